@@ -1,0 +1,297 @@
+"""Turns files into profiles and pairs; finds every problem before it gives up."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from rich.progress import track
+
+from pairmatch.data.tables import Table, read_table
+from pairmatch.errors import DataError
+from pairmatch.images import SUFFIXES as IMAGE_SUFFIXES
+from pairmatch.images import check_image
+from pairmatch.types import AttributeValue, Pair, Profile
+
+_OWN = ("id", "image", "text")
+_OUTCOMES = ("match", "rejected")
+
+
+@dataclass(slots=True)
+class _Person:
+    """What the rows of a file say about one person, and the row that said it first."""
+
+    row: int
+    images: tuple[Path, ...] = ()
+    image_cell: str = ""
+    text: str = ""
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+def read_pairs(
+    path: Path,
+    *,
+    images: Path | None,
+    profiles: Path | None,
+    sides: Literal[1, 2],
+    check_images: bool,
+    progress: bool,
+) -> tuple[dict[str, Profile], list[Pair]]:
+    """Profiles by id and pairs of a file. The consistency of the pairs among themselves is `Pairs`' to check.
+
+    Raises:
+        DataError: Every problem of the files at once.
+    """
+    table = read_table(path)
+    base = images or (profiles or path).parent
+    people: dict[str, _Person] = {}
+    pairs: list[Pair] = []
+    _require(table, ["id_a", "id_b"] if profiles else ["id_a", "id_b", "image_a", "image_b"])
+    if not _usable(table, ("id_a", "id_b")):
+        raise _failed(table)
+    columns = [column for column in table.columns if column[-2:] in ("_a", "_b") and column[:-2]]
+    types = _attribute_types(table, [c for c in columns if c[:-2] not in _OWN])
+    seen: dict[tuple[str, ...], tuple[int, str]] = {}
+    for index, row in enumerate(table.rows):
+        ids = {side: str(row.get(f"id_{side}", "")).strip() for side in "ab"}
+        for side, person in ids.items():
+            if not person:
+                table.problem(index, f"id_{side}", "the id is blank.")
+        if not all(ids.values()):
+            continue
+        if profiles is None:
+            for side, person in ids.items():
+                cells = {column[:-2]: row[column] for column in columns if column[-2:] == f"_{side}" and column in row}
+                _note(table, index, people, person, cells, base, types, suffix=f"_{side}")
+        outcome = str(row.get("outcome", "match")).lower()
+        if outcome not in _OUTCOMES:
+            close = difflib.get_close_matches(outcome, _OUTCOMES, 1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            table.problem(index, "outcome", f"{outcome!r} is neither 'match' nor 'rejected'.{hint}")
+            continue
+        if ids["a"] == ids["b"]:
+            table.problem(index, "id_b", f"{ids['a']!r} is paired with themself.")
+            continue
+        key = tuple(ids.values()) if sides == 2 else tuple(sorted(ids.values()))
+        if key in seen:
+            first, earlier = seen[key]
+            what = "is given twice" if earlier == outcome else f"is {earlier!r} and {outcome!r}"
+            table.problem(index, "id_a", f"the pair {ids['a']!r}, {ids['b']!r} {what}, first in {table.places[first]}.")
+            continue
+        seen[key] = (index, outcome)
+        group = row.get("group")
+        pairs.append(
+            Pair(ids["a"], ids["b"], cast(Literal["match", "rejected"], outcome), None if group is None else str(group))
+        )
+    if profiles is None:
+        found = _finish(table, people, types, check_images, progress)
+    else:
+        found, more = _profiles_of(profiles, base, check_images, progress)
+        table.problems += more
+        for index, row in enumerate(table.rows):
+            for side in "ab":
+                person = str(row.get(f"id_{side}", "")).strip()
+                if person and person not in found and not more:
+                    table.problem(index, f"id_{side}", f"{person!r} is not in {profiles.name}.")
+    if sides == 2:
+        side_of: dict[str, str] = {}
+        for pair in pairs:
+            for side, person in (("a", pair.a), ("b", pair.b)):
+                if side_of.setdefault(person, side) != side:
+                    table.problems.append(
+                        f"{path.name}: {person!r} stands on both sides. Use sides=1 (--sides 1) if anyone may match "
+                        "anyone, or give the two people different ids."
+                    )
+                    side_of[person] = side
+    if table.problems:
+        raise _failed(table)
+    return found, pairs
+
+
+def read_profiles(
+    path: str | Path, *, images: str | Path | None = None, check_images: bool = True, progress: bool = False
+) -> list[Profile]:
+    """Profiles of a profiles file, or of a folder in which every photo is a person.
+
+    Args:
+        path: A `.csv`, `.parquet` or `.jsonl` file with the columns `id`, `image` (several photos separated by `;`),
+            `text` and attributes; or a folder, whose photos' names without suffix become ids.
+        images: Folder that photo paths are relative to; by default the file's own.
+        check_images: Decodes every photo to make sure that it can be read.
+        progress: Shows a progress bar.
+
+    Raises:
+        DataError: Every problem at once.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+        if not files:
+            raise DataError(f"{path}: the folder holds no photos ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+        stems = [file.relative_to(path).with_suffix("").as_posix() for file in files]
+        count = Counter(stems)
+        ids = [
+            stem if count[stem] == 1 else file.relative_to(path).as_posix()
+            for stem, file in zip(stems, files, strict=True)
+        ]
+        problems = _broken(files, progress) if check_images else {}
+        if problems:
+            raise DataError(f"{path}: {len(problems)} photos cannot be read:", list(problems.values()))
+        return [Profile(person, (file,)) for person, file in zip(ids, files, strict=True)]
+    found, problems_found = _profiles_of(path, Path(images) if images else path.parent, check_images, progress)
+    if problems_found:
+        raise DataError(f"{path}: {len(problems_found)} problems:", problems_found)
+    return list(found.values())
+
+
+def _profiles_of(path: Path, base: Path, check_images: bool, progress: bool) -> tuple[dict[str, Profile], list[str]]:
+    table = read_table(path)
+    _require(table, ["id", "image"])
+    if not _usable(table, ("id",)):
+        return {}, table.problems
+    types = _attribute_types(table, [column for column in table.columns if column not in _OWN])
+    people: dict[str, _Person] = {}
+    for index, row in enumerate(table.rows):
+        person = str(row.get("id", "")).strip()
+        if not person:
+            table.problem(index, "id", "the id is blank.")
+        elif person in people:
+            table.problem(index, "id", f"{person!r} is given twice, first in {table.places[people[person].row]}.")
+        else:
+            _note(table, index, people, person, row, base, types, suffix="")
+    return _finish(table, people, types, check_images, progress), table.problems
+
+
+def _note(
+    table: Table,
+    index: int,
+    people: dict[str, _Person],
+    person: str,
+    cells: dict[str, Any],
+    base: Path,
+    types: dict[str, type],
+    *,
+    suffix: str,
+) -> None:
+    """Takes what a row says about a person; notes where it contradicts an earlier row."""
+    image_cell, text = str(cells.get("image", "")), str(cells.get("text", ""))
+    attributes = {key: value for key, value in cells.items() if key not in _OWN}
+    known = people.get(person)
+    if known is None:
+        images = _paths(table, index, f"image{suffix}", image_cell, base)
+        if not image_cell and not text:
+            table.problem(index, f"image{suffix}", f"{person!r} has neither a photo nor a text.")
+        people[person] = _Person(index, images, image_cell, text, attributes)
+        return
+    first = table.places[known.row]
+    for column, now, then in (("image", image_cell, known.image_cell), ("text", text, known.text)):
+        if now and then and now != then:
+            table.problem(index, f"{column}{suffix}", f"{person!r} has {now[:60]!r} here and {then[:60]!r} in {first}.")
+    for name, value in attributes.items():
+        if known.attributes.setdefault(name, value) != value:
+            then = known.attributes[name]
+            table.problem(index, f"{name}{suffix}", f"{person!r} has {value!r} here and {then!r} in {first}.")
+    if image_cell and not known.image_cell:
+        known.image_cell, known.images = image_cell, _paths(table, index, f"image{suffix}", image_cell, base)
+    known.text = known.text or text
+
+
+def _paths(table: Table, index: int, column: str, cell: str, base: Path) -> tuple[Path, ...]:
+    """Paths of a cell, inside the image folder; a path that leaves it is a problem."""
+    paths = []
+    root = base.resolve()
+    for name in filter(None, (part.strip() for part in cell.split(";"))):
+        target = base / name
+        if Path(name).is_absolute() or not target.resolve().is_relative_to(root):
+            table.problem(index, column, f"{name!r} leaves the image folder {base}.")
+        elif not target.is_file():
+            table.problem(index, column, f"{name!r} does not exist in {base}.")
+        else:
+            paths.append(target)
+    return tuple(paths)
+
+
+def _finish(
+    table: Table, people: dict[str, _Person], types: dict[str, type], check_images: bool, progress: bool
+) -> dict[str, Profile]:
+    if check_images:
+        owners: dict[Path, list[str]] = {}
+        for person, known in people.items():
+            for image in known.images:
+                owners.setdefault(image, []).append(f"{table.path.name} {table.places[known.row]} ({person!r})")
+        for image, problem in _broken(list(owners), progress).items():
+            table.problems.append(f"{owners[image][0]}: {problem}")
+    return {
+        person: Profile(
+            person,
+            known.images,
+            known.text,
+            {name: _typed(value, types[name]) for name, value in known.attributes.items()},
+        )
+        for person, known in people.items()
+    }
+
+
+def _broken(files: Sequence[Path], progress: bool) -> dict[Path, str]:
+    """Problems of photos, each file decoded once."""
+    with ThreadPoolExecutor() as pool:
+        checked: Iterable[str | None] = pool.map(check_image, files)
+        found = list(track(checked, "Checking photos", total=len(files), disable=not progress, transient=True))
+    return {file: problem for file, problem in zip(files, found, strict=True) if problem}
+
+
+def _require(table: Table, columns: Sequence[str]) -> None:
+    for column in columns:
+        if column not in table.columns and table.columns:
+            close = difflib.get_close_matches(column, table.columns, 1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            table.problems.append(f"{table.path.name}: there is no column {column!r}.{hint}")
+
+
+def _usable(table: Table, columns: Sequence[str]) -> bool:
+    return all(column in table.columns for column in columns)
+
+
+def _failed(table: Table) -> DataError:
+    return DataError(f"{table.path}: {len(table.problems)} problems:", table.problems)
+
+
+def _attribute_types(table: Table, columns: Sequence[str]) -> dict[str, type]:
+    """One type per attribute: bool, int or float where every value of both sides is one, else text."""
+    values: dict[str, list[Any]] = {}
+    for column in columns:
+        name = column[:-2] if column[-2:] in ("_a", "_b") and f"id{column[-2:]}" in table.columns else column
+        values.setdefault(name, []).extend(row[column] for row in table.rows if column in row)
+    return {
+        name: next((t for t in (bool, int, float) if all(_fits(v, t) for v in found)), str)
+        for name, found in values.items()
+    }
+
+
+def _fits(value: Any, kind: type) -> bool:
+    try:
+        _typed(value, kind)
+    except ValueError:
+        return False
+    return True
+
+
+def _typed(value: Any, kind: type) -> AttributeValue:
+    if kind is bool:
+        word = str(value).lower()
+        if word not in ("true", "false"):
+            raise ValueError(word)
+        return word == "true"
+    if kind in (int, float):
+        if isinstance(value, bool):
+            raise ValueError(value)
+        number = kind(value if isinstance(value, str) else repr(value))
+        if number != number or number in (float("inf"), float("-inf")):
+            raise ValueError(value)
+        return cast(AttributeValue, number)
+    return str(value)

@@ -1,0 +1,177 @@
+"""The five interfaces of the library, on one page.
+
+Implementations are final: they implement the abstract methods and override nothing else. Each stores its constructor
+arguments under their own names, which is how a matcher that was built from instances is saved.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, cat, nn
+
+from pairmatch.types import Item, Profile, Refusal, Side, TokenStates
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+class Backbone(ABC):
+    """A frozen model that reads a person's photos and text. The expensive part: run once per person, then cached.
+
+    The engine calls `prepare` in worker threads, ahead of `forward`, which one thread calls under
+    `torch.inference_mode`.
+
+    Attributes:
+        reads_images: Photos reach `prepare`; if False they are dropped and do not enter the cache key.
+        reads_text: The rendered prompt reaches `prepare`; if False it is dropped and does not enter the cache key.
+        default_pooler: Name of the pooler that serves where the user names none.
+        max_batch_length: The engine fills a batch until its padded length (longest `length` × items) reaches this; it
+            halves it after running out of memory.
+        workers: Threads that call `prepare`; None leaves it to the engine, which takes one per CPU, at most 8. A model
+            that computes on the CPU sets 1: its own threads need the cores.
+    """
+
+    reads_images: ClassVar[bool] = True
+    reads_text: ClassVar[bool] = False
+    default_pooler: ClassVar[str] = "mean"
+    max_batch_length: int = 32
+    workers: int | None = None
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Width D of the token states, or P of the pooled output where there are no token states."""
+
+    @abstractmethod
+    def prepare(self, items: Sequence[Item]) -> Any:
+        """Decodes and tokenises one batch on the CPU. Must be safe to call from several threads.
+
+        Args:
+            items: B people; each has at least one photo or a text that this backbone reads.
+
+        Returns:
+            Whatever `forward` takes.
+
+        Raises:
+            ImageError: A photo that cannot be read.
+        """
+
+    @abstractmethod
+    def forward(self, batch: Any) -> TokenStates:
+        """Runs the model on a prepared batch; moves it to the device itself. Never computes gradients."""
+
+    @abstractmethod
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Everything that can change the output: model, weights or revision, dtype, image size, library versions.
+
+        JSON values only. Two backbones with equal fingerprints must give equal vectors.
+        """
+
+    def length(self, item: Item) -> int:
+        """Tokens that `item` takes, estimated without decoding it; people of like length share a batch."""
+        return 1
+
+
+class Pooler(ABC):
+    """Turns the token states of a sequence into one vector."""
+
+    @abstractmethod
+    def pool(self, states: TokenStates) -> Tensor:
+        """Pools a batch.
+
+        Args:
+            states: What the backbone gave for B people.
+
+        Returns:
+            [B, D] (or [B, P]) floating point, not normalised.
+
+        Raises:
+            ConfigurationError: The backbone does not give what this pooler needs.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Everything that can change the output; JSON values only."""
+
+
+class MetadataGenerator(ABC):
+    """Writes attributes from people's photos, as text for the backbone.
+
+    Attributes:
+        sends_photos: Photos leave this machine; nothing is sent before the user has allowed it.
+    """
+
+    sends_photos: ClassVar[bool] = False
+
+    @abstractmethod
+    def generate(self, profiles: Sequence[Profile]) -> list[BaseModel | Refusal]:
+        """Writes metadata, one outcome per profile, in order.
+
+        Raises:
+            GeneratorError: Nothing can be generated for anyone (no key, unknown model).
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Everything that can change the output: model, prompt, schema, image detail; JSON values only."""
+
+
+class ProjectionHead(nn.Module, ABC):
+    """The small trained map g from features to the space where partners are close.
+
+    A constructor takes `dim` (width D of the features) and options.
+
+    Attributes:
+        trainable: False for a head that needs no training, such as `identity`.
+        treats_sides_alike: `project` ignores `side`; the trainer then passes both sides of a batch at once, so that
+            BatchNorm sees all 2 B rows.
+        width: Width K of the output.
+    """
+
+    trainable: ClassVar[bool] = True
+    treats_sides_alike: ClassVar[bool] = False
+    width: int
+
+    @abstractmethod
+    def project(self, h: Tensor, side: Side) -> Tensor:
+        """Projects features.
+
+        Args:
+            h: [B, D] float32 features.
+            side: Which side of the pair these people are on.
+
+        Returns:
+            [B, K] float32, not yet normalised.
+        """
+
+    def forward(self, h_a: Tensor, h_b: Tensor) -> tuple[Tensor, Tensor]:
+        """Projects both sides of a training batch, in one pass where the head treats them alike."""
+        if self.treats_sides_alike:
+            z = self.project(cat([h_a, h_b]), "a")
+            return z[: len(h_a)], z[len(h_a) :]
+        return self.project(h_a, "a"), self.project(h_b, "b")
+
+
+class ContrastiveLoss(nn.Module, ABC):
+    """Pulls known matches together and pushes everybody else of the batch apart."""
+
+    @abstractmethod
+    def loss(self, e_a: Tensor, e_b: Tensor, positives: Tensor) -> Tensor:
+        """Loss of a batch.
+
+        Args:
+            e_a: [A, K] float32, unit length.
+            e_b: [B, K] float32, unit length.
+            positives: [A, B] bool, True at every known match, so that no match is ever a negative. A row or column
+                without a match (someone whose partner was rejected) is a negative to others and no anchor itself.
+
+        Returns:
+            Scalar float32.
+        """
+
+    def forward(self, e_a: Tensor, e_b: Tensor, positives: Tensor) -> Tensor:
+        """Calls `loss`."""
+        return self.loss(e_a, e_b, positives)

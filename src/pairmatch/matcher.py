@@ -1,0 +1,449 @@
+"""The facade: from pairs of people to a matcher that ranks candidates for anyone. Delegates; does no arithmetic."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pairmatch import __version__, registry, saved
+from pairmatch.config import PartSpec, TrainingConfig, parse_spec
+from pairmatch.data import Pairs
+from pairmatch.errors import ConfigurationError, NotFittedError, PartError, SavedMatcherError
+from pairmatch.evaluator import Evaluation, Evaluator
+from pairmatch.features import FeatureStore, join
+from pairmatch.heads import PerSideHead, build_head, describe_head, embed
+from pairmatch.interfaces import Backbone, ContrastiveLoss, MetadataGenerator, Pooler, ProjectionHead
+from pairmatch.store import Store
+from pairmatch.trainer import Trainer, TrainingResult
+from pairmatch.types import Profile, Side
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """A candidate: rank from 1, the profile, and the score, a cosine in [−1, 1]."""
+
+    rank: int
+    profile: Profile
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """Candidates that were embedded once, to be ranked for many people.
+
+    Attributes:
+        profiles: N candidates.
+        embeddings: [N, K] float32, unit length.
+        side: The side that the candidates are on.
+    """
+
+    profiles: tuple[Profile, ...]
+    embeddings: npt.NDArray[np.float32]
+    side: Side
+
+
+class Matcher:
+    """Learns from matched pairs who goes with whom, and ranks candidates for anyone.
+
+    Without arguments it is the published recipe: GPT-5-nano metadata, frozen Qwen3-VL-2B, mean pooling, an MLP head
+    of width 512, InfoNCE with τ = 0.2.
+
+    Parts are given as a name, a name with options (`("clip", {"model": "ViT-L-14"})`) or an instance.
+
+    Args:
+        backbone: The frozen model; or a list of several, whose features are scaled to unit length, weighted and joined.
+        pooler: One for all backbones, or a list with one per backbone; None takes each backbone's own default.
+        metadata: Generator of attributes from photos, used where a backbone reads text; None or `"none"` for no
+            metadata.
+        head: The trained map. `"identity"` needs no training: the frozen baseline.
+        loss: The contrastive loss.
+        training: Numbers of the run; the recipe's by default.
+        weights: One per backbone, above 0, for joining; by default all 1.
+        prompt: Template of the text that backbones read; None for the package's own.
+        prompt_attributes: Names of the profile attributes that go into the prompt.
+        store: Where features and metadata are kept: a `Store`, a path, or None for the user's own.
+        store_dtype: `float32`, or `float16` for half the space.
+        device: Of backbones and training; `auto` takes an accelerator if there is one.
+        allow_upload: Lets a metadata generator send photos to a remote host.
+        max_usd: Stops paid metadata cleanly at this cost; None for no cap.
+        progress: Shows progress bars.
+
+    Raises:
+        PartError: A part is unknown, broken or of the wrong kind.
+        ConfigurationError: An option that cannot work.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: PartSpec = "qwen3-vl-2b",
+        pooler: PartSpec = None,
+        metadata: PartSpec = "gpt-5-nano",
+        head: PartSpec = "mlp",
+        loss: PartSpec = "infonce",
+        training: TrainingConfig | None = None,
+        weights: Sequence[float] | None = None,
+        prompt: str | None = None,
+        prompt_attributes: Sequence[str] = (),
+        store: Store | str | Path | None = None,
+        store_dtype: str = "float32",
+        device: str = "auto",
+        allow_upload: bool = False,
+        max_usd: float | None = None,
+        progress: bool = False,
+    ) -> None:
+        specs = _several(backbone)
+        if device == "auto":
+            self._trainer_device = "cuda" if torch.cuda.is_available() else "cpu"
+        else:
+            self._trainer_device = device
+        self.backbones: list[Backbone] = [registry.create("backbones", spec, device=device) for spec in specs]
+        poolers = _several(pooler) if pooler is not None else [None] * len(specs)
+        if len(poolers) == 1:
+            poolers = poolers * len(specs)
+        if len(poolers) != len(specs):
+            raise ConfigurationError(f"`pooler` needs one part, or one per backbone: {len(specs)}, got {len(poolers)}.")
+        self.poolers: list[Pooler] = [
+            registry.create("poolers", one.default_pooler if spec is None else spec)
+            for one, spec in zip(self.backbones, poolers, strict=True)
+        ]
+        if weights is not None and (len(weights) != len(specs) or min(weights) <= 0):
+            raise ConfigurationError(f"`weights` needs one positive number per backbone ({len(specs)}), got {weights}.")
+        self.weights = None if weights is None else [float(weight) for weight in weights]
+        self.metadata: MetadataGenerator | None = (
+            None if metadata in (None, "none") else registry.create("metadata", metadata, device=device)
+        )
+        if isinstance(head, ProjectionHead):
+            self._head_spec: PartSpec = head
+        else:
+            registry.load("heads", _name(head))
+            self._head_spec = head
+        self.loss: ContrastiveLoss = registry.create("losses", loss)
+        self.training = training or TrainingConfig()
+        self.prompt, self.prompt_attributes = prompt, tuple(prompt_attributes)
+        self.device, self.progress = device, progress
+        self.allow_upload, self.max_usd = allow_upload, max_usd
+        self._store, self._store_dtype = store, store_dtype
+        self._features: FeatureStore | None = None
+        self.head: ProjectionHead | None = None
+        self.sides: int | None = None
+        self.history: list[dict[str, float]] = []
+        self.notes: list[str] = []
+        self.metrics: dict[str, Any] | None = None
+        self._data: dict[str, int] | None = None
+        self._trained_on: list[Mapping[str, Any]] | None = None
+        self._warned = False
+
+    @property
+    def store(self) -> Store:
+        """The store, opened when it is first needed."""
+        return self._feature_store().store
+
+    def _feature_store(self) -> FeatureStore:
+        if self._features is None:
+            self._features = FeatureStore(self._store, dtype=self._store_dtype, progress=self.progress)
+        return self._features
+
+    def annotate(self, profiles: Sequence[Profile]) -> list[Profile]:
+        """Profiles with metadata filled in, as far as there is a generator and a backbone that reads text.
+
+        Raises:
+            UploadError: Photos would leave this machine and `allow_upload` is false.
+            GeneratorError: Nothing can be generated for anyone.
+        """
+        if self.metadata is None or not any(backbone.reads_text for backbone in self.backbones):
+            return list(profiles)
+        from pairmatch.metadata.annotate import annotate
+
+        annotation = annotate(
+            profiles,
+            self.metadata,
+            self.store,
+            allow_upload=self.allow_upload,
+            max_usd=self.max_usd,
+            progress=self.progress,
+        )
+        return list(annotation.profiles)
+
+    def features(self, profiles: Sequence[Profile]) -> npt.NDArray[np.float32]:
+        """Frozen features of people, before the head: [N, D] float32, from the store as far as they are there."""
+        self._check_backbones()
+        annotated = self.annotate(profiles)
+        parts = [
+            self._feature_store().embed(
+                annotated, backbone, [pooler], prompt=self.prompt, prompt_attributes=self.prompt_attributes
+            )[0]
+            for backbone, pooler in zip(self.backbones, self.poolers, strict=True)
+        ]
+        return join(parts, self.weights)
+
+    def fit(self, train: Pairs, validation: Pairs | None = None) -> Matcher:
+        """Annotates and embeds everybody (each once ever), then trains the head.
+
+        Args:
+            train: At least 2 matched pairs.
+            validation: Held-out pairs for early stopping; without them all epochs are run.
+
+        Returns:
+            This matcher.
+        """
+        if validation is not None and validation.sides != train.sides:
+            raise ConfigurationError("Training and validation pairs must have the same sides.")
+        people = {profile.id: profile for part in (train, validation) if part for profile in part.people}
+        h = self.features(list(people.values()))
+        row = {person: index for index, person in enumerate(people)}
+        train_a, train_b = self._rows(train, h, row)
+        held_out: dict[str, Any] = {}
+        if validation is not None and len(validation):
+            held_a, held_b = self._rows(validation, h, row)
+            held_out = {"validation_a": held_a, "validation_b": held_b, "validation_matches": validation.matches}
+        self._trained_on = None
+        trainer = Trainer(
+            self._head_spec, self.loss, self.training, device=self._trainer_device, progress=self.progress
+        )
+        result: TrainingResult = trainer.fit(
+            train_a, train_b, matches=train.matches, rejected=train.rejected, **held_out
+        )
+        self.head, self.loss = result.head.cpu(), result.loss.cpu()
+        self.history, self.notes, self.sides = list(result.history), list(result.notes), train.sides
+        self.metrics = None
+        self._data = {"pairs": len(train.matches), "people": len(train.people)}
+        self._trained_on = [dict(backbone.fingerprint()) for backbone in self.backbones]
+        return self
+
+    @staticmethod
+    def _rows(
+        pairs: Pairs, h: npt.NDArray[np.float32], row: Mapping[str, int]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        a = h[[row[person] for person in pairs.ids_a]]
+        return a, None if pairs.sides == 1 else h[[row[person] for person in pairs.ids_b]]
+
+    def evaluate(self, pairs: Pairs, *, ks: Sequence[int] | None = None, resamples: int = 1000) -> Evaluation:
+        """Recall@K and MRR on pairs, both ways, with intervals, beside chance and the frozen features.
+
+        Args:
+            pairs: Held-out pairs; each side is the other's gallery.
+            ks: K of Recall@K; the recipe's by default.
+            resamples: Of the bootstrap; 0 leaves intervals out.
+        """
+        if self.sides is not None and pairs.sides != self.sides:
+            raise ConfigurationError(f"This matcher was trained on pairs with sides={self.sides}, got {pairs.sides}.")
+        profiles = list(pairs.people)
+        row = {profile.id: index for index, profile in enumerate(profiles)}
+        frozen_a, frozen_b = self._rows(pairs, self.features(profiles), row)
+        head = self._ready_head(frozen_a.shape[1])
+        evaluator = Evaluator(ks=ks, resamples=resamples, seed=self.training.seed)
+        baseline = {"frozen_a": frozen_a, "frozen_b": frozen_b} if head.trainable else {}
+        e_b = None if frozen_b is None else embed(head, frozen_b, "b")
+        evaluation = evaluator.evaluate(embed(head, frozen_a, "a"), e_b, matches=pairs.matches, **baseline)
+        self.metrics = evaluation.to_dict()
+        return evaluation
+
+    def embed(self, profiles: Sequence[Profile], *, side: Side = "a") -> npt.NDArray[np.float32]:
+        """Embeddings of people: [N, K] float32, unit length.
+
+        Args:
+            profiles: N people.
+            side: Matters only to a matcher with one head per side.
+
+        Raises:
+            NotFittedError: The head needs training.
+        """
+        self._check_fitted()
+        h = self.features(profiles)
+        return embed(self._ready_head(h.shape[1]), h, side)
+
+    def gallery(self, profiles: Sequence[Profile], *, side: Side = "b") -> Gallery:
+        """Embeds candidates once, to be ranked for many people.
+
+        Args:
+            profiles: N candidates; ids must differ.
+            side: Side that the candidates are on.
+        """
+        twice = [person for person, count in Counter(profile.id for profile in profiles).items() if count > 1]
+        if twice:
+            raise ConfigurationError(f"A gallery holds each person once; these came twice: {', '.join(twice[:5])}.")
+        return Gallery(tuple(profiles), self.embed(profiles, side=side), side)
+
+    def recommend(self, profile: Profile, gallery: Gallery | Sequence[Profile], k: int = 20) -> list[Recommendation]:
+        """The best candidates for a person, best first; the person is never a candidate.
+
+        Args:
+            profile: Anyone, new people included; stands on the side opposite to the gallery.
+            gallery: Candidates, or a gallery that was built once with `gallery(...)`.
+            k: Most candidates to return, at least 1.
+        """
+        if k < 1:
+            raise ConfigurationError(f"`recommend(k=...)` must be at least 1, got {k}.")
+        pool = gallery if isinstance(gallery, Gallery) else self.gallery(list(gallery))
+        query = self.embed([profile], side="a" if pool.side == "b" else "b")[0]
+        scores = pool.embeddings @ query
+        order = [index for index in np.argsort(-scores, kind="stable") if pool.profiles[index].id != profile.id]
+        return [
+            Recommendation(rank, pool.profiles[index], float(scores[index])) for rank, index in enumerate(order[:k], 1)
+        ]
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes the matcher as JSON and safetensors, with a model card; nothing of any person.
+
+        Raises:
+            NotFittedError: There is no trained head yet.
+            PartError: A part's class is registered under no name, so that it could not be found again.
+            ConfigurationError: An option that cannot be written as JSON.
+        """
+        if self.head is None:
+            raise NotFittedError("There is nothing to save before `fit`.")
+        head_name, head_options = describe_head(self.head)
+        record = {
+            "pairmatch": __version__,
+            "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "sides": self.sides,
+            "dim": self._dim,
+            "parts": {
+                "backbones": [saved.part_record("backbones", backbone) for backbone in self.backbones],
+                "poolers": [saved.part_record("poolers", pooler) for pooler in self.poolers],
+                "metadata": None if self.metadata is None else saved.part_record("metadata", self.metadata),
+                "head": saved.named_record("heads", head_name, head_options),
+                "loss": saved.part_record("losses", self.loss),
+            },
+            "fingerprints": self._trained_on,
+            "weights": self.weights,
+            "prompt": self.prompt,
+            "prompt_attributes": list(self.prompt_attributes),
+            "store_dtype": self._store_dtype,
+            "training": dataclasses.asdict(self.training),
+            "data": self._data,
+            "notes": self.notes,
+            "metrics": self.metrics,
+        }
+        target = Path(folder)
+        saved.write(target, record, self.head.state_dict(), self.history)
+        return target
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        backbone: PartSpec = None,
+        store: Store | str | Path | None = None,
+        device: str = "auto",
+        allow_upload: bool = False,
+        max_usd: float | None = None,
+        progress: bool = False,
+    ) -> Matcher:
+        """Loads a saved matcher. Executes nothing from the folder: parts come from installed distributions.
+
+        Args:
+            folder: As `save` wrote it.
+            backbone: Takes the place of the saved backbones, for example where the weights lie at another path; it
+                must give the same features, and a warning says so where its fingerprint differs.
+            store: As in the constructor, like the arguments that follow.
+
+        Raises:
+            SavedMatcherError: No such folder, a damaged file, or another format.
+            PartError: A part's plugin is not installed; names the distribution that provided it.
+        """
+        path = Path(folder)
+        record, weights, history = saved.read(path)
+        try:
+            parts = record["parts"]
+            own = [(entry["name"], dict(entry["options"])) for entry in parts["backbones"]]
+            matcher = cls(
+                backbone=own if backbone is None else backbone,
+                pooler=[(entry["name"], dict(entry["options"])) for entry in parts["poolers"]],
+                metadata=_spec(parts["metadata"]),
+                head=_spec(parts["head"]),
+                loss=_spec(parts["loss"]),
+                training=TrainingConfig(**record["training"]),
+                weights=record["weights"],
+                prompt=record["prompt"],
+                prompt_attributes=record["prompt_attributes"],
+                store=store,
+                store_dtype=record["store_dtype"],
+                device=device,
+                allow_upload=allow_upload,
+                max_usd=max_usd,
+                progress=progress,
+            )
+            matcher.head = build_head(_spec(parts["head"]), dim=record["dim"]).eval()
+            matcher.head.load_state_dict(weights)
+            matcher.sides, matcher.metrics, matcher.notes = record["sides"], record["metrics"], list(record["notes"])
+            matcher._trained_on, matcher._data, matcher.history = record["fingerprints"], record["data"], history
+        except (KeyError, TypeError, AttributeError) as error:
+            raise SavedMatcherError(f"{path / 'matcher.json'} is not as `save` writes it: {error!r}.") from error
+        except RuntimeError as error:  # load_state_dict: names or shapes
+            raise SavedMatcherError(f"{path / 'head.safetensors'} does not fit its head: {error}") from error
+        except PartError as error:
+            raise PartError(f"{error} {saved.provider_hint(record)}".strip()) from error
+        return matcher
+
+    @property
+    def _dim(self) -> int:
+        head = self.head.a if isinstance(self.head, PerSideHead) else self.head
+        return int(head.dim)  # type: ignore[union-attr, arg-type]
+
+    def _check_fitted(self) -> None:
+        if self.head is None and self._trainable:
+            raise NotFittedError("This matcher's head needs training: call `fit` first, or use head='identity'.")
+
+    @property
+    def _trainable(self) -> bool:
+        if isinstance(self._head_spec, ProjectionHead):
+            return self._head_spec.trainable
+        head: type[ProjectionHead] = registry.load("heads", _name(self._head_spec))
+        return head.trainable
+
+    def _ready_head(self, dim: int) -> ProjectionHead:
+        self._check_fitted()
+        return self.head if self.head is not None else build_head(self._head_spec, dim=dim)
+
+    def _check_backbones(self) -> None:
+        """Warns, once, where the backbone at hand is not the one whose features the head was trained on."""
+        trained = self._trained_on
+        if trained is None or self._warned:
+            return
+        self._warned = True
+        for then, backbone in zip(trained, self.backbones, strict=True):
+            now = dict(backbone.fingerprint())
+            differing = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
+            if differing:
+                changes = "; ".join(f"{key}: {then.get(key)!r} then, {now.get(key)!r} now" for key in differing)
+                _log.warning(
+                    "The head was trained on features of another %s (%s): rankings may be off. Fit again, or use the "
+                    "same weights and versions.",
+                    type(backbone).__name__,
+                    changes,
+                )
+
+
+def _several(spec: PartSpec) -> list[PartSpec]:
+    """One part as a list of one; a list of parts as it is. `("name", {options})` is one part."""
+    if isinstance(spec, list) or (isinstance(spec, tuple) and not (len(spec) == 2 and isinstance(spec[1], Mapping))):
+        if not spec:
+            raise ConfigurationError("A list of parts must name at least one.")
+        return list(spec)
+    return [spec]
+
+
+def _name(spec: PartSpec) -> str:
+    parsed = parse_spec(spec)
+    if parsed is None:
+        raise PartError(f"A head must implement `pairmatch.ProjectionHead`, got {spec!r}.")
+    return parsed[0]
+
+
+def _spec(entry: Mapping[str, Any] | None) -> PartSpec:
+    return None if entry is None else (entry["name"], dict(entry["options"]))

@@ -1,0 +1,200 @@
+"""The folder of a saved matcher: JSON, safetensors, CSV and a model card. No pickle, no import path, no person."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from pairmatch import registry
+from pairmatch.errors import ConfigurationError, SavedMatcherError
+
+FORMAT = 1
+_OWN_MACHINE = ("device", "threads")  # options that describe a machine, not the matcher
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a whole file or nothing: to a temporary file beside it, then renamed."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).chmod(0o666 & ~_umask())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def write(
+    folder: Path, record: Mapping[str, Any], weights: Mapping[str, Tensor], history: Sequence[Mapping[str, float]]
+) -> None:
+    """Writes the folder; `matcher.json` comes last and holds the digest of the weights, so halves are noticed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = save_tensors({key: value.detach().cpu().contiguous() for key, value in weights.items()})
+    record = {"format": FORMAT, **record, "head_sha256": hashlib.sha256(tensors).hexdigest()}
+    write_file(folder / "head.safetensors", tensors)
+    write_file(folder / "history.csv", _csv(history))
+    write_file(folder / "README.md", model_card(record).encode())
+    write_file(folder / "matcher.json", (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[dict[str, float]]]:
+    """Reads the folder; nothing of it is executed.
+
+    Raises:
+        SavedMatcherError: No such folder, a file is missing or damaged, or another format.
+    """
+    path = folder / "matcher.json"
+    if not path.is_file():
+        raise SavedMatcherError(f"{folder} holds no saved matcher (there is no {path.name}).")
+    try:
+        record = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise SavedMatcherError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(record, dict) or not isinstance(record.get("format"), int):
+        raise SavedMatcherError(f"{path} is not a saved matcher: it has no format version.")
+    if record["format"] != FORMAT:
+        raise SavedMatcherError(
+            f"{path} has format {record['format']}, this pairmatch reads format {FORMAT}: upgrade pairmatch, "
+            "or fit anew."
+        )
+    try:
+        content = (folder / "head.safetensors").read_bytes()
+    except OSError as error:
+        raise SavedMatcherError(f"{folder / 'head.safetensors'} cannot be read: {error.strerror}.") from error
+    if hashlib.sha256(content).hexdigest() != record.get("head_sha256"):
+        raise SavedMatcherError(
+            f"{folder / 'head.safetensors'} does not belong to {path.name} (its digest differs): the folder was "
+            "changed or saving was interrupted. Save the matcher again."
+        )
+    try:
+        weights = load_tensors(content)
+    except SafetensorError as error:
+        raise SavedMatcherError(f"{folder / 'head.safetensors'} is damaged: {error}.") from error
+    return record, weights, _history(folder / "history.csv")
+
+
+def part_record(kind: str, part: Any) -> dict[str, Any]:
+    """How a part is written down: registered name, options, and the distribution that provides it.
+
+    Raises:
+        PartError: The part's class is registered under no name.
+        ConfigurationError: An option that cannot be written as JSON.
+    """
+    name, options = registry.describe(kind, part)
+    return named_record(kind, name, {key: value for key, value in options.items() if key not in _OWN_MACHINE})
+
+
+def named_record(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for a part whose name and options are known."""
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
+    for key, value in plain.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"The option {key}={value!r} of {name!r} cannot be written into a saved matcher: {error}."
+            ) from error
+    distribution, version = registry.provenance(kind, name)
+    return {"name": name, "options": plain, "distribution": distribution, "version": version}
+
+
+def provider_hint(record: Mapping[str, Any]) -> str:
+    """Which distributions the saved matcher's parts came from, those that are missing here."""
+    installed = {(plugin.kind, plugin.name) for plugin in registry.plugins()}
+    kinds = {"backbones": "backbones", "poolers": "poolers", "metadata": "metadata", "head": "heads", "loss": "losses"}
+    missing = []
+    for part, kind in kinds.items():
+        entries = record["parts"].get(part)
+        for entry in entries if isinstance(entries, list) else [entries]:
+            if entry and (kind, entry["name"]) not in installed:
+                missing.append(f"{entry['name']!r} came from {entry['distribution']} {entry['version']}: install it")
+    return f"In this saved matcher {'; '.join(missing)}." if missing else ""
+
+
+def _csv(history: Sequence[Mapping[str, float]]) -> bytes:
+    columns = list(dict.fromkeys(key for row in history for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue().encode()
+
+
+def _history(path: Path) -> list[dict[str, float]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def model_card(record: Mapping[str, Any]) -> str:
+    """Model card in Markdown: parts, training and figures; nothing about any person."""
+    parts = record["parts"]
+    lines = [
+        "# A pairmatch matcher",
+        "",
+        f"Made by pairmatch {record['pairmatch']} on {record['created']}. "
+        'Load it with `pairmatch.Matcher.load("this folder")`.',
+        "",
+        "| part | name | options | from |",
+        "| --- | --- | --- | --- |",
+    ]
+    for kind in ("backbones", "poolers", "metadata", "head", "loss"):
+        entries = parts[kind] if isinstance(parts[kind], list) else [parts[kind]]
+        for entry in entries:
+            if entry is None:
+                lines.append(f"| {kind} | none | | |")
+                continue
+            options = ", ".join(f"{key}={value}" for key, value in entry["options"].items()) or "defaults"
+            lines.append(f"| {kind} | {entry['name']} | {options} | {entry['distribution']} {entry['version']} |")
+    training = ", ".join(f"{key} {value}" for key, value in record["training"].items())
+    lines += ["", f"Training: {training}."]
+    data = record.get("data")
+    if data:
+        lines.append(f"Trained on {data['pairs']} pairs ({data['people']} people).")
+    metrics = record.get("metrics")
+    if metrics:
+        lines += ["", f"Measured on {metrics['queries']} queries of held-out pairs:", "", *_table(metrics)]
+    for note in record.get("notes", []):
+        lines += ["", f"Note: {note}"]
+    lines += [
+        "",
+        "It ranks people by what their photos and texts have in common with past matches, biases included. It is no",
+        "judgement of a person, and it should not decide alone who is shown to whom.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _table(metrics: Mapping[str, Any]) -> list[str]:
+    ks = list(metrics["both"]["recall"])
+    lines = [
+        "| | " + " | ".join(f"R@{k}" for k in ks) + " | MRR |",
+        "| --- |" + " --- |" * (len(ks) + 1),
+    ]
+    rows = [("chance", metrics["chance"]), ("this matcher", metrics["both"])]
+    if "frozen" in metrics:
+        rows.insert(1, ("frozen features", metrics["frozen"]["both"]))
+    for name, figures in rows:
+        values = [f"{100 * figures['recall'][k]:.1f} %" for k in ks]
+        lines.append(f"| {name} | " + " | ".join(values) + f" | {figures['mrr']:.3f} |")
+    return lines
