@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 class _Commands(TyperGroup):
     """Turns what the library raises on purpose into a message and exit code 2; bugs keep their traceback (code 1)."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
         try:
             return super().invoke(ctx)
@@ -56,9 +55,7 @@ BackboneName = Annotated[
     list[str] | None, typer.Option("--backbone", help="Frozen model; repeat it to join several. [qwen3-vl-2b]")
 ]
 PoolerName = Annotated[list[str] | None, typer.Option("--pooler", help="One for all backbones, or one each.")]
-MetadataName = Annotated[
-    str | None, typer.Option("--metadata", help="Who writes attributes from photos, or none. [gpt-5-nano]")
-]
+MetadataName = Annotated[str | None, typer.Option("--metadata", help="Who writes attributes from photos. [none]")]
 HeadName = Annotated[str, typer.Option("--head", help="The trained map.")]
 LossName = Annotated[str, typer.Option("--loss", help="The contrastive loss.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the split, the initial weights and the order of pairs.")]
@@ -69,7 +66,6 @@ Options = Annotated[
     typer.Option("--set", metavar="PART.OPTION=VALUE", help="Option of a part, e.g. backbone.path=encoder.onnx."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Allow photos to be sent to the metadata generator's host.")]
-MaxUSD = Annotated[float | None, typer.Option(help="Stop paid metadata at this cost.")]
 Photos = Annotated[bool, typer.Option("--photos/--no-photos", help="Put thumbnails into the report.")]
 PromptAttributes = Annotated[
     list[str] | None, typer.Option("--prompt-attribute", help="Profile attribute that goes into the prompt.")
@@ -126,10 +122,8 @@ def _parts(
     }
     if poolers:
         arguments["pooler"] = [(name, options.get("pooler", {})) for name in poolers]
-    if metadata is not None:
-        arguments["metadata"] = None if metadata == "none" else (metadata, options.get("metadata", {}))
-    elif "metadata" in options:
-        arguments["metadata"] = ("gpt-5-nano", options["metadata"])
+    if metadata not in (None, "none"):
+        arguments["metadata"] = (metadata, options.get("metadata", {}))
     return {**arguments, "training": options.get("training", {})}
 
 
@@ -155,16 +149,16 @@ def demo(
     data = Pairs.read(file, progress=_show_progress(quiet))
     matcher = Matcher(
         backbone="descriptor",
-        metadata=None,
         training=_training({}, seed),
         store=output / "store.sqlite",
         progress=_show_progress(quiet),
     )
     _fit_and_report(matcher, data, output, seed=seed, photos=photos, title="Demo: people drawn by pairmatch")
-    query = data.profiles[data.ids_a[0]].images[0]
+    query = file.parent / "images" / f"{data.ids_a[0]}.jpg"
     typer.echo(
         "\nTry next:\n"
-        f"  pairmatch recommend {output} --query {query} --gallery {file.parent / 'images'} -k 5\n"
+        f"  pairmatch recommend {output} --query {query} --gallery {file.parent / 'candidates.csv'} "
+        '-k 5 --where "age >= 30"\n'
         "  pairmatch fit your-pairs.csv --backbone descriptor --output couples"
     )
 
@@ -187,7 +181,6 @@ def fit(
     device: Device = "auto",
     store: StorePath = None,
     yes: Yes = False,
-    max_usd: MaxUSD = None,
     photos: Photos = False,
     json_file: JSONFile = None,
     quiet: Quiet = False,
@@ -206,7 +199,6 @@ def fit(
         store=store,
         device=device,
         allow_upload=yes,
-        max_usd=max_usd,
         progress=_show_progress(quiet),
     )
     data = Pairs.read(pairs, images=images, profiles=profiles, sides=sides, progress=_show_progress(quiet))  # type: ignore[arg-type]

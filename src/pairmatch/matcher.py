@@ -18,14 +18,14 @@ import torch
 from pairmatch import __version__, registry, saved
 from pairmatch.config import PartSpec, TrainingConfig, parse_spec
 from pairmatch.data import Pairs
-from pairmatch.errors import ConfigurationError, NotFittedError, PartError, SavedMatcherError
+from pairmatch.errors import ConfigurationError, NotFittedError, PartError, SavedMatcherError, UploadError
 from pairmatch.evaluator import Evaluation, Evaluator
 from pairmatch.features import FeatureStore, join
 from pairmatch.heads import PerSideHead, build_head, describe_head, embed
 from pairmatch.interfaces import Backbone, ContrastiveLoss, MetadataGenerator, Pooler, ProjectionHead
 from pairmatch.store import Store
 from pairmatch.trainer import Trainer, TrainingResult
-from pairmatch.types import Profile, Side
+from pairmatch.types import Profile, Refusal, Side
 
 _log = logging.getLogger(__name__)
 
@@ -57,16 +57,16 @@ class Gallery:
 class Matcher:
     """Learns from matched pairs who goes with whom, and ranks candidates for anyone.
 
-    Without arguments it is the published recipe: GPT-5-nano metadata, frozen Qwen3-VL-2B, mean pooling, an MLP head
-    of width 512, InfoNCE with τ = 0.2.
+    Without arguments it is the published recipe from the backbone on: frozen Qwen3-VL-2B, mean pooling, an MLP head of
+    width 512, InfoNCE with τ = 0.2.
 
     Parts are given as a name, a name with options (`("clip", {"model": "ViT-L-14"})`) or an instance.
 
     Args:
         backbone: The frozen model; or a list of several, whose features are scaled to unit length, weighted and joined.
         pooler: One for all backbones, or a list with one per backbone; None takes each backbone's own default.
-        metadata: Generator of attributes from photos, used where a backbone reads text; None or `"none"` for no
-            metadata.
+        metadata: Generator of attributes from photos, for people who have no metadata yet, used where a backbone reads
+            text; None or `"none"` for none.
         head: The trained map. `"identity"` needs no training: the frozen baseline.
         loss: The contrastive loss.
         training: Numbers of the run; the recipe's by default.
@@ -77,7 +77,6 @@ class Matcher:
         store_dtype: `float32`, or `float16` for half the space.
         device: Of backbones and training; `auto` takes an accelerator if there is one.
         allow_upload: Lets a metadata generator send photos to a remote host.
-        max_usd: Stops paid metadata cleanly at this cost; None for no cap.
         progress: Shows progress bars.
 
     Raises:
@@ -90,7 +89,7 @@ class Matcher:
         *,
         backbone: PartSpec = "qwen3-vl-2b",
         pooler: PartSpec = None,
-        metadata: PartSpec = "gpt-5-nano",
+        metadata: PartSpec = None,
         head: PartSpec = "mlp",
         loss: PartSpec = "infonce",
         training: TrainingConfig | None = None,
@@ -101,7 +100,6 @@ class Matcher:
         store_dtype: str = "float32",
         device: str = "auto",
         allow_upload: bool = False,
-        max_usd: float | None = None,
         progress: bool = False,
     ) -> None:
         specs = _several(backbone)
@@ -134,7 +132,7 @@ class Matcher:
         self.training = training or TrainingConfig()
         self.prompt, self.prompt_attributes = prompt, tuple(prompt_attributes)
         self.device, self.progress = device, progress
-        self.allow_upload, self.max_usd = allow_upload, max_usd
+        self.allow_upload = allow_upload
         self._store, self._store_dtype = store, store_dtype
         self._features: FeatureStore | None = None
         self.head: ProjectionHead | None = None
@@ -165,17 +163,23 @@ class Matcher:
         """
         if self.metadata is None or not any(backbone.reads_text for backbone in self.backbones):
             return list(profiles)
-        from pairmatch.metadata.annotate import annotate
-
-        annotation = annotate(
-            profiles,
-            self.metadata,
-            self.store,
-            allow_upload=self.allow_upload,
-            max_usd=self.max_usd,
-            progress=self.progress,
-        )
-        return list(annotation.profiles)
+        waiting = [profile for profile in profiles if profile.metadata is None and profile.images]
+        if waiting and self.metadata.sends_photos and not self.allow_upload:
+            raise UploadError(
+                f"{type(self.metadata).__name__} would send the photos of {len(waiting)} people to another machine: allow it "
+                "with allow_upload=True (--yes), or choose another metadata generator."
+            )
+        outcomes = self.metadata.generate(waiting) if waiting else []
+        refused = [profile.id for profile, one in zip(waiting, outcomes, strict=True) if isinstance(one, Refusal)]
+        if refused:
+            _log.warning("%d of %d people have no metadata: the generator refused.", len(refused), len(waiting))
+        written = {
+            profile.id: one for profile, one in zip(waiting, outcomes, strict=True) if not isinstance(one, Refusal)
+        }
+        return [
+            dataclasses.replace(profile, metadata=written[profile.id]) if profile.id in written else profile
+            for profile in profiles
+        ]
 
     def features(self, profiles: Sequence[Profile]) -> npt.NDArray[np.float32]:
         """Frozen features of people, before the head: [N, D] float32, from the store as far as they are there."""
@@ -295,6 +299,30 @@ class Matcher:
             Recommendation(rank, pool.profiles[index], float(scores[index])) for rank, index in enumerate(order[:k], 1)
         ]
 
+    def summary(self) -> dict[str, str]:
+        """What this matcher is made of, in words, by name of the part."""
+
+        def words(name: str, options: Mapping[str, Any]) -> str:
+            shown = ", ".join(f"{key}={value}" for key, value in options.items() if value is not None)
+            return f"{name} ({shown})" if shown else name
+
+        def part(kind: str, value: Any) -> str:
+            try:
+                return words(*registry.describe(kind, value))
+            except PartError:
+                return type(value).__name__
+
+        parts = {
+            "Backbone": " + ".join(part("backbones", backbone) for backbone in self.backbones),
+            "Pooling": ", ".join(part("poolers", pooler) for pooler in self.poolers),
+            "Metadata": "none" if self.metadata is None else part("metadata", self.metadata),
+            "Loss": part("losses", self.loss),
+            "Training": ", ".join(f"{key} {value}" for key, value in dataclasses.asdict(self.training).items()),
+        }
+        if self.head is not None:
+            parts["Head"] = words(*describe_head(self.head))
+        return parts
+
     def save(self, folder: str | Path) -> Path:
         """Writes the matcher as JSON and safetensors, with a model card; nothing of any person.
 
@@ -341,7 +369,6 @@ class Matcher:
         store: Store | str | Path | None = None,
         device: str = "auto",
         allow_upload: bool = False,
-        max_usd: float | None = None,
         progress: bool = False,
     ) -> Matcher:
         """Loads a saved matcher. Executes nothing from the folder: parts come from installed distributions.
@@ -375,7 +402,6 @@ class Matcher:
                 store_dtype=record["store_dtype"],
                 device=device,
                 allow_upload=allow_upload,
-                max_usd=max_usd,
                 progress=progress,
             )
             matcher.head = build_head(_spec(parts["head"]), dim=record["dim"]).eval()

@@ -22,6 +22,7 @@ from pairmatch.images import ImageSource, image_digest, load_image
 _HASH_SIDE_PX = 256
 _SHOWN = 5
 _FLAT = 4.0  # grey levels; below this spread a photo has no structure that a perceptual hash could tell apart
+_COLOUR_LEVELS = 6.0  # mean difference of 8 × 8 thumbnails, of 255; encoding the same photo again changes it by 1 or 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Leakage:
         people: The same id in two splits.
         groups: The same group in two splits.
         photos: The very same photo (equal bytes, or equal pixels of PIL images) of people in two splits.
-        near_duplicates: Photos of people in two splits whose perceptual hashes differ by few bits.
+        near_duplicates: Photos of people in two splits with nearly equal perceptual hashes and colours.
     """
 
     people: tuple[str, ...] = ()
@@ -73,8 +74,9 @@ def leakage(*parts: Pairs, near_duplicate_bits: int = 4, progress: bool = False)
 
     Args:
         parts: Two or more splits.
-        near_duplicate_bits: Photos whose 64-bit perceptual hashes (pHash; Zauner 2010) differ by at most this many bits
-            count as nearly identical; −1 leaves this out. Photos without structure are left out.
+        near_duplicate_bits: Photos whose 64-bit perceptual hashes (pHash; Zauner 2010) differ by at most this many
+            bits, and whose colours agree, count as nearly identical; −1 leaves this out. The hash sees layout alone,
+            in which portraits resemble one another, hence the colours. Photos without structure are left out.
         progress: Shows a progress bar.
 
     Raises:
@@ -92,7 +94,7 @@ def leakage(*parts: Pairs, near_duplicate_bits: int = 4, progress: bool = False)
         prints = list(track(read, "Comparing photos", len(everything), disable=not progress, transient=True))
     shared_people = {person for person, _ in people}
     identical: dict[str, list[int]] = defaultdict(list)
-    for index, (digest, _) in enumerate(prints):
+    for index, (digest, _, _) in enumerate(prints):
         identical[digest].append(index)
     same = [
         f"{_who(everything[i])} and {_who(everything[j])} have the same photo"
@@ -102,7 +104,7 @@ def leakage(*parts: Pairs, near_duplicate_bits: int = 4, progress: bool = False)
     ]
     near = [
         f"{_who(everything[i])} and {_who(everything[j])} have nearly the same photo ({bits} of 64 bits differ)"
-        for i, j, bits in _close([mark for _, mark in prints], near_duplicate_bits)
+        for i, j, bits in _close(prints, near_duplicate_bits)
         if prints[i][0] != prints[j][0] and _across(everything[i], everything[j], shared_people)
     ]
     return Leakage(
@@ -126,30 +128,35 @@ def _across(one: tuple[int, str, ImageSource], other: tuple[int, str, ImageSourc
     return one[0] != other[0] and not (one[1] == other[1] and one[1] in shared)
 
 
-def _prints(image: ImageSource, wanted: bool) -> tuple[str, int | None]:
-    """Content digest, and perceptual hash where the photo has structure."""
+def _prints(image: ImageSource, wanted: bool) -> tuple[str, int | None, npt.NDArray[np.float32] | None]:
+    """Content digest; perceptual hash and [192] colours where the photo has structure."""
     digest = image_digest(image)
     if not wanted:
-        return digest, None
+        return digest, None, None
     try:
-        small = load_image(image, longest_side_px=_HASH_SIDE_PX).convert("L")
+        small = load_image(image, longest_side_px=_HASH_SIDE_PX)
     except ImageError:
-        return digest, None
-    if np.asarray(small.resize((32, 32), Image.Resampling.BILINEAR)).std() < _FLAT:
-        return digest, None
-    return digest, int(str(imagehash.phash(small)), 16)
+        return digest, None, None
+    grey = small.convert("L")
+    if np.asarray(grey.resize((32, 32), Image.Resampling.BILINEAR)).std() < _FLAT:
+        return digest, None, None
+    colours = np.asarray(small.resize((8, 8), Image.Resampling.BOX), np.float32).ravel()
+    return digest, int(str(imagehash.phash(grey)), 16), colours
 
 
-def _close(marks: Sequence[int | None], bits: int) -> Iterator[tuple[int, int, int]]:
-    """Pairs of hashes that differ by at most `bits` bits, compared in blocks."""
-    index = np.array([i for i, mark in enumerate(marks) if mark is not None], np.int64)
-    values: npt.NDArray[np.uint64] = np.array([mark for mark in marks if mark is not None], np.uint64)
+def _close(
+    prints: Sequence[tuple[str, int | None, npt.NDArray[np.float32] | None]], bits: int
+) -> Iterator[tuple[int, int, int]]:
+    """Pairs of photos whose hashes differ by at most `bits` bits and whose colours agree, compared in blocks."""
+    index = [i for i, (_, mark, _) in enumerate(prints) if mark is not None]
+    values = np.array([prints[i][1] for i in index], np.uint64)
     for start in range(0, len(values), 1024):
         block = values[start : start + 1024]
         differing = np.bitwise_count(block[:, None] ^ values[None, start:])
-        for i, j in np.argwhere(differing <= bits):
-            if i < j:
-                yield int(index[start + i]), int(index[start + j]), int(differing[i, j])
+        for row, column in np.argwhere(differing <= bits):
+            i, j = index[start + row], index[start + column]
+            if i < j and np.abs(prints[i][2] - prints[j][2]).mean() <= _COLOUR_LEVELS:
+                yield i, j, int(differing[row, column])
 
 
 def _who(entry: tuple[int, str, ImageSource]) -> str:

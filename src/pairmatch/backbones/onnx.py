@@ -1,0 +1,198 @@
+"""Any image encoder that was exported as an ONNX file, run by onnxruntime on the CPU."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps
+
+from pairmatch.errors import BackboneError, ConfigurationError, missing_extra, unknown_name
+from pairmatch.images import load_image
+from pairmatch.interfaces import Backbone
+from pairmatch.types import Item, TokenStates
+
+Resize = Literal["squash", "crop", "pad"]
+
+
+class ONNXBackbone(Backbone):
+    """An image encoder as an ONNX file. Choose it for a model of your own, or where torch models are too slow.
+
+    A photo becomes a square of `size_px`, RGB values 0 to 255, then (x − mean) / scale. Several photos of a person are
+    averaged. The output, flattened to one vector per photo, is the pooled output; there are no token states.
+
+    Args:
+        path: The ONNX file.
+        size_px: Side of the square input.
+        mean: Subtracted from RGB values of 0 to 255: one number or three.
+        scale: What they are divided by: one number or three.
+        resize: `squash` ignores the aspect, `crop` keeps the middle, `pad` adds a border in the mean colour.
+        input: Name of the input; needed where the model has several.
+        output: Name of the output; the first by default.
+        layout: `nchw` or `nhwc`.
+        threads: Threads of one run; None leaves it to onnxruntime.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+        ConfigurationError: An argument out of range.
+        BackboneError: No such file, no ONNX model, or a name that the model does not have; raised at the first use.
+    """
+
+    default_pooler: ClassVar[str] = "native"
+
+    def __init__(
+        self,
+        *,
+        path: str | Path,
+        size_px: int = 224,
+        mean: float | Sequence[float] = 127.5,
+        scale: float | Sequence[float] = 127.5,
+        resize: Resize = "squash",
+        input: str | None = None,
+        output: str | None = None,
+        layout: Literal["nchw", "nhwc"] = "nchw",
+        threads: int | None = None,
+    ) -> None:
+        problems = [
+            f"{name} must be one number or three, got {value!r}"
+            for name, value in (("mean", mean), ("scale", scale))
+            if not isinstance(value, int | float) and len(value) != 3
+        ]
+        if size_px < 1:
+            problems.append(f"size_px must be positive, got {size_px}")
+        if resize not in ("squash", "crop", "pad"):
+            problems.append(f"resize is 'squash', 'crop' or 'pad', got {resize!r}")
+        if layout not in ("nchw", "nhwc"):
+            problems.append(f"layout is 'nchw' or 'nhwc', got {layout!r}")
+        if not np.all(np.asarray(scale)):
+            problems.append("scale must not be 0")
+        if problems:
+            raise ConfigurationError("`ONNXBackbone(...)`: " + "; ".join(problems) + ".")
+        self.path, self.size_px, self.mean, self.scale = str(path), size_px, mean, scale
+        self.resize: Resize = resize
+        self.input, self.output, self.layout, self.threads = input, output, layout, threads
+        self.workers = 1
+
+    @cached_property
+    def _session(self) -> Any:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise missing_extra("The backbone 'onnx'", "onnxruntime", "onnx") from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if self.threads is not None:
+            options.intra_op_num_threads = self.threads
+        try:
+            session = onnxruntime.InferenceSession(self._content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own exceptions share no base class that is public
+            raise BackboneError(f"{self.path} is not a model that onnxruntime can run: {error}") from error
+        inputs, outputs = ([node.name for node in nodes] for nodes in (session.get_inputs(), session.get_outputs()))
+        if self.input is None and len(inputs) > 1:
+            raise BackboneError(f"{self.path} has the inputs {', '.join(inputs)}: name one with input=.")
+        for what, name, known in (("input", self.input, inputs), ("output", self.output, outputs)):
+            if name is not None and name not in known:
+                raise BackboneError(f"{self.path}: {unknown_name(what, name, known)}")
+        return session
+
+    @cached_property
+    def _content(self) -> bytes:
+        try:
+            return Path(self.path).expanduser().read_bytes()
+        except OSError as error:
+            raise BackboneError(
+                f"The ONNX file {self.path} cannot be read: {error.strerror}. Name it with path= "
+                "(command line: --set backbone.path=FILE)."
+            ) from error
+
+    @cached_property
+    def _fixed_batch(self) -> int | None:
+        size = self._session.get_inputs()[0].shape[0]
+        return size if isinstance(size, int) else None
+
+    @cached_property
+    def dim(self) -> int:
+        """Width P of the model's output for one photo."""
+        blank = np.zeros((1, self.size_px, self.size_px, 3), np.float32)
+        return self._run(blank).shape[1]
+
+    def prepare(self, items: Sequence[Item]) -> tuple[npt.NDArray[np.float32], list[int]]:
+        """Decodes and scales photos: [all photos, height, width, 3] float32, and photos per person."""
+        photos = [self._pixels(image) for item in items for image in item.images]
+        mean, scale = np.asarray(self.mean, np.float32), np.asarray(self.scale, np.float32)
+        pixels = (np.stack(photos).astype(np.float32) - mean) / scale
+        return pixels.astype(np.float32, copy=False), [len(item.images) for item in items]
+
+    def forward(self, batch: tuple[npt.NDArray[np.float32], list[int]]) -> TokenStates:
+        """Runs the model; several photos of a person are averaged."""
+        pixels, counts = batch
+        vectors = self._run(pixels)
+        starts = np.cumsum([0, *counts[:-1]])
+        means = np.add.reduceat(vectors, starts, axis=0) / np.array(counts, np.float32)[:, None]
+        return TokenStates(pooled=torch.from_numpy(means))
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Digest of the file, preprocessing, output and library versions."""
+        return {
+            "backbone": "onnx",
+            "format": 1,
+            "sha256": self._digest,
+            "size_px": self.size_px,
+            "mean": np.asarray(self.mean).tolist(),
+            "scale": np.asarray(self.scale).tolist(),
+            "resize": self.resize,
+            "input": self.input,
+            "output": self.output,
+            "layout": self.layout,
+            "onnxruntime": _version("onnxruntime"),
+            "pillow": version("pillow"),
+        }
+
+    @cached_property
+    def _digest(self) -> str:
+        return hashlib.sha256(self._content).hexdigest()
+
+    def _pixels(self, source: Any) -> npt.NDArray[np.uint8]:
+        size = (self.size_px, self.size_px)
+        photo = load_image(source, longest_side_px=None if self.resize == "crop" else 4 * self.size_px)
+        if self.resize == "crop":
+            photo = ImageOps.fit(photo, size, Image.Resampling.BICUBIC)
+        elif self.resize == "pad":
+            colour = tuple(round(float(c)) for c in np.broadcast_to(np.clip(np.asarray(self.mean), 0, 255), 3))
+            photo = ImageOps.pad(photo, size, Image.Resampling.BICUBIC, color=colour)
+        else:
+            photo = photo.resize(size, Image.Resampling.BICUBIC)
+        return np.asarray(photo)
+
+    def _run(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """[photos, P] float32 for [photos, height, width, 3]; one at a time where the model fixes its batch at 1."""
+        session = self._session
+        name = self.input or session.get_inputs()[0].name
+        output = self.output or session.get_outputs()[0].name
+        values = pixels.transpose(0, 3, 1, 2) if self.layout == "nchw" else pixels
+        if self._fixed_batch not in (None, 1):
+            raise BackboneError(
+                f"{self.path} fixes its batch at {self._fixed_batch}: export it with a free batch size."
+            )
+        chunks = [values[i : i + 1] for i in range(len(values))] if self._fixed_batch == 1 else [values]
+        try:
+            found = [session.run([output], {name: np.ascontiguousarray(chunk)})[0] for chunk in chunks]
+        except Exception as error:  # as above
+            raise BackboneError(
+                f"{self.path} cannot run on {list(values.shape)} (size_px, layout?): {error}"
+            ) from error
+        return np.concatenate([np.asarray(part, np.float32).reshape(len(part), -1) for part in found])
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except ImportError as error:
+        raise missing_extra("The backbone 'onnx'", distribution, "onnx") from error
