@@ -18,12 +18,15 @@ class ConfigurationError(PairmatchError, ValueError):
 
 
 class DataError(PairmatchError, ValueError):
-    """Input data that cannot be used; `problems` holds every one of them, in the order of the file."""
+    """Input data that cannot be used; `problems` holds every one of them, the message the first 50."""
 
     def __init__(self, summary: str, problems: Sequence[str] = ()) -> None:
         self.summary = summary
         self.problems = tuple(problems)
-        super().__init__("\n".join([summary, *(f"  - {problem}" for problem in self.problems)]))
+        lines = [f"  - {problem}" for problem in self.problems[:50]]
+        if len(self.problems) > 50:
+            lines.append(f"  - … and {len(self.problems) - 50} more")
+        super().__init__("\n".join([summary, *lines]))
 
 
 class ImageError(PairmatchError, ValueError):

@@ -275,6 +275,15 @@ def _ahead(
     """Batches in order, with up to `depth` of them being prepared ahead."""
     queue: deque[Future[Any]] = deque()
     submitted = 0
+    if batches:
+        # Here and not in a worker: what a backbone loads at its first use is loaded once, before threads share it
+        first: Future[Any] = Future()
+        try:
+            first.set_result(backbone.prepare([job.item for job in batches[0]]))
+        except Exception as error:
+            first.set_exception(error)
+        queue.append(first)
+        submitted = 1
     try:
         for batch in batches:
             while submitted < len(batches) and len(queue) < depth:

@@ -34,8 +34,8 @@ class Backbone(ABC):
             that computes on the CPU sets 1: its own threads need the cores.
     """
 
-    reads_images: ClassVar[bool] = True
-    reads_text: ClassVar[bool] = False
+    reads_images: bool = True
+    reads_text: bool = False
     default_pooler: ClassVar[str] = "mean"
     max_batch_length: int = 32
     workers: int | None = None

@@ -166,8 +166,8 @@ class Matcher:
         waiting = [profile for profile in profiles if profile.metadata is None and profile.images]
         if waiting and self.metadata.sends_photos and not self.allow_upload:
             raise UploadError(
-                f"{type(self.metadata).__name__} would send the photos of {len(waiting)} people to another machine: allow it "
-                "with allow_upload=True (--yes), or choose another metadata generator."
+                f"{type(self.metadata).__name__} would send the photos of {len(waiting)} people to another machine: "
+                "allow it with allow_upload=True (--yes), or choose another metadata generator."
             )
         outcomes = self.metadata.generate(waiting) if waiting else []
         refused = [profile.id for profile, one in zip(waiting, outcomes, strict=True) if isinstance(one, Refusal)]

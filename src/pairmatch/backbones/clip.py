@@ -1,0 +1,164 @@
+"""CLIP models through open_clip."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pairmatch.backbones.frozen import (
+    by_person,
+    freeze,
+    load_or_explain,
+    mean_by_person,
+    resolve_device,
+    resolve_dtype,
+    weights_digest,
+)
+from pairmatch.errors import ConfigurationError
+from pairmatch.images import load_image
+from pairmatch.interfaces import Backbone
+from pairmatch.types import Item, TokenStates
+
+_log = logging.getLogger(__name__)
+
+
+class CLIPBackbone(Backbone):
+    """A CLIP image encoder, with its text encoder beside it on request. Small and fast; the alternative to a VLM.
+
+    `native` gives the projected image embedding, unit length, the mean over several photos. With `text=True` the
+    text embedding of the prompt stands beside it, also of unit length, and zeros stand for what a person lacks.
+    `mean` and `image-mean` pool the image tokens before the projection, where the architecture gives them (ViT).
+
+    Args:
+        model: Architecture name of open_clip.
+        pretrained: Weights tag of open_clip, or a path to a weights file.
+        text: Reads the rendered prompt too; CLIP's text encoder reads 77 tokens and the rest is cut.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        device: `auto`, `cpu`, `cuda`, …
+        random_weights: Takes random weights in place of `pretrained`: for tests of a pipeline, never for results.
+    """
+
+    default_pooler: ClassVar[str] = "native"
+
+    def __init__(
+        self,
+        *,
+        model: str = "ViT-B-32",
+        pretrained: str = "laion2b_s34b_b79k",
+        text: bool = False,
+        dtype: str = "auto",
+        device: str = "auto",
+        random_weights: bool = False,
+    ) -> None:
+        import open_clip
+
+        self.model, self.pretrained, self.text, self.dtype, self.device = model, pretrained, text, dtype, device
+        self.random_weights = random_weights
+        self.reads_text = text
+        self._device = resolve_device(device)
+        self._dtype = resolve_dtype(dtype, self._device)
+        if self._device.type == "cpu":
+            self.workers = 1
+        if open_clip.get_model_config(model) is None:
+            raise ConfigurationError(
+                f"open_clip knows no model {model!r}; it knows {', '.join(open_clip.list_models()[:8])}, … "
+                "(open_clip.list_models())."
+            )
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        """Model and preprocessing."""
+        import open_clip
+
+        def load() -> tuple[Any, Any]:
+            if self.random_weights:
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(0)
+                    model, _, preprocess = open_clip.create_model_and_transforms(self.model, load_weights=False)
+            else:
+                model, preprocess = open_clip.create_model_from_pretrained(self.model, pretrained=self.pretrained)
+            return model, preprocess
+
+        model, preprocess = load_or_explain(load, model=self.pretrained, option="pretrained")
+        if hasattr(model.visual, "output_tokens"):
+            model.visual.output_tokens = True
+        return freeze(model, self._device, self._dtype), preprocess
+
+    @cached_property
+    def _tokenize(self) -> Any:
+        import open_clip
+
+        return open_clip.get_tokenizer(self.model)
+
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        import open_clip
+
+        return open_clip.get_model_config(self.model)
+
+    @property
+    def dim(self) -> int:
+        """Width P of the pooled output: the embedding's, twice that with text."""
+        return int(self._config["embed_dim"]) * (2 if self.text else 1)
+
+    def prepare(self, items: Sequence[Item]) -> tuple[Tensor | None, list[int], Tensor | None, list[bool]]:
+        """Pixels of all photos, photos per person, tokens of all texts, and who has a text."""
+        _, preprocess = self._loaded
+        side = 4 * int(self._config["vision_cfg"].get("image_size", 224))
+        pixels = [preprocess(load_image(image, longest_side_px=side)) for item in items for image in item.images]
+        counts = [len(item.images) for item in items]
+        if not self.text:
+            return torch.stack(pixels), counts, None, []
+        texts = [item.text for item in items]
+        tokens = self._tokenize(texts)
+        cut = int((tokens[:, -1] != 0).sum())
+        if cut:
+            _log.warning(
+                "The texts of %d people are longer than CLIP's %d tokens: the rest is cut.", cut, tokens.shape[1]
+            )
+        return torch.stack(pixels) if pixels else None, counts, tokens, [bool(text) for text in texts]
+
+    def forward(self, batch: tuple[Tensor | None, list[int], Tensor | None, list[bool]]) -> TokenStates:
+        """Token states of the photos where there are some, and the pooled output."""
+        model, _ = self._loaded
+        pixels, counts, tokens, has_text = batch
+        width = int(self._config["embed_dim"])
+        pooled = torch.zeros(len(counts), width, device=self._device)
+        states = mask = None
+        if pixels is not None:
+            found = model.visual(pixels.to(self._device, self._dtype))
+            image, patches = found if isinstance(found, tuple) else (found, None)
+            seen = [row for row, count in enumerate(counts) if count]
+            own = [counts[row] for row in seen]
+            pooled[seen] = F.normalize(mean_by_person(F.normalize(image.float(), dim=-1), own), dim=-1)
+            if patches is not None and len(seen) == len(counts):
+                states, mask = by_person(patches, counts)
+        if tokens is not None:
+            words = F.normalize(model.encode_text(tokens.to(self._device)).float(), dim=-1)
+            keep = torch.tensor(has_text, device=self._device)[:, None]
+            pooled = torch.cat([pooled, words * keep], dim=1)
+        return TokenStates(states=states, mask=mask, image_mask=mask, pooled=pooled)
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Architecture, weights (tag, or digest of the file), number format, text, and library versions."""
+        local = Path(self.pretrained).expanduser()
+        weights = "random" if self.random_weights else weights_digest(local) if local.is_file() else self.pretrained
+        return {
+            "backbone": "clip",
+            "format": 1,
+            "model": self.model,
+            "weights": weights,
+            "text": self.text,
+            "dtype": str(self._dtype),
+            "open-clip-torch": version("open-clip-torch"),
+            "torch": torch.__version__,
+            "pillow": version("pillow"),
+        }

@@ -1,0 +1,132 @@
+"""What frozen torch models share: device and number format, digests of weights, errors of loading, several photos."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pairmatch.errors import BackboneError, ConfigurationError
+
+_CONTENT = {".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".jinja", ".model"}
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` is an accelerator if there is one.
+
+    Raises:
+        ConfigurationError: A device that torch does not know or that is not there.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigurationError(f"The device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return found
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 on GPUs and on CPUs with bfloat16 instructions, else float32.
+
+    Raises:
+        ConfigurationError: Another name than `auto`, `float32`, `bfloat16` or `float16`.
+    """
+    if dtype == "auto":
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu" and _native_bfloat16()
+        return torch.bfloat16 if fast else torch.float32
+    if dtype not in _DTYPES:
+        raise ConfigurationError(f"`dtype` is 'auto', {', '.join(map(repr, _DTYPES))}; got {dtype!r}.")
+    return _DTYPES[dtype]
+
+
+@lru_cache
+def _native_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 itself (AVX-512 BF16, AMX, or Arm's bf16)."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.machine() == "arm64" and platform.system() == "Darwin"
+    return any(flag in flags for flag in ("avx512_bf16", "amx_bf16", " bf16"))
+
+
+def weights_digest(path: Path) -> str:
+    """SHA-256 (hex) over the content of a weights file, or of all model files of a folder with their names."""
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.suffix in _CONTENT and f.is_file())
+    marks = tuple((str(file.resolve()), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+    names = tuple(file.name if path.is_file() else file.relative_to(path).as_posix() for file in files)
+    return _digest(marks, names)
+
+
+@lru_cache(maxsize=64)
+def _digest(marks: tuple[tuple[str, int, int], ...], names: tuple[str, ...]) -> str:
+    """Reads gigabytes, so once per process for files that have not changed since."""
+    whole = hashlib.sha256()
+    for (file, _, _), name in zip(marks, names, strict=True):
+        with Path(file).open("rb") as stream:
+            whole.update(f"{name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def freeze(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Evaluation mode, no gradients, on the device."""
+    return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
+
+
+def load_or_explain(load: Callable[[], Any], *, model: str, option: str) -> Any:
+    """Calls a library's loading function; its many kinds of failure become one message with the ways to go on.
+
+    Args:
+        load: Loads something that belongs to the model.
+        model: Hub name or folder that the user gave.
+        option: Name of the backbone's option that it came from.
+
+    Raises:
+        BackboneError: The folder does not exist, holds no such model or is damaged; the hub cannot be reached and the
+            model is not in the local cache; or memory does not suffice.
+    """
+    try:
+        return load()
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise BackboneError(
+            f"There is too little memory for {model}: choose a smaller model, dtype='bfloat16', or another device."
+        ) from error
+    except Exception as error:  # OSError, ValueError, KeyError, RuntimeError, SafetensorError: each library's own
+        local = Path(model).expanduser()
+        first = " ".join(str(error).split())[:300] or type(error).__name__
+        if local.is_dir() or local.is_file():
+            raise BackboneError(
+                f"{model} cannot be loaded ({type(error).__name__}: {first}). It must be a complete checkpoint of the "
+                "kind that this backbone loads: config, processor and weights as `save_pretrained` writes them."
+            ) from error
+        if local.is_absolute() or model.startswith((".", "~")):
+            raise BackboneError(f"The folder {model} does not exist. Name the checkpoint with {option}=.") from error
+        raise BackboneError(
+            f"{model} is neither a local folder nor in the local cache, and it could not be downloaded "
+            f"({type(error).__name__}: {first}). Ways to go on: connect to the network once; copy the checkpoint "
+            f"here and name its folder with {option}= (command line: --set backbone.{option}=FOLDER); or choose a "
+            "backbone that needs no download, 'descriptor' or 'onnx'."
+        ) from error
+
+
+def by_person(rows: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Joins the tokens of each person's photos: [photos, T, D] becomes [B, most photos × T, D] and a mask [B, …]."""
+    parts = rows.split(list(counts))
+    states = nn.utils.rnn.pad_sequence([part.flatten(0, 1) for part in parts], batch_first=True)
+    lengths = torch.tensor([count * rows.shape[1] for count in counts], device=rows.device)
+    return states, torch.arange(states.shape[1], device=rows.device)[None, :] < lengths[:, None]
+
+
+def mean_by_person(rows: Tensor, counts: Sequence[int]) -> Tensor:
+    """Mean over each person's photos: [photos, P] becomes [B, P] float32."""
+    return torch.stack([part.float().mean(0) for part in rows.split(list(counts))])

@@ -1,0 +1,137 @@
+"""Any image encoder of transformers: DINOv2 and v3, SigLIP, ViT, ConvNeXt, …"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from pairmatch.backbones.frozen import (
+    by_person,
+    freeze,
+    load_or_explain,
+    mean_by_person,
+    resolve_device,
+    resolve_dtype,
+    weights_digest,
+)
+from pairmatch.errors import BackboneError
+from pairmatch.images import load_image
+from pairmatch.interfaces import Backbone
+from pairmatch.types import Item, TokenStates
+
+_LONGEST_SIDE_PX = 2048  # photos are shrunk to this before the checkpoint's own processor resizes them
+
+
+class HFVisionBackbone(Backbone):
+    """A transformers image encoder, by hub name or folder. Choose it for DINOv2/3, SigLIP 2 and the like.
+
+    Of models with two towers (SigLIP, CLIP) the image tower is used. `native` gives the model's own pooled output, or
+    the mean of its tokens where it has none; the mean over several photos. `mean` pools all tokens, `image-mean` the
+    patches without class and register tokens.
+
+    Args:
+        model: Hub name or folder.
+        revision: Branch, tag or commit of a hub model.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        device: `auto`, `cpu`, `cuda`, …
+
+    Raises:
+        BackboneError: At the first use: no weights, a wrong folder, or a model that is no image encoder.
+    """
+
+    default_pooler: ClassVar[str] = "native"
+
+    def __init__(self, *, model: str, revision: str | None = None, dtype: str = "auto", device: str = "auto") -> None:
+        self.model, self.revision, self.dtype, self.device = str(model), revision, dtype, device
+        self._device = resolve_device(device)
+        self._dtype = resolve_dtype(dtype, self._device)
+        if self._device.type == "cpu":
+            self.workers = 1
+
+    @cached_property
+    def _config(self) -> Any:
+        from transformers import AutoConfig
+
+        return self._load(AutoConfig)
+
+    @cached_property
+    def _processor(self) -> Any:
+        from transformers import AutoImageProcessor
+
+        return self._load(AutoImageProcessor)
+
+    @cached_property
+    def _network(self) -> Any:
+        from transformers import AutoModel
+
+        model = self._load(AutoModel, dtype=self._dtype)
+        tower = getattr(model, "vision_model", model)
+        if "pixel_values" not in (getattr(tower, "main_input_name", ""), getattr(model, "main_input_name", "")) and (
+            tower is model
+        ):
+            raise BackboneError(f"{self.model} is a {type(model).__name__}, which does not read images.")
+        return freeze(tower, self._device, self._dtype)
+
+    def _load(self, kind: Any, **options: Any) -> Any:
+        return load_or_explain(
+            lambda: kind.from_pretrained(self.model, revision=self.revision or "main", **options),
+            model=self.model,
+            option="model",
+        )
+
+    @cached_property
+    def dim(self) -> int:
+        """Width of the token states."""
+        config = getattr(self._config, "vision_config", self._config)
+        return int(getattr(config, "hidden_size", None) or config.hidden_sizes[-1])
+
+    def prepare(self, items: Sequence[Item]) -> tuple[Tensor, list[int]]:
+        """Pixels of all photos as the checkpoint's processor makes them, and photos per person."""
+        photos = [load_image(image, longest_side_px=_LONGEST_SIDE_PX) for item in items for image in item.images]
+        pixels = torch.cat([self._processor(images=photo, return_tensors="pt")["pixel_values"] for photo in photos])
+        return pixels, [len(item.images) for item in items]
+
+    def forward(self, batch: tuple[Tensor, list[int]]) -> TokenStates:
+        """Token states of each person's photos, one after the other, and the pooled output."""
+        pixels, counts = batch
+        found = self._network(pixel_values=pixels.to(self._device, self._dtype))
+        tokens = found.last_hidden_state
+        if tokens.ndim == 4:  # convolutional: [photos, D, rows, columns]
+            tokens = tokens.flatten(2).transpose(1, 2)
+        own = getattr(found, "pooler_output", None)
+        pooled = tokens.float().mean(1) if own is None else own.flatten(1)
+        states, mask = by_person(tokens, counts)
+        patches = torch.arange(tokens.shape[1], device=tokens.device) >= self._prefix(pixels, tokens.shape[1])
+        image_mask = mask & patches.repeat(max(counts))[None, :]
+        return TokenStates(states=states, mask=mask, image_mask=image_mask, pooled=mean_by_person(pooled, counts))
+
+    def _prefix(self, pixels: Tensor, tokens: int) -> int:
+        """Number of class and register tokens before the patches."""
+        patch = getattr(getattr(self._config, "vision_config", self._config), "patch_size", None)
+        if not isinstance(patch, int):
+            return 0
+        return max(0, tokens - (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch))
+
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Digest of a local folder's files or commit of a hub model, number format, and library versions."""
+        local = Path(self.model).expanduser()
+        weights = (
+            weights_digest(local) if local.is_dir() else getattr(self._config, "_commit_hash", None) or self.revision
+        )
+        return {
+            "backbone": "hf-vision",
+            "format": 1,
+            "model": None if local.is_dir() else self.model,
+            "weights": weights,
+            "dtype": str(self._dtype),
+            "transformers": version("transformers"),
+            "torch": torch.__version__,
+            "torchvision": version("torchvision"),
+            "pillow": version("pillow"),
+        }

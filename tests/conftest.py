@@ -1,0 +1,122 @@
+"""What several tests use: a backbone with hand-chosen vectors, small photos, and plugins that look installed."""
+
+import hashlib
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pairmatch import Backbone, Pair, Pairs, Profile, TokenStates
+from pairmatch.images import image_bytes
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+PLUGIN = Path(__file__).parent / "plugin"
+
+
+def shared(name):
+    """A path of the shared data, or a skip."""
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"the shared data set is not here ({name})")
+    return path
+
+
+class HashBackbone(Backbone):
+    """Vectors that are a function of the input's bytes; counts what it is asked."""
+
+    default_pooler = "native"
+    reads_text = True
+
+    def __init__(self, *, version: int = 1, width: int = 8):
+        self.version, self.width = version, width
+        self.seen = 0
+        self.max_batch_length = 4
+
+    @property
+    def dim(self):
+        return self.width
+
+    def prepare(self, items):
+        return [b"".join([*(image_bytes(image) for image in item.images), item.text.encode()]) for item in items]
+
+    def forward(self, batch):
+        self.seen += len(batch)
+        return TokenStates(pooled=torch.stack([self.vector(content) for content in batch]))
+
+    def vector(self, content):
+        seed = int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
+        return torch.from_numpy(np.random.default_rng([seed, self.version]).normal(size=self.width).astype(np.float32))
+
+    def fingerprint(self):
+        return {"backbone": "hash", "version": self.version, "width": self.width}
+
+
+@pytest.fixture
+def hash_backbone():
+    return HashBackbone()
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """Makes small photo files, each of its own colour."""
+
+    def make(name, seed=None, size=(12, 10)):
+        rng = np.random.default_rng(abs(hash(name)) % 2**32 if seed is None else seed)
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (size[1], size[0], 3), np.uint8)).save(path)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def small_pairs(photo):
+    """Makes n pairs of people with a photo each."""
+
+    def make(n, sides=2):
+        profiles = [
+            Profile(f"{side}{i}", (photo(f"{side}{i}.png", seed=1000 * i + ord(side)),), text=f"text {side}{i}")
+            for i in range(n)
+            for side in "ab"
+        ]
+        return Pairs.of(profiles, [Pair(f"a{i}", f"b{i}") for i in range(n)], sides=sides)
+
+    return make
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Makes a distribution look installed: a dist-info folder on the path, as pip would leave it."""
+
+    def make(name, entry_points, version="1.0", package=None):
+        site = tmp_path / f"site-{name}"
+        info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        groups = "\n".join(
+            f"[{group}]\n" + "\n".join(f"{key} = {value}" for key, value in points.items())
+            for group, points in entry_points.items()
+        )
+        (info / "entry_points.txt").write_text(groups + "\n")
+        for path in (site, *([package] if package else [])):
+            monkeypatch.syspath_prepend(str(path))
+        importlib.invalidate_caches()
+        return site
+
+    return make
+
+
+@pytest.fixture
+def example_plugin(install):
+    """The distribution under tests/plugin, with the entry points of its own pyproject.toml."""
+    import tomllib
+
+    project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
+    site = install(project["name"], project["entry-points"], project["version"], package=PLUGIN / "src")
+    yield site
+    sys.modules.pop("pairmatch_example", None)

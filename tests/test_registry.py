@@ -1,0 +1,108 @@
+"""Finding parts by entry point: only the one asked for is imported, and every fault names its distribution."""
+
+import sys
+
+import pytest
+
+from pairmatch import registry
+from pairmatch.errors import ConfigurationError, PartError
+from pairmatch.heads import MLPHead
+from pairmatch.losses import InfoNCELoss
+
+
+def module(folder, name, text):
+    (folder / f"{name}.py").write_text(text)
+
+
+def test_only_the_part_that_is_asked_for_is_imported(install):
+    site = install("several", {"pairmatch.losses": {"one": "several_one:One", "two": "several_two:Two"}})
+    for name in ("One", "Two"):
+        module(
+            site,
+            f"several_{name.lower()}",
+            f"from pairmatch.losses import InfoNCELoss\nclass {name}(InfoNCELoss): pass\n",
+        )
+    registry.load("losses", "one")
+    assert "several_one" in sys.modules
+    assert "several_two" not in sys.modules
+
+
+def test_one_broken_plugin_breaks_nothing_else(install):
+    install("broken-dist", {"pairmatch.losses": {"broken": "no_such_module:Loss"}})
+    assert isinstance(registry.create("losses", "infonce"), InfoNCELoss)
+    assert any(plugin.name == "broken" for plugin in registry.plugins("losses"))
+    with pytest.raises(PartError, match=r"loss 'broken' \(no_such_module:Loss, from broken-dist\) cannot be imported"):
+        registry.load("losses", "broken")
+
+
+def test_two_claims_of_one_name_are_an_error_that_names_both(install):
+    for name in ("first-dist", "second-dist"):
+        install(name, {"pairmatch.poolers": {"same": f"{name.replace('-', '_')}:P"}})
+    with pytest.raises(PartError, match=r"'same' is claimed by first-dist .* and second-dist"):
+        registry.load("poolers", "same")
+
+
+def test_a_claim_of_a_built_in_name_is_an_error_too(install):
+    install("usurper", {"pairmatch.losses": {"infonce": "usurper:Loss"}})
+    with pytest.raises(PartError, match=r"claimed by pairmatch .* and usurper"):
+        registry.create("losses", "infonce")
+
+
+def test_what_does_not_implement_the_interface_is_named(install):
+    site = install("wrong", {"pairmatch.losses": {"wrong": "wrong_mod:Thing", "half": "wrong_mod:Half"}})
+    module(
+        site,
+        "wrong_mod",
+        "from pairmatch import ContrastiveLoss\nclass Thing: pass\nclass Half(ContrastiveLoss): pass\n",
+    )
+    with pytest.raises(PartError, match=r"from wrong\) does not implement `pairmatch.ContrastiveLoss`"):
+        registry.load("losses", "wrong")
+    with pytest.raises(PartError, match=r"leaves methods of `pairmatch.ContrastiveLoss` out: loss"):
+        registry.load("losses", "half")
+
+
+def test_near_misses_are_suggested():
+    with pytest.raises(PartError, match=r"Unknown loss 'infonec'\. Did you mean 'infonce'\? Known: infonce, sigmoid"):
+        registry.create("losses", "infonec")
+    with pytest.raises(
+        ConfigurationError, match=r"Unknown option of loss 'infonce' 'temprature'\. Did you mean 'temperature'"
+    ):
+        registry.create("losses", ("infonce", {"temprature": 0.1}))
+    with pytest.raises(ConfigurationError, match=r"'onnx' needs path \(command line: --set backbone.path=…\)"):
+        registry.create("backbones", "onnx")
+    with pytest.raises(ConfigurationError, match="A part is"):
+        registry.create("losses", ("infonce", 3))
+
+
+def test_instances_are_checked_and_given_arguments_are_only_defaults():
+    loss = InfoNCELoss()
+    assert registry.create("losses", loss) is loss
+    with pytest.raises(PartError, match=r"A pooler must implement `pairmatch\.Pooler`"):
+        registry.create("poolers", loss)
+    assert registry.create("heads", ("mlp", {"dim": 7}), dim=3).dim == 7
+    assert registry.create("poolers", "mean", dim=3).layer is None
+
+
+def test_description_rebuilds_the_part():
+    name, options = registry.describe("losses", InfoNCELoss(temperature=0.3))
+    assert (name, options) == ("infonce", {"temperature": 0.3, "directions": "a_to_b", "learn_temperature": False})
+    assert registry.describe("heads", MLPHead(dim=4, width=2))[1] == {
+        "dim": 4,
+        "width": 2,
+        "hidden": None,
+        "dropout": 0.0,
+    }
+
+    class Unregistered(InfoNCELoss):
+        pass
+
+    with pytest.raises(PartError, match="is registered under no name"):
+        registry.describe("losses", Unregistered())
+
+
+def test_plugins_name_their_distribution(example_plugin):
+    found = {plugin.name: plugin for plugin in registry.plugins("backbones")}
+    assert found["mean-colour"].distribution == "pairmatch-example"
+    assert found["mean-colour"].version == "1.2.3"
+    assert found["descriptor"].distribution == "pairmatch"
+    assert registry.provenance("losses", "cosine-gap") == ("pairmatch-example", "1.2.3")
