@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def test_float16_is_half_the_space(tmp_path, people, hash_backbone):
 
 def test_batches_keep_to_the_budget_and_go_longest_first(tmp_path, people):
     class Long(HashBackbone):
-        batches = []
+        batches: ClassVar = []
 
         def length(self, item):
             return 2 + int(item.text.split()[-1])
@@ -203,7 +204,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path, people):
     store = FeatureStore(tmp_path / "s.sqlite", dtype="float16")
     with (
         pytest.warns(RuntimeWarning),
-        pytest.raises(BackboneError, match="not finite in float16 for .*: try dtype='float32'"),
+        pytest.raises(BackboneError, match=r"not finite in float16 for .*: try dtype='float32'"),
     ):
         store.embed(people, Overflows(), NATIVE)
     assert store.store.counts()["features"] == 0
@@ -248,7 +249,8 @@ def run(photos, store, mode):
 
 @pytest.fixture
 def fifty(photo):
-    return [photo(f"{i:02d}.png", seed=i) for i in range(50)][0].parent
+    paths = [photo(f"{i:02d}.png", seed=i) for i in range(50)]
+    return paths[0].parent
 
 
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path, fifty):
@@ -280,7 +282,7 @@ def test_prepare_runs_ahead_in_other_threads(tmp_path, people):
     import threading
 
     class Watched(HashBackbone):
-        threads = set()
+        threads: ClassVar = set()
 
         def prepare(self, items):
             self.threads.add(threading.current_thread().name.split("_")[0])

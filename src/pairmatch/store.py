@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS people (
     person TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (person, key)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS people_by_key ON people (key);
 """
+_TIMEOUT_SECONDS = 60.0
 _VARIABLES = 500  # below every SQLite build's limit of bound variables
 
 
@@ -82,7 +83,9 @@ class Store:
             # Created by us and with this mode before SQLite opens it: its -wal and -shm files inherit the mode.
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
             self.path.chmod(0o600)
-            self._connection = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(
+                self.path, timeout=_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+            )
             self._prepare()
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
@@ -92,7 +95,7 @@ class Store:
 
     def _prepare(self) -> None:
         run = self._connection.execute
-        run("PRAGMA journal_mode = WAL")
+        self._use_write_ahead_log()
         run("PRAGMA synchronous = NORMAL")
         run("PRAGMA secure_delete = ON")
         found = run("PRAGMA user_version").fetchone()[0]
@@ -103,6 +106,18 @@ class Store:
             )
         if found < _FORMAT:
             self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_FORMAT}; COMMIT;")
+
+    def _use_write_ahead_log(self) -> None:
+        """Two processes that make one file at once: SQLite's own timeout does not cover this switch, so we wait."""
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

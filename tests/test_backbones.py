@@ -1,0 +1,386 @@
+"""Backbones on real classes: tiny random checkpoints, an ONNX file, classical descriptors."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import shared
+from PIL import Image
+
+from pairmatch import Pairs, registry
+from pairmatch.backbones.clip import CLIPBackbone
+from pairmatch.backbones.descriptor import DescriptorBackbone
+from pairmatch.backbones.frozen import load_or_explain, resolve_device, resolve_dtype, weights_digest
+from pairmatch.backbones.hf_text import HFTextBackbone
+from pairmatch.backbones.hf_vision import HFVisionBackbone
+from pairmatch.backbones.onnx import ONNXBackbone
+from pairmatch.errors import BackboneError, ConfigurationError
+from pairmatch.images import load_image
+from pairmatch.poolers import ImageMeanPooler, NativePooler
+from pairmatch.testing import check_backbone
+from pairmatch.types import Item
+
+
+def picture(seed=0, size=(80, 60)):
+    pixels = np.random.default_rng(seed).integers(0, 255, (9, 9, 3), np.uint8)
+    return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+
+
+def vectors(backbone, items, pooler=None):
+    with torch.inference_mode():
+        return (pooler or NativePooler()).pool(backbone.forward(backbone.prepare(items))).numpy()
+
+
+# --- descriptor
+
+
+def test_descriptor_conforms_and_sees_shape_colour_and_texture():
+    backbone = DescriptorBackbone()
+    check_backbone(backbone)
+    red, dark, blue = (Image.new("RGB", (60, 60), c) for c in ("#c02020", "#b81e1e", "#2030c0"))
+    stripes = Image.fromarray(np.tile(np.repeat([[0], [255]], 6, 0), (10, 120)).astype(np.uint8).T).convert("RGB")
+    near, far, turned = (
+        np.linalg.norm(vectors(backbone, [Item((a,)), Item((b,))]).T @ [1, -1])
+        for a, b in ((red, dark), (red, blue), (stripes, stripes.transpose(Image.Transpose.ROTATE_90)))
+    )
+    assert near < far
+    assert turned > 0.5
+    h = vectors(backbone, [Item((stripes,))])
+    assert h.shape == (1, backbone.dim) == (1, 1756)
+    assert np.linalg.norm(h) == pytest.approx(np.sqrt(3), abs=1e-3)  # three blocks of unit length
+    assert np.allclose(vectors(backbone, [Item((red, blue))]), vectors(backbone, [Item((red,)), Item((blue,))]).mean(0))
+
+
+def test_descriptor_options_change_its_fingerprint():
+    assert DescriptorBackbone(size_px=56).fingerprint() != DescriptorBackbone().fingerprint()
+    with pytest.raises(ConfigurationError, match="multiple of 7 and at least 56, got 100"):
+        DescriptorBackbone(size_px=100)
+
+
+# --- onnx
+
+
+@pytest.fixture
+def encoder(tmp_path):
+    """A small ONNX model: mean colour of the whole photo, and twice that."""
+
+    def make(name="encoder.onnx", batch="n", gain=2.0, layout="nchw"):
+        onnx = pytest.importorskip("onnx")
+        from onnx import TensorProto, helper
+
+        shape = [batch, 3, 16, 16] if layout == "nchw" else [batch, 16, 16, 3]
+        axes = [2, 3] if layout == "nchw" else [1, 2]
+        pixels = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, shape)
+        outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [batch, 3]) for n in ("mean", "gained")]
+        nodes = [
+            helper.make_node("ReduceMean", ["pixels"], ["mean"], axes=axes, keepdims=0),
+            helper.make_node("Mul", ["mean", "gain"], ["gained"]),
+        ]
+        gains = helper.make_tensor("gain", TensorProto.FLOAT, [1], [gain])
+        graph = helper.make_graph(nodes, "colours", [pixels], outputs, [gains])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+        onnx.save(model, tmp_path / name)
+        return tmp_path / name
+
+    pytest.importorskip("onnxruntime")
+    return make
+
+
+def test_onnx_runs_the_file_on_scaled_pixels(encoder):
+    backbone = ONNXBackbone(path=encoder(), size_px=16, mean=[10, 20, 30], scale=[2, 4, 8])
+    check_backbone(backbone)
+    assert backbone.dim == 3
+    photo = Image.new("RGB", (40, 20), (50, 60, 70))
+    expected = (np.array([50, 60, 70]) - [10, 20, 30]) / [2, 4, 8]
+    assert np.allclose(vectors(backbone, [Item((photo,))]), expected, atol=1e-5)
+    gained = ONNXBackbone(path=encoder(), size_px=16, mean=[10, 20, 30], scale=[2, 4, 8], output="gained")
+    assert np.allclose(vectors(gained, [Item((photo,))]), 2 * expected, atol=1e-5)
+    white = Image.new("RGB", (40, 20), "white")
+    assert np.allclose(
+        vectors(backbone, [Item((photo, white))]), (expected + (255 - np.array([10, 20, 30])) / [2, 4, 8]) / 2
+    )
+
+
+def test_onnx_resizes_as_it_is_told(encoder):
+    left = Image.new("RGB", (40, 20), "black")
+    left.paste("white", (0, 0, 10, 20))
+    share = {
+        mode: vectors(ONNXBackbone(path=encoder(), size_px=16, mean=0, scale=255, resize=mode), [Item((left,))])[0, 0]
+        for mode in ("squash", "crop", "pad")
+    }
+    assert share["squash"] == pytest.approx(0.25, abs=0.02)
+    assert share["crop"] == pytest.approx(0, abs=0.03)
+    assert share["pad"] == pytest.approx(0.125, abs=0.02)
+
+
+def test_onnx_fixed_batches_and_channels_last(encoder):
+    items = [Item((picture(i),)) for i in range(3)]
+    free = ONNXBackbone(path=encoder(), size_px=16)
+    fixed = ONNXBackbone(path=encoder("fixed.onnx", batch=1), size_px=16)
+    last = ONNXBackbone(path=encoder("last.onnx", layout="nhwc"), size_px=16, layout="nhwc")
+    assert np.allclose(vectors(free, items), vectors(fixed, items), atol=1e-6)
+    assert np.allclose(vectors(free, items), vectors(last, items), atol=1e-5)
+    with pytest.raises(BackboneError, match="fixes its batch at 4: export it with a free batch size"):
+        vectors(ONNXBackbone(path=encoder("four.onnx", batch=4), size_px=16), items)
+
+
+def test_onnx_fingerprint_is_the_files_content(encoder):
+    one = ONNXBackbone(path=encoder(), size_px=16).fingerprint()
+    moved = ONNXBackbone(path=encoder("copy.onnx"), size_px=16).fingerprint()
+    other = ONNXBackbone(path=encoder("other.onnx", gain=3.0), size_px=16).fingerprint()
+    assert one == moved
+    assert one != other
+    assert one != ONNXBackbone(path=encoder(), size_px=20).fingerprint()
+
+
+def test_onnx_errors(encoder, tmp_path):
+    (tmp_path / "text.onnx").write_text("no model")
+    items = [Item((picture(),))]
+    for options, reason in (
+        ({"path": tmp_path / "gone.onnx"}, r"gone.onnx cannot be read: No such file.*--set backbone.path=FILE"),
+        ({"path": tmp_path / "text.onnx"}, "is not a model that onnxruntime can run"),
+        ({"path": encoder(), "output": "maen"}, "Unknown output 'maen'. Did you mean 'mean'"),
+        ({"path": encoder(), "size_px": 17}, r"cannot run on \[1, 3, 17, 17\]"),
+    ):
+        with pytest.raises(BackboneError, match=reason):
+            vectors(ONNXBackbone(**{"size_px": 16, **options}), items)
+    with pytest.raises(ConfigurationError) as caught:
+        ONNXBackbone(path="x", size_px=0, mean=[1, 2], resize="stretch", layout="chw", scale=0)
+    for expected in (
+        "size_px must be positive",
+        "mean must be one number or three",
+        "resize is",
+        "layout is",
+        "scale must not be 0",
+    ):
+        assert expected in str(caught.value)
+
+
+def test_onnx_gives_the_ready_made_features():
+    pytest.importorskip("onnxruntime")
+    pairs = Pairs.read(shared("furniture/pairs.csv"), check_images=False)
+    ready = np.load(shared("furniture/features.npz"))
+    row = {name: index for index, name in enumerate(ready["id_a"])}
+    ids = pairs.ids_a[:12]
+    backbone = ONNXBackbone(path=shared("mobilenet_v1.onnx"), output="emb")
+    h = vectors(backbone, [Item(pairs.profiles[name].images) for name in ids])
+    expected = ready["a"][[row[name] for name in ids]]
+    cosine = (h * expected).sum(1) / np.linalg.norm(h, axis=1) / np.linalg.norm(expected, axis=1)
+    assert cosine.min() > 0.99  # made from the pictures before they were shrunk to 320 pixels
+
+
+# --- open_clip
+
+
+def test_clip_image_tokens_and_embeddings():
+    import open_clip
+
+    backbone = CLIPBackbone(model="ViT-S-32-alt", random_weights=True, dtype="float32", device="cpu")
+    check_backbone(backbone)
+    model, preprocess = backbone._loaded
+    photo = picture(5, (100, 90))
+    states = backbone.forward(backbone.prepare([Item((photo,))]))
+    model.visual.output_tokens = False
+    with torch.inference_mode():
+        expected = model.encode_image(preprocess(photo)[None], normalize=True)
+    assert torch.allclose(states.pooled, expected, atol=1e-5)
+    assert states.states.shape[1] == 49  # 224 / 32 squared
+    assert not any(p.requires_grad for p in model.parameters())
+    assert not model.training
+    assert open_clip.get_model_config("ViT-S-32-alt")["embed_dim"] == backbone.dim
+
+
+def test_clip_reads_text_beside_the_photo(caplog):
+    backbone = CLIPBackbone(model="ViT-S-32-alt", random_weights=True, text=True, dtype="float32", device="cpu")
+    photo = picture(1)
+    h = vectors(
+        backbone, [Item((photo,), "a red coat"), Item((photo,)), Item((), "a red coat"), Item((photo,), "x " * 200)]
+    )
+    width = backbone.dim // 2
+    assert np.allclose(h[0, :width], h[1, :width], atol=1e-5)
+    assert np.allclose(h[0, width:], h[2, width:], atol=1e-5)
+    assert not h[1, width:].any()
+    assert not h[2, :width].any()
+    assert np.allclose(np.linalg.norm(h[0].reshape(2, -1), axis=1), 1, atol=1e-5)
+    assert "The texts of 1 people are longer than CLIP's 77 tokens" in caplog.text
+    plain = CLIPBackbone(model="ViT-S-32-alt", random_weights=True, dtype="float32", device="cpu")
+    assert plain.fingerprint() != backbone.fingerprint()
+    assert not plain.reads_text
+
+
+def test_clip_without_weights_says_how_to_go_on(tmp_path):
+    with pytest.raises(ConfigurationError, match="open_clip knows no model 'ViT-X'"):
+        CLIPBackbone(model="ViT-X")
+    backbone = CLIPBackbone(model="ViT-S-32-alt", pretrained=str(tmp_path / "none.pt"), device="cpu")
+    with pytest.raises(BackboneError, match=r"none.pt does not exist. Name the checkpoint with pretrained="):
+        backbone.prepare([Item((picture(),))])
+    (tmp_path / "bad.pt").write_bytes(b"nothing")
+    with pytest.raises(BackboneError, match=r"bad.pt cannot be loaded"):
+        CLIPBackbone(model="ViT-S-32-alt", pretrained=str(tmp_path / "bad.pt"), device="cpu").prepare(
+            [Item((picture(),))]
+        )
+
+
+# --- transformers, two families of image encoders and a text encoder
+
+
+@pytest.fixture(scope="module")
+def dinov2(tmp_path_factory):
+    from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
+
+    folder = tmp_path_factory.mktemp("dinov2")
+    torch.manual_seed(0)
+    config = Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14)
+    Dinov2Model(config).save_pretrained(folder)
+    BitImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def siglip(tmp_path_factory):
+    from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel
+
+    folder = tmp_path_factory.mktemp("siglip")
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = SiglipConfig(
+        text_config={**small, "vocab_size": 64}, vision_config={**small, "image_size": 32, "patch_size": 16}
+    )
+    SiglipModel(config).save_pretrained(folder)
+    SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+def test_hf_vision_dinov2(dinov2):
+    from transformers import AutoImageProcessor, AutoModel
+
+    backbone = HFVisionBackbone(model=str(dinov2), dtype="float32", device="cpu")
+    check_backbone(backbone)
+    photo = picture(2)
+    states = backbone.forward(backbone.prepare([Item((photo,))]))
+    pixels = AutoImageProcessor.from_pretrained(dinov2)(images=photo, return_tensors="pt")
+    with torch.inference_mode():
+        expected = AutoModel.from_pretrained(dinov2).eval()(**pixels)
+    assert torch.allclose(states.states, expected.last_hidden_state, atol=1e-5)
+    assert torch.allclose(states.pooled, expected.pooler_output, atol=1e-5)
+    assert states.image_mask.tolist() == [[False, True, True, True, True]]  # the class token is no patch
+    patches = ImageMeanPooler().pool(states)
+    assert torch.allclose(patches, expected.last_hidden_state[:, 1:].mean(1), atol=1e-5)
+
+
+def test_hf_vision_takes_the_image_tower_of_siglip(siglip):
+    from transformers import AutoImageProcessor, AutoModel
+
+    backbone = HFVisionBackbone(model=str(siglip), dtype="float32", device="cpu")
+    check_backbone(backbone)
+    photo = picture(3)
+    pixels = AutoImageProcessor.from_pretrained(siglip)(images=photo, return_tensors="pt")
+    with torch.inference_mode():
+        expected = AutoModel.from_pretrained(siglip).eval().vision_model(**pixels).pooler_output
+    assert np.allclose(vectors(backbone, [Item((photo,))]), expected, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("bert")
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *"abcdefghijklmnopqrstuvwxyz,.",
+        *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"),
+    ]
+    vocabulary = folder / "vocab.txt"
+    vocabulary.write_text("\n".join(words))
+    BertTokenizerFast(vocab=str(vocabulary)).save_pretrained(folder)
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    BertModel(BertConfig(vocab_size=len(words), **small)).save_pretrained(folder)
+    return folder
+
+
+def test_hf_text_reads_the_prompt(bert, caplog):
+    from transformers import AutoModel, AutoTokenizer
+
+    backbone = HFTextBackbone(model=str(bert), dtype="float32", device="cpu", max_tokens=40)
+    assert (backbone.reads_images, backbone.reads_text, backbone.default_pooler) == (False, True, "mean")
+    check_backbone(backbone)
+    assert "longer than 40 tokens: the rest is cut" in caplog.text
+    tokens = AutoTokenizer.from_pretrained(bert)(["two dogs"], return_tensors="pt")
+    with torch.inference_mode():
+        expected = AutoModel.from_pretrained(bert).eval()(**tokens).last_hidden_state.mean(1)
+    h = vectors(
+        backbone, [Item((), "two dogs"), Item((), "a longer text about dogs")], registry.create("poolers", "mean")
+    )
+    assert np.allclose(h[:1], expected, atol=1e-5)
+
+
+def test_folders_that_cannot_be_loaded(dinov2, bert, tmp_path):
+    import shutil
+
+    broken = shutil.copytree(dinov2, tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"\0" * 100)
+    items = [Item((picture(),))]
+    for folder, reason in (
+        (broken, "cannot be loaded"),
+        (tmp_path / "nowhere", "does not exist. Name the checkpoint with model="),
+        (tmp_path, "cannot be loaded .*config, processor and weights"),
+        (bert, "cannot be loaded|does not read images"),
+    ):
+        with pytest.raises(BackboneError, match=reason):
+            vectors(HFVisionBackbone(model=str(folder), device="cpu"), items)
+
+
+def test_a_hub_name_without_network_names_the_offline_ways():
+    def no_network():
+        raise OSError("We couldn't connect to the hub")
+
+    with pytest.raises(BackboneError) as caught:
+        load_or_explain(no_network, model="some/model", option="model")
+    for expected in (
+        "could not be downloaded",
+        "model= (command line: --set backbone.model=FOLDER)",
+        "'descriptor' or 'onnx'",
+    ):
+        assert expected in str(caught.value)
+
+    def no_memory():
+        raise MemoryError
+
+    with pytest.raises(BackboneError, match="too little memory for some/model"):
+        load_or_explain(no_memory, model="some/model", option="model")
+
+
+def test_the_digest_follows_every_file_of_a_folder(dinov2, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(dinov2, tmp_path / "copy")
+    assert weights_digest(copy) == weights_digest(dinov2)
+    config = copy / "preprocessor_config.json"
+    config.write_text(config.read_text() + " ")
+    assert weights_digest(copy) != weights_digest(dinov2)
+    one, other = (HFVisionBackbone(model=str(f), dtype="float32", device="cpu").fingerprint() for f in (dinov2, copy))
+    assert one["weights"] != other["weights"]
+    assert HFVisionBackbone(model=str(dinov2), dtype="bfloat16", device="cpu").fingerprint() != one
+
+
+def test_devices_and_number_formats():
+    assert resolve_device("cpu").type == "cpu"
+    with pytest.raises(ConfigurationError, match="The device 'quantum' cannot be used"):
+        resolve_device("quantum")
+    assert resolve_dtype("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)
+    with pytest.raises(ConfigurationError, match="got 'int3'"):
+        resolve_dtype("int3", torch.device("cpu"))
+
+
+def test_photos_are_read_as_elsewhere(encoder, tmp_path):
+    stored = picture(1).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored.save(tmp_path / "turned.png", exif=exif)
+    backbone = ONNXBackbone(path=encoder(), size_px=16)
+    upright = load_image(tmp_path / "turned.png")
+    assert np.allclose(vectors(backbone, [Item((tmp_path / "turned.png",))]), vectors(backbone, [Item((upright,))]))

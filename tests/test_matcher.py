@@ -1,0 +1,318 @@
+"""The facade: fit, evaluate, recommend, save and load, with parts by name, by options and as instances."""
+
+import json
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import HashBackbone, shared
+from pydantic import BaseModel
+
+from pairmatch import Evaluator, Matcher, MetadataGenerator, Pair, Pairs, Profile, Refusal, Trainer, TrainingConfig
+from pairmatch.errors import (
+    ConfigurationError,
+    NotFittedError,
+    PairmatchError,
+    PartError,
+    SavedMatcherError,
+    UploadError,
+)
+from pairmatch.heads import embed
+
+FAST = TrainingConfig(epochs=2, batch_size=8)
+
+
+def matcher(tmp_path, **options):
+    return Matcher(**{"backbone": "descriptor", "training": FAST, "store": tmp_path / "store.sqlite", **options})
+
+
+def test_fit_is_trainer_and_evaluator_on_the_features(tmp_path, small_pairs):
+    pairs = small_pairs(40)
+    train, validation, test = pairs.split(seed=0)
+    fitted = matcher(tmp_path).fit(train, validation)
+    people = fitted.features([*train.people, *validation.people])
+    row = {p.id: i for i, p in enumerate([*train.people, *validation.people])}
+    side = {
+        name: people[[row[person] for person in ids]]
+        for name, ids in (("a", train.ids_a), ("b", train.ids_b), ("va", validation.ids_a), ("vb", validation.ids_b))
+    }
+    expected = Trainer(config=FAST).fit(
+        side["a"],
+        side["b"],
+        matches=train.matches,
+        validation_a=side["va"],
+        validation_b=side["vb"],
+        validation_matches=validation.matches,
+    )
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(expected.head.state_dict().values(), fitted.head.state_dict().values(), strict=True)
+    )
+    evaluation = fitted.evaluate(test)
+    h_a, h_b = (fitted.features([test.profiles[i] for i in ids]) for ids in (test.ids_a, test.ids_b))
+    again = Evaluator().evaluate(
+        embed(expected.head, h_a, "a"), embed(expected.head, h_b, "b"), frozen_a=h_a, frozen_b=h_b
+    )
+    assert evaluation.to_dict() == again.to_dict()
+
+
+def test_a_second_fit_makes_no_backbone_call(tmp_path, small_pairs):
+    pairs, backbone = small_pairs(12), HashBackbone()
+    first = matcher(tmp_path, backbone=backbone).fit(pairs)
+    seen = backbone.seen
+    second = matcher(tmp_path, backbone=backbone, loss="sigmoid").fit(pairs)
+    assert backbone.seen == seen == 24
+    assert not torch.equal(first.head.state_dict()["layers.0.weight"], second.head.state_dict()["layers.0.weight"])
+
+
+def test_embeddings_and_recommendations(tmp_path, small_pairs):
+    pairs = small_pairs(12)
+    fitted = matcher(tmp_path).fit(pairs)
+    people = list(pairs.people)
+    e = fitted.embed(people)
+    assert e.dtype == np.float32
+    assert e.shape == (24, 512)
+    assert np.allclose(np.linalg.norm(e, axis=1), 1, atol=1e-5)
+    gallery = fitted.gallery(people)
+    found = fitted.recommend(people[3], gallery, k=5)
+    scores = {p.id: float(e[3] @ vector) for p, vector in zip(people, e, strict=True) if p.id != people[3].id}
+    best = sorted(scores, key=lambda i: -scores[i])[:5]
+    assert [one.profile.id for one in found] == best
+    assert [one.rank for one in found] == [1, 2, 3, 4, 5]
+    assert found[0].score == pytest.approx(scores[best[0]], abs=1e-5)
+    assert [r.profile.id for r in fitted.recommend(people[3], people, k=5)] == best
+    assert len(fitted.recommend(people[3], gallery, k=100)) == 23  # never oneself
+    with pytest.raises(ConfigurationError, match="came twice: a0"):
+        fitted.gallery([people[0], people[0]])
+    with pytest.raises(ConfigurationError, match="at least 1, got 0"):
+        fitted.recommend(people[0], gallery, k=0)
+
+
+def test_the_frozen_baseline_needs_no_fit(tmp_path, small_pairs):
+    pairs = small_pairs(12)
+    frozen = matcher(tmp_path, head="identity")
+    evaluation = frozen.evaluate(pairs)
+    assert evaluation.frozen is None
+    assert np.allclose(frozen.embed(pairs.people[:2]) * np.sqrt(3), frozen.features(pairs.people[:2]), atol=1e-5)
+    assert len(frozen.recommend(pairs.people[0], pairs.people, k=3)) == 3
+    unfitted = matcher(tmp_path)
+    for call in (
+        lambda: unfitted.embed(pairs.people),
+        lambda: unfitted.evaluate(pairs),
+        lambda: unfitted.save(tmp_path / "m"),
+    ):
+        with pytest.raises(NotFittedError):
+            call()
+
+
+def test_saving_and_loading_keeps_everything(tmp_path, small_pairs):
+    pairs = small_pairs(30)
+    train, validation, test = pairs.split(seed=0)
+    fitted = matcher(
+        tmp_path,
+        backbone=["descriptor", ("descriptor", {"size_px": 56})],
+        weights=[1.0, 0.5],
+        head=("mlp", {"width": 16, "shared": False}),
+        loss=("infonce", {"temperature": 0.1, "directions": "both"}),
+        prompt="{text}",
+        prompt_attributes=["age"],
+        store_dtype="float16",
+    ).fit(train, validation)
+    evaluation = fitted.evaluate(test)
+    folder = fitted.save(tmp_path / "saved")
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "README.md",
+        "head.safetensors",
+        "history.csv",
+        "matcher.json",
+    ]
+    loaded = Matcher.load(folder, store=tmp_path / "other.sqlite")
+    for side in "ab":
+        assert np.array_equal(loaded.embed(test.people, side=side), fitted.embed(test.people, side=side))
+    assert loaded.metrics == json.loads(json.dumps(evaluation.to_dict()))
+    assert loaded.history == fitted.history
+    assert (loaded.weights, loaded.prompt, loaded.prompt_attributes) == ([1.0, 0.5], "{text}", ("age",))
+    assert loaded.evaluate(test).to_dict() == evaluation.to_dict()
+    again = loaded.save(tmp_path / "again")
+    assert json.loads((again / "matcher.json").read_text()) == json.loads((folder / "matcher.json").read_text())
+    record = (folder / "matcher.json").read_text() + (folder / "README.md").read_text()
+    assert not any(profile.id in record.split('"') or profile.text in record for profile in pairs.people)
+    assert "pairmatch.heads" not in record  # registry names, never import paths
+    assert "| head | mlp | width=16" in (folder / "README.md").read_text()
+
+
+def test_instances_are_saved_by_their_registered_names(tmp_path, small_pairs):
+    from pairmatch.backbones.descriptor import DescriptorBackbone
+    from pairmatch.losses import InfoNCELoss
+
+    pairs = small_pairs(10)
+    fitted = matcher(tmp_path, backbone=DescriptorBackbone(size_px=56), loss=InfoNCELoss(temperature=0.5)).fit(pairs)
+    record = json.loads((fitted.save(tmp_path / "saved") / "matcher.json").read_text())
+    assert record["parts"]["backbones"][0]["options"] == {"size_px": 56}
+    assert record["parts"]["loss"]["options"]["temperature"] == 0.5
+    assert record["parts"]["loss"]["distribution"] == "pairmatch"
+    unregistered = matcher(tmp_path, backbone=HashBackbone()).fit(pairs)
+    with pytest.raises(PartError, match="declare it as an entry point of the group pairmatch.backbones"):
+        unregistered.save(tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.fixture
+def folder(tmp_path, small_pairs):
+    return matcher(tmp_path).fit(small_pairs(10)).save(tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda f: (f / "matcher.json").unlink(), "holds no saved matcher"),
+        (lambda f: (f / "matcher.json").write_text("{"), "not valid JSON"),
+        (lambda f: (f / "matcher.json").write_text("[]"), "has no format version"),
+        (lambda f: (f / "matcher.json").write_text('{"format": 99}'), "has format 99, this pairmatch reads format 1"),
+        (lambda f: (f / "head.safetensors").unlink(), "head.safetensors cannot be read"),
+        (lambda f: (f / "head.safetensors").write_bytes(b"\x80\x04pickle"), "does not belong to matcher.json"),
+    ],
+)
+def test_damaged_folders_are_refused(folder, damage, reason):
+    damage(folder)
+    with pytest.raises(SavedMatcherError, match=reason):
+        Matcher.load(folder)
+
+
+def test_loading_executes_nothing_of_the_folder(folder, tmp_path):
+    record = json.loads((folder / "matcher.json").read_text())
+    record["parts"]["loss"]["name"] = "os:system"
+    record["parts"]["loss"]["options"] = {"command": f"touch {tmp_path / 'ran'}"}
+    (folder / "matcher.json").write_text(json.dumps(record))
+    with pytest.raises(PartError, match="Unknown loss 'os:system'"):
+        Matcher.load(folder)
+    assert not (tmp_path / "ran").exists()
+    record["parts"]["loss"] = "infonce"
+    (folder / "matcher.json").write_text(json.dumps(record))
+    with pytest.raises(SavedMatcherError, match="is not as `save` writes it"):
+        Matcher.load(folder)
+
+
+def test_a_missing_plugin_is_named(example_plugin, tmp_path, small_pairs, monkeypatch):
+    fitted = matcher(tmp_path, backbone="mean-colour", loss="cosine-gap").fit(small_pairs(10))
+    folder = fitted.save(tmp_path / "saved")
+    assert Matcher.load(folder).loss.weight == 1.0
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(example_plugin)])
+    with pytest.raises(
+        PartError, match=r"Unknown backbone 'mean-colour'.*'mean-colour' came from pairmatch-example 1.2.3: install it"
+    ):
+        Matcher.load(folder)
+
+
+def test_other_features_than_those_trained_on_are_a_warning(folder, small_pairs, caplog, tmp_path):
+    people = small_pairs(3).people
+    Matcher.load(folder, store=tmp_path / "s.sqlite").embed(people)
+    assert "was trained on features of another" not in caplog.text
+    other = Matcher.load(folder, backbone=("descriptor", {"size_px": 56}), store=tmp_path / "s.sqlite")
+    with caplog.at_level(logging.WARNING):
+        other.embed(people)
+    assert "size_px: 112 then, 56 now" in caplog.text
+
+
+def test_one_sided_pairs_and_rejections(tmp_path, photo):
+    people = [Profile(f"p{i}", (photo(f"{i}.png", seed=i),)) for i in range(20)]
+    pairs = Pairs.of(
+        people,
+        [Pair(f"p{i}", f"p{(i + 1) % 20}") for i in range(0, 20)] + [Pair("p0", "p7", "rejected")],
+        sides=1,
+    )
+    fitted = matcher(tmp_path).fit(pairs)
+    evaluation = fitted.evaluate(pairs, ks=[3])
+    assert evaluation.a_to_b is None
+    assert evaluation.candidates == (19,)
+    with pytest.raises(ConfigurationError, match="trained on pairs with sides=1, got 2"):
+        fitted.evaluate(Pairs.of(people, [Pair("p0", "p1")]))
+
+
+class Caption(BaseModel):
+    caption: str
+
+
+class Writes(MetadataGenerator):
+    sends_photos = True
+
+    def __init__(self):
+        self.asked = []
+
+    def generate(self, profiles):
+        self.asked += [p.id for p in profiles]
+        return [Refusal("refusal") if p.id == "b1" else Caption(caption=f"photo of {p.id}") for p in profiles]
+
+    def fingerprint(self):
+        return {"generator": "writes"}
+
+
+def test_metadata_reaches_the_prompt_after_consent(tmp_path, small_pairs, caplog):
+    pairs, generator = small_pairs(4), Writes()
+    with pytest.raises(UploadError, match=r"Writes would send the photos of 8 people to another machine: allow it"):
+        matcher(tmp_path, backbone=HashBackbone(), metadata=generator).features(pairs.people)
+    assert not generator.asked
+    allowed = matcher(tmp_path, backbone=HashBackbone(), metadata=generator, allow_upload=True)
+    found = {p.id: p.metadata for p in allowed.annotate(pairs.people)}
+    assert found["a0"] == Caption(caption="photo of a0")
+    assert found["b1"] is None
+    assert "1 of 8 people have no metadata" in caplog.text
+    blind = matcher(tmp_path, metadata=generator)  # descriptor reads no text: nothing is asked, nothing is sent
+    generator.asked.clear()
+    blind.features(pairs.people)
+    assert not generator.asked
+
+
+def test_arguments_are_checked_at_once(tmp_path):
+    for options, error, reason in (
+        ({"backbone": "descriptr"}, PartError, "Did you mean 'descriptor'"),
+        ({"head": "mpl"}, PartError, "Did you mean 'mlp'"),
+        ({"backbone": []}, ConfigurationError, "at least one"),
+        ({"pooler": ["native", "native"]}, ConfigurationError, "one per backbone: 1, got 2"),
+        ({"weights": [1, 2]}, ConfigurationError, r"one positive number per backbone \(1\)"),
+        ({"loss": 3}, PartError, "must implement `pairmatch.ContrastiveLoss`"),
+        ({"head": 3}, PartError, "must implement `pairmatch.ProjectionHead`"),
+    ):
+        with pytest.raises(error, match=reason):
+            matcher(tmp_path, **options)
+    pooled = matcher(tmp_path, pooler="mean")
+    with pytest.raises(ConfigurationError, match="use pooler='native'"):
+        pooled.poolers[0].pool(pooled.backbones[0].forward(torch.ones(1, 3)))
+
+
+def test_importing_the_package_imports_no_torch():
+    code = (
+        "import sys, pairmatch, pairmatch.cli\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules, 'heavy import'\n"
+        "assert set(pairmatch.__all__) <= set(dir(pairmatch))\n"
+        "assert all(getattr(pairmatch, name) is not None for name in pairmatch.__all__)\n"
+        "assert 'torch' in sys.modules\n"
+        "try:\n    pairmatch.nothing\nexcept AttributeError as e:\n    print(e)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "module 'pairmatch' has no attribute 'nothing'"
+
+
+def test_every_error_is_a_pairmatch_error_and_a_standard_one():
+    from pairmatch import errors
+
+    for name, error in vars(errors).items():
+        if isinstance(error, type) and issubclass(error, PairmatchError) and error is not PairmatchError:
+            assert len(error.__mro__) > 4, name
+
+
+@pytest.mark.parametrize("backbone", ["descriptor", "onnx", "both"])
+def test_real_pictures_end_with_a_table(backbone, tmp_path):
+    onnx = ("onnx", {"path": str(shared("mobilenet_v1.onnx")), "output": "emb"})
+    parts = {"descriptor": ["descriptor"], "onnx": [onnx], "both": ["descriptor", onnx]}[backbone]
+    pairs = Pairs.read(shared("furniture/pairs.csv"), check_images=False)
+    pairs = pairs.subset(range(0, len(pairs.pairs), 4))
+    train, validation, test = pairs.split(seed=0)
+    fitted = Matcher(backbone=parts, store=tmp_path / "s.sqlite", training=FAST).fit(train, validation)
+    evaluation = fitted.evaluate(test)
+    assert evaluation.queries == len(test.ids_a) + len(test.ids_b)
+    assert 0 < evaluation.both.mrr_interval[0] < evaluation.both.mrr < evaluation.both.mrr_interval[1] < 1

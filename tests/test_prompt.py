@@ -1,0 +1,59 @@
+"""The rendered text of a person: nothing missing shows, and a template's faults are named."""
+
+from enum import Enum
+
+import pytest
+from pydantic import BaseModel
+
+from pairmatch import Profile
+from pairmatch.errors import ConfigurationError
+from pairmatch.prompt import check_template, render
+
+
+class Style(Enum):
+    CASUAL = "casual"
+
+
+class Seen(BaseModel):
+    style_vibe: Style | None = None
+    colours: list[str] = []
+    smiling: bool | None = None
+    caption: str | None = None
+
+
+FULL = Profile(
+    "id-17",
+    (),
+    " I cook. ",
+    {"age": 31, "region": "north"},
+    Seen(style_vibe=Style.CASUAL, colours=["red", "blue"], smiling=True),
+)
+
+
+def test_the_default_template_says_what_is_known():
+    assert render(FULL, attributes=["age", "absent"]) == (
+        "Profile: I cook.\nFacts: age: 31\nPhoto: style vibe: casual; colours: red, blue; smiling: yes"
+    )
+    assert render(Profile("x", text="hi")) == "Profile: hi"
+    assert render(Profile("x", metadata=Seen())) == ""
+    assert "None" not in render(FULL) + render(Profile("x"))
+    assert "id-17" not in render(FULL)
+
+
+def test_templates_are_the_users():
+    assert render(FULL, template="{age} years, {caption}\n{{{region}}}") == "{north}"
+    assert render(FULL, template="{text} ({style_vibe})") == "I cook. (casual)"
+    assert render(Profile("x", text="{age} and {text}", attributes={"age": 3})) == "Profile: {age} and {text}"
+
+
+def test_faults_of_a_template_are_named():
+    with pytest.raises(ConfigurationError, match=r"not valid: .* Write \{\{ for a brace"):
+        render(FULL, template="{text")
+    for template in ("{}", "{text!r}", "{text:>10}", "{text.upper}", "{text[0]}"):
+        with pytest.raises(ConfigurationError, match="no plain names"):
+            render(FULL, template=template)
+    check_template("{text} {age}", ["age"])
+    with pytest.raises(
+        ConfigurationError, match="Unknown placeholder in the prompt template 'aeg'. Did you mean 'age'"
+    ):
+        check_template("{aeg}", ["age"])

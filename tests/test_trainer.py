@@ -1,0 +1,192 @@
+"""Training on vectors: the recipe's numbers, bit-identical seeds, and every small or odd set of pairs."""
+
+import numpy as np
+import pytest
+import torch
+
+from pairmatch import Evaluator, Trainer, TrainingConfig
+from pairmatch.errors import ConfigurationError
+from pairmatch.heads import LinearHead, PerSideHead, embed
+from pairmatch.losses import InfoNCELoss
+from pairmatch.trainer import _Batches, _Rows
+
+FAST = TrainingConfig(epochs=3, batch_size=8, learning_rate=1e-3)
+
+
+def rotated(n, seed=0, width=12, noise=0.3):
+    """Partners are a fixed rotation of one another: unseen by cosine, linear to learn."""
+    rng = np.random.default_rng(seed)
+    turn = np.linalg.qr(np.random.default_rng(99).normal(size=(width, width)))[0]
+    a = rng.normal(size=(n, width)).astype(np.float32)
+    return a, (a @ turn + noise * rng.normal(size=(n, width))).astype(np.float32)
+
+
+def test_defaults_are_the_recipe():
+    config = TrainingConfig()
+    assert (config.learning_rate, config.batch_size, config.weight_decay, config.epochs) == (5e-5, 48, 1e-3, 30)
+    trainer = Trainer()
+    assert (trainer.head, trainer.loss, trainer.config) == ("mlp", "infonce", config)
+    assert InfoNCELoss().temperature == 0.2
+    assert InfoNCELoss().directions == "a_to_b"
+
+
+def test_it_learns_what_cosine_does_not_see():
+    train, held, test = rotated(300, 0), rotated(60, 1), rotated(75, 2)
+    config = TrainingConfig(learning_rate=3e-3, epochs=60)
+    head = ("linear", {"shared": False, "width": 12})
+    result = Trainer(head, ("infonce", {"directions": "both"}), config).fit(
+        *train, validation_a=held[0], validation_b=held[1]
+    )
+    frozen = Evaluator(resamples=0).evaluate(*test)
+    trained = Evaluator(resamples=0).evaluate(embed(result.head, test[0], "a"), embed(result.head, test[1], "b"))
+    assert frozen.both.mrr < 0.12
+    assert trained.both.mrr > 0.6
+
+
+def test_seeds_give_bit_identical_heads():
+    a, b = rotated(50)
+    weights = [Trainer("mlp", config=TrainingConfig(epochs=2, seed=s)).fit(a, b).head.state_dict() for s in (1, 1, 2)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert not torch.equal(weights[0]["layers.0.weight"], weights[2]["layers.0.weight"])
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    Trainer(("mlp", {"dropout": 0.5}), config=FAST).fit(a, b)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_best_epochs_weights_are_restored():
+    train, held = rotated(60, 0), rotated(30, 1)
+    config = TrainingConfig(epochs=40, learning_rate=3e-2, patience=4)
+    result = Trainer("mlp", config=config).fit(*train, validation_a=held[0], validation_b=held[1])
+    scores = [row["validation_mrr"] for row in result.history]
+    assert result.best_epoch == 1 + int(np.argmax(scores))
+    assert result.validation_mrr == pytest.approx(max(scores))
+    assert len(scores) == min(40, result.best_epoch + 4)  # patience
+    measured = Evaluator(resamples=0, ks=[1]).evaluate(
+        embed(result.head, held[0], "a"), embed(result.head, held[1], "b")
+    )
+    assert measured.both.mrr == pytest.approx(max(scores))
+    assert result.validation_chance_mrr == pytest.approx(measured.chance.mrr)
+    assert not result.head.training
+
+
+def test_without_validation_all_epochs_are_run():
+    result = Trainer(config=FAST).fit(*rotated(20))
+    assert [row["epoch"] for row in result.history] == [1, 2, 3]
+    assert result.best_epoch == 3
+    assert result.validation_mrr is None
+
+
+@pytest.mark.parametrize("n", [2, 3, 7, 8, 9, 17])  # fewer than a batch, exactly one, a last batch of one
+def test_every_number_of_pairs_trains(n):
+    result = Trainer(config=FAST).fit(*rotated(n))
+    assert all(np.isfinite(row["train_loss"]) for row in result.history)
+
+
+def test_one_step_is_adamw_on_the_printed_loss():
+    # Oracle: the same first epoch written with torch alone
+    a, b = rotated(6)
+    config = TrainingConfig(epochs=1, batch_size=6, learning_rate=1e-2, weight_decay=0.1)
+    start = LinearHead(dim=12, width=5)
+    result = Trainer(start, InfoNCELoss(temperature=0.2), config).fit(a, b)
+    weight = start.layer.weight.detach().clone().requires_grad_()
+    optimiser = torch.optim.AdamW([weight], lr=1e-2, weight_decay=0.1)
+    z_a, z_b = torch.from_numpy(a) @ weight.T, torch.from_numpy(b) @ weight.T
+    logits = torch.nn.functional.normalize(z_a, dim=1) @ torch.nn.functional.normalize(z_b, dim=1).T / 0.2
+    loss = torch.nn.functional.cross_entropy(logits, torch.arange(6))
+    loss.backward()
+    optimiser.step()
+    assert result.history[0]["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert torch.allclose(result.head.layer.weight, weight, atol=1e-6)
+    assert not torch.equal(result.head.layer.weight, start.layer.weight)  # the instance itself is left alone
+
+
+def batches_of(matches, people_a, people_b, rejected=None, size=4, one_sided=False, seed=0):
+    a = np.zeros((people_a, 2), np.float32)
+    b = None if one_sided else np.zeros((people_b, 2), np.float32)
+    rows = _Rows.of("features", a, b, matches, rejected)
+    return list(_Batches(rows, TrainingConfig(batch_size=size, seed=seed)).epoch())
+
+
+def test_positives_mark_every_known_match_and_people_stand_once():
+    matches = [(0, 0), (0, 1), (1, 1), (2, 2), (3, 0)]
+    for seed in range(5):
+        for rows_a, rows_b, positives in batches_of(matches, 4, 3, size=5, seed=seed):
+            assert len(set(rows_a.tolist())) == len(rows_a)
+            assert len(set(rows_b.tolist())) == len(rows_b)
+            for i, a in enumerate(rows_a.tolist()):
+                for j, b in enumerate(rows_b.tolist()):
+                    assert bool(positives[i, j]) == ((a, b) in matches)
+
+
+def test_rejected_people_join_as_negatives():
+    matches = [(i, i) for i in range(4)]
+    ((rows_a, rows_b, positives),) = batches_of(matches, 6, 6, rejected=[(0, 4), (5, 1)], size=4)
+    assert set(rows_b.tolist()) == {0, 1, 2, 3, 4}
+    assert set(rows_a.tolist()) == {0, 1, 2, 3, 5}
+    assert positives.sum() == 4
+    assert not positives[:, rows_b.tolist().index(4)].any()
+
+
+def test_in_one_sided_sets_nobody_meets_themself():
+    matches = [(0, 1), (1, 2), (2, 0), (3, 4), (4, 5), (0, 5)]
+    for seed in range(10):
+        seen = []
+        for rows_a, rows_b, positives in batches_of(matches, 6, 6, one_sided=True, size=6, seed=seed):
+            assert not set(rows_a.tolist()) & set(rows_b.tolist())
+            known = {frozenset(m) for m in matches}
+            for i, a in enumerate(rows_a.tolist()):
+                for j, b in enumerate(rows_b.tolist()):
+                    assert bool(positives[i, j]) == (frozenset((a, b)) in known)
+            seen.append(int(positives.sum()))
+        assert sum(seen) >= 4
+    result = Trainer(config=FAST).fit(np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32), matches=matches)
+    assert np.isfinite(result.history[-1]["train_loss"])
+
+
+def test_a_head_per_side_trains_both():
+    result = Trainer(("mlp", {"shared": False, "width": 4}), config=FAST).fit(*rotated(20))
+    assert isinstance(result.head, PerSideHead)
+    assert not torch.equal(result.head.a.layers[0].weight, result.head.b.layers[0].weight)
+
+
+def test_learned_temperature_moves_and_is_never_decayed():
+    config = TrainingConfig(epochs=3, learning_rate=1e-2, weight_decay=100.0)
+    result = Trainer("linear", ("infonce", {"learn_temperature": True}), config).fit(*rotated(30))
+    scale = result.loss.log_scale.item()
+    assert scale != pytest.approx(-np.log(0.2))
+    assert abs(scale + np.log(0.2)) < 0.3  # 100 of decay would have sent it to 0
+
+
+def test_memorising_is_said():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(40, 64)).astype(np.float32), rng.normal(size=(40, 64)).astype(np.float32)
+    held = rng.normal(size=(2, 30, 64)).astype(np.float32)
+    config = TrainingConfig(epochs=60, learning_rate=1e-2, patience=60)
+    result = Trainer(config=config).fit(a, b, validation_a=np.ones_like(held[0]), validation_b=held[1])
+    assert result.train_recall_at_1 > 0.9
+    assert "The head only memorises: it puts" in result.notes[0]
+    assert not Trainer(config=FAST).fit(*rotated(40), validation_a=held[0][:, :12], validation_b=held[1][:, :12]).notes
+
+
+def test_bad_input_is_named():
+    a, b = rotated(5)
+    with pytest.raises(ConfigurationError, match="at least 2 matched pairs, got 1"):
+        Trainer().fit(a[:1], b[:1])
+    with pytest.raises(ConfigurationError, match="`features_a` and `features_b` need one width, got 12 and 3"):
+        Trainer().fit(a, b[:, :3])
+    with pytest.raises(ConfigurationError, match="The head IdentityHead has nothing to train"):
+        Trainer("identity").fit(a, b)
+    with pytest.raises(ConfigurationError, match="same width and the same sides"):
+        Trainer().fit(a, b, validation_a=a[:, :4], validation_b=b[:, :4])
+    with pytest.raises(ConfigurationError, match=r"Training diverged in epoch \d .*lower `learning_rate` \(1e\+30\)"):
+        Trainer("linear", config=TrainingConfig(learning_rate=1e30, batch_size=2)).fit(a, b)
+    with pytest.raises(ConfigurationError) as caught:
+        TrainingConfig(epochs=0, batch_size=1, learning_rate=-1, seed=True)
+    for expected in (
+        "epochs must be at least 1",
+        "batch_size must be at least 2",
+        "learning_rate must be positive",
+        "seed must be a whole",
+    ):
+        assert expected in str(caught.value)
