@@ -155,7 +155,7 @@ def test_instances_are_saved_by_their_registered_names(tmp_path, small_pairs):
     assert record["parts"]["loss"]["options"]["temperature"] == 0.5
     assert record["parts"]["loss"]["distribution"] == "pairmatch"
     unregistered = matcher(tmp_path, backbone=HashBackbone()).fit(pairs)
-    with pytest.raises(PartError, match="declare it as an entry point of the group pairmatch.backbones"):
+    with pytest.raises(PartError, match=r"declare it as an entry point of the group pairmatch\.backbones"):
         unregistered.save(tmp_path / "no")
     assert not (tmp_path / "no").exists()
 

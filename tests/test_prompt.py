@@ -52,8 +52,8 @@ def test_faults_of_a_template_are_named():
     for template in ("{}", "{text!r}", "{text:>10}", "{text.upper}", "{text[0]}"):
         with pytest.raises(ConfigurationError, match="no plain names"):
             render(FULL, template=template)
-    check_template("{text} {age}", ["age"])
+    check_template("{text} {age} {caption}", [FULL])
     with pytest.raises(
-        ConfigurationError, match="Unknown placeholder in the prompt template 'aeg'. Did you mean 'age'"
+        ConfigurationError, match=r"Unknown placeholder in the prompt template 'aeg'. Did you mean 'age'"
     ):
-        check_template("{aeg}", ["age"])
+        check_template("{aeg}", [FULL])

@@ -23,6 +23,7 @@ from pairmatch.evaluator import Evaluation, Evaluator
 from pairmatch.features import FeatureStore, join
 from pairmatch.heads import PerSideHead, build_head, describe_head, embed
 from pairmatch.interfaces import Backbone, ContrastiveLoss, MetadataGenerator, Pooler, ProjectionHead
+from pairmatch.prompt import check_template
 from pairmatch.store import Store
 from pairmatch.trainer import Trainer, TrainingResult
 from pairmatch.types import Profile, Refusal, Side
@@ -185,6 +186,8 @@ class Matcher:
         """Frozen features of people, before the head: [N, D] float32, from the store as far as they are there."""
         self._check_backbones()
         annotated = self.annotate(profiles)
+        if self.prompt is not None and annotated:
+            check_template(self.prompt, annotated)
         parts = [
             self._feature_store().embed(
                 annotated, backbone, [pooler], prompt=self.prompt, prompt_attributes=self.prompt_attributes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -70,9 +70,11 @@ def placeholders(template: str) -> list[str]:
     return names
 
 
-def check_template(template: str, known: Sequence[str]) -> None:
-    """Raises ConfigurationError that names every placeholder that nobody in the data can fill."""
-    names = {"text", "attributes", "metadata", *known}
+def check_template(template: str, profiles: Iterable[Profile]) -> None:
+    """Raises ConfigurationError that names every placeholder that nobody's profile can fill."""
+    names = {"text", "attributes", "metadata"}
+    for profile in profiles:
+        names.update(profile.attributes, _fields(profile.metadata))
     unknown = [name for name in placeholders(template) if name not in names]
     if unknown:
         raise ConfigurationError(

@@ -1,0 +1,236 @@
+"""The command line as a user meets it: in processes of its own, with its exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import PLUGIN
+from PIL import Image
+from typer.testing import CliRunner
+
+from pairmatch.cli import app, parse_options
+from pairmatch.errors import ConfigurationError
+
+FAST = ["--set", "training.epochs=2", "--quiet"]
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    output = run("demo", "--output", folder, "--pairs", 60, "--quiet")
+    return folder, output
+
+
+def test_demo_does_the_whole_job(demo):
+    folder, output = demo
+    assert "60 pairs of 120 people: 42 to train, 9 to validate, 9 to test." in output
+    assert "trained" in output
+    assert "chance" in output
+    assert f"pairmatch recommend {folder} --query" in output
+    page = (folder / "report.html").read_text()
+    assert page.count("<img") > 9  # the demo's own photos are shown
+    assert (folder / "matcher.json").exists()
+
+
+def test_recommend_ranks_eligible_candidates(demo):
+    folder, _ = demo
+    query, gallery = folder / "people" / "images" / "a0000.jpg", folder / "people" / "candidates.csv"
+    output = run(
+        "recommend", folder, "--query", query, "--gallery", gallery, "-k", 3, "--quiet", "--store", folder / "s"
+    )
+    assert output.splitlines()[0].split() == ["rank", "score", "candidate"]
+    assert "60 of 60 candidates are eligible." in output
+    found = json.loads(
+        run(
+            "recommend",
+            folder,
+            "--query",
+            query,
+            "--gallery",
+            gallery,
+            "--json",
+            "--quiet",
+            "--where",
+            "age >= 40",
+            "--where",
+            "region = north",
+            "--store",
+            folder / "s",
+        )
+    )
+    assert 0 < found["candidates"] < 30
+    assert [row["rank"] for row in found["recommendations"]] == list(range(1, min(20, found["candidates"]) + 1))
+    photos = folder / "people" / "images"
+    every = json.loads(
+        run("recommend", folder, "--query", query, "--gallery", photos, "--json", "-k", 999, "--store", folder / "s")
+    )
+    assert every["candidates"] == 119  # the folder without the one who asks
+    nobody = run(
+        "recommend", folder, "--query", query, "--gallery", gallery, "--where", "age > 200", "--store", folder / "s"
+    )
+    assert "0 of 60 candidates are eligible." in nobody
+
+
+def test_fit_evaluate_and_forget(demo, tmp_path):
+    people = demo[0] / "people"
+    pairs, output, store = people / "pairs.csv", tmp_path / "couples", tmp_path / "store.sqlite"
+    figures = tmp_path / "figures.json"
+    common = ["--store", store, *FAST]
+    text = run(
+        "fit",
+        pairs,
+        "--output",
+        output,
+        "--backbone",
+        "descriptor",
+        "--head",
+        "linear",
+        "--set",
+        "head.width=16",
+        "--json",
+        figures,
+        *common,
+    )
+    assert f"Saved the matcher in {output}" in text
+    assert "<img" not in (output / "report.html").read_text()  # photos of others are shown only when asked for
+    saved = json.loads((output / "matcher.json").read_text())
+    assert saved["parts"]["head"] == {
+        "name": "linear",
+        "options": {"width": 16, "dropout": 0.0},
+        "distribution": "pairmatch",
+        "version": saved["pairmatch"],
+    }
+    assert saved["training"]["epochs"] == 2
+    assert saved["metrics"] == json.loads(figures.read_text())
+    text = run("evaluate", output, pairs, "-k", 1, "-k", 5, "--json", figures, "--store", store, "--quiet")
+    assert "R@1" in text
+    assert list(json.loads(figures.read_text())["both"]["recall"]) == ["1", "5"]
+    assert "gallery has only 60 candidates" in run("evaluate", output, pairs, "-k", 61, "--store", store, code=2)
+    gone = run("forget", "a0000", "b0000", "nobody", "--store", store)
+    assert "Erased 2 of 3 people" in gone
+    run("fit", pairs, "--output", output, "--backbone", "descriptor", "--photos", *common)
+    assert "<img" in (output / "report.html").read_text()
+
+
+def test_several_backbones_are_joined(demo, tmp_path):
+    pairs = demo[0] / "people" / "pairs.csv"
+    args = ["fit", pairs, "--output", tmp_path / "m", "--store", tmp_path / "s", *FAST]
+    run(*args, "--backbone", "descriptor", "--backbone", "descriptor", "--set", "descriptor.size_px=56")
+    record = json.loads((tmp_path / "m" / "matcher.json").read_text())
+    assert [part["options"]["size_px"] for part in record["parts"]["backbones"]] == [56, 56]
+    assert record["dim"] == 2 * 1756
+    text = run(*args, "--backbone", "descriptor", "--backbone", "clip", "--set", "backbone.size_px=56", code=2)
+    assert "names the one it means: descriptor.OPTION=VALUE" in text
+
+
+def test_mistakes_are_messages_with_exit_code_2(demo, tmp_path):
+    pairs = demo[0] / "people" / "pairs.csv"
+    for arguments, reason in (
+        (["fit", pairs, "--output", tmp_path / "m", "--backbone", "descriptr"], "Did you mean 'descriptor'?"),
+        (["fit", pairs, "--output", tmp_path / "m", "--set", "head"], "--set needs PART.OPTION=VALUE"),
+        (["fit", pairs, "--output", tmp_path / "m", "--set", "haed.width=3"], "Did you mean 'head'?"),
+        (
+            ["fit", pairs, "--output", tmp_path / "m", "--backbone", "descriptor", "--set", "training.epoch=3"],
+            "Did you mean 'epochs'?",
+        ),
+        (["fit", tmp_path / "no.csv", "--output", tmp_path / "m", "--backbone", "descriptor"], "No such file"),
+        (["evaluate", tmp_path / "nothing", pairs], "holds no saved matcher"),
+        (["recommend", demo[0], "--query", tmp_path / "q.jpg", "--gallery", demo[0], "--where", "age"], "is no rule"),
+        (
+            ["recommend", demo[0], "--query", tmp_path / "q.jpg", "--gallery", demo[0] / "people" / "candidates.csv"],
+            "q.jpg: No such file",
+        ),
+        (["fit"], "Missing"),
+    ):
+        text = run(*arguments, code=2)
+        assert reason in text
+        assert "Traceback" not in text
+
+
+def test_options_are_json_where_they_can_be():
+    assert parse_options(
+        ["head.width=512", "onnx.path=a=b.onnx", "loss.learn-temperature=true", "onnx.mean=[1, 2, 3]"]
+    ) == {
+        "head": {"width": 512},
+        "onnx": {"path": "a=b.onnx", "mean": [1, 2, 3]},
+        "loss": {"learn_temperature": True},
+    }
+    with pytest.raises(ConfigurationError, match=r"got 'x', 'y\.z'"):
+        parse_options(["x", "head.width=1", "y.z"])
+
+
+def test_the_plugin_works_on_the_command_line(example_plugin, demo, tmp_path):
+    path = os.pathsep.join([str(example_plugin), str(PLUGIN / "src"), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+    def command(*arguments):
+        line = [sys.executable, "-m", "pairmatch", *map(str, arguments)]
+        return subprocess.run(line, capture_output=True, text=True, env=environment, check=True, timeout=240).stdout
+
+    listed = command("plugins")
+    assert "mean-colour" in listed
+    assert "pairmatch-example 1.2.3" in listed
+    text = command(
+        "fit",
+        demo[0] / "people" / "pairs.csv",
+        "--output",
+        tmp_path / "m",
+        "--backbone",
+        "mean-colour",
+        "--set",
+        "backbone.cells=3",
+        "--loss",
+        "cosine-gap",
+        "--store",
+        tmp_path / "s",
+        *FAST,
+    )
+    assert "trained" in text
+    record = json.loads((tmp_path / "m" / "matcher.json").read_text())
+    assert record["parts"]["backbones"][0]["distribution"] == "pairmatch-example"
+    assert record["parts"]["backbones"][0]["options"] == {"cells": 3}
+
+
+def test_bugs_keep_their_traceback(demo, tmp_path):
+    code = (
+        "import pairmatch.data\n"
+        "def bug(*a, **k): raise ZeroDivisionError('a bug')\n"
+        "pairmatch.data.Pairs.read = bug\n"
+        "import sys\n"
+        "line = ['fit', 'x.csv', '-o', sys.argv[1], '--backbone', 'descriptor', '--store', sys.argv[1]]\n"
+        "sys.argv = ['pairmatch', *line]\n"
+        "from pairmatch.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "m")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "ZeroDivisionError: a bug" in done.stderr
+
+
+def test_photos_that_cannot_be_read_are_all_named(tmp_path):
+    Image.new("RGB", (9, 9)).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"no")
+    (tmp_path / "pairs.csv").write_text("id_a,image_a,id_b,image_b\na,good.png,b,bad.png\nc,gone.png,d,good.png\n")
+    text = run(
+        "fit",
+        tmp_path / "pairs.csv",
+        "--output",
+        tmp_path / "m",
+        "--backbone",
+        "descriptor",
+        "--store",
+        tmp_path / "s",
+        code=2,
+    )
+    assert "bad.png: not a photo" in text
+    assert "'gone.png' does not exist" in text
+    assert not (tmp_path / "m").exists()
