@@ -141,7 +141,8 @@ def test_no_width_overflows(evaluation, tmp_path, width):
     # A frame has the exact width that is wanted; a headless window is never narrower than 500 pixels
     frame.write_text(
         f'<iframe id=f src="r.html" style="width:{width}px;height:900px;border:0"></iframe><script>f.onload = () => '
-        "{ const e = f.contentDocument.documentElement; document.title = `beyond ${e.scrollWidth - e.clientWidth}` }</script>"
+        "{ const e = f.contentDocument.documentElement;"
+        " document.title = `beyond ${e.scrollWidth - e.clientWidth}` }</script>"
     )
     command = [
         chromium,

@@ -24,6 +24,7 @@ Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
 
 TIE_TOLERANCE = 8 * float(np.finfo(np.float32).eps)
+_STRIP_ROWS = 64  # at most 255: matches of a strip are counted in bytes
 _CHUNK_BYTES = 64 * 2**20  # scores held at once; with their masks about 1.5 times this
 
 
@@ -110,16 +111,20 @@ def place(
         if one_sided:
             own = np.arange(len(block))
             score[own, start + own] = -np.inf
-        here = slice(*np.searchsorted(query, [start, start + len(block)]))
-        if here.stop > here.start:
-            asked = _take(score, query[here] - start, axis=0)
-            for count, bound in zip(forward, (high, low), strict=True):
-                count[here] = np.count_nonzero(asked > bound[here, None], axis=1)
-        if not one_sided:
-            asked = _take(score, partner, axis=1)
-            for count, bound in zip(backward, (high, low), strict=True):
-                count += _count_rows(asked > bound[None, :])
-    ahead = Placements(query, forward[0], np.maximum(forward[1] - forward[0], 1), scores, len(e_b) - one_sided)
+        # Counted in strips that stay in the processor's cache: four comparisons, one trip to memory
+        for top in range(0, len(block), _STRIP_ROWS):
+            strip = score[top : top + _STRIP_ROWS]
+            here = slice(*np.searchsorted(query, [start + top, start + top + len(strip)]))
+            if here.stop > here.start:
+                asked = _take(strip, query[here] - start - top, axis=0)
+                for count, bound in zip(forward, (high, low), strict=True):
+                    count[here] = np.count_nonzero(asked > bound[here, None], axis=1)
+            if not one_sided:
+                asked = _take(strip, partner, axis=1)
+                for count, bound in zip(backward, (high, low), strict=True):
+                    count += np.add.reduce((asked > bound).view(np.uint8), axis=0, dtype=np.uint8)
+    tied = np.maximum(forward[1] - forward[0], 1)
+    ahead = Placements(query, forward[0], tied, scores, len(e_b) - one_sided)
     if one_sided:
         return ahead, None
     order = np.argsort(partner, kind="stable")
@@ -142,14 +147,6 @@ def _take(score: npt.NDArray[np.float32], index: Ints, *, axis: int) -> npt.NDAr
     if len(index) == score.shape[axis] and np.array_equal(index, np.arange(len(index))):
         return score
     return score.take(index, axis)
-
-
-def _count_rows(mask: npt.NDArray[np.bool_]) -> Ints:
-    """True values in each column of [rows, M]; sums of bytes are several times faster than of bools."""
-    total = np.zeros(mask.shape[1], np.int64)
-    for start in range(0, len(mask), 255):
-        total += np.add.reduce(mask[start : start + 255].view(np.uint8), axis=0, dtype=np.uint8)
-    return total
 
 
 def query_metrics(placements: Placements, ks: Sequence[int]) -> QueryMetrics:
