@@ -43,6 +43,8 @@ def test_the_plugin_conforms(example_plugin):
 class Good(Backbone):
     """A correct backbone that the broken ones below change in one place."""
 
+    default_pooler = "native"
+
     def __init__(self, *, width: int = 3):
         self.width = width
 
@@ -72,6 +74,7 @@ COUNTER = iter(range(1000))
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
+        ({"default_pooler": "mean"}, "its default pooler must be 'native'"),
         ({"dim": property(lambda self: 4)}, r"pooled must be \[4, 4\], got \[4, 3\]"),
         ({"forward": lambda self, batch: torch.ones(4, 3)}, "must return TokenStates, got Tensor"),
         ({"forward": lambda self, batch: TokenStates()}, "gives neither states nor pooled"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,7 @@ from pairmatch.prompt import render
 from pairmatch.store import Store, content_key
 from pairmatch.types import Item, Profile
 
+_log = logging.getLogger(__name__)
 _KEY_FORMAT = 1
 
 
@@ -139,6 +141,7 @@ class FeatureStore:
         """Runs the backbone over all jobs, longest first, committing batch by batch."""
         budget = max(1, backbone.max_batch_length)
         problems: list[str] = []
+        truncated = backbone.truncated
         waiting = sorted(jobs, key=lambda job: -job.length)
         workers = backbone.workers or _cpus()
         with _progress_bar(self.progress) as bar, ThreadPoolExecutor(workers, "pairmatch-prepare") as pool:
@@ -161,6 +164,9 @@ class FeatureStore:
                         waiting = [job for rest in batches[index:] for job in rest]
                         break
                     bar.advance(task, len(batch))
+        if backbone.truncated > truncated:
+            count = backbone.truncated - truncated
+            _log.warning("The texts of %d people are longer than %s reads: the rest is cut.", count, _name(backbone))
         if problems:
             raise DataError(
                 f"{len(problems)} of {total} people cannot be embedded (everybody else is in the store):", problems

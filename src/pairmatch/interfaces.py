@@ -32,6 +32,7 @@ class Backbone(ABC):
             halves it after running out of memory.
         workers: Threads that call `prepare`; None leaves it to the engine, which takes one per CPU, at most 8. A model
             that computes on the CPU sets 1: its own threads need the cores.
+        truncated: People whose text was longer than the backbone reads, counted by `prepare`; the engine warns.
     """
 
     reads_images: bool = True
@@ -39,11 +40,12 @@ class Backbone(ABC):
     default_pooler: ClassVar[str] = "mean"
     max_batch_length: int = 32
     workers: int | None = None
+    truncated: int = 0
 
     @property
     @abstractmethod
     def dim(self) -> int:
-        """Width D of the token states, or P of the pooled output where there are no token states."""
+        """Width of what the default pooler gives: P of the pooled output for `native`, else D of the token states."""
 
     @abstractmethod
     def prepare(self, items: Sequence[Item]) -> Any:

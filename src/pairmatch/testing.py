@@ -70,7 +70,7 @@ def check_backbone(backbone: Backbone, items: Sequence[Item] | None = None, *, t
     if states.states is not None:
         assert states.states.ndim == 3, f"{name}: states must be [B, T, D], got {list(states.states.shape)}"
         assert states.states.shape[0] == size, f"{name}: {size} people gave {states.states.shape[0]} rows of states"
-        assert states.states.shape[2] == backbone.dim, (
+        assert backbone.default_pooler == "native" or states.states.shape[2] == backbone.dim, (
             f"{name}.dim is {backbone.dim}, but the states have width {states.states.shape[2]}"
         )
         for label, mask in (("mask", states.mask), ("image_mask", states.image_mask)):
@@ -87,7 +87,10 @@ def check_backbone(backbone: Backbone, items: Sequence[Item] | None = None, *, t
         if states.end is not None:
             ends = states.mask.gather(1, states.end[:, None])
             assert bool(ends.all()), f"{name}: end points at padding"
-    elif states.pooled is not None:
+    else:
+        assert backbone.default_pooler == "native", f"{name} gives no token states: its default pooler must be 'native'"
+    if backbone.default_pooler == "native":
+        assert states.pooled is not None, f"{name} gives no pooled output, and its default pooler is 'native'"
         assert states.pooled.shape == (size, backbone.dim), (
             f"{name}: pooled must be [{size}, {backbone.dim}], got {list(states.pooled.shape)}"
         )

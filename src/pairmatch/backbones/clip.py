@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -26,8 +25,6 @@ from pairmatch.errors import ConfigurationError
 from pairmatch.images import load_image
 from pairmatch.interfaces import Backbone
 from pairmatch.types import Item, TokenStates
-
-_log = logging.getLogger(__name__)
 
 
 class CLIPBackbone(Backbone):
@@ -119,11 +116,7 @@ class CLIPBackbone(Backbone):
             return torch.stack(pixels), counts, None, []
         texts = [item.text for item in items]
         tokens = self._tokenize(texts)
-        cut = int((tokens[:, -1] != 0).sum())
-        if cut:
-            _log.warning(
-                "The texts of %d people are longer than CLIP's %d tokens: the rest is cut.", cut, tokens.shape[1]
-            )
+        self.truncated += int((tokens[:, -1] != 0).sum())
         return torch.stack(pixels) if pixels else None, counts, tokens, [bool(text) for text in texts]
 
     def forward(self, batch: tuple[Tensor | None, list[int], Tensor | None, list[bool]]) -> TokenStates:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -130,3 +132,47 @@ def by_person(rows: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
 def mean_by_person(rows: Tensor, counts: Sequence[int]) -> Tensor:
     """Mean over each person's photos: [photos, P] becomes [B, P] float32."""
     return torch.stack([part.float().mean(0) for part in rows.split(list(counts))])
+
+
+def check_memory(model: str, dtype: torch.dtype, device: torch.device) -> None:
+    """Refuses to load what cannot fit, before the machine starts to swap.
+
+    Args:
+        model: Folder with weights in 16-bit numbers, as they are published; of a hub name nothing is known.
+        dtype: The weights are loaded as.
+        device: Where to.
+
+    Raises:
+        BackboneError: There is too little memory.
+    """
+    files = list(Path(model).expanduser().glob("*.safetensors"))
+    needed = sum(file.stat().st_size for file in files) * dtype.itemsize / 2
+    available = float(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else available_memory()
+    if needed > available:
+        raise BackboneError(
+            f"There is too little memory for {model}: its weights take {needed / 2**30:.1f} GiB in {dtype}, and "
+            f"{available / 2**30:.1f} GiB are free. Choose a smaller model, dtype='bfloat16', or another device."
+        )
+
+
+def available_memory() -> float:
+    """Bytes that can be allocated without swapping; infinity where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return math.inf
+    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), math.inf)
+
+
+@contextmanager
+def intra_op_threads(threads: int | None) -> Iterator[None]:
+    """Sets torch's intra-op threads for a while."""
+    before = torch.get_num_threads()
+    if threads is None or threads == before:
+        yield
+        return
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -14,8 +13,6 @@ import torch
 from pairmatch.backbones.frozen import freeze, load_or_explain, resolve_device, resolve_dtype, weights_digest
 from pairmatch.interfaces import Backbone
 from pairmatch.types import Item, TokenStates
-
-_log = logging.getLogger(__name__)
 
 
 class HFTextBackbone(Backbone):
@@ -91,9 +88,7 @@ class HFTextBackbone(Backbone):
     def prepare(self, items: Sequence[Item]) -> Any:
         """Token ids and mask, padded on the right."""
         texts = [item.text for item in items]
-        cut = sum(len(ids) > self.max_tokens for ids in self._tokenizer(texts)["input_ids"])
-        if cut:
-            _log.warning("The texts of %d people are longer than %d tokens: the rest is cut.", cut, self.max_tokens)
+        self.truncated += sum(len(ids) > self.max_tokens for ids in self._tokenizer(texts)["input_ids"])
         return self._tokenizer(
             texts,
             padding=True,
