@@ -178,7 +178,7 @@ class _Qwen3VL(Backbone):
         return batch
 
     def _photo(self, source: Any) -> tuple[Image.Image, bool]:
-        """The photo, and whether it has its final size: one more than twice as large is shrunk here, decoding faster."""
+        """The photo, and whether it has its final size: one more than twice that large is shrunk here: faster."""
         width, height = image_size(source)
         if max(width, height) > _MAX_ASPECT * min(width, height):
             name = source if isinstance(source, str | Path) else "a photo"
@@ -187,7 +187,7 @@ class _Qwen3VL(Backbone):
             )
         rows, columns = self._seen_size(width, height)
         if min(width / columns, height / rows) <= 2:
-            return load_image(source)
+            return load_image(source), False
         photo = load_image(
             source, longest_side_px=math.ceil(2 * max(columns, rows * width / height, columns * height / width))
         )
