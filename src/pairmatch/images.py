@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -17,25 +20,29 @@ ImageSource = str | Path | bytes | Image.Image
 #: Photos of more pixels are refused: a small file can unpack to gigabytes.
 MAX_PIXELS = 100_000_000
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
+_PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
+_OPENING = Lock()  # Python's warning filters belong to the process, and photos are checked in threads
 
 
 def image_bytes(source: ImageSource) -> bytes:
-    """The encoded bytes of a photo; a PIL image is encoded as PNG.
+    """The encoded bytes of a photo; a PIL image is encoded as PNG, upright.
 
     Raises:
         ImageError: The file cannot be read or is empty.
     """
     if isinstance(source, Image.Image):
         buffer = io.BytesIO()
-        source.save(buffer, "PNG")
+        with _named(source):
+            upright = ImageOps.exif_transpose(source)
+            (upright if upright.mode in _PNG_MODES else _rgb(upright)).save(buffer, "PNG")
         return buffer.getvalue()
     if isinstance(source, bytes):
         content = source
     else:
         try:
             content = Path(source).read_bytes()
-        except OSError as error:
-            raise ImageError(f"{source}: {error.strerror or error}.") from error
+        except (OSError, ValueError) as error:
+            raise ImageError(f"{source}: {getattr(error, 'strerror', None) or error}.") from error
     if not content:
         raise ImageError(f"{_name(source)}: the file is empty.")
     return content
@@ -48,10 +55,11 @@ def image_digest(source: ImageSource) -> str:
         ImageError: The file cannot be read or is empty.
     """
     if isinstance(source, Image.Image):
-        upright = ImageOps.exif_transpose(source)
-        palette = upright.getpalette() if upright.mode == "P" else None
-        head = f"{upright.mode} {upright.size} {palette} {upright.info.get('transparency')}".encode()
-        return hashlib.sha256(head + b"\0" + upright.tobytes()).hexdigest()
+        with _named(source):
+            upright = ImageOps.exif_transpose(source)
+            palette = upright.getpalette() if upright.mode == "P" else None
+            head = f"{upright.mode} {upright.size} {palette} {upright.info.get('transparency')}".encode()
+            return hashlib.sha256(head + b"\0" + upright.tobytes()).hexdigest()
     return hashlib.sha256(image_bytes(source)).hexdigest()
 
 
@@ -61,13 +69,11 @@ def image_size(source: ImageSource) -> tuple[int, int]:
     Raises:
         ImageError: The file cannot be read or is no photo.
     """
-    if isinstance(source, Image.Image):
-        image, turned = source, source.getexif().get(0x0112, 1) >= 5
+    with _named(source):
+        image = source if isinstance(source, Image.Image) else _open(source)
         width, height = image.size
-    else:
-        with _open(source) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) >= 5
+        # Pillow gives the size of an upright TIFF already
+        turned = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)
     return (height, width) if turned else (width, height)
 
 
@@ -82,21 +88,21 @@ def load_image(source: ImageSource, *, longest_side_px: int | None = None) -> Im
     Raises:
         ImageError: The file cannot be read, is no photo, is truncated, or has more than `MAX_PIXELS` pixels.
     """
-    if isinstance(source, Image.Image):
-        return _shrunk(_rgb(ImageOps.exif_transpose(source)), longest_side_px)
-    with _open(source) as image:
-        try:
+    with _named(source):
+        if isinstance(source, Image.Image):
+            return _shrunk(_rgb(ImageOps.exif_transpose(source)), longest_side_px)
+        with _open(source) as image:
+            full = None
             if longest_side_px is not None and image.format == "JPEG":
                 # Decodes at 1/2, 1/4 or 1/8, never below twice the size that is wanted, so the filter below decides
-                scale = 2 * longest_side_px / max(image.size)
+                full = image.size
+                scale = 2 * longest_side_px / max(full)
                 image.draft("RGB", (int(image.width * scale) + 1, int(image.height * scale) + 1))
             image.load()
             upright = ImageOps.exif_transpose(image)
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
-            raise ImageError(f"{_name(source)}: the photo is truncated or damaged ({error}).") from error
-        except Image.DecompressionBombError as error:
-            raise ImageError(f"{_name(source)}: {error}") from error
-        return _shrunk(_rgb(upright), longest_side_px)
+            if full and upright.size != image.size:
+                full = full[::-1]
+            return _shrunk(_rgb(upright), longest_side_px, full)
 
 
 def check_image(source: ImageSource) -> str | None:
@@ -108,10 +114,23 @@ def check_image(source: ImageSource) -> str | None:
     return None
 
 
+@contextmanager
+def _named(source: ImageSource) -> Iterator[None]:
+    """Names the photo in what its decoder raises."""
+    try:
+        yield
+    except (ImageError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{_name(source)}: {error}") from error
+    except Exception as error:  # OSError, SyntaxError, ValueError, RuntimeError, TypeError: each format's own
+        raise ImageError(f"{_name(source)}: the photo is truncated or damaged ({error}).") from error
+
+
 def _open(source: str | Path | bytes) -> Image.Image:
     content = image_bytes(source)
     try:
-        with warnings.catch_warnings():
+        with _OPENING, warnings.catch_warnings():
             # PIL only warns between its limit and twice that; ours is checked below and is one number
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content))
@@ -119,8 +138,6 @@ def _open(source: str | Path | bytes) -> Image.Image:
         raise ImageError(f"{_name(source)}: not a photo in a format that Pillow reads.") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{_name(source)}: more than {MAX_PIXELS:,} pixels; shrink it first.") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{_name(source)}: the photo is damaged ({error}).") from error
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(
             f"{_name(source)}: {image.width} × {image.height} pixels, more than {MAX_PIXELS:,}; shrink it first."
@@ -141,11 +158,13 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _shrunk(image: Image.Image, longest_side_px: int | None) -> Image.Image:
+def _shrunk(image: Image.Image, longest_side_px: int | None, full: tuple[int, int] | None = None) -> Image.Image:
+    """Shrinks to the size that follows from the full one, which reduced decoding rounds up."""
     if longest_side_px is None or max(image.size) <= longest_side_px:
         return image
-    scale = longest_side_px / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    width, height = full or image.size
+    scale = longest_side_px / max(width, height)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 

@@ -201,8 +201,9 @@ class Pairs:
             sizes[0 if validation == 0 else 1] += sizes[2]
             sizes[2] = 0
         parts = self._place(sizes, seed)
-        for name, part, size in zip(("training", "validation", "test"), parts, sizes, strict=True):
-            if size and not any(self.pairs[index].outcome == "match" for index in part):
+        shares = (train, validation, max(0.0, 1 - train - validation))
+        for name, part, share in zip(("training", "validation", "test"), parts, shares, strict=True):
+            if share > 1e-9 and not any(self.pairs[index].outcome == "match" for index in part):
                 raise DataError(
                     f"The {name} split came out empty: {total} matches fall into {len(set(self.components()))} "
                     "components of people and groups that must stay together. More pairs, or other shares, are needed."
@@ -214,11 +215,14 @@ class Pairs:
         """k groups of positions in `pairs`, of about equal size, that share nobody and no group.
 
         Raises:
-            ConfigurationError: Fewer than 2 folds, or more than there are components.
+            ConfigurationError: Fewer than 2 folds, or more than there are components with a match.
         """
-        available = len(set(self.components()))
+        labels = self.components()
+        available = len({label for label, pair in zip(labels, self.pairs, strict=True) if pair.outcome == "match"})
         if not 2 <= k <= available:
-            raise ConfigurationError(f"`folds(k)` must be from 2 to the number of components, {available}; got {k}.")
+            raise ConfigurationError(
+                f"`folds(k)` must be from 2 to the number of components with a match, {available}; got {k}."
+            )
         share, rest = divmod(len(self), k)
         return self._place([share + (fold < rest) for fold in range(k)], seed)
 

@@ -24,13 +24,13 @@ _OUTCOMES = ("match", "rejected")
 
 @dataclass(slots=True)
 class _Person:
-    """What the rows of a file say about one person, and the row that said it first."""
+    """What the rows of a file say about one person, and the rows that said it first."""
 
     row: int
+    suffix: str  # of the columns of that row
     images: tuple[Path, ...] = ()
-    image_cell: str = ""
-    text: str = ""
-    attributes: dict[str, Any] = field(default_factory=dict)
+    cells: dict[str, Any] = field(default_factory=dict)
+    said: dict[str, tuple[int, str]] = field(default_factory=dict)  # row and column by the name of a cell
 
 
 def read_pairs(
@@ -99,15 +99,19 @@ def read_pairs(
                 if person and person not in found and not more:
                     table.problem(index, f"id_{side}", f"{person!r} is not in {profiles.name}.")
     if sides == 2:
-        side_of: dict[str, str] = {}
-        for pair in pairs:
+        side_of: dict[str, tuple[str, int]] = {}
+        told: set[str] = set()
+        for pair, (index, _) in zip(pairs, seen.values(), strict=True):
             for side, person in (("a", pair.a), ("b", pair.b)):
-                if side_of.setdefault(person, side) != side:
-                    table.problems.append(
-                        f"{path.name}: {person!r} stands on both sides. Use sides=1 (--sides 1) if anyone may match "
-                        "anyone, or give the two people different ids."
+                other, first_row = side_of.setdefault(person, (side, index))
+                if other != side and person not in told:
+                    told.add(person)
+                    table.problem(
+                        index,
+                        f"id_{side}",
+                        f"{person!r} stands on both sides, first as id_{other} in {table.places[first_row]}. Use "
+                        "sides=1 (--sides 1) if anyone may match anyone, or give the two people different ids.",
                     )
-                    side_of[person] = side
     if table.problems:
         raise _failed(table)
     return found, pairs
@@ -134,11 +138,9 @@ def read_profiles(
         if not files:
             raise DataError(f"{path}: the folder holds no photos ({', '.join(sorted(IMAGE_SUFFIXES))}).")
         stems = [file.relative_to(path).with_suffix("").as_posix() for file in files]
-        count = Counter(stems)
-        ids = [
-            stem if count[stem] == 1 else file.relative_to(path).as_posix()
-            for stem, file in zip(stems, files, strict=True)
-        ]
+        names = [file.relative_to(path).as_posix() for file in files]
+        count = Counter([*stems, *names])
+        ids = [stem if count[stem] == 1 else name for stem, name in zip(stems, names, strict=True)]
         problems = _broken(files, progress) if check_images else {}
         if problems:
             raise DataError(f"{path}: {len(problems)} photos cannot be read:", list(problems.values()))
@@ -179,59 +181,62 @@ def _note(
     suffix: str,
 ) -> None:
     """Takes what a row says about a person; notes where it contradicts an earlier row."""
-    image_cell, text = str(cells.get("image", "")), str(cells.get("text", ""))
-    attributes = {key: value for key, value in cells.items() if key not in _OWN}
-    known = people.get(person)
-    if known is None:
-        images = _paths(table, index, f"image{suffix}", image_cell, base)
-        if not image_cell and not text:
-            table.problem(index, f"image{suffix}", f"{person!r} has neither a photo nor a text.")
-        people[person] = _Person(index, images, image_cell, text, attributes)
-        return
-    first = table.places[known.row]
-    for column, now, then in (("image", image_cell, known.image_cell), ("text", text, known.text)):
-        if now and then and now != then:
-            table.problem(index, f"{column}{suffix}", f"{person!r} has {now[:60]!r} here and {then[:60]!r} in {first}.")
-    for name, value in attributes.items():
-        if known.attributes.setdefault(name, value) != value:
-            then = known.attributes[name]
-            table.problem(index, f"{name}{suffix}", f"{person!r} has {value!r} here and {then!r} in {first}.")
-    if image_cell and not known.image_cell:
-        known.image_cell, known.images = image_cell, _paths(table, index, f"image{suffix}", image_cell, base)
-    known.text = known.text or text
+    known = people.setdefault(person, _Person(index, suffix))
+    for name, cell in cells.items():
+        if name == "id":
+            continue
+        now, column = str(cell) if name in _OWN else cell, f"{name}{suffix}"
+        if name not in known.cells:
+            known.cells[name], known.said[name] = now, (index, column)
+            if name == "image":
+                known.images = _paths(table, index, column, now, base)
+        elif known.cells[name] != now:
+            here, then = (value[:60] if isinstance(value, str) else value for value in (now, known.cells[name]))
+            first = table.places[known.said[name][0]]
+            table.problem(index, column, f"{person!r} has {here!r} here and {then!r} in {first}.")
 
 
 def _paths(table: Table, index: int, column: str, cell: str, base: Path) -> tuple[Path, ...]:
-    """Paths of a cell, inside the image folder; a path that leaves it is a problem."""
+    """Paths of a cell, inside the image folder; a path that leaves it, or can be none, is a problem."""
     paths = []
     root = base.resolve()
     for name in filter(None, (part.strip() for part in cell.split(";"))):
         target = base / name
-        if Path(name).is_absolute() or not target.resolve().is_relative_to(root):
-            table.problem(index, column, f"{name!r} leaves the image folder {base}.")
-        elif not target.is_file():
+        try:
+            inside = not Path(name).is_absolute() and target.resolve().is_relative_to(root)
+            exists = inside and target.is_file()
+        except (OSError, ValueError, RuntimeError) as error:  # a name too long or with a NUL, a loop of links
+            reason = getattr(error, "strerror", None) or error
+            table.problem(index, column, f"{name[:60]!r} cannot be opened ({reason}).")
+            continue
+        if exists:
+            paths.append(target)
+        elif inside:
             table.problem(index, column, f"{name!r} does not exist in {base}.")
         else:
-            paths.append(target)
+            table.problem(index, column, f"{name!r} leaves the image folder {base}.")
     return tuple(paths)
 
 
 def _finish(
     table: Table, people: dict[str, _Person], types: dict[str, type], check_images: bool, progress: bool
 ) -> dict[str, Profile]:
+    for person, known in people.items():
+        if not known.cells.keys() & {"image", "text"}:
+            table.problem(known.row, f"image{known.suffix}", f"{person!r} has neither a photo nor a text.")
     if check_images:
-        owners: dict[Path, list[str]] = {}
-        for person, known in people.items():
+        owners: dict[Path, tuple[int, str]] = {}
+        for known in people.values():
             for image in known.images:
-                owners.setdefault(image, []).append(f"{table.path.name} {table.places[known.row]} ({person!r})")
+                owners.setdefault(image, known.said["image"])
         for image, problem in _broken(list(owners), progress).items():
-            table.problems.append(f"{owners[image][0]}: {problem}")
+            table.problem(*owners[image], problem)
     return {
         person: Profile(
             person,
             known.images,
-            known.text,
-            {name: _typed(value, types[name]) for name, value in known.attributes.items()},
+            known.cells.get("text", ""),
+            {name: _typed(value, types[name]) for name, value in known.cells.items() if name not in _OWN},
         )
         for person, known in people.items()
     }
@@ -247,7 +252,7 @@ def _broken(files: Sequence[Path], progress: bool) -> dict[Path, str]:
 
 def _require(table: Table, columns: Sequence[str]) -> None:
     for column in columns:
-        if column not in table.columns and table.columns:
+        if column not in table.columns and (table.columns or table.rows):
             close = difflib.get_close_matches(column, table.columns, 1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             table.problems.append(f"{table.path.name}: there is no column {column!r}.{hint}")
@@ -289,6 +294,8 @@ def _typed(value: Any, kind: type) -> AttributeValue:
         return word == "true"
     if kind in (int, float):
         if isinstance(value, bool):
+            raise ValueError(value)
+        if "_" in str(value):  # Python reads 1_2 as 12
             raise ValueError(value)
         number = kind(value if isinstance(value, str) else repr(value))
         if number != number or number in (float("inf"), float("-inf")):

@@ -22,7 +22,7 @@ class Table:
     Attributes:
         path: The file.
         columns: Names, in order.
-        rows: One mapping per row; blank cells and nulls are left out.
+        rows: One mapping per row; blank cells, nulls and NaN are left out.
         places: Where each row stands, for example `line 3`.
         problems: What is wrong so far.
     """
@@ -39,7 +39,8 @@ class Table:
 
     def add(self, row: dict[str, Any], place: str) -> None:
         """Adds a row without its blank cells."""
-        self.rows.append({key: value for key, value in row.items() if value is not None and value != ""})
+        # NaN alone differs from itself
+        self.rows.append({key: value for key, value in row.items() if value not in (None, "") and value == value})
         self.places.append(place)
 
 
@@ -140,10 +141,15 @@ def _parquet(path: Path, content: bytes) -> Table:
         raise missing_extra(f"Reading {path}", "pyarrow", "parquet") from error
     try:
         data = pyarrow.parquet.read_table(pyarrow.BufferReader(content))
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not a Parquet file ({error}).") from error
+        nested = [column.name for column in data.schema if pyarrow.types.is_nested(column.type)]
+        rows = [] if nested else data.to_pylist()
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path}: not a Parquet file, or a damaged one ({error}).") from error
     table = Table(path, list(data.column_names))
-    for number, row in enumerate(data.to_pylist(), 1):
+    if nested:
+        table.problems.append(f"{path.name}: nested values in {', '.join(nested)}.")
+        return table
+    for number, row in enumerate(rows, 1):
         table.add({key: _stripped(value) for key, value in row.items()}, f"row {number}")
     if not table.rows:
         table.problems.append(f"{path.name}: the file has no rows.")
