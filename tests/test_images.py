@@ -1,10 +1,14 @@
 """Photos as people see them, and every kind of photo that cannot be read."""
 
 import io
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin, features
 
 from pairmatch import images
 from pairmatch.errors import ImageError
@@ -52,6 +56,25 @@ def test_exif_orientation_is_applied(orientation, tmp_path):
     assert image_size(path) == (40, 20)
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 7, 8, 9])
+def test_size_from_the_header_is_the_size_of_the_photo(form, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation  # 9 means nothing; Pillow turns TIFF itself
+    photo = encoded(corners(), form, exif=exif)
+    assert image_size(photo) == load_image(photo).size == ((20, 40) if 5 <= orientation <= 8 else (40, 20))
+    assert image_size(Image.open(io.BytesIO(photo))) == image_size(photo)
+
+
+def test_an_orientation_that_is_no_number_turns_nothing():
+    tag = b"II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x04\0\0\0six\0\0\0\0\0"  # tag 274 as text
+    photo = encoded(corners(), "JPEG")
+    segment = b"Exif\0\0" + tag
+    photo = photo[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + photo[2:]
+    assert Image.open(io.BytesIO(photo)).getexif()[0x0112] == "six"
+    assert image_size(photo) == load_image(photo).size == (40, 20)
+
+
 def test_cmyk_palette_alpha_and_16_bits():
     red = Image.new("RGB", (8, 8), (200, 30, 40))
     cmyk = load_image(encoded(red.convert("CMYK"), "JPEG", quality=100))
@@ -69,11 +92,46 @@ def test_cmyk_palette_alpha_and_16_bits():
     assert np.asarray(load_image(encoded(Image.fromarray(ramp))))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
+def test_transparency_of_every_kind_shows_white():
+    for mode in ("LA", "PA", "RGBa"):
+        assert load_image(Image.new(mode, (3, 3))).getpixel((1, 1)) == (255, 255, 255)
+    assert load_image(encoded(Image.new("1", (3, 3), 0), transparency=0)).getpixel((0, 0)) == (255, 255, 255)
+    assert load_image(encoded(Image.new("L", (3, 3), 7), transparency=7)).getpixel((0, 0)) == (255, 255, 255)
+    assert load_image(encoded(Image.new("RGB", (3, 3), (1, 2, 3)), transparency=(1, 2, 3))).getpixel((0, 0)) == (
+        255,
+        255,
+        255,
+    )
+    assert load_image(encoded(Image.new("P", (3, 3)), "GIF", transparency=0)).getpixel((0, 0)) == (255, 255, 255)
+    quarter = load_image(encoded(Image.new("RGBA", (3, 3), (255, 0, 0, 64)))).getpixel((0, 0))
+    assert quarter == (255, 191, 191)  # 255 · (1 − 64/255)
+
+
+def test_deep_greys_are_scaled_by_what_they_hold():
+    shades = np.array([[0, 128, 255]])
+    for array in (shades.astype(np.int32), shades.astype(np.float32), shades.astype(np.int32) * 257):
+        assert np.asarray(load_image(Image.fromarray(array)))[0, :, 0].tolist() == [0, 128, 255]
+    big_endian = Image.frombytes("I;16B", (3, 1), (shades * 257).astype(">u2").tobytes())
+    assert np.asarray(load_image(encoded(big_endian, "TIFF")))[0, :, 0].tolist() == [0, 128, 255]
+
+
 def test_longest_side_is_exact_and_never_enlarges():
     photo = encoded(Image.new("RGB", (1000, 400)), "JPEG")
     assert load_image(photo, longest_side_px=300).size == (300, 120)
     assert load_image(photo, longest_side_px=3000).size == (1000, 400)
     assert load_image(Image.new("L", (10, 30)), longest_side_px=15).size == (5, 15)
+
+
+@pytest.mark.parametrize("size", [(999, 333), (1500, 1001), (1001, 1500), (803, 801), (1600, 1599), (640, 8)])
+def test_reduced_decoding_gives_the_size_of_the_full_one(size):
+    # JPEG is decoded at 1/2, 1/4 or 1/8, rounded up; the target must come from the photo's own size
+    blank = Image.new("RGB", size)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for longest in (10, 100, 128, 224, 333):
+        expected = load_image(encoded(blank, "BMP"), longest_side_px=longest).size
+        assert load_image(encoded(blank, "JPEG"), longest_side_px=longest).size == expected
+        assert load_image(encoded(blank, "JPEG", exif=turned), longest_side_px=longest).size == expected[::-1]
 
 
 def test_reduced_decoding_gives_nearly_the_full_decoding():
@@ -100,6 +158,60 @@ def test_digest_is_content():
     assert image_digest(turned) != image_digest(one)
 
 
+@pytest.mark.parametrize(
+    "mode",
+    ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16"],
+)
+def test_pil_images_of_every_mode_have_bytes_that_show_the_same(mode):
+    image = Image.new(mode, (5, 3))
+    assert np.array_equal(np.asarray(load_image(image_bytes(image))), np.asarray(load_image(image)))
+
+
+def test_bytes_of_a_pil_image_are_upright():
+    image = corners()
+    image.getexif()[0x0112] = 6
+    assert load_image(image_bytes(image)).size == load_image(image).size == image_size(image) == (20, 40)
+    assert load_image(image_bytes(image)).tobytes() == load_image(image).tobytes()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF"])
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL.*")
+def test_whatever_a_decoder_raises_names_the_photo(form):
+    if form == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    rng = np.random.default_rng(0)
+    whole = encoded(Image.fromarray(rng.integers(0, 255, (20, 40, 3), np.uint8)), form)
+    assert check_image(whole) is None
+    broken = [whole[:end] for end in np.linspace(1, len(whole) - 1, 60).astype(int)]
+    for _ in range(100):
+        content = bytearray(whole)
+        content[rng.integers(len(whole))] ^= 0xFF
+        broken.append(bytes(content))
+    found = [check_image(content) for content in broken]  # must not raise
+    assert any(found[:60])
+    for content in broken:
+        with suppress(ImageError):  # and nothing else
+            image_size(content)
+    for content, problem in zip(broken, found, strict=True):
+        assert problem is None or problem.startswith(f"a photo of {len(content)} bytes: ")
+
+
+def test_pil_images_that_are_cut_are_named_too():
+    content = encoded(Image.effect_noise((64, 64), 50), "JPEG")[:900]
+    for read in (load_image, image_bytes, image_digest):
+        with pytest.raises(ImageError, match="a PIL image: the photo is truncated or damaged"):
+            read(Image.open(io.BytesIO(content)))
+
+
+def test_a_full_memory_is_not_a_damaged_photo(monkeypatch):
+    def exhausted(self):
+        raise MemoryError
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", exhausted)
+    with pytest.raises(MemoryError):
+        load_image(encoded(corners()))
+
+
 def test_what_cannot_be_read_is_named(tmp_path):
     cases = {
         "missing.jpg": (None, "No such file"),
@@ -118,6 +230,11 @@ def test_what_cannot_be_read_is_named(tmp_path):
         load_image(cases["text.jpg"][0])
     with pytest.raises(ImageError, match=r"folder"):
         load_image(tmp_path / "folder")
+    with pytest.raises(ImageError, match="null byte"):
+        load_image("a\0.jpg")
+    for read in (image_bytes, image_digest, image_size, load_image):
+        with pytest.raises(ImageError, match="a photo of 0 bytes: the file is empty"):
+            read(b"")
     assert check_image(corners()) is None
 
 
@@ -130,3 +247,28 @@ def test_decompression_bombs_are_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow's own limit, met first by far larger files
     with pytest.raises(ImageError, match="more than 500 pixels; shrink it first"):
         load_image(path)
+
+
+def test_our_own_limit_is_the_only_one(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # Pillow would warn from here to twice as many
+    assert load_image(encoded(corners(40, 20))).size == (40, 20)
+    assert image_size(encoded(corners(40, 20))) == (40, 20)
+
+    def bomb(self):
+        raise Image.DecompressionBombError("a frame of many pixels")
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", bomb)  # as icons do, whose size is known when decoded
+    with pytest.raises(ImageError, match=r"a photo of .* bytes: a frame of many pixels"):
+        load_image(encoded(corners(40, 20)))
+
+
+def test_threads_leave_the_warning_filters_alone(monkeypatch):
+    # Filters belong to the process: threads that save and restore them at once leave each other's behind
+    photo, before, interval = encoded(corners(2, 2)), list(warnings.filters), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert not any(pool.map(check_image, [photo] * 2000))
+    finally:
+        sys.setswitchinterval(interval)
+    assert warnings.filters == before

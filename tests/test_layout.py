@@ -13,7 +13,7 @@ LAYERS = [
     {"data", "features", "metrics", "rules"},
     {"intervals", "trainer", "evaluator", "saved"},
     {"matcher", "demo"},
-    {"cli", "report", "testing"},
+    {"cli", "doctor", "report", "testing"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

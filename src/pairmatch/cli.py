@@ -291,6 +291,16 @@ def plugins() -> None:
         typer.echo("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]))
 
 
+@app.command(epilog="Example: pairmatch doctor")
+def doctor(store: StorePath = None) -> None:
+    """Says what will work on this machine, and how to mend what will not."""
+    from pairmatch.doctor import examine, screen
+
+    colours = {"✓": "green", "·": "yellow", "✗": "red"}
+    for line in screen(examine(store)).splitlines():
+        typer.secho(line, fg=colours.get(line[0]))
+
+
 @app.command(epilog="Example: pairmatch forget anna-17 ben-4")
 def forget(
     ids: Annotated[list[str], typer.Argument(metavar="IDS", help="Ids of the people to erase.")],
