@@ -221,9 +221,8 @@ def main():
                 f"{fast['seconds'][index]:.2f} s, {own:,.0f} GFLOP; ratio {seconds / fast['seconds'][index]:.1f}"
             )
         print(f"   all four: ratio {totals[0] / totals[1]:.1f}")
-        print(
-            f"   peak memory: naive {slow['peak_gib']:.1f} GiB at {measured[-1]} megapixels, ours {fast['peak_gib']:.1f} GiB"
-        )
+        peaks = f"naive {slow['peak_gib']:.1f} GiB at {measured[-1]} megapixels, ours {fast['peak_gib']:.1f} GiB"
+        print(f"   peak memory: {peaks}")
 
 
 if __name__ == "__main__":

@@ -40,3 +40,10 @@ def test_pages_name_only_files_that_exist():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_script_of_the_examples_runs(capsys):
+    import runpy
+
+    runpy.run_path(str(ROOT / "examples" / "vectors_alone.py"), run_name="__main__")
+    assert "trained" in capsys.readouterr().out
