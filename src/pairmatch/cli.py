@@ -67,6 +67,9 @@ Options = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Allow photos to be sent to the metadata generator's host.")]
 Photos = Annotated[bool, typer.Option("--photos/--no-photos", help="Put thumbnails into the report.")]
+Prompt = Annotated[
+    str | None, typer.Option(help="Template of the text that backbones read, with {text}, {attributes}, {metadata}.")
+]
 PromptAttributes = Annotated[
     list[str] | None, typer.Option("--prompt-attribute", help="Profile attribute that goes into the prompt.")
 ]
@@ -175,6 +178,7 @@ def fit(
     metadata: MetadataName = None,
     head: HeadName = "mlp",
     loss: LossName = "infonce",
+    prompt: Prompt = None,
     prompt_attribute: PromptAttributes = None,
     settings: Options = None,
     seed: Seed = 0,
@@ -195,6 +199,7 @@ def fit(
     matcher = Matcher(
         **parts,
         training=training,
+        prompt=prompt,
         prompt_attributes=prompt_attribute or (),
         store=store,
         device=device,

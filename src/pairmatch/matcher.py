@@ -223,7 +223,7 @@ class Matcher:
         result: TrainingResult = trainer.fit(
             train_a, train_b, matches=train.matches, rejected=train.rejected, **held_out
         )
-        self.head, self.loss = result.head.cpu(), result.loss.cpu()
+        self.head = result.head.cpu()
         self.history, self.notes, self.sides = list(result.history), list(result.notes), train.sides
         self.metrics = None
         self._data = {"pairs": len(train.matches), "people": len(train.people)}
