@@ -10,7 +10,6 @@ every setting at its default. Each runs in a process of its own, for its peak me
 """
 
 import argparse
-import json
 import resource
 import subprocess
 import sys
@@ -30,7 +29,7 @@ CAP = 448 * 448 + 1
 
 
 def operations(image_tokens, logits):
-    """Multiplications and additions of one pass, in units of 1e9: vision, text and the language-model head."""
+    """Multiplications and additions of one pass, in units of 1e9, without the small mergers after the vision blocks."""
     patches, width, inner = 4 * image_tokens, 1024, 4096
     vision = 24 * (patches * (8 * width**2 + 4 * width * inner) + 4 * patches**2 * width)
     tokens, width, inner, keys = image_tokens + TEXT_TOKENS, 2048, 6144, 1024
@@ -115,55 +114,71 @@ def photos(folder, names):
     return paths
 
 
-def naive(folder, paths):
-    """Yields the seconds of each photo."""
+def naive(folder):
+    """The script that a user would write: a function of one photo."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.bfloat16).eval()
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
-    for path in paths:
-        start = time.perf_counter()
+
+    def embed(path):
         content = [{"type": "image"}, {"type": "text", "text": TEXT}]
         text = processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
         batch = processor(images=[Image.open(path)], text=[text], return_tensors="pt").to(model.device)
         with torch.no_grad():
             out = model(**batch, output_hidden_states=True)
-            out.hidden_states[-1].mean(1).float().cpu()
-        yield time.perf_counter() - start
+            return out.hidden_states[-1].mean(1).float().cpu()
+
+    return embed
 
 
-def ours(folder, paths):
-    """Yields the seconds of each photo, through the feature store."""
+def ours(folder):
+    """The backbone through the feature store: a function of one photo."""
     from pairmatch import FeatureStore, Profile
     from pairmatch.backbones.qwen3_vl import Qwen3VLBackbone
     from pairmatch.poolers import MeanPooler
 
     backbone = Qwen3VLBackbone(model=folder, dtype="bfloat16")
-    backbone._network.train(False)  # loads, as the naive script has loaded before its clock starts
-    with tempfile.TemporaryDirectory() as store:
-        features = FeatureStore(Path(store) / "s.sqlite")
-        features.embed([Profile("warm", text="x")], backbone, [MeanPooler()])  # reads the digest of the weights once
-        for path in paths:
-            start = time.perf_counter()
-            features.embed([Profile(path.name, (path,), TEXT)], backbone, [MeanPooler()], prompt="{text}")
-            yield time.perf_counter() - start
+    features = FeatureStore(Path(tempfile.mkdtemp()) / "store.sqlite")
+
+    def embed(path):
+        features.embed([Profile(path.name, (path,), TEXT)], backbone, [MeanPooler()], prompt="{text}")
+
+    features.embed([Profile("first", text="loads the model")], backbone, [MeanPooler()])
+    return embed
 
 
-def worker(name, folder, paths):
-    took = list({"naive": naive, "ours": ours}[name](folder, paths))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated() / 2**30
-    print(json.dumps({"seconds": took, "peak_gib": peak}))
+def work(name, folder):
+    """Takes paths on standard input, answers with seconds; ends with its peak memory in GiB."""
+    embed = {"naive": naive, "ours": ours}[name](folder)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        embed(Path(line.strip()))
+        print(time.perf_counter() - start, flush=True)
+    on_gpu = torch.cuda.is_available()
+    print(
+        torch.cuda.max_memory_allocated() / 2**30
+        if on_gpu
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    )
 
 
-def run(name, folder, paths):
-    command = [sys.executable, __file__, "--worker", name, "--folder", str(folder), *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+class Worker:
+    """A process of its own that embeds photos when it is asked to."""
+
+    def __init__(self, name, folder):
+        command = [sys.executable, __file__, "--worker", name, "--folder", str(folder)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def seconds(self, path):
+        self.process.stdin.write(f"{path}\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def peak(self):
+        out, _ = self.process.communicate()
+        return float(out)
 
 
 def main():
@@ -172,10 +187,9 @@ def main():
     parser.add_argument("--photos", type=int, default=5, help="of the comparison at equal pixels")
     parser.add_argument("--worker", choices=["naive", "ours"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help="where the checkpoint is, or is written (4 GB)")
-    parser.add_argument("paths", nargs="*", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        worker(options.worker, options.folder, options.paths)
+        work(options.worker, options.folder)
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary) / "checkpoint"
@@ -188,41 +202,39 @@ def main():
         print(f"{device}, torch {torch.__version__}, true 2B configuration, random weights, bfloat16\n")
 
         equal = photos(Path(temporary), ["448²"] * (options.photos + 1))
-        results = {name: run(name, folder, equal) for name in ("naive", "ours")}
-        for result in results.values():
-            result["median"] = float(np.median(result["seconds"][1:]))  # the first warms up
-        print("1. Equal pixels (448²) and number format")
-        for name, result in results.items():
-            count = operations(196, name == "naive")
-            print(
-                f"   {name}: {result['median']:.2f} s per photo, {count:,.0f} GFLOP, peak {result['peak_gib']:.1f} GiB"
-            )
-        print(f"   ratio {results['naive']['median'] / results['ours']['median']:.2f}\n")
-
-        measured = [name for name in MEGAPIXELS if float(name) <= options.measure_up_to]
-        everything = photos(Path(temporary), ["448²", *MEGAPIXELS])
-        slow = run(
-            "naive", folder, [everything[0], *(everything[1 + list(MEGAPIXELS).index(name)] for name in measured)]
+        workers = {name: Worker(name, folder) for name in ("naive", "ours")}
+        for worker in workers.values():
+            worker.seconds(equal[0])  # loads and warms up
+        took = np.array([[workers[name].seconds(path) for name in workers] for path in equal[1:]])  # in turns
+        print("1. Equal pixels (448²) and number format, in turns")
+        for name, column in zip(workers, took.T, strict=True):
+            print(f"   {name}: {np.median(column):.2f} s per photo, {operations(196, name == 'naive'):,.0f} GFLOP")
+        print(f"   ratio {np.median(took[:, 0] / took[:, 1]):.2f} (median of {len(took)})")
+        print(
+            "   peak memory: " + ", ".join(f"{name} {worker.peak():.1f} GiB" for name, worker in workers.items()) + "\n"
         )
-        fast = run("ours", folder, everything)
+
+        workers = {name: Worker(name, folder) for name in ("naive", "ours")}
+        warm, *everything = photos(Path(temporary), ["448²", *MEGAPIXELS])
+        for worker in workers.values():
+            worker.seconds(warm)
         print("2. Each at its own defaults")
-        rate = None
-        totals = np.zeros(2)
-        for index, (name, size) in enumerate(MEGAPIXELS.items(), 1):
+        totals, rate = np.zeros(2), 0.0
+        for (name, size), path in zip(MEGAPIXELS.items(), everything, strict=True):
             theirs, own = operations(seen(size, 16_777_216), True), operations(seen(size, CAP), False)
-            if name in measured:
-                seconds, how = slow["seconds"][index], "measured"
-                rate = theirs / seconds
+            fast = workers["ours"].seconds(path)
+            if float(name) <= options.measure_up_to:
+                slow, how = workers["naive"].seconds(path), "measured"
+                rate = theirs / slow
             else:
-                seconds, how = theirs / rate, "computed from its operations"
-            totals += seconds, fast["seconds"][index]
+                slow, how = theirs / rate, "computed from its operations"
+            totals += slow, fast
             print(
-                f"   {name} megapixels: naive {seconds:,.1f} s ({how}), {theirs:,.0f} GFLOP; ours "
-                f"{fast['seconds'][index]:.2f} s, {own:,.0f} GFLOP; ratio {seconds / fast['seconds'][index]:.1f}"
+                f"   {name} megapixels: naive {slow:,.1f} s ({how}), {theirs:,.0f} GFLOP; ours {fast:.2f} s, "
+                f"{own:,.0f} GFLOP; ratio {slow / fast:.1f}"
             )
         print(f"   all four: ratio {totals[0] / totals[1]:.1f}")
-        peaks = f"naive {slow['peak_gib']:.1f} GiB at {measured[-1]} megapixels, ours {fast['peak_gib']:.1f} GiB"
-        print(f"   peak memory: {peaks}")
+        print("   peak memory: " + ", ".join(f"{name} {worker.peak():.1f} GiB" for name, worker in workers.items()))
 
 
 if __name__ == "__main__":

@@ -196,6 +196,12 @@ def test_people_with_nothing_to_read_are_named_before_anything_runs(tmp_path, pe
     assert hash_backbone.seen == 0
 
 
+def test_nobody_is_an_error(tmp_path, people, hash_backbone):
+    for profiles, poolers in (([], NATIVE), (people, [])):
+        with pytest.raises(ConfigurationError, match="at least one person and one pooler"):
+            FeatureStore(tmp_path / "s.sqlite").embed(profiles, hash_backbone, poolers)
+
+
 def test_values_that_are_not_finite_are_refused(tmp_path, people):
     class Overflows(HashBackbone):
         def vector(self, content):

@@ -85,7 +85,10 @@ class FeatureStore:
             DataError: People with nothing to read or whose files are missing, before anything is run; people whose
                 photos cannot be decoded, after everybody else's features are in the store. All of them at once.
             BackboneError: The backbone cannot run, or gives values that are not finite.
+            ConfigurationError: Nobody, or no pooler.
         """
+        if not profiles or not poolers:
+            raise ConfigurationError("`embed` needs at least one person and one pooler.")
         inputs = self._inputs(profiles, backbone, prompt, prompt_attributes)
         shared = {"format": _KEY_FORMAT, "backbone": dict(backbone.fingerprint()), "dtype": self.dtype}
         bases = [content_key({**shared, "pooler": dict(pooler.fingerprint())}) for pooler in poolers]
