@@ -281,6 +281,9 @@ def test_parquet_that_cannot_be_used(folder, monkeypatch):
     assert "pairs.parquet row 1, column image_a: \"b'xxx" in problems(path)
     parquet.write_table(pyarrow.table({**columns, "id_b": [" "]}), path)
     assert problems(path) == "pairs.parquet row 1, column id_b: the id is blank."
+    twice = pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 5, [*columns, "id_a"])
+    parquet.write_table(twice, path)
+    assert problems(path).endswith("pairs.parquet: the schema names columns twice: 'id_a'.")
     parquet.write_table(pyarrow.table(columns).slice(0, 0), path)
     assert problems(path) == "pairs.parquet: the file has no rows."
     parquet.write_table(pyarrow.table({**columns, "text_b": ["naive"]}), path, compression="none", use_dictionary=False)
@@ -299,7 +302,11 @@ def test_files_that_are_no_tables(folder):
     assert "there is no column 'image_a'. Did you mean 'imagea'?" in problems(
         write(folder, "1,2,3,4", header="id_a,imagea,id_b,image_b\n")
     )
-    assert "names columns twice: 'id_a'" in problems(write(folder, "1,2", header="id_a,id_a\n"))
+    assert "line 1 names columns twice: 'id_a'" in problems(write(folder, "1,2", header="id_a,id_a\n"))
+    for mark in (";", "\t", "|"):
+        header = "id_a,image_a,id_b,image_b\n".replace(",", mark)
+        found = problems(write(folder, mark.join("1234"), header=header))
+        assert f"line 1 separates columns by {mark!r}. Save the file with commas" in found
     (folder / "latin.csv").write_bytes((HEADER + "a1,anna.png,caf\xe9").encode("latin-1"))
     found = problems(folder / "latin.csv")
     assert "line 2 is not UTF-8 (byte 0xe9)" in found
@@ -571,7 +578,7 @@ def test_many_leaks_are_shortened_when_shown_alone():
     pairs = disjoint(8)
     found = leakage(pairs, pairs)
     assert len(found.people) == 16
-    assert str(found).splitlines()[0] == "The splits share 16 people:"
+    assert str(found).splitlines()[0] == "The splits share 16 people."
     assert str(found).splitlines()[-1] == "  - … and 11 more"
     with pytest.raises(DataError, match="The splits are not independent:") as caught:
         found.raise_if_any()
@@ -632,9 +639,7 @@ def test_real_pictures_that_are_the_same_file_are_found():
     # A shop shows one photo for a thing in two colours: different articles, equal bytes
     pairs = Pairs.read(shared("furniture/pairs.csv"), check_images=False)
     parts = pairs.split(seed=0)
-    digests = [
-        [hashlib.sha256(image.read_bytes()).digest() for p in part.people for image in p.images] for part in parts
-    ]
-    expected = sum(one == other for i in range(3) for j in range(i) for one in digests[i] for other in digests[j])
+    digests = [{hashlib.sha256(i.read_bytes()).digest() for p in part.people for i in p.images} for part in parts]
+    expected = sum(len(digests[one] & digests[other]) for one in range(3) for other in range(one))
     assert expected > 0
     assert len(leakage(*parts, near_duplicate_bits=-1).photos) == expected

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, PngImagePlugin, features
 
 from pairmatch import images
-from pairmatch.errors import ImageError
+from pairmatch.errors import ConfigurationError, ImageError
 from pairmatch.images import check_image, image_bytes, image_digest, image_size, load_image
 
 
@@ -120,6 +120,8 @@ def test_longest_side_is_exact_and_never_enlarges():
     assert load_image(photo, longest_side_px=300).size == (300, 120)
     assert load_image(photo, longest_side_px=3000).size == (1000, 400)
     assert load_image(Image.new("L", (10, 30)), longest_side_px=15).size == (5, 15)
+    with pytest.raises(ConfigurationError, match=r"longest_side_px=\.\.\.\)` must be at least 1, got 0"):
+        load_image(photo, longest_side_px=0)
 
 
 @pytest.mark.parametrize("size", [(999, 333), (1500, 1001), (1001, 1500), (803, 801), (1600, 1599), (640, 8)])

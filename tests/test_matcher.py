@@ -9,16 +9,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import HashBackbone, shared
-from pydantic import BaseModel
 
-from pairmatch import Evaluator, Matcher, MetadataGenerator, Pair, Pairs, Profile, Refusal, Trainer, TrainingConfig
+from pairmatch import Evaluator, Matcher, Pair, Pairs, Profile, Trainer, TrainingConfig
 from pairmatch.errors import (
     ConfigurationError,
     NotFittedError,
     PairmatchError,
     PartError,
     SavedMatcherError,
-    UploadError,
 )
 from pairmatch.heads import embed
 
@@ -26,7 +24,8 @@ FAST = TrainingConfig(epochs=2, batch_size=8)
 
 
 def matcher(tmp_path, **options):
-    return Matcher(**{"backbone": "descriptor", "training": FAST, "store": tmp_path / "store.sqlite", **options})
+    defaults = {"backbone": "descriptor", "metadata": None, "training": FAST, "store": tmp_path / "store.sqlite"}
+    return Matcher(**{**defaults, **options})
 
 
 def test_fit_is_trainer_and_evaluator_on_the_features(tmp_path, small_pairs):
@@ -230,40 +229,6 @@ def test_one_sided_pairs_and_rejections(tmp_path, photo):
     assert evaluation.candidates == (19,)
     with pytest.raises(ConfigurationError, match="trained on pairs with sides=1, got 2"):
         fitted.evaluate(Pairs.of(people, [Pair("p0", "p1")]))
-
-
-class Caption(BaseModel):
-    caption: str
-
-
-class Writes(MetadataGenerator):
-    sends_photos = True
-
-    def __init__(self):
-        self.asked = []
-
-    def generate(self, profiles):
-        self.asked += [p.id for p in profiles]
-        return [Refusal("refusal") if p.id == "b1" else Caption(caption=f"photo of {p.id}") for p in profiles]
-
-    def fingerprint(self):
-        return {"generator": "writes"}
-
-
-def test_metadata_reaches_the_prompt_after_consent(tmp_path, small_pairs, caplog):
-    pairs, generator = small_pairs(4), Writes()
-    with pytest.raises(UploadError, match=r"Writes would send the photos of 8 people to another machine: allow it"):
-        matcher(tmp_path, backbone=HashBackbone(), metadata=generator).features(pairs.people)
-    assert not generator.asked
-    allowed = matcher(tmp_path, backbone=HashBackbone(), metadata=generator, allow_upload=True)
-    found = {p.id: p.metadata for p in allowed.annotate(pairs.people)}
-    assert found["a0"] == Caption(caption="photo of a0")
-    assert found["b1"] is None
-    assert "1 of 8 people have no metadata" in caplog.text
-    blind = matcher(tmp_path, metadata=generator)  # descriptor reads no text: nothing is asked, nothing is sent
-    generator.asked.clear()
-    blind.features(pairs.people)
-    assert not generator.asked
 
 
 def test_arguments_are_checked_at_once(tmp_path):

@@ -211,7 +211,9 @@ def test_frozen_means_frozen(checkpoint, tmp_path):
     backbone = Qwen3VLBackbone(model=checkpoint, **OPTIONS)
     before = {key: value.clone() for key, value in backbone._network.state_dict().items()}
     pairs = Pairs.of(people, [Pair(f"a{i}", f"b{i}") for i in range(4)])
-    matcher = Matcher(backbone=backbone, store=tmp_path / "s", training=TrainingConfig(epochs=2)).fit(pairs)
+    matcher = Matcher(backbone=backbone, metadata=None, store=tmp_path / "s", training=TrainingConfig(epochs=2)).fit(
+        pairs
+    )
     assert all(torch.equal(before[key], value) for key, value in backbone._network.state_dict().items())
     assert not any(parameter.requires_grad for parameter in backbone._network.parameters())
     assert not any(module.training for module in backbone._network.modules())

@@ -15,7 +15,9 @@ from pairmatch import (
     TokenStates,
     registry,
 )
+from pairmatch.metadata import Metadata
 from pairmatch.testing import check_backbone, check_head, check_loss, check_metadata_generator, check_pooler
+from pairmatch.types import Usage
 
 
 @pytest.mark.parametrize("name", ["mlp", "linear", "residual", "identity"])
@@ -182,7 +184,11 @@ def test_broken_losses_fail():
 
 def test_metadata_generators():
     class Refuses(MetadataGenerator):
-        def generate(self, profiles):
+        schema = Metadata
+
+        def generate(self, profiles, on_outcome=None):
+            for index, _ in enumerate(profiles):
+                on_outcome(index, Refusal("refusal"), Usage())
             return [Refusal("refusal") for _ in profiles]
 
         def fingerprint(self):
@@ -193,10 +199,10 @@ def test_metadata_generators():
     check_metadata_generator(Refuses(), [Profile("x"), Profile("y")])
 
     class Forgets(Refuses):
-        def generate(self, profiles):
-            return super().generate(profiles)[:1]
+        def generate(self, profiles, on_outcome=None):
+            return super().generate(profiles, on_outcome)[:1]
 
-    with pytest.raises(AssertionError, match="gave 1 outcomes for 2 profiles"):
+    with pytest.raises(AssertionError, match="must call on_outcome once for every profile"):
         check_metadata_generator(Forgets(), [Profile("x"), Profile("y")])
 
 

@@ -55,7 +55,9 @@ BackboneName = Annotated[
     list[str] | None, typer.Option("--backbone", help="Frozen model; repeat it to join several. [qwen3-vl-2b]")
 ]
 PoolerName = Annotated[list[str] | None, typer.Option("--pooler", help="One for all backbones, or one each.")]
-MetadataName = Annotated[str | None, typer.Option("--metadata", help="Who writes attributes from photos. [none]")]
+MetadataName = Annotated[
+    str | None, typer.Option("--metadata", help="Who writes attributes from photos, or none. [gpt-5-nano]")
+]
 HeadName = Annotated[str, typer.Option("--head", help="The trained map.")]
 LossName = Annotated[str, typer.Option("--loss", help="The contrastive loss.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the split, the initial weights and the order of pairs.")]
@@ -66,6 +68,7 @@ Options = Annotated[
     typer.Option("--set", metavar="PART.OPTION=VALUE", help="Option of a part, e.g. backbone.path=encoder.onnx."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Allow photos to be sent to the metadata generator's host.")]
+MaxUSD = Annotated[float | None, typer.Option(min=0, help="Stop paid metadata at this cost.")]
 Photos = Annotated[bool, typer.Option("--photos/--no-photos", help="Put thumbnails into the report.")]
 Prompt = Annotated[
     str | None, typer.Option(help="Template of the text that backbones read, with {text}, {attributes}, {metadata}.")
@@ -125,8 +128,10 @@ def _parts(
     }
     if poolers:
         arguments["pooler"] = [(name, options.get("pooler", {})) for name in poolers]
-    if metadata not in (None, "none"):
-        arguments["metadata"] = (metadata, options.get("metadata", {}))
+    if metadata == "none":
+        arguments["metadata"] = None
+    elif metadata is not None or "metadata" in options:
+        arguments["metadata"] = (metadata or "gpt-5-nano", options.get("metadata", {}))
     return {**arguments, "training": options.get("training", {})}
 
 
@@ -185,6 +190,7 @@ def fit(
     device: Device = "auto",
     store: StorePath = None,
     yes: Yes = False,
+    max_usd: MaxUSD = None,
     photos: Photos = False,
     json_file: JSONFile = None,
     quiet: Quiet = False,
@@ -204,12 +210,60 @@ def fit(
         store=store,
         device=device,
         allow_upload=yes,
+        max_usd=max_usd,
         progress=_show_progress(quiet),
     )
     data = Pairs.read(pairs, images=images, profiles=profiles, sides=sides, progress=_show_progress(quiet))  # type: ignore[arg-type]
     evaluation = _fit_and_report(matcher, data, output, seed=seed, photos=photos, title=pairs.name)
     if json_file is not None:
         _write_json(json_file, evaluation)
+
+
+@app.command(epilog="Example: pairmatch annotate pairs.csv --images photos --dry-run")
+def annotate(
+    pairs: PairsFile,
+    images: Images = None,
+    profiles: Profiles = None,
+    sides: Sides = 2,
+    metadata: Annotated[str, typer.Option("--metadata", help="Who writes attributes from photos.")] = "gpt-5-nano",
+    settings: Options = None,
+    store: StorePath = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count calls and estimate the cost; ask nobody.")] = False,
+    yes: Yes = False,
+    max_usd: MaxUSD = None,
+    retry_refused: Annotated[bool, typer.Option(help="Ask again where there was a refusal.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Writes metadata for everybody's photo into the store, each photo once ever."""
+    options = parse_options(settings or ())
+    unknown = [part for part in options if part != "metadata"]
+    if unknown:
+        raise ConfigurationError(" ".join(unknown_name("part in --set", part, ["metadata"]) for part in unknown))
+
+    from pairmatch import registry
+    from pairmatch.data import Pairs
+    from pairmatch.metadata import annotate as write
+    from pairmatch.metadata import estimate
+    from pairmatch.store import Store
+
+    generator = registry.create("metadata", (metadata, options.get("metadata", {})))
+    data = Pairs.read(pairs, images=images, profiles=profiles, sides=sides, progress=_show_progress(quiet))  # type: ignore[arg-type]
+    with Store(store) as opened:
+        if dry_run:
+            typer.echo(str(estimate(data.people, generator, opened, retry_refused=retry_refused)))
+            return
+        result = write(
+            data.people,
+            generator,
+            opened,
+            allow_upload=yes,
+            max_usd=max_usd,
+            retry_refused=retry_refused,
+            progress=_show_progress(quiet),
+        )
+    typer.echo(str(result))
+    for person, refusal in result.refused.items():
+        typer.echo(f"  {person}: {refusal.kind}: {refusal.detail}")
 
 
 @app.command(epilog="Example: pairmatch evaluate couples other-pairs.csv --json figures.json")
@@ -376,7 +430,7 @@ def _fit_and_report(matcher: Matcher, data: Pairs, output: Path, *, seed: int, p
         f"{len(data)} pairs of {len(data.people)} people: {len(train)} to train, {len(validation)} to validate, "
         f"{len(test)} to test."
     )
-    leaks = leakage(train, validation, test)
+    leaks = leakage(train, validation, test, progress=matcher.progress)
     if leaks:
         typer.secho(str(leaks), err=True, fg="yellow")
     matcher.fit(train, validation)
@@ -386,7 +440,14 @@ def _fit_and_report(matcher: Matcher, data: Pairs, output: Path, *, seed: int, p
         typer.secho(note, err=True, fg="yellow")
     matcher.save(output)
     report = matcher_report(
-        matcher, train, validation, test, evaluation, title=title, photos=photos, notes=[str(leaks)] if leaks else []
+        matcher,
+        train,
+        validation,
+        test,
+        evaluation,
+        title=title,
+        photos=photos,
+        notes=[leaks.summary()] if leaks else [],
     )
     write_report(output / "report.html", report)
     typer.echo(f"Saved the matcher in {output}, the report in {output / 'report.html'}.")

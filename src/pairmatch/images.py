@@ -13,7 +13,7 @@ from threading import Lock
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pairmatch.errors import ImageError
+from pairmatch.errors import ConfigurationError, ImageError
 
 ImageSource = str | Path | bytes | Image.Image
 
@@ -82,12 +82,15 @@ def load_image(source: ImageSource, *, longest_side_px: int | None = None) -> Im
 
     Args:
         source: A path, encoded bytes or a PIL image.
-        longest_side_px: Shrinks (never enlarges) so that the longest side has this many pixels, aspect kept; JPEG files
-            are then decoded at reduced size, which is several times faster for phone photos.
+        longest_side_px: Shrinks (never enlarges) so that the longest side has this many pixels, at least 1, aspect
+            kept; JPEG files are then decoded at reduced size, which is several times faster for phone photos.
 
     Raises:
+        ConfigurationError: `longest_side_px` is below 1.
         ImageError: The file cannot be read, is no photo, is truncated, or has more than `MAX_PIXELS` pixels.
     """
+    if longest_side_px is not None and longest_side_px < 1:
+        raise ConfigurationError(f"`load_image(longest_side_px=...)` must be at least 1, got {longest_side_px}.")
     with _named(source):
         if isinstance(source, Image.Image):
             return _shrunk(_rgb(ImageOps.exif_transpose(source)), longest_side_px)

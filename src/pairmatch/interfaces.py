@@ -7,15 +7,18 @@ arguments under their own names, which is how a matcher that was built from inst
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, cat, nn
 
-from pairmatch.types import Item, Profile, Refusal, Side, TokenStates
+from pairmatch.types import Item, Profile, Refusal, Side, TokenStates, Usage
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+#: Takes index, outcome and cost of an answer; True asks to stop.
+OnOutcome = Callable[[int, "BaseModel | Refusal", Usage], bool | None]
 
 
 class Backbone(ABC):
@@ -104,13 +107,20 @@ class MetadataGenerator(ABC):
 
     Attributes:
         sends_photos: Photos leave this machine; nothing is sent before the user has allowed it.
+        schema: The pydantic model that it fills in.
     """
 
     sends_photos: ClassVar[bool] = False
+    schema: type[BaseModel]
 
     @abstractmethod
-    def generate(self, profiles: Sequence[Profile]) -> list[BaseModel | Refusal]:
+    def generate(self, profiles: Sequence[Profile], on_outcome: OnOutcome | None = None) -> list[BaseModel | Refusal]:
         """Writes metadata, one outcome per profile, in order.
+
+        Args:
+            profiles: People with at least one photo.
+            on_outcome: Is called in the calling thread with index, outcome and cost as each answer arrives, so that
+                it can be kept. Where it returns True no further photo is begun: those are a `Refusal("stopped")`.
 
         Raises:
             GeneratorError: Nothing can be generated for anyone (no key, unknown model).

@@ -18,15 +18,16 @@ import torch
 from pairmatch import __version__, registry, saved
 from pairmatch.config import PartSpec, TrainingConfig, parse_spec
 from pairmatch.data import Pairs
-from pairmatch.errors import ConfigurationError, NotFittedError, PartError, SavedMatcherError, UploadError
+from pairmatch.errors import ConfigurationError, NotFittedError, PartError, SavedMatcherError
 from pairmatch.evaluator import Evaluation, Evaluator
 from pairmatch.features import FeatureStore, join
 from pairmatch.heads import PerSideHead, build_head, describe_head, embed
 from pairmatch.interfaces import Backbone, ContrastiveLoss, MetadataGenerator, Pooler, ProjectionHead
+from pairmatch.metadata.annotate import annotate
 from pairmatch.prompt import check_template
 from pairmatch.store import Store
 from pairmatch.trainer import Trainer, TrainingResult
-from pairmatch.types import Profile, Refusal, Side
+from pairmatch.types import Profile, Side
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Gallery:
 class Matcher:
     """Learns from matched pairs who goes with whom, and ranks candidates for anyone.
 
-    Without arguments it is the published recipe from the backbone on: frozen Qwen3-VL-2B, mean pooling, an MLP head of
+    Without arguments it is the published recipe: GPT-5-nano metadata, frozen Qwen3-VL-2B, mean pooling, an MLP head of
     width 512, InfoNCE with τ = 0.2.
 
     Parts are given as a name, a name with options (`("clip", {"model": "ViT-L-14"})`) or an instance.
@@ -67,7 +68,7 @@ class Matcher:
         backbone: The frozen model; or a list of several, whose features are scaled to unit length, weighted and joined.
         pooler: One for all backbones, or a list with one per backbone; None takes each backbone's own default.
         metadata: Generator of attributes from photos, for people who have no metadata yet, used where a backbone reads
-            text; None or `"none"` for none.
+            text; None or `"none"` for none. Nothing is sent anywhere before `allow_upload`.
         head: The trained map. `"identity"` needs no training: the frozen baseline.
         loss: The contrastive loss.
         training: Numbers of the run; the recipe's by default.
@@ -78,6 +79,7 @@ class Matcher:
         store_dtype: `float32`, or `float16` for half the space.
         device: Of backbones and training; `auto` takes an accelerator if there is one.
         allow_upload: Lets a metadata generator send photos to a remote host.
+        max_usd: Stops paid metadata cleanly at this cost; None for no cap.
         progress: Shows progress bars.
 
     Raises:
@@ -90,7 +92,7 @@ class Matcher:
         *,
         backbone: PartSpec = "qwen3-vl-2b",
         pooler: PartSpec = None,
-        metadata: PartSpec = None,
+        metadata: PartSpec = "gpt-5-nano",
         head: PartSpec = "mlp",
         loss: PartSpec = "infonce",
         training: TrainingConfig | None = None,
@@ -101,6 +103,7 @@ class Matcher:
         store_dtype: str = "float32",
         device: str = "auto",
         allow_upload: bool = False,
+        max_usd: float | None = None,
         progress: bool = False,
     ) -> None:
         specs = _several(backbone)
@@ -133,7 +136,7 @@ class Matcher:
         self.training = training or TrainingConfig()
         self.prompt, self.prompt_attributes = prompt, tuple(prompt_attributes)
         self.device, self.progress = device, progress
-        self.allow_upload = allow_upload
+        self.allow_upload, self.max_usd = allow_upload, max_usd
         self._store, self._store_dtype = store, store_dtype
         self._features: FeatureStore | None = None
         self.head: ProjectionHead | None = None
@@ -164,23 +167,17 @@ class Matcher:
         """
         if self.metadata is None or not any(backbone.reads_text for backbone in self.backbones):
             return list(profiles)
-        waiting = [profile for profile in profiles if profile.metadata is None and profile.images]
-        if waiting and self.metadata.sends_photos and not self.allow_upload:
-            raise UploadError(
-                f"{type(self.metadata).__name__} would send the photos of {len(waiting)} people to another machine: "
-                "allow it with allow_upload=True (--yes), or choose another metadata generator."
-            )
-        outcomes = self.metadata.generate(waiting) if waiting else []
-        refused = [profile.id for profile, one in zip(waiting, outcomes, strict=True) if isinstance(one, Refusal)]
-        if refused:
-            _log.warning("%d of %d people have no metadata: the generator refused.", len(refused), len(waiting))
-        written = {
-            profile.id: one for profile, one in zip(waiting, outcomes, strict=True) if not isinstance(one, Refusal)
-        }
-        return [
-            dataclasses.replace(profile, metadata=written[profile.id]) if profile.id in written else profile
-            for profile in profiles
-        ]
+        annotation = annotate(
+            profiles,
+            self.metadata,
+            self.store,
+            allow_upload=self.allow_upload,
+            max_usd=self.max_usd,
+            progress=self.progress,
+        )
+        if annotation.asked or annotation.refused:
+            _log.log(logging.WARNING if annotation.refused else logging.INFO, "%s", annotation)
+        return list(annotation.profiles)
 
     def features(self, profiles: Sequence[Profile]) -> npt.NDArray[np.float32]:
         """Frozen features of people, before the head: [N, D] float32, from the store as far as they are there."""
@@ -372,6 +369,7 @@ class Matcher:
         store: Store | str | Path | None = None,
         device: str = "auto",
         allow_upload: bool = False,
+        max_usd: float | None = None,
         progress: bool = False,
     ) -> Matcher:
         """Loads a saved matcher. Executes nothing from the folder: parts come from installed distributions.
@@ -405,6 +403,7 @@ class Matcher:
                 store_dtype=record["store_dtype"],
                 device=device,
                 allow_upload=allow_upload,
+                max_usd=max_usd,
                 progress=progress,
             )
             matcher.head = build_head(_spec(parts["head"]), dim=record["dim"]).eval()

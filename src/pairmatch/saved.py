@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import inspect
 import io
 import json
 import os
@@ -100,6 +101,11 @@ def part_record(kind: str, part: Any) -> dict[str, Any]:
         ConfigurationError: An option that cannot be written as JSON.
     """
     name, options = registry.describe(kind, part)
+    defaults = inspect.signature(type(part).__init__).parameters
+    # A default class (a metadata schema) comes back with the part; one of the user's own cannot be written down
+    options = {
+        key: value for key, value in options.items() if not (isinstance(value, type) and value is defaults[key].default)
+    }
     return named_record(kind, name, {key: value for key, value in options.items() if key not in _OWN_MACHINE})
 
 

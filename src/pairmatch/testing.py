@@ -161,7 +161,10 @@ def check_metadata_generator(generator: MetadataGenerator, profiles: Sequence[Pr
     name = type(generator).__name__
     _arguments_are_stored(generator)
     _fingerprint_is_stable(generator)
-    outcomes = generator.generate(profiles)
+    assert isinstance(getattr(generator, "schema", None), type), f"{name} must name the pydantic model it fills: schema"
+    arrived: dict[int, Any] = {}
+    outcomes = generator.generate(profiles, lambda index, outcome, cost: arrived.update({index: outcome}))
+    assert arrived == dict(enumerate(outcomes)), f"{name}.generate must call on_outcome once for every profile"
     assert len(outcomes) == len(profiles), f"{name}.generate gave {len(outcomes)} outcomes for {len(profiles)} profiles"
     wrong = [type(one).__name__ for one in outcomes if not isinstance(one, BaseModel | Refusal)]
     assert not wrong, f"{name}.generate must give pydantic models or Refusal, got {', '.join(sorted(set(wrong)))}"

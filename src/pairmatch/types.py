@@ -99,14 +99,31 @@ class TokenStates:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What one answer of a metadata generator cost.
+
+    Attributes:
+        input_tokens: All input tokens, cached ones included.
+        cached_tokens: Those that the provider had cached.
+        output_tokens: Reasoning included.
+        usd: By the generator's prices; None where they are not known.
+    """
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    usd: float | None = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a metadata generator has nothing to say about a photo; a result, not an exception.
 
     Attributes:
         kind: `refusal`, `truncated`, `content_filter`, `invalid` (no JSON, or JSON that misses the schema),
-            `unreadable` (the photo) or `error` (the server's).
+            `unreadable` (the photo), `error` (the server's), or `stopped` (not asked, because of the cost cap).
         detail: The reason in words.
     """
 
-    kind: Literal["refusal", "truncated", "content_filter", "invalid", "unreadable", "error"]
+    kind: Literal["refusal", "truncated", "content_filter", "invalid", "unreadable", "error", "stopped"]
     detail: str = ""

@@ -295,7 +295,8 @@ def _typed(value: Any, kind: type) -> AttributeValue:
     if kind in (int, float):
         if isinstance(value, bool):
             raise ValueError(value)
-        if "_" in str(value):  # Python reads 1_2 as 12
+        digits = str(value).lstrip("+-")
+        if "_" in digits or (digits[:1] == "0" and digits[1:2].isdigit()):  # 1_2 is no number, 01234 a postcode
             raise ValueError(value)
         number = kind(value if isinstance(value, str) else repr(value))
         if number != number or number in (float("inf"), float("-inf")):

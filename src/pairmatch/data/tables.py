@@ -89,9 +89,10 @@ def _csv(path: Path, text: str) -> Table:
     start = 1
     try:
         table.columns = [name.strip() for name in next(reader, [])]
-        twice = [name for name, count in Counter(table.columns).items() if count > 1]
-        if twice:
-            raise DataError(f"{path}: line 1 names columns twice: {', '.join(map(repr, twice))}.")
+        mark = next((mark for mark in ";\t|" if len(table.columns) == 1 and mark in table.columns[0]), None)
+        if mark:
+            raise DataError(f"{path}: line 1 separates columns by {mark!r}. Save the file with commas between them.")
+        _refuse_twice(path, "line 1", table.columns)
         start = reader.line_num + 1
         for cells in reader:
             place, start = f"line {start}", reader.line_num + 1
@@ -140,12 +141,14 @@ def _parquet(path: Path, content: bytes) -> Table:
     except ImportError as error:
         raise missing_extra(f"Reading {path}", "pyarrow", "parquet") from error
     try:
-        data = pyarrow.parquet.read_table(pyarrow.BufferReader(content))
-        nested = [column.name for column in data.schema if pyarrow.types.is_nested(column.type)]
-        rows = [] if nested else data.to_pylist()
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
+        columns = file.schema_arrow.names
+        nested = [column.name for column in file.schema_arrow if pyarrow.types.is_nested(column.type)]
+        rows = file.read().to_pylist() if not nested and len(set(columns)) == len(columns) else []
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: not a Parquet file, or a damaged one ({error}).") from error
-    table = Table(path, list(data.column_names))
+    _refuse_twice(path, "the schema", columns)
+    table = Table(path, columns)
     if nested:
         table.problems.append(f"{path.name}: nested values in {', '.join(nested)}.")
         return table
@@ -154,6 +157,12 @@ def _parquet(path: Path, content: bytes) -> Table:
     if not table.rows:
         table.problems.append(f"{path.name}: the file has no rows.")
     return table
+
+
+def _refuse_twice(path: Path, place: str, columns: list[str]) -> None:
+    twice = [name for name, count in Counter(columns).items() if count > 1]
+    if twice:
+        raise DataError(f"{path}: {place} names columns twice: {', '.join(map(repr, twice))}.")
 
 
 def _stripped(value: Any) -> Any:

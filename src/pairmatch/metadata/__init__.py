@@ -1,0 +1,6 @@
+"""Attributes of people that a generator writes from their photos, as text for the backbone."""
+
+from pairmatch.metadata.annotate import Annotation, Estimate, annotate, estimate
+from pairmatch.metadata.schema import Metadata
+
+__all__ = ["Annotation", "Estimate", "Metadata", "annotate", "estimate"]

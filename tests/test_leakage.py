@@ -1,0 +1,166 @@
+"""What splits share: against brute force, with photos encoded again, and with photos that many people have."""
+
+import io
+import re
+from collections import Counter
+from itertools import combinations
+
+import imagehash
+import numpy as np
+import pytest
+from conftest import shared
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+from pairmatch import Pair, Pairs, Profile, leakage
+from pairmatch.errors import ImageError
+from pairmatch.images import load_image
+
+
+def split(photos):
+    """A split of people by id, with their photos, each paired with somebody without any."""
+    people = [Profile(person, tuple(images)) for person, images in photos.items()]
+    partners = [Profile(f"partner of {person}") for person in photos]
+    pairs = [Pair(one.id, other.id) for one, other in zip(people, partners, strict=True)]
+    return Pairs.of([*people, *partners], pairs)
+
+
+def encoded(image, form="JPEG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def scenery(seed, size=(200, 160)):
+    """Smooth colours: structure of its own for every seed."""
+    noise = np.random.default_rng(seed).integers(0, 255, (7, 9, 3), np.uint8)
+    return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
+
+
+def on_white(shape, box, grey):
+    image = Image.new("RGB", (256, 256), "white")
+    getattr(ImageDraw.Draw(image), shape)(box, fill=(grey, grey, grey))
+    return image
+
+
+people_and_photos = st.dictionaries(
+    st.sampled_from("stuvwxyz"), st.lists(st.sampled_from([b"1", b"2", b"3"]), max_size=3), max_size=6
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(parts=st.lists(people_and_photos, min_size=2, max_size=4))
+def test_identical_photos_agree_with_brute_force(parts):
+    expected = {
+        (photo, p, q)
+        for (p, ones), (q, others) in combinations(enumerate(parts, 1), 2)
+        for one, photos in ones.items()
+        for other, more in others.items()
+        for photo in photos
+        if one != other and photo in more
+    }
+    found = leakage(*map(split, parts), near_duplicate_bits=-1).photos
+    read = [
+        re.match(r"'(.)' of split (\d) and '(.)' of split (\d) have the same photo", sentence) for sentence in found
+    ]
+    assert Counter((int(m[2]), int(m[4])) for m in read) == Counter((p, q) for _, p, q in expected)
+    for one, p, other, q in (m.groups() for m in read):
+        assert one != other
+        assert set(parts[int(p) - 1][one]) & set(parts[int(q) - 1][other])
+
+
+@pytest.mark.parametrize("bits", [0, 2, 4, 12])
+def test_near_duplicates_are_those_within_the_bits(bits):
+    forms = {
+        "jpeg": lambda image: encoded(image, quality=15),
+        "small": lambda image: encoded(image.resize((60, 48)), quality=60),
+        "webp": lambda image: encoded(image, "WEBP", quality=20),
+    }
+    originals = {f"o{seed}": [encoded(scenery(seed), "PNG")] for seed in range(10)}
+    again = {f"{name}{seed}": [form(scenery(seed))] for seed in range(10) for name, form in forms.items()}
+    expected = {}
+    for one, (photo,) in originals.items():
+        for other, (copy,) in again.items():
+            marks = [imagehash.phash(Image.open(io.BytesIO(content))) for content in (photo, copy)]
+            if marks[0] - marks[1] <= bits:
+                assert one[-1] == other[-1]
+                expected[one, other] = str(marks[0] - marks[1])
+    assert expected
+    found = leakage(split(originals), split(again), near_duplicate_bits=bits)
+    sentence = r"'(\w+)' of split 1 and '(\w+)' of split 2 have nearly the same photo \((\d+) of 64 bits differ\)"
+    told = [re.fullmatch(sentence, text).groups() for text in found.near_duplicates]
+    assert {(one, other): differing for one, other, differing in told} == expected
+    assert len(told) == len(expected)
+    assert not found.photos
+
+
+def test_objects_on_white_are_not_alike_for_their_ground():
+    plate, shelf = on_white("ellipse", (50, 116, 206, 140), 200), on_white("rectangle", (50, 120, 206, 136), 150)
+    assert imagehash.phash(plate) - imagehash.phash(shelf) <= 4  # the hash alone takes them for one
+    assert not leakage(split({"p": [plate]}), split({"s": [shelf]}))
+    again = [encoded(plate, quality=50), encoded(plate.resize((120, 120)), quality=80)]
+    found = leakage(split({"p": [plate]}), split({"q": again, "s": [shelf]}), near_duplicate_bits=16)
+    assert len(found.near_duplicates) == 2
+    assert all("'q'" in sentence for sentence in found.near_duplicates)
+
+
+def test_colours_tell_photos_of_one_layout_apart():
+    photo = scenery(0)
+    tinted = Image.merge("RGB", (photo.getchannel("R").point(lambda v: v // 2), *photo.split()[1:]))
+    found = leakage(split({"p": [photo]}), split({"q": [tinted]}), near_duplicate_bits=64)
+    assert not found
+
+
+def test_a_photo_that_many_people_have_is_one_finding():
+    # An app's placeholder portrait: naming every two people who have it would be quadratic
+    avatar, other = encoded(scenery(1)), encoded(scenery(1), quality=30)
+    parts = [split({f"{part}.{i}": [other if part == 2 else avatar] for i in range(300)}) for part in range(3)]
+    found = leakage(*parts)
+    assert found.photos == ("'0.0' of split 1 and '1.0' of split 2 have the same photo, as have 598 others",)
+    assert [sentence.split(" have ")[0] for sentence in found.near_duplicates] == [
+        "'0.0' of split 1 and '2.0' of split 3",
+        "'1.0' of split 2 and '2.0' of split 3",
+    ]
+    three = leakage(split({"x": [b"1"], "y": [b"1"]}), split({"z": [b"1"]}), near_duplicate_bits=-1)
+    assert three.photos == ("'x' of split 1 and 'z' of split 2 have the same photo, as has 1 other",)
+
+
+def test_a_person_of_two_splits_is_named_once_and_hides_nobody_else():
+    photo, again = encoded(scenery(2)), encoded(scenery(2), quality=40)
+    alone = leakage(split({"p": [photo]}), split({"p": [photo, again]}))
+    assert alone.people
+    assert not alone.photos
+    assert not alone.near_duplicates
+    # Whoever comes first: the other person with the same photo must still be found
+    for order in (("p", "q"), ("q", "p")):
+        crowd = split({person: [photo] for person in order})
+        for parts in ((split({"p": [photo]}), crowd), (crowd, split({"p": [photo]}))):
+            (sentence,) = leakage(*parts).photos
+            assert "'p'" in sentence
+            assert "'q'" in sentence
+
+
+def test_photos_that_cannot_be_read(tmp_path):
+    (tmp_path / "damaged.jpg").write_bytes(encoded(scenery(3))[:400])
+    damaged = split({"p": [tmp_path / "damaged.jpg"]})
+    assert not leakage(damaged, split({"q": [scenery(3)]}))
+    assert leakage(damaged, split({"q": [tmp_path / "damaged.jpg"]})).photos  # equal bytes need no decoding
+    with pytest.raises(ImageError, match=r"gone\.jpg: No such file"):
+        leakage(damaged, split({"q": [tmp_path / "gone.jpg"]}))
+
+
+def test_real_photos_encoded_again_are_found_among_all_the_others():
+    pairs = Pairs.read(shared("furniture/pairs.csv"), check_images=False)
+    train, validation, test = pairs.split(seed=0)
+    before = leakage(train, validation, test)
+    copied = [person for person in train.people if person.images][::12]
+    copies = {}
+    for number, person in enumerate(copied):
+        image = load_image(person.images[0])
+        half = image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
+        copies[f"copy of {person.id}"] = [encoded(half, quality=80) if number % 2 else encoded(image, quality=60)]
+    found = leakage(train, split(copies)).near_duplicates
+    recovered = {m[1] for sentence in found for m in re.finditer(r"'(\S+)' \S+ of split 1 and 'copy of \1'", sentence)}
+    assert len(recovered) >= 0.95 * len(copied)
+    assert len(before.near_duplicates) <= 5  # recoloured products; photos of other products are no near-duplicates

@@ -1,0 +1,419 @@
+"""Metadata against a real server on this machine: the real client, real sockets, no patched functions."""
+
+import base64
+import datetime
+import io
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from openai_server import ANSWER, Server, error, good, late, reply, text
+from PIL import Image
+from pydantic import BaseModel, Field
+
+from pairmatch import Matcher, Profile, TrainingConfig
+from pairmatch.errors import ConfigurationError, GeneratorError, UploadError
+from pairmatch.metadata import Metadata, annotate, estimate
+from pairmatch.metadata.measured import MeasuredMetadata
+from pairmatch.metadata.models import MODELS, end_notice
+from pairmatch.metadata.openai import GPT5NanoMetadata, OpenAIMetadata
+from pairmatch.metadata.schema import json_schema, read_reply
+from pairmatch.prompt import render
+from pairmatch.store import Store
+from pairmatch.testing import check_metadata_generator
+
+KEY = "sk-test-very-secret"
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(tmp_path / "store.sqlite") as opened:
+        yield opened
+
+
+@pytest.fixture
+def people(tmp_path):
+    """Six people whose photos carry everything that must not leave the machine."""
+    profiles = []
+    for index in range(6):
+        exif = Image.Exif()
+        exif[0x010E] = "taken at Anna's home"
+        exif[0x8825] = {1: "N", 2: (52.0, 30.0, 0.0)}
+        path = tmp_path / f"secret-name-{index}.jpg"
+        noise = np.random.default_rng(index).integers(0, 255, (8, 8, 3), np.uint8)
+        Image.fromarray(noise).resize((900, 700)).save(path, exif=exif, comment=b"secret-comment")
+        profiles.append(Profile(f"secret-id-{index}", (path,), text="secret-text"))
+    return profiles
+
+
+def generator(server, **options):
+    return OpenAIMetadata(
+        **{"model": "test", "base_url": server.url, "concurrency": 2, "timeout_seconds": 5.0, **options}
+    )
+
+
+def run(people, store, server, **options):
+    return annotate(people, generator(server), store, allow_upload=True, **options)
+
+
+def test_answers_are_read_kept_and_paid_for_once(people, store):
+    with Server(good) as server:
+        priced = generator(server, input_usd=1.0, output_usd=10.0)
+        found = annotate(people, priced, store, allow_upload=True)
+        assert all(profile.metadata == Metadata(**ANSWER) for profile in found.profiles)
+        assert found.asked == len(server.requests) == 6
+        assert found.usage.input_tokens == 6000
+        assert found.usage.usd == pytest.approx(6 * (1000 * 1.0 + 100 * 10.0) / 1e6)
+        again = annotate(people, priced, store, allow_upload=True)
+        assert again.profiles == found.profiles
+        assert again.asked == 0
+        assert len(server.requests) == 6
+        other = annotate(people, generator(server, model="another"), store, allow_upload=True)
+        assert other.asked == 6  # models never mix
+    assert "caption: A person smiles in a garden." in render(found.profiles[0])
+
+
+def test_nothing_but_pixels_leaves_the_machine(people, store):
+    with Server(good) as server:
+        run(people, store, server)
+        sent = b"".join(server.requests)
+        assert b"secret" not in sent
+        body = json.loads(server.requests[0])
+        photo = base64.b64decode(body["input"][0]["content"][0]["image_url"].split(",")[1])
+        image = Image.open(io.BytesIO(photo))
+        assert image.size == (512, 398)
+        assert not image.getexif()
+        assert b"secret" not in photo
+        assert b"Exif" not in photo
+        assert body["store"] is False
+        assert body["text"]["format"]["strict"] is True
+        assert body["text"]["format"]["schema"] == json_schema(Metadata)
+
+
+def test_identical_photos_are_asked_for_once(people, store):
+    twins = [*people, Profile("twin", people[0].images)]
+    with Server(good) as server:
+        assert run(twins, store, server).profiles[-1].metadata is not None
+        assert len(server.requests) == 6
+
+
+def once(first):
+    """Behaves badly at the first request and well ever after."""
+    return lambda number, body: first if number == 0 else good(number, body)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        error(429, "slow down", headers={"Retry-After": "0.01", "retry-after-ms": "10"}),
+        error(500, "oops", headers={"retry-after-ms": "10"}),
+        None,
+    ],
+    ids=["429", "500", "dropped connection"],
+)
+def test_what_passes_by_itself_is_retried(people, store, first):
+    with Server(once(first)) as server:
+        assert not run(people, store, server).refused
+        assert len(server.requests) == 7
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "detail"),
+    [
+        (reply([{"type": "refusal", "refusal": "I can't help with that"}]), "refusal", "I can't help"),
+        (reply([], status="incomplete", reason="max_output_tokens"), "truncated", "raise max_output_tokens"),
+        (reply([], status="incomplete", reason="content_filter"), "content_filter", "content filter"),
+        (text('{"caption": "cut'), "invalid", "not valid JSON"),
+        (text("[]"), "invalid", "not a JSON object"),
+        (text(json.dumps({**ANSWER, "grooming_level": "superb"})), "invalid", "grooming_level"),
+        (text(json.dumps({**ANSWER, "caption": None})), "invalid", "attributes are missing: caption"),
+        (error(400, "blocked", code="content_filter"), "content_filter", "blocked"),
+    ],
+)
+def test_refusals_are_outcomes_and_the_rest_goes_on(people, store, answer, kind, detail):
+    with Server(once(answer)) as server:
+        found = annotate(people, generator(server, concurrency=1), store, allow_upload=True)
+        assert list(found.refused) == ["secret-id-0"]
+        assert found.refused["secret-id-0"].kind == kind
+        assert detail in found.refused["secret-id-0"].detail
+        assert "5 of 6 people have metadata; 6 photos were asked for now" in str(found)
+        assert f"; 1 {kind}." in str(found)
+        again = run(people, store, server)
+        assert list(again.refused) == ["secret-id-0"]  # kept, and not asked for again
+        assert len(server.requests) == 6
+        mended = run(people, store, server, retry_refused=True)
+        assert not mended.refused
+        assert len(server.requests) == 7
+
+
+def test_timeouts_are_outcomes_that_are_tried_again(people, store):
+    with Server(late(0.5)) as server:
+        quick = generator(server, timeout_seconds=0.1)
+        found = annotate(people[:1], quick, store, allow_upload=True)
+        assert found.refused["secret-id-0"].kind == "error"
+        assert "APITimeoutError" in found.refused["secret-id-0"].detail
+    with Server(good) as server:
+        assert not annotate(people[:1], generator(server), store, allow_upload=True).refused
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (
+            error(401, "Incorrect API key provided", code="invalid_api_key"),
+            "401: Incorrect API key provided .key from OPENAI_API_KEY",
+        ),
+        (
+            error(404, "The model `x` does not exist", code="model_not_found"),
+            "404: The model `x` does not exist Name another with model=",
+        ),
+        (
+            error(429, "You exceeded your quota", code="insufficient_quota", headers={"retry-after-ms": "1"}),
+            "exceeded your quota",
+        ),
+    ],
+)
+def test_what_concerns_everybody_is_said_once(people, store, answer, expected):
+    with Server(lambda number, body: answer) as server:
+        with pytest.raises(GeneratorError, match=expected) as caught:
+            run(people, store, server)
+        assert len(server.requests) <= 6  # two at once, each at most three times; never all six people
+        assert KEY not in str(caught.value)
+
+
+def test_a_server_that_dies_half_way_loses_no_paid_answer(people, store):
+    dead = error(401, "gone", code="invalid_api_key")
+    with (
+        Server(lambda number, body: good(number, body) if number < 3 else dead) as server,
+        pytest.raises(GeneratorError),
+    ):
+        annotate(people, generator(server, concurrency=1), store, allow_upload=True)
+    assert store.counts()["metadata"] == 3
+    with Server(good) as server:
+        found = annotate(people, generator(server), store, allow_upload=True)
+        assert not found.refused
+        assert len(server.requests) == 3  # only the rest
+        assert found.asked == 3
+
+
+KILLED = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from pairmatch import Profile
+from pairmatch.metadata import annotate
+from pairmatch.metadata.openai import OpenAIMetadata
+from pairmatch.store import Store
+people = [Profile(p.stem, (p,)) for p in sorted(Path(sys.argv[2]).glob("*.jpg"))]
+writer = OpenAIMetadata(model="test", base_url=sys.argv[4], concurrency=1)
+annotate(people, writer, Store(sys.argv[3]), allow_upload=True)
+"""
+
+
+def test_a_killed_run_loses_no_paid_answer(people, store, tmp_path):
+    running = []
+
+    def behave(number, body):
+        if number == 4:
+            os.kill(running[0].pid, signal.SIGKILL)
+        return good(number, body)
+
+    with Server(behave) as server:
+        line = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path), str(store.path), server.url]
+        running.append(subprocess.Popen(line))
+        assert running[0].wait(60) == -signal.SIGKILL
+        assert store.counts()["metadata"] == 4
+        run(people, store, server)
+        assert len(server.requests) == 5 + 2
+
+
+def test_consent_comes_before_the_first_photo(people, store, tmp_path):
+    with Server(good) as server:
+        with pytest.raises(
+            UploadError,
+            match=rf"6 photos to ask for, 0 answered already; they would be sent to {server.url}, about .* tokens",
+        ):
+            annotate(people, generator(server), store)
+        matcher = Matcher(
+            backbone=("hf-text", {"model": "unused", "device": "cpu"}), metadata=generator(server), store=store
+        )
+        with pytest.raises(UploadError, match="allow_upload=True"):
+            matcher.annotate(people)
+        assert not server.requests
+        matcher = Matcher(backbone="descriptor", metadata=generator(server), store=store)
+        assert matcher.annotate(people) == people  # nobody reads it: nothing is asked
+        priced = estimate(people, generator(server, model="gpt-6-luna"), store)
+        assert priced.photos == 6
+        assert 0 < priced.usage.usd < 0.01
+        assert not server.requests
+
+
+def test_the_cost_cap_stops_cleanly(people, store):
+    with Server(good) as server:
+        priced = generator(server, input_usd=1000.0, output_usd=0.0, concurrency=1)  # $1 a photo
+        found = annotate(people, priced, store, allow_upload=True, max_usd=2.5)
+        assert len(server.requests) == 3
+        assert found.usage.usd == pytest.approx(3)
+        assert {refusal.kind for refusal in found.refused.values()} == {"stopped"}
+        assert len(found.refused) == 3
+        assert not annotate(people, priced, store, allow_upload=True).refused
+        assert len(server.requests) == 6
+
+
+def test_the_key_is_nowhere(people, store, tmp_path, caplog):
+    with caplog.at_level(logging.DEBUG), Server(good) as server:
+        writer = generator(server)
+        annotate(people, writer, store, allow_upload=True)
+        assert any(KEY in value for headers in server.headers for value in headers.values())
+    kept = b"".join(file.read_bytes() for file in store.path.parent.glob("store.sqlite*"))
+    assert KEY.encode() not in kept
+    assert KEY not in caplog.text
+    assert KEY not in json.dumps(writer.fingerprint())
+    assert KEY not in str(vars(writer))
+
+
+def test_without_a_key_the_message_names_the_ways_on(people, store, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    for make in (GPT5NanoMetadata, lambda: OpenAIMetadata(model="gpt-6-luna")):
+        with pytest.raises(GeneratorError, match=r"set the environment variable OPENAI_API_KEY.*'measured'.*base_url="):
+            make().generate(people)
+
+
+def test_the_recipes_model_is_about_to_end(monkeypatch, caplog):
+    before, after = datetime.date(2026, 11, 24), datetime.date(2026, 12, 11)
+    with caplog.at_level(logging.WARNING):
+        GPT5NanoMetadata().check(before)
+    assert "shuts gpt-5-nano down on 2026-12-11; its successor is gpt-6-luna" in caplog.text
+    assert "--set metadata.model=gpt-6-luna" in caplog.text
+    with pytest.raises(GeneratorError, match="shut gpt-5-nano down on 2026-12-11; its successor is gpt-6-luna"):
+        GPT5NanoMetadata().check(after)
+    assert end_notice("gpt-5-nano", datetime.date(2026, 1, 1)) is None
+    assert end_notice("my-own-model", after) is None
+    assert all(facts.successor in MODELS for facts in MODELS.values() if facts.ends)
+    OpenAIMetadata(model="gpt-5-nano", base_url="http://127.0.0.1:1/v1").check(after)  # one's own server knows best
+
+
+class Outfit(BaseModel):
+    garment: Literal["coat", "dress"] = Field(description="What is worn.")
+    layers: int
+    colours: list[str]
+
+
+class Nested(BaseModel):
+    outfit: Outfit
+
+
+def test_schemas_of_your_own(people, store):
+    answer = {"garment": "coat", "layers": 2, "colours": ["red", "grey"]}
+    with Server(lambda number, body: text(json.dumps(answer))) as server:
+        own = generator(server, schema=Outfit)
+        found = annotate(people, own, store, allow_upload=True).profiles[0]
+        assert found.metadata == Outfit(**answer)
+        assert "Photo: garment: coat; layers: 2; colours: red, grey" in render(found)
+        assert json.loads(server.requests[0])["text"]["format"]["schema"]["required"] == [
+            "garment",
+            "layers",
+            "colours",
+        ]
+    assert json_schema(Metadata)["properties"]["grooming_level"]["enum"] == ["low", "medium", "high"]
+    assert set(json_schema(Metadata)["required"]) == set(Metadata.model_fields)
+    with pytest.raises(ConfigurationError, match="'outfit' of Nested is not flat"):
+        OpenAIMetadata(model="x", schema=Nested)
+    assert read_reply(Outfit, '{"garment": "coat", "layers": "x", "colours": []}').startswith("layers:")
+
+
+def test_options_are_checked_together():
+    with pytest.raises(ConfigurationError, match=r"longest_side_px must be at least 1.*concurrency must be.*detail is"):
+        OpenAIMetadata(model="x", longest_side_px=0, concurrency=0, detail="much")
+
+
+def test_what_is_measured_is_measured(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 255, (700, 400), np.uint8)).convert("RGB")
+    red = Image.new("RGB", (1200, 1100), (220, 20, 30))
+    dark = Image.new("RGB", (900, 500), (20, 20, 22))
+    people = [Profile(name, (image,)) for name, image in (("noise", noise), ("red", red), ("dark", dark))]
+    check_metadata_generator(MeasuredMetadata(), people)
+    sharp, plain, night = MeasuredMetadata().generate(people)
+    assert (sharp.sharpness, sharp.framing, sharp.resolution, sharp.colours) == (
+        "high",
+        "portrait",
+        "low",
+        "black and white",
+    )
+    assert (plain.sharpness, plain.framing, plain.resolution, plain.colours) == ("low", "square", "high", "red")
+    assert night.exposure == "dark, flat"
+    assert night.framing == "landscape"
+    (tmp_path / "broken.jpg").write_bytes(b"no")
+    (refusal,) = MeasuredMetadata().generate([Profile("x", (tmp_path / "broken.jpg",))])
+    assert refusal.kind == "unreadable"
+
+
+def test_a_matcher_with_metadata_is_saved_without_key_or_class(people, store, tmp_path, small_pairs):
+    matcher = Matcher(backbone="descriptor", metadata="gpt-5-nano", store=store, training=TrainingConfig(epochs=1))
+    record = json.loads((matcher.fit(small_pairs(4)).save(tmp_path / "m") / "matcher.json").read_text())
+    assert record["parts"]["metadata"]["name"] == "gpt-5-nano"
+    assert "schema" not in record["parts"]["metadata"]["options"]
+    assert KEY not in json.dumps(record)
+    assert isinstance(Matcher.load(tmp_path / "m").metadata, GPT5NanoMetadata)
+    own = OpenAIMetadata(model="x", schema=Outfit)
+    matcher = Matcher(backbone="descriptor", metadata=own, store=store, training=TrainingConfig(epochs=1))
+    with pytest.raises(ConfigurationError, match=r"schema=.*cannot be written into a saved matcher"):
+        matcher.fit(small_pairs(4)).save(tmp_path / "n")
+
+
+def test_the_command_counts_asks_and_lists_refusals(people, tmp_path):
+    from typer.testing import CliRunner
+
+    from pairmatch.cli import app
+
+    rows = [
+        f"{one.id},{one.images[0].name},{two.id},{two.images[0].name}"
+        for one, two in zip(people[::2], people[1::2], strict=True)
+    ]
+    (tmp_path / "pairs.csv").write_text("id_a,image_a,id_b,image_b\n" + "\n".join(rows) + "\n")
+    refusal = reply([{"type": "refusal", "refusal": "I can't"}])
+    with Server(once(refusal)) as server:
+        line = [
+            "annotate",
+            tmp_path / "pairs.csv",
+            "--metadata",
+            "openai",
+            "--set",
+            "metadata.model=test",
+            "--set",
+            f"metadata.base_url={server.url}",
+            "--set",
+            "metadata.concurrency=1",
+            "--store",
+            tmp_path / "s",
+            "--quiet",
+        ]
+
+        def command(*more, code=0):
+            result = CliRunner().invoke(app, [str(part) for part in (*line, *more)])
+            assert result.exit_code == code, result.output
+            return result.output
+
+        assert "6 photos to ask for, 0 answered already; they would be sent to" in command("--dry-run")
+        assert "Nothing was sent. Allow it with allow_upload=True (--yes)" in command(code=2)
+        assert not server.requests
+        output = command("--yes")
+        assert "5 of 6 people have metadata; 6 photos were asked for now" in output
+        assert "secret-id-0: refusal: I can't" in output
+        assert "0 photos to ask for, 6 answered already." in command("--dry-run")
+        assert "6 of 6 people have metadata; 1 photos were asked for now" in command("--yes", "--retry-refused")
