@@ -1,13 +1,14 @@
 """The demo's people: drawn alike from equal seeds, readable, and with the taste that the text promises."""
 
-import colorsys
-
 import numpy as np
-from PIL import Image
+import pytest
+from skimage.color import rgb2lab
 
-from pairmatch import Pairs
+from pairmatch import Matcher, Pairs
 from pairmatch.data import read_profiles
 from pairmatch.demo import draw_people
+from pairmatch.errors import ConfigurationError
+from pairmatch.images import image_size, load_image
 
 
 def test_equal_seeds_draw_equal_files(tmp_path):
@@ -17,7 +18,7 @@ def test_equal_seeds_draw_equal_files(tmp_path):
     files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
     assert len(files) == 10
     assert all((one / file).read_bytes() == (two / file).read_bytes() for file in files)
-    assert any((one / file).read_bytes() != (other / file).read_bytes() for file in files)
+    assert all((one / file).read_bytes() != (other / file).read_bytes() for file in files)
 
 
 def test_the_files_are_what_the_library_reads(tmp_path):
@@ -31,18 +32,52 @@ def test_the_files_are_what_the_library_reads(tmp_path):
     assert candidates[0] == pairs.profiles["b0000"]
 
 
-def hue(image, y, x):
-    red, green, blue = (np.asarray(image)[y, x].reshape(-1, 3).mean(0)) / 255
-    return 360 * colorsys.rgb_to_hsv(red, green, blue)[0]
+def test_photos_are_of_the_size_asked_for_and_no_two_are_alike(tmp_path):
+    path = draw_people(tmp_path, pairs=10, seed=5, size_px=72)
+    photos = sorted((path.parent / "images").iterdir())
+    assert {image_size(photo) for photo in photos} == {(72, 72)}
+    assert len({photo.read_bytes() for photo in photos}) == 20
+
+
+@pytest.mark.parametrize("wrong", [{"pairs": 0}, {"size_px": 8}])
+def test_numbers_out_of_range_are_named_before_anything_is_written(tmp_path, wrong):
+    with pytest.raises(ConfigurationError, match=r"pairs must be at least 1 and size_px at least 16, got \d+ and \d+"):
+        draw_people(tmp_path / "people", **wrong)
+    assert not (tmp_path / "people").exists()
+
+
+def hue(lab):
+    """Hue of the mean colour of some pixels, in degrees of the colour circle of CIE Lab."""
+    a, b = lab[..., 1].mean(), lab[..., 2].mean()
+    return np.degrees(np.arctan2(b, a))
 
 
 def test_the_taste_is_planted(tmp_path):
-    pairs = Pairs.read(draw_people(tmp_path, pairs=60, seed=3, size_px=64))
-    gaps = []
+    pairs = Pairs.read(draw_people(tmp_path, pairs=120, seed=3, size_px=64))
+    gaps, same, clothes = [], [], []
     for pair in pairs.pairs:
-        a, b = (Image.open(pairs.profiles[person].images[0]) for person in (pair.a, pair.b))
-        clothes = hue(a, slice(58, 63), slice(20, 44))
-        backdrop = hue(b, slice(1, 8), slice(2, 62))
-        gaps.append((backdrop - clothes - 120 + 180) % 360 - 180)
-    assert np.median(np.abs(gaps)) < 20  # a third of the circle further on, within noise
-    assert np.mean(np.abs(gaps) < 45) > 0.8  # one pair in ten follows no taste
+        a, b = (rgb2lab(np.asarray(load_image(pairs.profiles[p].images[0]))) for p in (pair.a, pair.b))
+        for one, other in ((a, b), (b, a)):
+            gap = hue(other[1:8, 2:62]) - hue(one[58:63, 20:44]) - 120
+            gaps.append((gap + 180) % 360 - 180)
+        same.append((hue(a[1:8, 2:62]) - hue(b[1:8, 2:62]) + 180) % 360 - 180)
+        clothes.append((hue(a[58:63, 20:44]) - hue(b[58:63, 20:44]) + 180) % 360 - 180)
+    within = [np.mean(np.abs(values) < 60) for values in (gaps[::2], gaps[1::2], same, clothes)]
+    assert min(within[:2]) > 0.7  # backdrops lie a third of the circle beyond the partner's clothes, read either way
+    assert max(within[2:]) < 0.45  # like with like is no part of it: a third, were it chance
+
+
+def test_the_taste_can_be_learned_and_is_hardly_seen_without(tmp_path):
+    pairs = Pairs.read(draw_people(tmp_path / "people", pairs=300, size_px=96))
+    train, validation, test = pairs.split(0.6, 0.1, seed=0)
+    matcher = Matcher(backbone="descriptor", metadata=None, store=tmp_path / "store.sqlite").fit(train, validation)
+    evaluation = matcher.evaluate(test, resamples=0)
+    chance, frozen, trained = (
+        evaluation.chance.recall[10],
+        evaluation.frozen.both.recall[10],
+        evaluation.both.recall[10],
+    )
+    assert trained > 1.8 * chance
+    assert trained > 1.5 * frozen
+    assert frozen < 1.8 * chance
+    assert trained < 0.9  # a demo that is always right would teach nothing

@@ -9,7 +9,7 @@ ROOT = Path(pairmatch.__file__).parent
 LAYERS = [
     {"types", "errors"},
     {"interfaces", "config", "registry", "images", "prompt", "store"},
-    {"backbones", "poolers", "heads", "losses"},
+    {"backbones", "poolers", "metadata", "heads", "losses"},
     {"data", "features", "metrics", "rules"},
     {"intervals", "trainer", "evaluator", "saved"},
     {"matcher", "demo"},
