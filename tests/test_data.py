@@ -643,3 +643,9 @@ def test_real_pictures_that_are_the_same_file_are_found():
     expected = sum(len(digests[one] & digests[other]) for one in range(3) for other in range(one))
     assert expected > 0
     assert len(leakage(*parts, near_duplicate_bits=-1).photos) == expected
+
+
+def test_outcomes_of_objects_are_checked():
+    people = [Profile("x"), Profile("y")]
+    with pytest.raises(DataError, match=r"pair 0: the outcome 'maybe' is neither 'match' nor 'rejected'"):
+        Pairs.of(people, [Pair("x", "y", "maybe")])

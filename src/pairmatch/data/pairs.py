@@ -82,7 +82,7 @@ class Pairs:
 
         Raises:
             DataError: Every inconsistency at once: an unknown id, an id given twice, a person paired with themself or
-                on both sides, a pair given twice.
+                on both sides, a pair given twice, an unknown outcome.
         """
         _check_sides(sides)
         people: dict[str, Profile] = {}
@@ -96,6 +96,8 @@ class Pairs:
         sides_of: dict[str, str] = {}
         for index, pair in enumerate(pairs):
             key = (pair.a, pair.b) if sides == 2 else tuple(sorted((pair.a, pair.b)))
+            if pair.outcome not in ("match", "rejected"):
+                problems.append(f"pair {index}: the outcome {pair.outcome!r} is neither 'match' nor 'rejected'.")
             if pair.a == pair.b:
                 problems.append(f"pair {index}: {pair.a!r} is paired with themself.")
             elif key in seen:
