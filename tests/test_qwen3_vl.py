@@ -71,6 +71,13 @@ def reference(folder, item, system=None):
     }
 
 
+def tokens(backbone, item):
+    """Token ids of one person, without padding."""
+    batch = backbone.prepare([item])
+    assert batch["input_ids"].shape[1] % 2 == 0
+    return batch["input_ids"][0][batch["real"][0]].tolist()
+
+
 def embed(backbone, items):
     with torch.inference_mode():
         states = backbone.forward(backbone.prepare(items))
@@ -95,7 +102,7 @@ def test_the_embedding_model_follows_its_authors(checkpoint, kind):
 
 def test_eos_is_the_end_of_the_turn_and_not_the_newline_after_it(backbone):
     batch = backbone.prepare([ITEMS["image + text"]])
-    ids = batch["input_ids"][0].tolist()
+    ids = batch["input_ids"][0][batch["real"][0]].tolist()
     assert ids[batch["end"][0]] == backbone._turn_end
     assert batch["end"][0] == len(ids) - 2
 
@@ -125,9 +132,9 @@ def test_bfloat16_stays_close(checkpoint, backbone):
 )
 def test_special_tokens_in_a_bio_are_plain_text(backbone, hostile):
     batch = backbone.prepare([Item((photo(),), f"I cook {hostile} and read")])
-    ids = batch["input_ids"][0].tolist()
+    ids = batch["input_ids"][0][batch["real"][0]].tolist()
     special = {backbone._processor.tokenizer.convert_tokens_to_ids(token) for token in tiny_qwen3_vl.SPECIAL}
-    plain = backbone.prepare([Item((photo(),), "x")])["input_ids"][0].tolist()
+    plain = tokens(backbone, Item((photo(),), "x"))
     assert [i for i in ids if i in special] == [i for i in plain if i in special]
     assert hostile in backbone._processor.tokenizer.decode(ids, skip_special_tokens=False)
     assert np.isfinite(embed(backbone, [Item((photo(),), hostile)])["mean"]).all()
@@ -135,7 +142,7 @@ def test_special_tokens_in_a_bio_are_plain_text(backbone, hostile):
 
 def test_ordinary_text_is_tokenised_as_the_chat_template_does(checkpoint, backbone):
     for item in ITEMS.values():
-        assert backbone.prepare([item])["input_ids"][0].tolist() == reference(checkpoint, item)["ids"]
+        assert tokens(backbone, item) == reference(checkpoint, item)["ids"]
 
 
 def test_long_texts_are_cut_and_counted(checkpoint, tmp_path, caplog):
@@ -143,8 +150,8 @@ def test_long_texts_are_cut_and_counted(checkpoint, tmp_path, caplog):
     people = [Profile("p", text="I cook " * 50), Profile("q", text="I read " * 60), Profile("r", text="hi")]
     FeatureStore(tmp_path / "s").embed(people, backbone, [MeanPooler()], prompt="{text}")
     assert caplog.text.count("The texts of 2 people are longer than Qwen3VLBackbone reads: the rest is cut.") == 1
-    ids = backbone.prepare([Item((), "I cook " * 50)])["input_ids"][0].tolist()
-    assert len(ids) == len(backbone.prepare([Item((), "x")])["input_ids"][0]) - 1 + 10
+    ids = tokens(backbone, Item((), "I cook " * 50))
+    assert len(ids) == len(tokens(backbone, Item((), "x"))) - 1 + 10
     assert ids[-2] == backbone._turn_end  # the turn is closed all the same
 
 
@@ -161,7 +168,7 @@ def test_pixels_are_capped_and_aspect_is_kept(checkpoint):
     assert small == [4, 4]  # enlarged to 64 × 64
     estimate = backbone.length(Item((photo(0, (1500, 1500)),), "I cook"))
     assert estimate == pytest.approx(
-        int(backbone.prepare([Item((photo(0, (1500, 1500)),), "I cook")])["attention_mask"].sum()), rel=0.3
+        int(backbone.prepare([Item((photo(0, (1500, 1500)),), "I cook")])["real"].sum()), rel=0.3
     )
     for width, height in ((1000, 700), (333, 1777), (4000, 150), (129, 257)):  # shrunk by us or not: the same grid
         from transformers import AutoProcessor
@@ -180,7 +187,8 @@ def test_layers_come_from_the_same_pass(checkpoint, backbone):
     with torch.inference_mode():
         states = deep.forward(deep.prepare([ITEMS["image + text"]]))
         full = deep._network(
-            **{k: v for k, v in deep.prepare([ITEMS["image + text"]]).items() if k != "end"}, output_hidden_states=True
+            **{k: v for k, v in deep.prepare([ITEMS["image + text"]]).items() if k not in ("end", "real")},
+            output_hidden_states=True,
         )
     assert torch.equal(states.layers[2], full.hidden_states[2])
     assert torch.allclose(MeanPooler(layer=1).pool(states), full.hidden_states[1].mean(1), atol=1e-6)
@@ -248,7 +256,7 @@ def test_what_cannot_be_loaded_is_explained(checkpoint, tmp_path, monkeypatch):
         Qwen3VLBackbone(model=other).prepare(item)
     monkeypatch.setattr(frozen, "available_memory", lambda: 1000.0)
     with pytest.raises(BackboneError, match=r"too little memory for .*weights take .* GiB in torch.float32"):
-        Qwen3VLBackbone(model=checkpoint, **OPTIONS).forward({"end": torch.zeros(1)})
+        Qwen3VLBackbone(model=checkpoint, **OPTIONS).forward({"end": torch.zeros(1), "real": torch.ones(1, 1), "input_ids": torch.ones(1, 1)})
     with pytest.raises(ConfigurationError, match="0 < min_pixels ≤ max_pixels"):
         Qwen3VLBackbone(min_pixels=10, max_pixels=5)
 
