@@ -10,8 +10,8 @@ LAYERS = [
     {"types", "errors"},
     {"interfaces", "config", "registry", "images", "prompt", "store"},
     {"backbones", "poolers", "metadata", "heads", "losses"},
-    {"data", "features", "metrics", "rules"},
-    {"intervals", "trainer", "evaluator", "saved"},
+    {"data", "features", "metrics", "paired", "rules"},
+    {"intervals", "comparison", "trainer", "evaluator", "saved", "methods", "crossvalidation", "diagnostics", "traits"},
     {"matcher", "demo"},
     {"cli", "doctor", "report", "testing"},
 ]

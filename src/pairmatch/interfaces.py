@@ -1,4 +1,4 @@
-"""The five interfaces of the library, on one page.
+"""The interfaces of the library, on one page: five parts of the pipeline, and what evaluation compares them with.
 
 Implementations are final: they implement the abstract methods and override nothing else. Each stores its constructor
 arguments under their own names, which is how a matcher that was built from instances is saved.
@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor, cat, nn
 
 from pairmatch.types import Item, Profile, Refusal, Side, TokenStates, Usage
@@ -17,8 +19,13 @@ from pairmatch.types import Item, Profile, Refusal, Side, TokenStates, Usage
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from pairmatch.paired import PairedFeatures
+
 #: Takes index, outcome and cost of an answer; True asks to stop.
 OnOutcome = Callable[[int, "BaseModel | Refusal", Usage], bool | None]
+
+#: From features [N, D] of people on a side to vectors [N, K] float32 of unit length; products across sides are scores.
+Projection = Callable[[npt.NDArray[np.floating], Side], npt.NDArray[np.float32]]
 
 
 class Backbone(ABC):
@@ -187,3 +194,24 @@ class ContrastiveLoss(nn.Module, ABC):
     def forward(self, e_a: Tensor, e_b: Tensor, positives: Tensor) -> Tensor:
         """Calls `loss`."""
         return self.loss(e_a, e_b, positives)
+
+
+class Method(ABC):
+    """A way to score anyone against anyone, learned from training pairs: a line in the tables of cross-validation.
+
+    The trained head is one, the baselines beside it are others.
+    """
+
+    @abstractmethod
+    def fit(self, train: PairedFeatures, *, seed: int = 0) -> Projection:
+        """Learns from training pairs alone; whatever has to be tuned or stopped early is held out from these.
+
+        Args:
+            train: Features and matches of people, none of whom is tested.
+            seed: Equal seeds give equal results.
+
+        Returns:
+            A function from features [N, D] and their side to [N, K] float32 of unit length. A score is the product of
+            someone's vector as side `a` and a candidate's as side `b`, or the other way round. In one-sided sets
+            people ask as side `a` and stand as candidates as side `b`.
+        """

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from pairmatch.metrics import Ints, QueryMetrics
 
@@ -57,10 +59,11 @@ def summaries(
 ) -> list[Metrics]:
     """Metrics of all queries and, where there are two directions, of each; with intervals that resample clusters.
 
-    Percentile bootstrap (Efron and Tibshirani 1993, ch. 13) over clusters of people who are joined through matches:
-    the two directions of one pair are one observation, not two.
+    Expanded percentile bootstrap (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 5.3) over
+    clusters of people who are joined through matches: the two directions of one pair are one observation, not two.
     """
     names, inverse = np.unique(np.concatenate(grouped), return_inverse=True)
+    tail = expanded_tail(tail, len(names))
     labels = np.split(inverse, np.cumsum([len(group) for group in grouped])[:-1])
     subsets = [tuple(range(len(measured))), *([(0,), (1,)] if len(measured) == 2 else [])]
     parts = [_Subset([measured[i] for i in subset], [labels[i] for i in subset], len(names)) for subset in subsets]
@@ -68,6 +71,13 @@ def summaries(
         for part in parts:
             part.resample(weights)
     return [part.metrics(ks, tail) for part in parts]
+
+
+def expanded_tail(tail: float, clusters: int) -> float:
+    """The tail at which a percentile interval of so few clusters is as wide as Student's, not narrower."""
+    if clusters < 2:
+        return tail
+    return float(norm.cdf(student.ppf(tail, clusters - 1) * np.sqrt(clusters / (clusters - 1))))
 
 
 def _draws(clusters: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.float32]]:

@@ -79,7 +79,7 @@ def unit_rows(vectors: Floats | torch.Tensor) -> npt.NDArray[np.float32]:
 
 
 def place(
-    e_a: npt.NDArray[np.float32], e_b: npt.NDArray[np.float32] | None, matches: Ints
+    e_a: npt.NDArray[np.float32], e_b: npt.NDArray[np.float32] | None, matches: Ints, *, one_sided: bool = False
 ) -> tuple[Placements, Placements | None]:
     """Places every true partner, in both directions from one pass over the scores.
 
@@ -87,14 +87,15 @@ def place(
         e_a: [N, K] float32, unit length.
         e_b: [M, K] float32, unit length; None for one-sided sets, where the gallery is everybody else.
         matches: [P, 2] int64, distinct rows of `e_a` and of `e_b` that match (of `e_a` twice, in one-sided sets).
+        one_sided: The set is one-sided although `e_b` is given: the same people, as candidates.
 
     Returns:
         Directions a → b and b → a; for one-sided sets the one direction, and None.
     """
-    one_sided = e_b is None
+    one_sided = one_sided or e_b is None
     if one_sided:
         matches = np.unique(np.concatenate([matches, matches[:, ::-1]]), axis=0)
-        e_b = e_a
+        e_b = e_a if e_b is None else e_b
     assert e_b is not None
     matches = matches[np.argsort(matches[:, 0], kind="stable")]
     query, partner = matches[:, 0], matches[:, 1]

@@ -1,7 +1,8 @@
 """Finds parts by name through entry points and builds them. Knows the interfaces, never an implementation.
 
 Built-in parts and plugins are declared alike, in the groups `pairmatch.backbones`, `pairmatch.poolers`,
-`pairmatch.metadata`, `pairmatch.heads` and `pairmatch.losses`. Only the entry point that is asked for is imported.
+`pairmatch.metadata`, `pairmatch.heads`, `pairmatch.losses` and `pairmatch.methods`.
+Only the entry point that is asked for is imported.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ KINDS = {
     "metadata": "MetadataGenerator",
     "heads": "ProjectionHead",
     "losses": "ContrastiveLoss",
+    "methods": "Method",
 }
 _NOUNS = {
     "backbones": "backbone",
@@ -28,6 +30,7 @@ _NOUNS = {
     "metadata": "metadata generator",
     "heads": "head",
     "losses": "loss",
+    "methods": "method",
 }
 
 

@@ -60,6 +60,7 @@ class Trainer:
         config: Numbers of the run.
         device: Where the head is trained.
         progress: Shows a progress bar.
+        warns: Logs the result's notes as warnings.
     """
 
     def __init__(
@@ -70,10 +71,11 @@ class Trainer:
         *,
         device: str | torch.device = "cpu",
         progress: bool = False,
+        warns: bool = True,
     ) -> None:
         self.head, self.loss = head, loss
         self.config = config or TrainingConfig()
-        self.device, self.progress = device, progress
+        self.device, self.progress, self.warns = device, progress, warns
 
     def fit(
         self,
@@ -186,8 +188,9 @@ class Trainer:
                 f"validation pairs its MRR is {validation_mrr:.3f} where chance is {chance:.3f}. More pairs, a smaller "
                 "head, dropout or other features may help."
             )
-        for note in notes:
-            _log.warning(note)
+        if self.warns:
+            for note in notes:
+                _log.warning(note)
         return TrainingResult(
             head, loss, tuple(history), best_epoch, train_recall, validation_mrr, chance, tuple(notes)
         )

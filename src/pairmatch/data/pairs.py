@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from pairmatch.data.reading import read_pairs
 from pairmatch.errors import ConfigurationError, DataError
+from pairmatch.paired import place_components
 from pairmatch.types import Pair, Profile
 
 Ints = npt.NDArray[np.int64]
@@ -240,15 +241,8 @@ class Pairs:
             names[label] = min(names.get(label, (pair.a, pair.b)), (pair.a, pair.b))
         order = np.array(sorted(names, key=lambda label: names[label]), np.int64)
         order = np.random.default_rng(seed).permutation(order)
-        order = order[np.argsort(-counts[order], kind="stable")]
-        missing = np.array(sizes, np.float64)
-        # Where most is missing in proportion: training does not swallow every large component
-        target = np.maximum(missing, 1e-9)
         place = np.empty(len(counts), np.int64)
-        for label in order:
-            part = int(np.argmax(np.where(missing >= counts[label], missing / target, missing - 1e9)))
-            place[label] = part
-            missing[part] -= counts[label]
+        place[order] = place_components(counts[order], sizes)
         where = place[labels]
         return [np.flatnonzero(where == part) for part in range(len(sizes))]
 
