@@ -11,8 +11,9 @@ LAYERS = [
     {"interfaces", "config", "registry", "images", "prompt", "store"},
     {"backbones", "poolers", "metadata", "heads", "losses"},
     {"data", "features", "metrics", "paired", "rules"},
-    {"intervals", "comparison", "trainer", "evaluator", "saved", "methods", "crossvalidation", "diagnostics", "traits"},
+    {"intervals", "comparison", "trainer", "evaluator", "saved", "methods", "crossvalidation", "diagnostics"},
     {"matcher", "demo"},
+    {"sweep", "paper"},
     {"cli", "doctor", "report", "testing"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -55,7 +55,8 @@ class Comparison:
             amount = f"{100 * abs(self.difference):.1f} points of {self.metric}"
             bounds = f"{100 * low:.1f} to {100 * high:.1f}"
         direction = "better" if self.difference >= 0 else "worse"
-        text = f"{self.name} is {direction} than {self.baseline} by {amount}, {100 * self.confidence:g} % interval {bounds}"
+        sureness = f"{100 * self.confidence:g} % interval {bounds}"
+        text = f"{self.name} is {direction} than {self.baseline} by {amount}, {sureness}"
         p = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
         if self.corrected_for > 1:
             p += f" (corrected for {self.corrected_for} comparisons)"

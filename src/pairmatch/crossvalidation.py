@@ -27,6 +27,10 @@ from pairmatch.saved import write_file
 
 _log = logging.getLogger(__name__)
 BASELINES = ("frozen", "centred", "whitened", "cca", "ridge", "popularity")
+TWINS = (
+    "{} people share identical features with people of other components (the same photo under two ids?): they may "
+    "stand on both sides of a split. join_identical=True (--join-identical) keeps them together."
+)
 _COLUMNS = ("repeat", "fold", "direction", "query", "component", "candidates")
 
 
@@ -105,19 +109,11 @@ class CrossValidation:
 
     def metrics(self, method: str, *, resamples: int = 1000) -> Metrics:
         """Figures of a method (or `chance`) over all queries and repeats, with intervals over clusters of people."""
-        values = self.chance if method == "chance" else self.values[self._index(method)]
-        rows = QueryMetrics(
-            queries=self.columns["query"],
-            recall=values[:, :-2],
-            reciprocal_rank=values[:, -2],
-            rank=values[:, -1],
-            chance_recall=self.chance[:, :-2],
-            chance_reciprocal_rank=self.chance[:, -2],
-            chance_rank=self.chance[:, -1],
-        )
+        values = self.chance if method == "chance" else self.values[self.index(method)]
         count = 0 if method == "chance" else resamples
-        tail = (1 - self.confidence) / 2
-        return summaries([rows], [self.columns["component"]], self.ks, count, tail, self.seed)[0]
+        return line(
+            values, self.columns["component"], self.ks, resamples=count, confidence=self.confidence, seed=self.seed
+        )
 
     def compare(self, method: str, baseline: str, *, metric: str = "MRR") -> Comparison:
         """The difference between two methods on the same queries, with interval and paired test.
@@ -134,9 +130,9 @@ class CrossValidation:
         if metric not in names:
             raise ConfigurationError(unknown_name("metric", metric, names))
         column = -2 if metric == "MRR" else self.ks.index(int(metric[2:]))
-        theirs = self.chance if baseline == "chance" else self.values[self._index(baseline)]
+        theirs = self.chance if baseline == "chance" else self.values[self.index(baseline)]
         return compare(
-            self.values[self._index(method)][:, column],
+            self.values[self.index(method)][:, column],
             theirs[:, column],
             self.columns["component"],
             name=method,
@@ -153,7 +149,12 @@ class CrossValidation:
             [self.compare(method, baseline, metric=metric) for method in self.methods if method != baseline]
         )
 
-    def _index(self, method: str) -> int:
+    def index(self, method: str) -> int:
+        """Position of a method in `methods`.
+
+        Raises:
+            ConfigurationError: It is not there.
+        """
         if method not in self.methods:
             raise ConfigurationError(unknown_name("method of this cross-validation", method, self.methods))
         return self.methods.index(method)
@@ -216,8 +217,8 @@ class CrossValidation:
         sizes = self.columns["candidates"]
         among = f"{sizes.min()}" if sizes.min() == sizes.max() else f"{sizes.min()} to {sizes.max()}"
         lines.append(
-            f"{self.queries} queries, each tested {len(sizes) / self.queries:.3g} times among {among} candidates; recall "
-            f"in percent; {100 * self.confidence:g} % intervals over people"
+            f"{self.queries} queries, each tested {len(sizes) / self.queries:.3g} times among {among} candidates; "
+            f"recall in percent; {100 * self.confidence:g} % intervals over people"
         )
         return "\n".join([*lines, *(f"Note: {note}" for note in self.notes)])
 
@@ -261,14 +262,15 @@ def cross_validate(
         if not (np.array_equal(other.matches, first.matches) and np.array_equal(other.components, first.components)):
             raise ConfigurationError(f"The features {name!r} do not describe the same pairs as the others.")
     named: dict[str, tuple[str, Method]] = {}
-    for label, spec in ((m, m) for m in methods) if not isinstance(methods, Mapping) else methods.items():
+    entries: Mapping[str, Any] = methods if isinstance(methods, Mapping) else {name: name for name in methods}
+    for label, spec in entries.items():
         chosen, method = ("", spec) if isinstance(data, PairedFeatures) else spec
         if chosen not in sets:
             raise ConfigurationError(unknown_name("set of features", chosen, sets))
         named[label] = (chosen, registry.create("methods", method))
     if splits is None:
         splits = cross_validation_splits(first, repeats=repeats, folds=folds, seed=seed)
-    cuts, notes = _usable_ks(first, splits, ks)
+    cuts, notes = usable_ks(first, splits, ks)
     columns, chance = frame(first, splits, cuts)
     with progress_bar(progress) as bar:
         task = bar.add_task("Cross-validating", total=len(named) * len(splits))
@@ -280,10 +282,7 @@ def cross_validate(
         )
     twins = first.identical_across_components()
     if twins:
-        notes.append(
-            f"{twins} people share identical features with people of other components (the same photo under two ids?): "
-            "they may stand on both sides of a split. join_identical=True keeps them together."
-        )
+        notes.append(TWINS.format(twins))
     return CrossValidation(tuple(named), cuts, columns, values, chance, confidence, seed, tuple(notes))
 
 
@@ -340,6 +339,30 @@ def frame(
     return {name: np.concatenate(found).astype(np.int64) for name, found in parts.items()}, np.concatenate(chance)
 
 
+def line(
+    values: npt.NDArray[np.float64],
+    components: Ints,
+    ks: Sequence[int],
+    *,
+    resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Metrics:
+    """Figures over rows of `measure`, with intervals over components.
+
+    Args:
+        values: [Q, number of K + 2].
+        components: [Q] labels: people of one label are one observation.
+        ks: K of the columns.
+        resamples: Of the bootstrap; 0 leaves intervals out.
+        confidence: Of intervals.
+        seed: Of the bootstrap.
+    """
+    blank = np.zeros(len(values))
+    rows = QueryMetrics(components, values[:, :-2], values[:, -2], values[:, -1], values[:, :-2], blank, blank)
+    return summaries([rows], [components], ks, resamples, (1 - confidence) / 2, seed)[0]
+
+
 def _tested(test: PairedFeatures, project: Any, ks: Sequence[int]) -> Iterator[tuple[int, QueryMetrics]]:
     e_a = project(test.a, "a")
     e_b = project(test.a if test.b is None else test.b, "b")
@@ -349,9 +372,14 @@ def _tested(test: PairedFeatures, project: Any, ks: Sequence[int]) -> Iterator[t
             yield direction, query_metrics(placements, ks)
 
 
-def _usable_ks(
+def usable_ks(
     data: PairedFeatures, splits: Sequence[Split], ks: Sequence[int] | None
 ) -> tuple[tuple[int, ...], list[str]]:
+    """K that every test's gallery reaches, with a note on those that were left out.
+
+    Raises:
+        ConfigurationError: A K that was asked for and is larger than a gallery.
+    """
     tests = [data.of_components(split.test) for split in splits]
     smallest = min(len(test.a) - 1 if test.b is None else min(len(test.a), len(test.b)) for test in tests)
     wanted = DEFAULT_KS if ks is None else tuple(sorted(set(ks)))

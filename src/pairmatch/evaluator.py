@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pairmatch.errors import ConfigurationError
+from pairmatch.comparison import Comparison, compare
+from pairmatch.errors import ConfigurationError, unknown_name
 from pairmatch.intervals import Metrics, summaries
 from pairmatch.metrics import (
     Floats,
@@ -74,6 +75,47 @@ class Evaluation:
         length = min(self.candidates)
         curves = np.stack([recall_curve(placements)[:length] for placements in self.placements])
         return np.average(curves, axis=0, weights=[len(metrics.queries) for metrics in self.query_metrics])
+
+    def compare(
+        self, other: Evaluation, *, metric: str = "MRR", name: str = "this", baseline: str = "other"
+    ) -> Comparison:
+        """Whether this is better than another evaluation of the same people, with interval and paired test.
+
+        Args:
+            other: Of other embeddings of the very same queries and galleries, for example `self.frozen`.
+            metric: `MRR`, or `R@K` with a K of both tables.
+            name: Of this one, for the sentence.
+            baseline: Of the other.
+
+        Raises:
+            ConfigurationError: Other queries or galleries, or a metric that is not there.
+        """
+        ks = list(self.both.recall)
+        names = ["MRR", *(f"R@{k}" for k in ks if k in other.both.recall)]
+        if metric not in names:
+            raise ConfigurationError(unknown_name("metric", metric, names))
+        same = self.candidates == other.candidates and all(
+            np.array_equal(one.queries, two.queries)
+            for one, two in zip(self.query_metrics, other.query_metrics, strict=False)
+        )
+        if not same or len(self.query_metrics) != len(other.query_metrics):
+            raise ConfigurationError("`compare` needs two evaluations of the same queries among the same candidates.")
+
+        def values(evaluation: Evaluation) -> Floats:
+            if metric == "MRR":
+                return np.concatenate([metrics.reciprocal_rank for metrics in evaluation.query_metrics])
+            column = list(evaluation.both.recall).index(int(metric[2:]))
+            return np.concatenate([metrics.recall[:, column] for metrics in evaluation.query_metrics])
+
+        return compare(
+            values(self),
+            values(other),
+            np.concatenate(self.query_clusters),
+            name=name,
+            baseline=baseline,
+            metric=metric,
+            confidence=self.confidence,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form that `evaluate --json` writes; fractions in [0, 1]."""

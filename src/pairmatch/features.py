@@ -89,10 +89,7 @@ class FeatureStore:
         """
         if not profiles or not poolers:
             raise ConfigurationError("`embed` needs at least one person and one pooler.")
-        inputs = self._inputs(profiles, backbone, prompt, prompt_attributes)
-        shared = {"format": _KEY_FORMAT, "backbone": dict(backbone.fingerprint()), "dtype": self.dtype}
-        bases = [content_key({**shared, "pooler": dict(pooler.fingerprint())}) for pooler in poolers]
-        keys = [tuple(content_key({"of": base, "input": digest}) for base in bases) for _, digest in inputs]
+        inputs, keys = self._keyed(profiles, backbone, poolers, prompt, prompt_attributes)
 
         people: dict[tuple[str, ...], list[str]] = {}
         items: dict[tuple[str, ...], Item] = {}
@@ -111,6 +108,35 @@ class FeatureStore:
         if jobs:
             self._run(jobs, backbone, poolers, len(people))
         return [self._read([own[index] for own in keys]) for index in range(len(poolers))]
+
+    def missing(
+        self,
+        profiles: Sequence[Profile],
+        backbone: Backbone,
+        poolers: Sequence[Pooler],
+        *,
+        prompt: str | None = None,
+        prompt_attributes: Sequence[str] = (),
+    ) -> list[Profile]:
+        """Those whom `embed` would run the backbone on, one for each distinct input; runs nothing."""
+        _, keys = self._keyed(profiles, backbone, poolers, prompt, prompt_attributes)
+        have = self.store.has_features([key for own in keys for key in own])
+        first = {own: profile for profile, own in zip(reversed(profiles), reversed(keys), strict=True)}
+        return [first[own] for own in dict.fromkeys(keys) if not have.issuperset(own)]
+
+    def _keyed(
+        self,
+        profiles: Sequence[Profile],
+        backbone: Backbone,
+        poolers: Sequence[Pooler],
+        prompt: str | None,
+        prompt_attributes: Sequence[str],
+    ) -> tuple[list[tuple[Item, str]], list[tuple[str, ...]]]:
+        """What the backbone reads for each person, and the keys of its features, one per pooler."""
+        inputs = self._inputs(profiles, backbone, prompt, prompt_attributes)
+        shared = {"format": _KEY_FORMAT, "backbone": dict(backbone.fingerprint()), "dtype": self.dtype}
+        bases = [content_key({**shared, "pooler": dict(pooler.fingerprint())}) for pooler in poolers]
+        return inputs, [tuple(content_key({"of": base, "input": digest}) for base in bases) for _, digest in inputs]
 
     def _inputs(
         self, profiles: Sequence[Profile], backbone: Backbone, prompt: str | None, attributes: Sequence[str]

@@ -17,13 +17,16 @@ import torch
 
 from pairmatch import __version__, registry, saved
 from pairmatch.config import PartSpec, TrainingConfig, parse_spec
+from pairmatch.crossvalidation import BASELINES, CrossValidation, cross_validate
 from pairmatch.data import Pairs
 from pairmatch.errors import ConfigurationError, NotFittedError, PartError, SavedMatcherError
 from pairmatch.evaluator import Evaluation, Evaluator
 from pairmatch.features import FeatureStore, join
 from pairmatch.heads import PerSideHead, build_head, describe_head, embed
-from pairmatch.interfaces import Backbone, ContrastiveLoss, MetadataGenerator, Pooler, ProjectionHead
+from pairmatch.interfaces import Backbone, ContrastiveLoss, MetadataGenerator, Method, Pooler, ProjectionHead
 from pairmatch.metadata.annotate import annotate
+from pairmatch.methods import Frozen, TrainedHead
+from pairmatch.paired import PairedFeatures
 from pairmatch.prompt import check_template
 from pairmatch.store import Store
 from pairmatch.trainer import Trainer, TrainingResult
@@ -106,13 +109,13 @@ class Matcher:
         max_usd: float | None = None,
         progress: bool = False,
     ) -> None:
-        specs = _several(backbone)
+        specs = several(backbone)
         if device == "auto":
             self._trainer_device = "cuda" if torch.cuda.is_available() else "cpu"
         else:
             self._trainer_device = device
         self.backbones: list[Backbone] = [registry.create("backbones", spec, device=device) for spec in specs]
-        poolers = _several(pooler) if pooler is not None else [None] * len(specs)
+        poolers = several(pooler) if pooler is not None else [None] * len(specs)
         if len(poolers) == 1:
             poolers = poolers * len(specs)
         if len(poolers) != len(specs):
@@ -151,9 +154,11 @@ class Matcher:
     @property
     def store(self) -> Store:
         """The store, opened when it is first needed."""
-        return self._feature_store().store
+        return self.feature_store.store
 
-    def _feature_store(self) -> FeatureStore:
+    @property
+    def feature_store(self) -> FeatureStore:
+        """Runs backbones and keeps their features in `store`."""
         if self._features is None:
             self._features = FeatureStore(self._store, dtype=self._store_dtype, progress=self.progress)
         return self._features
@@ -186,7 +191,7 @@ class Matcher:
         if self.prompt is not None and annotated:
             check_template(self.prompt, annotated)
         parts = [
-            self._feature_store().embed(
+            self.feature_store.embed(
                 annotated, backbone, [pooler], prompt=self.prompt, prompt_attributes=self.prompt_attributes
             )[0]
             for backbone, pooler in zip(self.backbones, self.poolers, strict=True)
@@ -254,6 +259,65 @@ class Matcher:
         evaluation = evaluator.evaluate(embed(head, frozen_a, "a"), e_b, matches=pairs.matches, **baseline)
         self.metrics = evaluation.to_dict()
         return evaluation
+
+    def paired_features(self, pairs: Pairs, *, join_identical: bool = False) -> PairedFeatures:
+        """Frozen features of pairs' people with the pairs among them: what `cross_validate` and diagnostics take.
+
+        Args:
+            pairs: Pairs of people; those that are joined through people or groups stay together.
+            join_identical: People with identical features (the same photo under two ids) stay together too.
+        """
+        profiles = list(pairs.people)
+        row = {profile.id: index for index, profile in enumerate(profiles)}
+        a, b = self._rows(pairs, self.features(profiles), row)
+        is_match = [pair.outcome == "match" for pair in pairs.pairs]
+        return PairedFeatures.of(
+            a,
+            b,
+            matches=pairs.matches,
+            rejected=pairs.rejected,
+            groups=pairs.components()[is_match].tolist(),
+            join_identical=join_identical,
+        )
+
+    def method(self) -> Method:
+        """This matcher's head, loss and training as a method that `cross_validate` trains anew for every fold."""
+        if not self._trainable:
+            return Frozen()
+        return TrainedHead(head=self._head_spec, loss=self.loss, training=self.training)
+
+    def cross_validate(
+        self,
+        pairs: Pairs,
+        methods: Mapping[str, PartSpec] | Sequence[str] = BASELINES,
+        *,
+        repeats: int = 10,
+        folds: int = 5,
+        ks: Sequence[int] | None = None,
+        join_identical: bool = False,
+    ) -> CrossValidation:
+        """Tests this matcher's training on people it never saw, beside other methods, every pair once per repeat.
+
+        Embeds everybody once; this matcher's own head is left as it is.
+
+        Args:
+            pairs: All the pairs there are; no split is needed.
+            methods: What stands beside `trained`: names, or by label a name with options or an instance.
+            repeats: Times that all folds are drawn anew.
+            folds: Parts of each repeat.
+            ks: K of Recall@K; the recipe's by default.
+            join_identical: People with identical features (the same photo under two ids) stay in one fold.
+        """
+        others = methods if isinstance(methods, Mapping) else {name: name for name in methods}
+        return cross_validate(
+            self.paired_features(pairs, join_identical=join_identical),
+            {"trained": self.method(), **others},
+            repeats=repeats,
+            folds=folds,
+            ks=ks,
+            seed=self.training.seed,
+            progress=self.progress,
+        )
 
     def embed(self, profiles: Sequence[Profile], *, side: Side = "a") -> npt.NDArray[np.float32]:
         """Embeddings of people: [N, K] float32, unit length.
@@ -419,6 +483,17 @@ class Matcher:
         return matcher
 
     @property
+    def fitted_head(self) -> ProjectionHead:
+        """The trained head, in evaluation mode.
+
+        Raises:
+            NotFittedError: There is none yet.
+        """
+        if self.head is None:
+            raise NotFittedError("This matcher has no head before `fit`.")
+        return self.head
+
+    @property
     def _dim(self) -> int:
         head = self.head.a if isinstance(self.head, PerSideHead) else self.head
         return int(head.dim)  # type: ignore[union-attr, arg-type]
@@ -457,7 +532,7 @@ class Matcher:
                 )
 
 
-def _several(spec: PartSpec) -> list[PartSpec]:
+def several(spec: PartSpec) -> list[PartSpec]:
     """One part as a list of one; a list of parts as it is. `("name", {options})` is one part."""
     if isinstance(spec, list) or (isinstance(spec, tuple) and not (len(spec) == 2 and isinstance(spec[1], Mapping))):
         if not spec:

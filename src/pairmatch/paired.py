@@ -95,6 +95,28 @@ class PairedFeatures:
             *joined,
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[PairedFeatures]) -> tuple[PairedFeatures, list[Ints]]:
+        """Several sets as one, people of one after those of the other, and the labels of each set's components."""
+        shift_a = np.cumsum([0, *(len(part.a) for part in parts)])
+        shift_b = (
+            shift_a if parts[0].b is None else np.cumsum([0, *(len(part.b) for part in parts if part.b is not None)])
+        )
+        labels, total = [], 0
+        columns: list[list[Ints]] = [[], [], [], []]
+        for part, a, b in zip(parts, shift_a, shift_b, strict=False):
+            known, names = np.unique(np.concatenate([part.components, part.rejected_components]), return_inverse=True)
+            labels.append(np.arange(total, total + len(known)))
+            shift = np.array([a, b])
+            matched, refused = names[: len(part.matches)] + total, names[len(part.matches) :] + total
+            for column, values in zip(
+                columns, (part.matches + shift, part.rejected + shift, matched, refused), strict=True
+            ):
+                column.append(values)
+            total += len(known)
+        b_rows = None if parts[0].b is None else np.concatenate([part.b for part in parts if part.b is not None])
+        return cls(np.concatenate([part.a for part in parts]), b_rows, *map(np.concatenate, columns)), labels
+
     @property
     def one_sided(self) -> bool:
         """Anyone may match anyone: there is no side b."""

@@ -126,6 +126,12 @@ def create(kind: str, spec: PartSpec, **given: Any) -> Any:
     return part(**arguments)
 
 
+def options(kind: str, name: str) -> tuple[str, ...]:
+    """Names of the options that a registered part takes."""
+    parameters = inspect.signature(load(kind, name).__init__).parameters  # type: ignore[misc]
+    return tuple(key for key in parameters if key != "self")
+
+
 def describe(kind: str, part: Any) -> tuple[str, dict[str, Any]]:
     """Registered name and constructor options of an instance, so that it can be written down and built again.
 

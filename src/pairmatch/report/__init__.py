@@ -1,15 +1,31 @@
 """The report of a fit: one self-contained HTML page, and the same figures as JSON."""
 
-from pairmatch.report.content import Candidate, Query, Report, evaluation_curves, matcher_report
+from pairmatch.report.content import (
+    Candidate,
+    Query,
+    Report,
+    Row,
+    Section,
+    Table,
+    evaluation_curves,
+    matcher_report,
+)
+from pairmatch.report.diagnosis import diagnose
 from pairmatch.report.page import summary, write_json, write_report
+from pairmatch.report.sections import write_sweep_report
 
 __all__ = [
     "Candidate",
     "Query",
     "Report",
+    "Row",
+    "Section",
+    "Table",
+    "diagnose",
     "evaluation_curves",
     "matcher_report",
     "summary",
     "write_json",
     "write_report",
+    "write_sweep_report",
 ]

@@ -46,12 +46,43 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """A line of a table: its name, a colour (`ours`, `frozen`, `chance` or none), and (value, interval) by column."""
+
+    name: str
+    cells: Sequence[tuple[str, str]]
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table that readers can sort: heading of the first column, of the others, and rows."""
+
+    first: str
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page: a heading, words, a table, figures, and the same as JSON values."""
+
+    title: str
+    text: Sequence[str] = ()
+    table: Table | None = None
+    plots: Sequence[Any] = ()
+    data: Any = None
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What the page shows; plain data. Whatever is left out here is left out there.
 
     Attributes:
         title: Heading.
-        evaluation: As `Evaluation.to_dict` gives it.
+        evaluation: As `Evaluation.to_dict` gives it; empty where the page is about something else.
+        lead: The result in plain words; made from the evaluation where it is empty.
         curves: Recall@K by name (`ours`, `frozen`, `chance`), one value per K of `curve_ks`.
         curve_ks: K of the curves; 1, 2, … where it is empty.
         bands: Interval (low, high) of the curves by name.
@@ -59,6 +90,7 @@ class Report:
         rank_chance: Share of queries that a random order would put into each bar of the rank histogram (`rank_edges`
             says which); alike for all ranks where it is empty.
         history: Rows of the training history.
+        sections: Further parts, after the figures.
         queries: Examples with photos; empty where photos are not to be shown.
         facts: What was used, by name.
         notes: What a reader has to know.
@@ -67,13 +99,15 @@ class Report:
     """
 
     title: str
-    evaluation: Mapping[str, Any]
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    lead: str = ""
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
     curve_ks: Sequence[int] = ()
     bands: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     ranks: Sequence[float] = ()
     rank_chance: Sequence[float] = ()
     history: Sequence[Mapping[str, float]] = ()
+    sections: Sequence[Section] = ()
     queries: Sequence[Query] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -90,6 +124,7 @@ def matcher_report(
     *,
     title: str,
     photos: bool = False,
+    sections: Sequence[Section] = (),
     notes: Sequence[str] = (),
 ) -> Report:
     """Gathers what the page shows about a fitted matcher.
@@ -102,6 +137,7 @@ def matcher_report(
         evaluation: Of the matcher on `test`.
         title: Heading of the page.
         photos: Shows thumbnails of some test people; leave it off for photos of real people.
+        sections: Further parts of the page, such as `diagnostic_sections` makes them.
         notes: Shown beside the matcher's and the evaluation's own.
     """
     return Report(
@@ -109,6 +145,7 @@ def matcher_report(
         evaluation=evaluation.to_dict(),
         **evaluation_curves(evaluation, seed=matcher.training.seed),
         history=matcher.history,
+        sections=sections,
         queries=_examples(matcher, test) if photos else (),
         facts={
             "Pairs": f"{len(train)} to train, {len(validation)} to validate, {len(test)} to test",

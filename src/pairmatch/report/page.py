@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pairmatch.report.content import Report
+from pairmatch.report.content import Report, Row, Table
 from pairmatch.report.plots import confidence, percent, plots
 from pairmatch.saved import write_file
 
@@ -27,12 +27,10 @@ def write_report(path: Path, report: Report) -> None:
     )
     # The page's policy admits its own script alone, by digest, and no address at all
     environment.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    ks = list(report.evaluation["both"]["recall"])
     page = environment.get_template("report.html.jinja").render(
         report=report,
-        lead=summary(report.evaluation),
-        ks=ks,
-        rows=_rows(report.evaluation, ks),
+        lead=report.lead or (summary(report.evaluation) if report.evaluation else ""),
+        results=_results(report.evaluation) if report.evaluation else None,
         candidates=" and ".join(str(size) for size in dict.fromkeys(report.evaluation.get("candidates", ()))),
         confidence=confidence(report.evaluation),
         plots=plots(report),
@@ -45,6 +43,7 @@ def write_report(path: Path, report: Report) -> None:
 def write_json(path: Path, report: Report) -> None:
     """Writes the figures of the page for machines; no photos."""
     figures = {name: getattr(report, name) for name in Report.__dataclass_fields__ if name != "queries"}
+    figures["sections"] = [{"title": section.title, "data": section.data} for section in report.sections]
     content = json.dumps(figures, indent=1, ensure_ascii=False, default=_plain)
     write_file(path, f"{content}\n".encode())
 
@@ -75,8 +74,7 @@ def summary(evaluation: Mapping[str, Any]) -> str:
     return text
 
 
-def _rows(evaluation: Mapping[str, Any], ks: Sequence[str]) -> list[dict[str, Any]]:
-    """Lines of the table: name, kind, and (value, interval) by column."""
+def _results(evaluation: Mapping[str, Any]) -> Table:
     frozen = evaluation.get("frozen")
     lines = [
         ("chance", "chance", evaluation.get("chance")),
@@ -85,6 +83,7 @@ def _rows(evaluation: Mapping[str, Any], ks: Sequence[str]) -> list[dict[str, An
         ("a → b", "", evaluation.get("a_to_b")),
         ("b → a", "", evaluation.get("b_to_a")),
     ]
+    ks = list(evaluation["both"]["recall"])
     rows = []
     for name, kind, figures in lines:
         if not figures:
@@ -98,5 +97,6 @@ def _rows(evaluation: Mapping[str, Any], ks: Sequence[str]) -> list[dict[str, An
             value = figures.get(key)
             interval = "–".join(f"{v:.{digits}f}" for v in bounds[key]) if bounds else ""
             cells.append(("" if value is None else f"{value:.{digits}f}", interval))
-        rows.append({"name": name, "kind": kind, "cells": cells})
-    return rows
+        rows.append(Row(name, cells, kind))
+    columns = [*(f"R@{k}" for k in ks), "MRR", "median rank"]
+    return Table("method", columns, rows, "Recall, MRR and median rank on the test pairs")

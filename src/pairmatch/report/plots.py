@@ -22,7 +22,7 @@ def confidence(evaluation: Mapping[str, Any]) -> str:
 
 
 class Plot:
-    """A small plot in the coordinates of its SVG, which the template draws; x runs over whole numbers.
+    """A small plot in the coordinates of its SVG, which the template draws; x runs over whole numbers or a share.
 
     The `kind` of a line or band names its colour: `ours`, `frozen` or `chance`.
     """
@@ -38,13 +38,14 @@ class Plot:
         x: tuple[str, float, float],
         y: tuple[str, float, float],
         in_percent: bool = False,
+        x_in_percent: bool = False,
     ) -> None:
         self.title, self.caption, self.description = title, caption, ""
         self.x_label, self.x_low, self.x_high = x
         self.y_label, self.y_low, self.y_high = y
-        unit = (lambda v: f"{100 * v:g} %") if in_percent else (lambda v: f"{v:g}")
-        self.x_ticks = [(self.x(v), f"{v:g}") for v in _ticks(self.x_low, self.x_high, least_step=1)]
-        self.y_ticks = [(self.y(v), unit(v)) for v in _ticks(self.y_low, self.y_high)]
+        steps = _ticks(self.x_low, self.x_high, least_step=0 if x_in_percent else 1)
+        self.x_ticks = [(self.x(v), _unit(v, x_in_percent)) for v in steps]
+        self.y_ticks = [(self.y(v), _unit(v, in_percent)) for v in _ticks(self.y_low, self.y_high)]
         self.paths: list[tuple[str, str]] = []
         self.bars: list[tuple[float, float, float, float]] = []
         self.mark: float | None = None
@@ -67,6 +68,10 @@ class Plot:
     def band(self, kind: str, xs: Sequence[float], bounds: Sequence[tuple[float, float]]) -> None:
         low, high = zip(*bounds, strict=True)
         self.paths.append((f"band {kind}", f"M{self._points([*xs, *reversed(xs)], [*high, *reversed(low)])}Z"))
+
+
+def _unit(value: float, in_percent: bool) -> str:
+    return f"{100 * value:g} %" if in_percent else f"{value:g}"
 
 
 def _ticks(low: float, high: float, least_step: float = 0.0) -> list[float]:
