@@ -234,3 +234,54 @@ def test_photos_that_cannot_be_read_are_all_named(tmp_path):
     assert "bad.png: not a photo" in text
     assert "'gone.png' does not exist" in text
     assert not (tmp_path / "m").exists()
+
+
+def test_sweep_compares_on_one_extraction(demo, tmp_path):
+    folder, _ = demo
+    pairs = folder / "people" / "pairs.csv"
+    common = ["sweep", pairs, "--backbone", "descriptor", "--metadata", "none", "--store", folder / "store.sqlite"]
+    common += ["--set", "training.epochs=1", "--repeats", 1, "--folds", 3, "--quiet"]
+    output = run(*common, "--grid", "head.width=4,8", "--baseline", "frozen", "--plan")
+    assert "3 lines, 1 extraction of 120 people:\n  head.width 4\n  head.width 8\n  frozen\n" in output
+    assert "0 inputs to embed, 9 fits; about" in output
+    output = run(
+        *common, "--head", "mlp,linear", "--grid", "loss.temperature=0.1,0.2", "-k", 5, "--output", tmp_path / "out"
+    )
+    assert "head linear, loss.temperature 0.2" in output
+    assert "240 queries" not in output
+    assert "120 queries, each tested 1 times among 20 candidates" in output
+    assert "corrected for 9 comparisons" in output
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "head linear, loss.temperature 0.2" in page
+    assert "popularity" in page
+    assert (tmp_path / "out" / "queries.csv").read_text().count("\n") == 1 + 11 * 120
+    figures = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert figures["sections"][0]["data"][0]["method"] == "chance"
+
+
+def test_sweep_prints_the_papers_tables(demo):
+    folder, _ = demo
+    output = run(
+        "sweep", folder / "people" / "pairs.csv", "--paper", "--backbone", "descriptor", "--metadata", "none",
+        "--repeats", 2, "--set", "training.epochs=1", "--store", folder / "store.sqlite", "--quiet", "--note", "A drawn world.",
+    )  # fmt: skip
+    assert output.startswith(
+        "A drawn world.\nBackbone descriptor; 2 splits of 70 / 15 / 15 by person, 9 to 9 candidates"
+    )
+    assert "Table 2: does not apply." in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--paper", "--grid", "head.width=1"], "leave --grid, --baseline and -k out"),
+        (["--grid", "head.width"], "--grid needs PART.OPTION=V1,V2, such as head.width=256,512; got 'head.width'"),
+        (["--grid", "hed.width=1"], "Unknown part in a sweep 'hed'"),
+        (["--grid", "head.widht=1"], "widht"),
+        (["--baseline", "froze"], "froze"),
+    ],
+)
+def test_sweep_says_what_it_cannot_do(demo, arguments, words):
+    folder, _ = demo
+    common = ["sweep", folder / "people" / "pairs.csv", "--backbone", "descriptor", "--metadata", "none", "--quiet"]
+    assert words in run(*common, "--store", folder / "store.sqlite", *arguments, code=2).replace("\n", " ")

@@ -256,7 +256,9 @@ def test_what_cannot_be_loaded_is_explained(checkpoint, tmp_path, monkeypatch):
         Qwen3VLBackbone(model=other).prepare(item)
     monkeypatch.setattr(frozen, "available_memory", lambda: 1000.0)
     with pytest.raises(BackboneError, match=r"too little memory for .*weights take .* GiB in torch.float32"):
-        Qwen3VLBackbone(model=checkpoint, **OPTIONS).forward({"end": torch.zeros(1), "real": torch.ones(1, 1), "input_ids": torch.ones(1, 1)})
+        Qwen3VLBackbone(model=checkpoint, **OPTIONS).forward(
+            {"end": torch.zeros(1), "real": torch.ones(1, 1), "input_ids": torch.ones(1, 1)}
+        )
     with pytest.raises(ConfigurationError, match="0 < min_pixels ≤ max_pixels"):
         Qwen3VLBackbone(min_pixels=10, max_pixels=5)
 

@@ -106,3 +106,10 @@ def test_plugins_name_their_distribution(example_plugin):
     assert found["mean-colour"].version == "1.2.3"
     assert found["descriptor"].distribution == "pairmatch"
     assert registry.provenance("losses", "cosine-gap") == ("pairmatch-example", "1.2.3")
+
+
+def test_a_part_without_a_constructor_is_given_nothing():
+    assert type(registry.create("metadata", "measured", device="cpu")).__name__ == "MeasuredMetadata"
+    assert registry.describe("methods", registry.create("methods", "frozen")) == ("frozen", {})
+    with pytest.raises(ConfigurationError, match="option of metadata generator 'measured'"):
+        registry.create("metadata", ("measured", {"size": 3}))

@@ -350,3 +350,71 @@ def test_the_table_sorts_by_keyboard_buttons(evaluation, tmp_path):
     assert first == ["ascending", *sorted(original, key=medians.get)]
     assert second == ["descending", *sorted(original, key=lambda name: -medians[name])]
     assert third == [None, *original]
+
+
+@pytest.fixture(scope="module")
+def diagnosed(tmp_path_factory):
+    """A demo whose report has every section, and the matcher and pairs that it is about."""
+    from pairmatch import Pairs, TrainingConfig
+    from pairmatch.demo import draw_people
+    from pairmatch.report import diagnose
+
+    folder = tmp_path_factory.mktemp("diagnosed")
+    pairs = Pairs.read(draw_people(folder / "people", pairs=90, seed=0))
+    parts = pairs.split(seed=0)
+    matcher = Matcher(
+        backbone="descriptor", metadata=None, store=folder / "s.sqlite", training=TrainingConfig(epochs=3)
+    ).fit(*parts[:2])
+    evaluation = matcher.evaluate(parts[2])
+    sections = diagnose(matcher, *parts)
+    report = matcher_report(matcher, *parts, evaluation, title="Everything", sections=sections)
+    write_report(folder / "report.html", report)
+    return folder, matcher, parts, evaluation, sections
+
+
+def test_every_diagnosis_stands_in_the_report(diagnosed):
+    folder, _, _, evaluation, sections = diagnosed
+    page = (folder / "report.html").read_text()
+    parsed = Balanced(page)
+    assert not parsed.faults
+    titles = [section.title for section in sections]
+    assert titles == [
+        "Beside other methods",
+        "Who is shown, and who never is",
+        "From scores to probabilities",
+        "For whom it works",
+        "Shortcuts",
+        "Would more pairs help?",
+    ]
+    for title in titles:
+        assert f">{title}</h2>" in page
+    figures = json.loads((folder / "report.json").read_text())
+    lines = {line["method"]: line for line in figures["sections"][0]["data"]}
+    # The same head on the same people: the section's line is the table's
+    assert lines["trained"]["mrr"] == pytest.approx(evaluation.both.mrr)
+    assert lines["frozen"]["mrr"] == pytest.approx(evaluation.frozen.both.mrr)
+    assert set(lines) == {"chance", "trained", "frozen", "centred", "whitened", "cca", "ridge", "popularity"}
+    slices = figures["sections"][3]["data"]
+    assert {"age", "region"} & {one["attribute"] for one in slices}
+    assert {one["trait"] for one in figures["sections"][4]["data"]} >= {"photo quality", "background colour", "age"}
+    assert len(figures["sections"][5]["data"]["pairs"]) == 3
+    assert "NaN" not in (folder / "report.json").read_text()
+
+
+def test_one_sided_sets_are_diagnosed_too(tmp_path, small_pairs):
+    from pairmatch import TrainingConfig
+    from pairmatch.report import diagnose
+
+    parts = small_pairs(40, sides=1).split(seed=0)
+    matcher = Matcher(
+        backbone="descriptor", metadata=None, store=tmp_path / "s.sqlite", training=TrainingConfig(epochs=1)
+    ).fit(*parts[:2])
+    sections = diagnose(matcher, *parts, with_learning_curve=False)
+    assert [section.title for section in sections][:2] == ["Beside other methods", "Who is shown, and who never is"]
+    assert sections[1].table.rows[0].name == "trained"
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_whole_report_fits_the_screen(diagnosed, width):
+    script = "const e = page.document.documentElement; return [e.clientWidth, e.scrollWidth]"
+    assert in_browser(diagnosed[0], width, script) == [width, width]

@@ -256,5 +256,5 @@ def _scales(singular: Double, count: int, width: int, shrinkage: float) -> tuple
 def _ridge(inputs: Double, targets: Double, strength: float) -> Double:
     """[D, D] map W that minimises ‖X W − Y‖² + λ‖W‖²."""
     u, singular, directions = _svd(inputs)
-    penalty = strength * max((singular**2).mean(), 1e-12)
+    penalty = strength * max((singular**2).sum() / max(len(singular), 1), 1e-12)
     return (directions.T * (singular / (singular**2 + penalty))) @ (u.T @ targets)

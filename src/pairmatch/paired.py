@@ -215,7 +215,7 @@ def _components(
     links += [(a, names[group]) for (a, _), group in zip(matches.tolist(), groups, strict=True) if group is not None]
     rows, columns = np.array([*links, *same]).T
     size = people + len(names)
-    graph = coo_array((np.ones(len(links), np.int8), (rows, columns)), shape=(size, size))
+    graph = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(size, size))
     labels = connected_components(graph, directed=False)[1].astype(np.int64)
     return labels[matches[:, 0]], labels[rejected[:, 0]]
 

@@ -8,6 +8,7 @@ Only the entry point that is asked for is imported.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -108,7 +109,7 @@ def create(kind: str, spec: PartSpec, **given: Any) -> Any:
         return spec
     name, options = parsed
     part = load(kind, name)
-    parameters = inspect.signature(part.__init__).parameters  # type: ignore[misc]
+    parameters = _parameters(part)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     usable = {key: value for key, value in given.items() if takes_any or key in parameters}
     allowed = [
@@ -128,8 +129,7 @@ def create(kind: str, spec: PartSpec, **given: Any) -> Any:
 
 def options(kind: str, name: str) -> tuple[str, ...]:
     """Names of the options that a registered part takes."""
-    parameters = inspect.signature(load(kind, name).__init__).parameters  # type: ignore[misc]
-    return tuple(key for key in parameters if key != "self")
+    return tuple(key for key in _parameters(load(kind, name)) if key != "self")
 
 
 def describe(kind: str, part: Any) -> tuple[str, dict[str, Any]]:
@@ -141,8 +141,8 @@ def describe(kind: str, part: Any) -> tuple[str, dict[str, Any]]:
     cls = type(part)
     for point in _unique_points(kind):
         if point.value == f"{cls.__module__}:{cls.__qualname__}":
-            parameters = inspect.signature(cls.__init__).parameters
-            return point.name, {key: getattr(part, key) for key in parameters if key != "self" and hasattr(part, key)}
+            names = [key for key in _parameters(cls) if key != "self" and hasattr(part, key)]
+            return point.name, {key: getattr(part, key) for key in names}
     raise PartError(
         f"`{cls.__module__}.{cls.__qualname__}` is registered under no name, so a saved matcher could not find it "
         f"again: declare it as an entry point of the group pairmatch.{kind}."
@@ -155,6 +155,13 @@ def provenance(kind: str, name: str) -> tuple[str, str]:
         if plugin.name == name:
             return plugin.distribution, plugin.version
     raise PartError(unknown_name(_NOUNS[kind], name, {plugin.name for plugin in plugins(kind)}))
+
+
+def _parameters(part: type) -> Mapping[str, inspect.Parameter]:
+    """Parameters of a constructor; none where a class has no constructor of its own."""
+    if part.__init__ is object.__init__:  # type: ignore[misc]
+        return {}
+    return inspect.signature(part.__init__).parameters  # type: ignore[misc]
 
 
 def _distribution(point: EntryPoint) -> str:

@@ -32,6 +32,7 @@ from pairmatch.crossvalidation import (
 from pairmatch.data import Pairs
 from pairmatch.errors import ConfigurationError, PairmatchError, unknown_name
 from pairmatch.features import FeatureStore
+from pairmatch.heads import build_head
 from pairmatch.interfaces import Backbone, ContrastiveLoss, Method, Pooler, ProjectionHead
 from pairmatch.matcher import Matcher, several
 from pairmatch.paired import PairedFeatures
@@ -76,9 +77,10 @@ class Plan:
 
     def __str__(self) -> str:
         guess = "" if self.seconds is None else f"; about {_duration(self.seconds)}"
-        lines = [f"{len(self.labels)} lines, {self.extractions} extractions of {self.people} people:"]
+        plural = "" if self.extractions == 1 else "s"
+        lines = [f"{len(self.labels)} lines, {self.extractions} extraction{plural} of {self.people} people:"]
         lines += [f"  {label}" for label in self.labels]
-        return "\n".join([*lines, f"{self.to_embed} inputs to embed, {self.fits} fits to do{guess}."])
+        return "\n".join([*lines, f"{self.to_embed} inputs to embed, {self.fits} fits{guess}."])
 
 
 def grid(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[Combination]:
@@ -307,7 +309,7 @@ def _matchers(combinations: Sequence[Combination], seed: int, shared: Mapping[st
             training = arguments.get("training") or {}
             settings = training if isinstance(training, TrainingConfig) else TrainingConfig(**training)
             matchers.append(Matcher(**{**arguments, "backbone": backbones, "training": replace(settings, seed=seed)}))
-            matchers[-1].method()
+            build_head(arguments.get("head", "mlp"), dim=8)  # its options are checked now, not after hours
         except (PairmatchError, TypeError) as error:
             problems.append(f"{combination.label}: {error}")
     if problems:

@@ -134,6 +134,7 @@ def diagnose(
     traits = {
         name: (values[: len(people_a)], None if people_b is None else values[len(people_a) :])
         for name, values in measured.items()
+        if np.ptp(values, axis=0).any()  # a trait that all share explains nothing
     }
     if traits:
         explained = shortcuts(data, traits, fitted, splits=[split], seed=seed)

@@ -41,8 +41,8 @@ def comparison_section(result: CrossValidation, baseline: str, *, title: str = "
         columns += [f"MRR beyond {baseline}", "p"]
     repeats = len(result.columns["query"]) / max(result.queries, 1)
     text = [
-        f"{result.queries} queries, each tested {repeats:.3g} time{'' if repeats == 1 else 's'} by methods that never saw "
-        "these people. "
+        f"{result.queries} queries, each tested {repeats:.3g} time{'' if repeats == 1 else 's'} by methods that never "
+        "saw these people. "
         + (
             f"p: paired randomisation test against {baseline}, corrected for {len(tests)} comparisons (Holm)."
             if tests
@@ -107,9 +107,9 @@ def hubness_section(found: Sequence[tuple[str, Hubness]]) -> Section:
     k = found[0][1].k
     table = Table("ranking", ["never shown, %", "Gini", "skewness"], rows, "Hubness")
     text = (
-        f"Of everybody's first {k} candidates: the share of people whom nobody is shown, the Gini coefficient of how often "
-        "people are shown (0: all alike), and its skewness. A few hubs that everybody is shown are a sign of a ranking by "
-        "popularity."
+        f"Of everybody's first {k} candidates: the share of people whom nobody is shown, the Gini coefficient of how "
+        "often people are shown (0: all alike), and its skewness. A few hubs that everybody is shown are a sign of a "
+        "ranking by popularity."
     )
     data = [
         {"ranking": name, "k": one.k, "never": one.never, "gini": one.gini, "skewness": one.skewness}
@@ -136,8 +136,8 @@ def calibration_section(calibration: Calibration, found: Reliability, candidates
         f"{percent(o)} where {percent(p)} was predicted" for p, o in zip(found.predicted, found.observed, strict=True)
     )
     text = (
-        f"{calibration.kind.capitalize()} scaling of validation scores, for a candidate drawn from {candidates}; expected "
-        f"calibration error on test pairs {100 * found.expected_calibration_error:.2f} points, Brier score "
+        f"{calibration.kind.capitalize()} scaling of validation scores, for a candidate drawn from {candidates}; "
+        f"expected calibration error on test pairs {100 * found.expected_calibration_error:.2f} points, Brier score "
         f"{found.brier_score:.4f}."
     )
     data = {

@@ -1,0 +1,95 @@
+"""Paired tests against enumeration and closed testing, and the sentences they end in."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pairmatch import Evaluator
+from pairmatch.comparison import compare, corrected, holm
+from pairmatch.errors import ConfigurationError
+
+
+def test_the_randomisation_test_is_that_of_all_swaps_of_whole_clusters():
+    rng = np.random.default_rng(0)
+    clusters = np.array([0, 0, 1, 2, 2, 2, 3, 4, 5, 5])
+    ours, theirs = rng.random(10), rng.random(10)
+    gain = np.bincount(clusters, ours - theirs)
+    sums = np.array([np.dot(gain, signs) for signs in itertools.product((1, -1), repeat=6)])
+    expected = min(1, 2 * min((sums >= gain.sum() - 1e-12).mean(), (sums <= gain.sum() + 1e-12).mean()))
+    found = compare(ours, theirs, clusters)
+    assert found.p_value == pytest.approx(expected)
+    assert found.difference == pytest.approx((ours - theirs).mean())
+    assert found.clusters == 6
+    assert found.interval[0] < found.difference < found.interval[1]
+
+
+def test_the_interval_is_about_that_of_the_normal_law():
+    rng = np.random.default_rng(1)
+    gain = rng.normal(0.1, 1, 400)
+    found = compare(gain, np.zeros(400), np.arange(400))
+    half = 1.96 * gain.std(ddof=1) / 20
+    assert found.interval == pytest.approx((gain.mean() - half, gain.mean() + half), abs=0.02)
+    doubled = compare(np.repeat(gain, 3), np.zeros(1200), np.repeat(np.arange(400), 3))
+    assert doubled.interval == pytest.approx(found.interval, abs=0.01)  # asking thrice is no new evidence
+
+
+def test_equal_methods_differ_by_nothing():
+    same = np.random.default_rng(0).random(30)
+    found = compare(same, same, np.arange(30))
+    assert (found.difference, found.interval, found.p_value) == (0, (0, 0), 1)
+    assert "too little to tell it from luck" in str(found)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_holm_is_closed_testing_with_bonferroni(p_values):
+    """A hypothesis is rejected at a level if every intersection that holds it is, each by Bonferroni."""
+    indices = range(len(p_values))
+    expected = [
+        max(
+            min(1, len(group) * min(p_values[j] for j in group))
+            for size in range(1, len(p_values) + 1)
+            for group in itertools.combinations(indices, size)
+            if i in group
+        )
+        for i in indices
+    ]
+    np.testing.assert_allclose(holm(p_values), expected)
+
+
+def test_sentences_say_what_was_found():
+    rng = np.random.default_rng(2)
+    gain = rng.normal(0.06, 0.2, 300)
+    found = compare(gain, np.zeros(300), np.arange(300), name="trained", baseline="frozen", metric="R@10")
+    assert str(found).startswith(
+        f"trained is better than frozen by {100 * gain.mean():.1f} points of R@10, 95 % interval "
+    )
+    assert str(found).endswith("p < 0.001.")
+    both = corrected([found, compare(-gain, np.zeros(300), np.arange(300), name="x", baseline="y")])
+    assert "x is worse than y by 0.0" in str(both[1])
+    assert "(corrected for 2 comparisons)" in str(both[0])
+    assert both[0].to_dict()["corrected_for"] == 2
+
+
+def test_evaluations_of_the_same_people_are_compared():
+    rng = np.random.default_rng(3)
+    a = rng.normal(size=(50, 8))
+    b = a + 0.5 * rng.normal(size=(50, 8))
+    good = Evaluator(ks=(5,)).evaluate(a, b, frozen_a=b[::-1].copy(), frozen_b=a)
+    found = good.compare(good.frozen, metric="R@5", name="trained", baseline="frozen")
+    assert found.difference == pytest.approx(good.both.recall[5] - good.frozen.both.recall[5])
+    assert found.p_value < 0.01
+    with pytest.raises(ConfigurationError, match="two evaluations of the same queries"):
+        good.compare(Evaluator(ks=(5,)).evaluate(a[:40], b[:40]))
+    with pytest.raises(ConfigurationError, match=r"R@7.*MRR"):
+        good.compare(good.frozen, metric="R@7")
+
+
+def test_what_cannot_be_compared_is_said():
+    with pytest.raises(ConfigurationError, match="one value of each method, and one cluster, per query"):
+        compare(np.zeros(3), np.zeros(4), np.arange(3))
+    with pytest.raises(ConfigurationError, match="at least two clusters"):
+        compare(np.zeros(3), np.ones(3), np.zeros(3, int))

@@ -1,0 +1,245 @@
+"""Cross-validation: nobody is tested by a method that saw them, and every figure has an oracle."""
+
+import csv
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import shared
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pairmatch import Evaluator, Matcher, Pair, Pairs, Profile, leakage
+from pairmatch.crossvalidation import (
+    BASELINES,
+    Split,
+    cross_validate,
+    cross_validation_splits,
+    holdout_splits,
+)
+from pairmatch.errors import ConfigurationError
+from pairmatch.interfaces import Method
+from pairmatch.methods import Frozen
+from pairmatch.metrics import unit_rows
+from pairmatch.paired import PairedFeatures
+
+
+class Spy(Method):
+    """Notes whose features it was given to learn from, and whom it was asked about."""
+
+    def __init__(self):
+        self.learned, self.asked = [], []
+
+    def fit(self, train, *, seed=0):
+        seen = {*map(bytes, train.a), *map(bytes, train.a if train.b is None else train.b)}
+        asked = set()
+        self.learned.append(seen)
+        self.asked.append(asked)
+
+        def project(features, side):
+            asked.update(map(bytes, features))
+            return unit_rows(features)
+
+        return project
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.tuples(st.integers(0, 14), st.integers(15, 29)), min_size=8, max_size=25, unique=True),
+    st.integers(0, 5),
+    st.booleans(),
+)
+def test_nobody_is_tested_by_a_method_that_saw_them(pairs, seed, one_sided):
+    rng = np.random.default_rng(0)
+    if one_sided:
+        data = PairedFeatures.of(rng.normal(size=(30, 3)), matches=pairs)
+    else:
+        sides = rng.normal(size=(15, 3)), rng.normal(size=(15, 3))
+        data = PairedFeatures.of(*sides, matches=[(a, b - 15) for a, b in pairs])
+    folds = min(3, len(np.unique(data.components)))
+    if folds < 2:
+        return
+    spy = Spy()
+    found = cross_validate(data, {"spy": spy}, repeats=2, folds=folds, ks=(1,), seed=seed)
+    for learned, asked in zip(spy.learned, spy.asked, strict=True):
+        assert not learned & asked
+    # Everyone with a partner asks once per repeat
+    expected = len(np.unique(data.matches)) if one_sided else sum(len(np.unique(c)) for c in data.matches.T)
+    for repeat in range(2):
+        rows = found.columns["repeat"] == repeat
+        keys = found.columns["query"][rows] * 2 + found.columns["direction"][rows]
+        assert len(np.unique(keys)) == len(keys) == expected
+
+
+def made(n=40, width=6, seed=0, groups=None):
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=(n, width))
+    return PairedFeatures.of(a, a + rng.normal(size=(n, width)), groups=groups)
+
+
+def test_figures_are_those_of_a_naive_loop():
+    data = made()
+    found = cross_validate(data, ["frozen"], repeats=2, folds=4, ks=(1, 3))
+    a, b = unit_rows(data.a), unit_rows(data.b)
+    splits = cross_validation_splits(data, repeats=2, folds=4)
+    expected = []
+    for split in splits:
+        rows = np.sort(np.flatnonzero(np.isin(data.components, split.test)))
+        for queries, candidates in ((a, b), (b, a)):
+            for person in rows:
+                scores = candidates[rows] @ queries[person]
+                expected.append((person, 1 + np.sum(scores > candidates[person] @ queries[person] + 1e-6), len(rows)))
+    np.testing.assert_array_equal(found.columns["query"], [e[0] for e in expected])
+    ranks = np.array([e[1] for e in expected])
+    np.testing.assert_array_equal(found.values[0][:, -1], ranks)
+    np.testing.assert_allclose(found.values[0][:, -2], 1 / ranks)
+    np.testing.assert_array_equal(found.values[0][:, 1], ranks <= 3)
+    np.testing.assert_array_equal(found.columns["candidates"], [e[2] for e in expected])
+    assert found.metrics("frozen").mrr == pytest.approx(np.mean(1 / ranks))
+    assert found.metrics("chance").recall[3] == pytest.approx(0.3)
+
+
+def test_one_split_is_the_evaluator():
+    data = made(60)
+    split = Split(0, 0, np.arange(20, 60), np.arange(20))
+    found = cross_validate(data, ["frozen"], splits=[split], ks=(5,))
+    rows = np.isin(data.components, split.test)
+    expected = Evaluator(ks=(5,)).evaluate(data.a[rows], data.b[rows])
+    ours = found.metrics("frozen")
+    assert ours.mrr == pytest.approx(expected.both.mrr)
+    assert ours.recall_interval[5] == pytest.approx(expected.both.recall_interval[5], abs=0.06)
+
+
+def test_groups_and_identical_people_stay_together():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(30, 4)), rng.normal(size=(30, 4))
+    b[7] = a[3]  # one photo under two ids
+    loose = PairedFeatures.of(a, b, groups=[i // 2 if i < 10 else None for i in range(30)])
+    assert loose.identical_across_components() == 2
+    found = cross_validate(loose, ["frozen"], repeats=1)
+    assert any(note.startswith("2 people share identical features") for note in found.notes)
+    for split in cross_validation_splits(loose, repeats=3):
+        tested = set(np.flatnonzero(np.isin(loose.components, split.test)).tolist())
+        for first in range(0, 10, 2):
+            assert (first in tested) == (first + 1 in tested)
+    joined = PairedFeatures.of(a, b, join_identical=True)
+    assert joined.identical_across_components() == 0
+    assert joined.components[3] == joined.components[7]
+    assert not cross_validate(joined, ["frozen"], repeats=1, ks=(1,)).notes
+
+
+def test_leaks_of_the_same_person_and_of_a_photo_are_caught(photo, tmp_path):
+    """Planted on purpose: cross-validation keeps the person in one fold, and `leakage` names the photo."""
+    people = [Profile(f"{s}{i}", (photo(f"{s}{i}.png"),)) for i in range(12) for s in "ab"]
+    pairs = Pairs.of(people, [*(Pair(f"a{i}", f"b{i}") for i in range(12)), Pair("a0", "b5")])
+    matcher = Matcher(backbone="descriptor", metadata=None, store=tmp_path / "s.sqlite")
+    data = matcher.paired_features(pairs)
+    row = dict(zip(map(tuple, data.matches.tolist()), data.components, strict=True))
+    assert row[(0, 0)] == row[(0, 5)] == row[(5, 5)]
+    twin = Profile("b99", (photo("a3.png"),))
+    first, second = (
+        Pairs.of([*people, twin], [Pair("a3", "b3")]),
+        Pairs.of([*people, twin], [Pair("a4", "b99")]),
+    )
+    assert leakage(first, second).photos
+
+
+def test_tuning_cannot_see_test_pairs():
+    """A method that would cheat is given nothing to cheat with: shuffled test matches change nothing that it learns."""
+    data = made(50)
+    spy, again = Spy(), Spy()
+    cross_validate(data, {"spy": spy}, repeats=1, ks=(1,))
+    split = cross_validation_splits(data, repeats=1)[0]
+    test = np.isin(data.components, split.test)
+    shuffled = data.b.copy()
+    shuffled[test] = shuffled[test][::-1]
+    other = PairedFeatures(data.a, shuffled, data.matches, data.rejected, data.components, data.rejected_components)
+    cross_validate(other, {"spy": again}, splits=[split], ks=(1,))
+    assert spy.learned[0] == again.learned[0]
+
+
+def test_a_better_method_is_found_better_and_its_twin_is_not():
+    class Blind(Method):
+        def fit(self, train, *, seed=0):
+            return lambda features, side: unit_rows(np.random.default_rng(ord(side)).normal(size=features.shape))
+
+    data = made(120)
+    found = cross_validate(data, {"frozen": Frozen(), "twin": Frozen(), "blind": Blind()}, repeats=2, ks=(10,))
+    comparisons = {one.name: one for one in found.comparisons("frozen")}
+    assert comparisons["twin"].p_value == 1
+    assert comparisons["blind"].p_value < 0.01
+    assert comparisons["blind"].difference < 0
+    assert comparisons["blind"].corrected_for == 2
+    against = found.compare("frozen", "chance", metric="R@10")
+    assert against.difference == pytest.approx(found.metrics("frozen").recall[10] - 10 / 24)
+    text = str(found)
+    for expected in ("frozen", "chance", "R@10", "240 queries, each tested 2 times among 24 candidates"):
+        assert expected in text
+
+
+def test_the_tidy_table_is_written_whole(tmp_path):
+    found = cross_validate(made(), ["frozen", "centred"], repeats=1, ks=(3,))
+    rows = list(csv.DictReader(found.save(tmp_path / "q.csv").read_text().splitlines()))
+    assert len(rows) == 3 * 80
+    ours = [row for row in rows if row["method"] == "centred" and row["direction"] == "b_to_a"]
+    both = [float(row["reciprocal_rank"]) for row in rows if row["method"] == "centred"]
+    assert len(ours) == 40
+    assert np.mean(both) == pytest.approx(found.metrics("centred").mrr)
+    table = pq.read_table(found.save(tmp_path / "q.parquet")).to_pylist()
+    assert [str(row["rank"]) for row in table] == [row["rank"] for row in rows]
+    with pytest.raises(ConfigurationError, match=r"\.csv or \.parquet"):
+        found.save(tmp_path / "q.txt")
+
+
+def test_holdout_has_the_recipes_sizes():
+    data = made(495, width=2)
+    for split in holdout_splits(data, repeats=2):
+        assert np.isin(data.components, split.test).sum() == 75
+        assert np.isin(data.components, split.train).sum() == 420
+
+
+def test_what_cannot_be_asked_is_said():
+    data = made(20)
+    with pytest.raises(ConfigurationError, match="from 2 to the number of components with a match, 20; got 21"):
+        cross_validate(data, folds=21)
+    with pytest.raises(ConfigurationError, match=r"K = 9 cannot be asked for: the smallest gallery has 4 candidates"):
+        cross_validate(data, ["frozen"], ks=(1, 9))
+    with pytest.raises(ConfigurationError, match="repeats"):
+        cross_validate(data, ["frozen"], repeats=0)
+    with pytest.raises(ConfigurationError, match="do not describe the same pairs"):
+        cross_validate({"x": data, "y": made(19)}, {"m": ("x", "frozen")})
+    found = cross_validate(data, ["frozen"], repeats=1, ks=(1,))
+    with pytest.raises(ConfigurationError, match="frozn"):
+        found.compare("frozn", "chance")
+    with pytest.raises(ConfigurationError, match="one label per match, 20, got 3"):
+        PairedFeatures.of(data.a, data.b, groups=[1, 2, 3])
+
+
+def test_sets_of_features_stand_in_one_table():
+    data = made(40)
+    worse = PairedFeatures.of(data.a, data.b[::-1].copy())
+    found = cross_validate(
+        {"good": data, "bad": worse}, {"frozen, good": ("good", "frozen"), "frozen, bad": ("bad", "frozen")}, repeats=1
+    )
+    assert found.metrics("frozen, good").mrr > 2 * found.metrics("frozen, bad").mrr
+
+
+def test_a_plugins_method_stands_in_the_table(install, tmp_path):
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg" / "shouting.py").write_text(
+        "from pairmatch.interfaces import Method\nfrom pairmatch.metrics import unit_rows\n"
+        "class Loud(Method):\n    def fit(self, train, *, seed=0):\n"
+        "        return lambda features, side: unit_rows(features)\n"
+    )
+    install("shouting", {"pairmatch.methods": {"loud": "shouting:Loud"}}, package=tmp_path / "pkg")
+    found = cross_validate(made(), ["frozen", "loud"], repeats=1)
+    np.testing.assert_array_equal(found.values[0], found.values[1])
+
+
+def test_real_pairs_rank_the_baselines_as_measured_before():
+    file = np.load(shared("furniture/features.npz"), allow_pickle=True)
+    data = PairedFeatures.of(file["a"], file["b"], groups=file["group"].tolist())
+    found = cross_validate(data, BASELINES, repeats=2)
+    mrr = {method: found.metrics(method, resamples=0).mrr for method in BASELINES}
+    assert mrr["cca"] > mrr["frozen"] > mrr["popularity"]
+    assert mrr["popularity"] == pytest.approx(found.metrics("chance").mrr, abs=0.01)
