@@ -263,7 +263,8 @@ def test_sweep_prints_the_papers_tables(demo):
     folder, _ = demo
     output = run(
         "sweep", folder / "people" / "pairs.csv", "--paper", "--backbone", "descriptor", "--metadata", "none",
-        "--repeats", 2, "--set", "training.epochs=1", "--store", folder / "store.sqlite", "--quiet", "--note", "A drawn world.",
+        "--repeats", 2, "--set", "training.epochs=1", "--store", folder / "store.sqlite", "--quiet", "--note",
+        "A drawn world.",
     )  # fmt: skip
     assert output.startswith(
         "A drawn world.\nBackbone descriptor; 2 splits of 70 / 15 / 15 by person, 9 to 9 candidates"

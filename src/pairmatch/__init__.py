@@ -31,13 +31,21 @@ _PUBLIC = {
     "Evaluator": "evaluator",
     "Evaluation": "evaluator",
     "FeatureStore": "features",
+    "PairedFeatures": "paired",
+    "Method": "interfaces",
+    "CrossValidation": "crossvalidation",
+    "cross_validate": "crossvalidation",
+    "Comparison": "comparison",
     "leakage": "data",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
+    from pairmatch.comparison import Comparison as Comparison
     from pairmatch.config import TrainingConfig as TrainingConfig
+    from pairmatch.crossvalidation import CrossValidation as CrossValidation
+    from pairmatch.crossvalidation import cross_validate as cross_validate
     from pairmatch.data import Pairs as Pairs
     from pairmatch.data import leakage as leakage
     from pairmatch.errors import PairmatchError as PairmatchError
@@ -47,11 +55,13 @@ if TYPE_CHECKING:
     from pairmatch.interfaces import Backbone as Backbone
     from pairmatch.interfaces import ContrastiveLoss as ContrastiveLoss
     from pairmatch.interfaces import MetadataGenerator as MetadataGenerator
+    from pairmatch.interfaces import Method as Method
     from pairmatch.interfaces import Pooler as Pooler
     from pairmatch.interfaces import ProjectionHead as ProjectionHead
     from pairmatch.matcher import Gallery as Gallery
     from pairmatch.matcher import Matcher as Matcher
     from pairmatch.matcher import Recommendation as Recommendation
+    from pairmatch.paired import PairedFeatures as PairedFeatures
     from pairmatch.trainer import Trainer as Trainer
     from pairmatch.types import Item as Item
     from pairmatch.types import Pair as Pair

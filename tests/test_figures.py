@@ -1,0 +1,65 @@
+"""Figures show the values that they are given."""
+
+import sys
+
+import numpy as np
+import pytest
+from test_diagnostics import turned
+
+from pairmatch import Evaluator
+from pairmatch.crossvalidation import cross_validate
+from pairmatch.diagnostics import hubness, learning_curve, reliability
+from pairmatch.errors import ConfigurationError
+from pairmatch.figures import (
+    exposure_figure,
+    learning_curve_figure,
+    methods_figure,
+    recall_figure,
+    reliability_figure,
+)
+
+
+def lines(figure):
+    return {line.get_label(): line.get_ydata() for line in figure.axes[0].get_lines()}
+
+
+def test_recall(tmp_path):
+    data = turned(40)
+    evaluation = Evaluator(ks=(5,)).evaluate(data.a, data.b, frozen_a=data.b, frozen_b=data.a)
+    shown = lines(figure := recall_figure(evaluation))
+    np.testing.assert_allclose(shown["trained"], evaluation.recall_curve())
+    np.testing.assert_allclose(shown["chance"], np.arange(1, 41) / 40)
+    assert "frozen" in shown
+    figure.savefig(tmp_path / "recall.png")
+    assert (tmp_path / "recall.png").stat().st_size > 5000
+
+
+def test_methods():
+    result = cross_validate(turned(40), ["frozen", "ridge"], repeats=1, ks=(3,))
+    figure = methods_figure(result, metric="R@3")
+    points = [line.get_xdata()[0] for line in figure.axes[0].get_lines() if line.get_marker() == "o"]
+    assert points == [result.metrics(name).recall[3] for name in ("ridge", "frozen")]
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["ridge", "frozen"]
+    with pytest.raises(ConfigurationError, match=r"one of MRR, R@3, got 'R@4'"):
+        methods_figure(result, metric="R@4")
+
+
+def test_learning_curve_reliability_and_exposure():
+    curve = learning_curve(turned(40), "ridge", shares=(0.5, 1), repeats=1, ks=(3,))
+    figure = learning_curve_figure(curve)
+    np.testing.assert_allclose(figure.axes[0].get_lines()[0].get_ydata(), [one.mrr for one in curve.metrics])
+    rng = np.random.default_rng(0)
+    found = reliability(rng.random(100), rng.random(100) < 0.5)
+    np.testing.assert_allclose(lines(reliability_figure(found))["test pairs"], found.observed)
+    data = turned(40)
+    hubs = hubness(data.a, data.b, k=3)
+    shown = lines(exposure_figure([("ours", hubs)]))
+    (name,) = (label for label in shown if label.startswith("ours"))
+    assert shown[name][-1] == 1
+    assert shown[name][20] == pytest.approx(np.sort(hubs.counts)[:20].sum() / 120)
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ConfigurationError, match=r'pip install "pairmatch\[plots\]"'):
+        reliability_figure(reliability(np.array([0.1, 0.9]), np.array([False, True])))
