@@ -15,8 +15,17 @@ from pairmatch import (
     TokenStates,
     registry,
 )
+from pairmatch.interfaces import Method
 from pairmatch.metadata import Metadata
-from pairmatch.testing import check_backbone, check_head, check_loss, check_metadata_generator, check_pooler
+from pairmatch.metrics import unit_rows
+from pairmatch.testing import (
+    check_backbone,
+    check_head,
+    check_loss,
+    check_metadata_generator,
+    check_method,
+    check_pooler,
+)
 from pairmatch.types import Usage
 
 
@@ -35,6 +44,37 @@ def test_built_in_poolers_conform(name):
     check_pooler(registry.create("poolers", name))
     if name != "native":
         check_pooler(registry.create("poolers", (name, {"layer": 3})))
+
+
+@pytest.mark.parametrize("name", ["frozen", "centred", "whitened", "cca", "ridge", "popularity"])
+def test_built_in_methods_conform(name):
+    check_method(registry.create("methods", name))
+
+
+def test_built_in_methods_that_train_conform():
+    check_method(registry.create("methods", ("trained", {"training": {"epochs": 1}})))
+
+
+def test_broken_methods_fail():
+    class Broken(Method):
+        def __init__(self, project):
+            self.project = project
+
+        def fit(self, train, *, seed=0):
+            return self.project
+
+    random = np.random.default_rng(0)
+    for project, words in (
+        (lambda h, side: np.asarray(h, np.float32), "unit length"),
+        (lambda h, side: unit_rows(h).astype(float), "float32"),
+        (lambda h, side: unit_rows(h)[:2], "one vector per person"),
+        (lambda h, side: unit_rows(h)[:, : 3 if side == "a" else 4], "unit length|different widths"),
+        (lambda h, side: unit_rows(h if side == "a" else h[:, :4]), "different widths"),
+        (lambda h, side: unit_rows(random.normal(size=h.shape)), "equal seeds"),
+        (lambda h, side: unit_rows(h - h.mean(0) + 1e-3), "who else"),
+    ):
+        with pytest.raises(AssertionError, match=words):
+            check_method(Broken(project))
 
 
 def test_the_plugin_conforms(example_plugin):

@@ -295,7 +295,7 @@ def sweep(
     from pairmatch.crossvalidation import BASELINES
     from pairmatch.data import Pairs
     from pairmatch.paper import paper_tables
-    from pairmatch.report import write_sweep_report
+    from pairmatch.report import paper_sections, write_sweep_report
     from pairmatch.sweep import grid as combine
     from pairmatch.sweep import plan
     from pairmatch.sweep import sweep as run
@@ -312,8 +312,9 @@ def sweep(
     if paper:
         tables = paper_tables(data, base, note=note, output=output, join_identical=join_identical, **common)
         typer.echo(str(tables))
-        result = tables.result
+        result, sections = tables.result, paper_sections(tables)
     else:
+        sections = []
         combinations = combine(base, axes)
         typer.echo(
             str(plan(data, combinations, baselines=lines, splits=kind, folds=folds, **common))  # type: ignore[arg-type]
@@ -337,7 +338,7 @@ def sweep(
             typer.echo(str(one))
     if output is not None:
         result.save(output / "queries.csv")
-        write_sweep_report(output / "report.html", result, title=f"Sweep: {pairs.name}", note=note)
+        write_sweep_report(output / "report.html", result, title=f"Sweep: {pairs.name}", note=note, sections=sections)
         typer.echo(
             f"Saved the table of all queries in {output / 'queries.csv'}, the report in {output / 'report.html'}."
         )

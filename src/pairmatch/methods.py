@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import eigh
 
 from pairmatch.config import PartSpec, TrainingConfig
 from pairmatch.errors import ConfigurationError
@@ -141,11 +142,11 @@ class CCA(Method):
         scale_a, scale_b = (_scales(s, len(a), a.shape[1], self.shrinkage)[0] for s in (s_a, s_b))
         # The cross-covariance of whitened rows lives in the row spaces of both sides
         cross = (scale_a * s_a)[:, None] * (u_a.T @ u_b) * (scale_b * s_b) / len(a)
-        left, correlations, right = np.linalg.svd(cross, full_matrices=False)
-        weights = (correlations / max(correlations[0], 1e-12))[: self.width] ** (self.power / 2)
+        left, correlations, right = _leading(cross, self.width)
+        weights = (correlations / max(correlations[0], 1e-12)) ** (self.power / 2)
         maps: dict[Side, Double] = {
-            "a": v_a.T @ (scale_a[:, None] * left[:, : self.width] * weights),
-            "b": v_b.T @ (scale_b[:, None] * right[: self.width].T * weights),
+            "a": v_a.T @ (scale_a[:, None] * left * weights),
+            "b": v_b.T @ (scale_b[:, None] * right * weights),
         }
 
         def project(features: Floats, side: Side) -> npt.NDArray[np.float32]:
@@ -244,6 +245,15 @@ def _svd(rows: Double) -> tuple[Double, Double, Double]:
     if wide:
         return vectors, singular, (vectors / singular).T @ rows
     return rows @ (vectors / singular), singular, vectors.T
+
+
+def _leading(matrix: Double, count: int) -> tuple[Double, Double, Double]:
+    """Leading singular vectors [N, R], values [R] and [M, R]: no more than `count`, and none that is noise."""
+    size = len(matrix)
+    values, left = eigh(matrix @ matrix.T, subset_by_index=(max(size - count, 0), size - 1))
+    kept = values > max(values[-1], 1e-300) * 1e-12
+    singular, left = np.sqrt(values[kept])[::-1], left[:, kept][:, ::-1]
+    return left, singular, matrix.T @ (left / singular)
 
 
 def _scales(singular: Double, count: int, width: int, shrinkage: float) -> tuple[Double, float]:

@@ -113,7 +113,7 @@ class PaperTables:
 
 
 def _line(cells: list[str]) -> str:
-    return f"{cells[0]:<32}{cells[1]:<6}" + "".join(f"{cell:>11}" for cell in cells[2:])
+    return f"{cells[0]:<32}{cells[1]:<6}" + "".join(f"{cell:>13}" for cell in cells[2:])
 
 
 def paper_tables(

@@ -23,9 +23,12 @@ from PIL import Image
 from torch import Tensor
 
 from pairmatch.errors import ConfigurationError
-from pairmatch.interfaces import Backbone, ContrastiveLoss, MetadataGenerator, Pooler, ProjectionHead
+from pairmatch.interfaces import Backbone, ContrastiveLoss, MetadataGenerator, Method, Pooler, ProjectionHead
+from pairmatch.paired import PairedFeatures
 from pairmatch.poolers import MeanPooler, NativePooler
-from pairmatch.types import Item, Profile, Refusal, TokenStates
+from pairmatch.types import Item, Profile, Refusal, Side, TokenStates
+
+_SIDES: tuple[Side, Side] = ("a", "b")
 
 
 def example_items(backbone: Backbone) -> list[Item]:
@@ -254,6 +257,37 @@ def check_loss(loss: ContrastiveLoss) -> None:
     assert bool(torch.isfinite(extra)), f"{name} must take columns without a match (rejected people)"
 
 
+def check_method(method: Method) -> None:
+    """Checks a method on small random pairs of two sides and of one: unit vectors, seeded, and blind to strangers.
+
+    Raises:
+        AssertionError: What is wrong.
+    """
+    name = type(method).__name__
+    _arguments_are_stored(method)
+    rng = np.random.default_rng(0)
+    a, b, new = rng.normal(size=(24, 6)), rng.normal(size=(24, 6)), rng.normal(size=(5, 6)).astype(np.float32)
+    rows = np.arange(24)
+    everyone, pairs = np.concatenate([a, b]), np.stack([rows, rows + 24], axis=1)
+    for train in (PairedFeatures.of(a, b), PairedFeatures.of(everyone, matches=pairs)):
+        before = train.a.copy()
+        project, again = method.fit(train, seed=1), method.fit(train, seed=1)
+        assert np.array_equal(before, train.a), f"{name}.fit changes the features that it is given"
+        widths = set()
+        for side in _SIDES:
+            vectors = project(new, side)
+            assert vectors.dtype == np.float32, f"{name} must give float32, got {vectors.dtype}"
+            assert vectors.ndim == 2, f"{name} must give [people, width], got shape {list(vectors.shape)}"
+            assert len(vectors) == 5, f"{name} must give one vector per person: 5, got {len(vectors)}"
+            lengths = np.linalg.norm(vectors, axis=1)
+            assert np.allclose(lengths, 1, atol=1e-4), f"{name} must give vectors of unit length, got {lengths}"
+            assert np.array_equal(vectors, again(new, side)), f"{name}: equal seeds give different vectors"
+            alone = np.concatenate([project(row[None], side) for row in new])
+            assert np.allclose(alone, vectors, atol=1e-5), f"{name}: a person's vector depends on who else is asked for"
+            widths.add(vectors.shape[1])
+        assert len(widths) == 1, f"{name} gives the two sides different widths: {sorted(widths)}"
+
+
 def _vectors(backbone: Backbone, items: Sequence[Item], name: str) -> np.ndarray:
     with torch.inference_mode():
         states = backbone.forward(backbone.prepare(list(items)))
@@ -267,6 +301,8 @@ def _vectors(backbone: Backbone, items: Sequence[Item], name: str) -> np.ndarray
 
 
 def _arguments_are_stored(part: Any) -> None:
+    if type(part).__init__ is object.__init__:
+        return
     for name, parameter in inspect.signature(type(part).__init__).parameters.items():
         if name == "self" or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue

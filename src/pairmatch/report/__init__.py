@@ -12,7 +12,7 @@ from pairmatch.report.content import (
 )
 from pairmatch.report.diagnosis import diagnose
 from pairmatch.report.page import summary, write_json, write_report
-from pairmatch.report.sections import write_sweep_report
+from pairmatch.report.sections import paper_sections, write_sweep_report
 
 __all__ = [
     "Candidate",
@@ -24,6 +24,7 @@ __all__ = [
     "diagnose",
     "evaluation_curves",
     "matcher_report",
+    "paper_sections",
     "summary",
     "write_json",
     "write_report",

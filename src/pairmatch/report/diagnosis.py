@@ -127,7 +127,7 @@ def diagnose(
     if sliced:
         sections.append(slices_section(sliced))
 
-    everybody = [*people_a, *(people_b or [])]
+    everybody = matcher.annotate([*people_a, *(people_b or [])])  # all in the store since `fit`
     measured = attribute_traits(everybody) | (
         photo_traits(everybody, progress=matcher.progress) if any(p.images for p in everybody) else {}
     )

@@ -11,11 +11,14 @@ import numpy as np
 from pairmatch.comparison import Comparison
 from pairmatch.crossvalidation import CrossValidation
 from pairmatch.diagnostics import Calibration, Hubness, LearningCurve, Reliability, Shortcut, Slice
+from pairmatch.evaluator import DEFAULT_KS
 from pairmatch.intervals import Metrics
+from pairmatch.paper import PaperTables
 from pairmatch.report.content import Report, Row, Section, Table
 from pairmatch.report.page import write_report
 from pairmatch.report.plots import Plot, percent
 
+_FROZEN_LINES = ("Qwen3-VL, frozen, mean pooling", "EOS token", "Mean")
 _KINDS = {"trained": "ours", "frozen": "frozen", "chance": "chance"}
 
 
@@ -192,7 +195,31 @@ def shortcuts_section(found: Sequence[Shortcut], chance_mrr: float) -> Section:
     return Section("Shortcuts", [text], table, data=data)
 
 
-def write_sweep_report(path: Path, result: CrossValidation, *, title: str, note: str = "") -> None:
+def paper_sections(tables: PaperTables) -> list[Section]:
+    """The paper's tables: ours with intervals, the printed figures below each line."""
+    by_table: dict[str, list[Row]] = {}
+    data: dict[str, list[Any]] = {}
+    for table, name, ours, printed in tables.rows():
+        kind = "chance" if name == "Random" else "frozen" if name in _FROZEN_LINES else "ours"
+        recall = [
+            ("", "") if k not in ours.recall else cell for k, cell in zip(DEFAULT_KS, _metrics(ours), strict=False)
+        ]
+        rows = by_table.setdefault(table, [])
+        rows.append(Row(name, [*recall, _metrics(ours)[-1]], kind))
+        rows.append(Row(f"{name}, as printed", [(f"{value:.1f}", "") for value in printed] + [("", "")]))
+        data.setdefault(table, []).append({"line": name, **ours.to_dict(), "printed": list(printed)})
+    columns = [*(f"R@{k}" for k in DEFAULT_KS), "MRR"]
+    sections = [
+        Section(table, [], Table("line", columns, rows, table), data=data[table]) for table, rows in by_table.items()
+    ]
+    if tables.without_table_2:
+        sections.insert(1, Section("Table 2", [f"Does not apply. {tables.without_table_2}"]))
+    return sections
+
+
+def write_sweep_report(
+    path: Path, result: CrossValidation, *, title: str, note: str = "", sections: Sequence[Section] = ()
+) -> None:
     """Writes the page of a sweep or cross-validation, and a `.json` beside it.
 
     Args:
@@ -200,17 +227,18 @@ def write_sweep_report(path: Path, result: CrossValidation, *, title: str, note:
         result: Every line's metrics.
         title: Heading.
         note: Words to put first.
+        sections: Parts before the table of all lines.
     """
     baseline = "frozen" if "frozen" in result.methods else result.methods[0]
     best = max(result.methods, key=lambda method: float(np.mean(result.values[result.index(method)][:, -2])))
     lead = [note] if note else []
     if best != baseline:
         lead.append(f"The best mean MRR: {result.compare(best, baseline)}")
-    section: list[Section] = [comparison_section(result, baseline, title="All lines")]
+    parts = [*sections, comparison_section(result, baseline, title="All lines")]
     facts: dict[str, Any] = {
         "Lines": str(len(result.methods)),
         "Splits": str(len(set(zip(result.columns["repeat"].tolist(), result.columns["fold"].tolist(), strict=True)))),
         "Seed": str(result.seed),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_report(path, Report(title, lead=" ".join(lead), sections=section, facts=facts, notes=result.notes))
+    write_report(path, Report(title, lead=" ".join(lead), sections=parts, facts=facts, notes=result.notes))
