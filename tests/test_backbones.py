@@ -9,11 +9,11 @@ from PIL import Image
 from pairmatch import Pairs, registry
 from pairmatch.backbones.clip import CLIPBackbone
 from pairmatch.backbones.descriptor import DescriptorBackbone
-from pairmatch.backbones.frozen import load_or_explain, resolve_device, resolve_dtype, weights_digest
 from pairmatch.backbones.hf_text import HFTextBackbone
 from pairmatch.backbones.hf_vision import HFVisionBackbone
 from pairmatch.backbones.onnx import ONNXBackbone
 from pairmatch.errors import BackboneError, ConfigurationError
+from pairmatch.frozen import load_or_explain, resolve_device, resolve_dtype, weights_digest
 from pairmatch.images import load_image
 from pairmatch.poolers import ImageMeanPooler, NativePooler
 from pairmatch.testing import check_backbone

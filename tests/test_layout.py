@@ -8,7 +8,7 @@ import pairmatch
 ROOT = Path(pairmatch.__file__).parent
 LAYERS = [
     {"types", "errors"},
-    {"interfaces", "config", "registry", "images", "prompt", "store"},
+    {"interfaces", "config", "registry", "images", "prompt", "store", "files", "tables", "frozen"},
     {"backbones", "poolers", "metadata", "heads", "losses"},
     {"data", "features", "metrics", "paired", "rules"},
     {

@@ -8,8 +8,7 @@ import tiny_qwen3_vl
 import torch
 from PIL import Image
 
-from pairmatch import FeatureStore, Matcher, Pair, Pairs, Profile, TrainingConfig
-from pairmatch.backbones import frozen
+from pairmatch import FeatureStore, Matcher, Pair, Pairs, Profile, TrainingConfig, frozen
 from pairmatch.backbones.qwen3_vl import Qwen3VLBackbone, Qwen3VLEmbeddingBackbone
 from pairmatch.errors import BackboneError, ConfigurationError, ImageError
 from pairmatch.poolers import EOSPooler, ImageMeanPooler, MeanPooler, TextMeanPooler

@@ -617,7 +617,7 @@ def _fit_and_report(
 
 
 def _write_json(path: Path, evaluation: Evaluation) -> None:
-    from pairmatch.saved import write_file
+    from pairmatch.files import write_file
 
     write_file(path, (json.dumps(evaluation.to_dict(), indent=2) + "\n").encode())
 

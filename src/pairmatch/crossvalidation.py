@@ -19,11 +19,11 @@ from pairmatch.comparison import Comparison, compare, corrected
 from pairmatch.config import PartSpec
 from pairmatch.errors import ConfigurationError, unknown_name
 from pairmatch.evaluator import DEFAULT_KS
+from pairmatch.files import write_file
 from pairmatch.interfaces import Method
 from pairmatch.intervals import Metrics, summaries
 from pairmatch.metrics import Ints, QueryMetrics, place, query_metrics
 from pairmatch.paired import PairedFeatures
-from pairmatch.saved import write_file
 
 _log = logging.getLogger(__name__)
 BASELINES = ("frozen", "centred", "whitened", "cca", "ridge", "popularity")

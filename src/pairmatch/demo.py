@@ -15,7 +15,7 @@ from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFilter
 from skimage.color import lab2rgb
 
 from pairmatch.errors import ConfigurationError
-from pairmatch.saved import write_file
+from pairmatch.files import write_file
 
 _SCALE = 3  # drawn larger and shrunk, for smooth edges
 _PARTNER_HUE = 120.0  # degrees from someone's clothes to their partner's backdrop

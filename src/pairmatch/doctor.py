@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from pairmatch import __version__, registry
-from pairmatch.backbones.frozen import available_memory, resolve_device, resolve_dtype
+from pairmatch.frozen import available_memory, resolve_device, resolve_dtype
 from pairmatch.store import default_path
 
 _WEIGHTS = (

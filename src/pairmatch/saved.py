@@ -7,8 +7,6 @@ import hashlib
 import inspect
 import io
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,28 +18,10 @@ from torch import Tensor
 
 from pairmatch import registry
 from pairmatch.errors import ConfigurationError, SavedMatcherError
+from pairmatch.files import write_file
 
 FORMAT = 1
 _OWN_MACHINE = ("device", "threads")  # options that describe a machine, not the matcher
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a whole file or nothing: to a temporary file beside it, then renamed."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(name).chmod(0o666 & ~_umask())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def write(

@@ -32,11 +32,11 @@ from pairmatch.crossvalidation import (
 from pairmatch.data import Pairs
 from pairmatch.errors import ConfigurationError, PairmatchError, unknown_name
 from pairmatch.features import FeatureStore
+from pairmatch.files import write_file
 from pairmatch.heads import build_head
 from pairmatch.interfaces import Backbone, ContrastiveLoss, Method, Pooler, ProjectionHead
 from pairmatch.matcher import Matcher, several
 from pairmatch.paired import PairedFeatures
-from pairmatch.saved import write_file
 from pairmatch.store import Store, content_key
 from pairmatch.types import Profile
 

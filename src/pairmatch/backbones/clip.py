@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pairmatch.backbones.frozen import (
+from pairmatch.errors import ConfigurationError
+from pairmatch.frozen import (
     by_person,
     freeze,
     load_or_explain,
@@ -21,7 +22,6 @@ from pairmatch.backbones.frozen import (
     resolve_dtype,
     weights_digest,
 )
-from pairmatch.errors import ConfigurationError
 from pairmatch.images import load_image
 from pairmatch.interfaces import Backbone
 from pairmatch.types import Item, TokenStates

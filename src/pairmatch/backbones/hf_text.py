@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from pairmatch.backbones.frozen import freeze, load_or_explain, resolve_device, resolve_dtype, weights_digest
+from pairmatch.frozen import freeze, load_or_explain, resolve_device, resolve_dtype, weights_digest
 from pairmatch.interfaces import Backbone
 from pairmatch.types import Item, TokenStates
 

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from pairmatch.backbones.frozen import (
+from pairmatch.errors import BackboneError
+from pairmatch.frozen import (
     by_person,
     freeze,
     load_or_explain,
@@ -20,7 +21,6 @@ from pairmatch.backbones.frozen import (
     resolve_dtype,
     weights_digest,
 )
-from pairmatch.errors import BackboneError
 from pairmatch.images import load_image
 from pairmatch.interfaces import Backbone
 from pairmatch.types import Item, TokenStates

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pairmatch.backbones.frozen import (
+from pairmatch.errors import BackboneError, ConfigurationError, ImageError
+from pairmatch.frozen import (
     check_memory,
     freeze,
     intra_op_threads,
@@ -24,7 +25,6 @@ from pairmatch.backbones.frozen import (
     resolve_dtype,
     weights_digest,
 )
-from pairmatch.errors import BackboneError, ConfigurationError, ImageError
 from pairmatch.images import image_size, load_image
 from pairmatch.interfaces import Backbone
 from pairmatch.types import Item, TokenStates

@@ -12,10 +12,10 @@ from typing import Any, Literal, cast
 
 from rich.progress import track
 
-from pairmatch.data.tables import Table, read_table
 from pairmatch.errors import DataError
 from pairmatch.images import SUFFIXES as IMAGE_SUFFIXES
 from pairmatch.images import check_image
+from pairmatch.tables import Table, read_table
 from pairmatch.types import AttributeValue, Pair, Profile
 
 _OWN = ("id", "image", "text")

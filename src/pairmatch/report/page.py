@@ -11,9 +11,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pairmatch.files import write_file
 from pairmatch.report.content import Report, Row, Table
 from pairmatch.report.plots import confidence, percent, plots
-from pairmatch.saved import write_file
 
 
 def write_report(path: Path, report: Report) -> None:

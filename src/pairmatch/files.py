@@ -1,0 +1,32 @@
+"""Writes files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_file(path: Path, content: bytes, *, private: bool = False) -> None:
+    """Writes a whole file or nothing: to a temporary file beside it, then renamed.
+
+    Args:
+        path: The file; replaced where it is there already.
+        content: All of it.
+        private: Nobody but its owner may read it (mode 0600).
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).chmod(0o600 if private else 0o666 & ~_umask())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
