@@ -233,7 +233,8 @@ def write_sweep_report(
     best = max(result.methods, key=lambda method: float(np.mean(result.values[result.index(method)][:, -2])))
     lead = [note] if note else []
     if best != baseline:
-        lead.append(f"The best mean MRR: {result.compare(best, baseline)}")
+        found = next(one for one in result.comparisons(baseline) if one.name == best)
+        lead.append(f"The best mean MRR: {found}")
     parts = [*sections, comparison_section(result, baseline, title="All lines")]
     facts: dict[str, Any] = {
         "Lines": str(len(result.methods)),
