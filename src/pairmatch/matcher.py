@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import logging
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pairmatch import __version__, registry, saved
+from pairmatch import __version__, hub, registry, saved
 from pairmatch.config import PartSpec, TrainingConfig, parse_spec
 from pairmatch.crossvalidation import BASELINES, CrossValidation, cross_validate
 from pairmatch.data import Pairs
@@ -423,6 +424,60 @@ class Matcher:
         target = Path(folder)
         saved.write(target, record, self.head.state_dict(), self.history)
         return target
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = True, token: str | None = None, endpoint: str | None = None
+    ) -> str:
+        """Saves this matcher to the Hugging Face Hub, with its model card; nothing of any person.
+
+        A head learned from people: share it only as far as they agreed to.
+
+        Args:
+            repo_id: `owner/name`; made where it does not exist.
+            private: Only you can read it. Of a repository that exists already, nothing is changed.
+            token: By default that of `hf auth login`.
+            endpoint: Address of another hub.
+
+        Returns:
+            Address of the repository.
+
+        Raises:
+            NotFittedError: There is no trained head yet.
+            SavedMatcherError: The hub refused, or cannot be reached.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(folder)
+            return hub.push(
+                Path(folder), repo_id, private=private, token=token, endpoint=endpoint, message="A pairmatch matcher"
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        endpoint: str | None = None,
+        **options: Any,
+    ) -> Matcher:
+        """Loads a matcher from a folder or from the Hugging Face Hub. Executes nothing of what it loads.
+
+        Args:
+            name: Folder, or `owner/name` on the hub.
+            revision: Branch, tag or commit on the hub.
+            token: For a private repository; by default that of `hf auth login`.
+            endpoint: Address of another hub.
+            options: As `load` takes them.
+
+        Raises:
+            SavedMatcherError: Nothing to load under that name, or a damaged folder.
+            PartError: A part's plugin is not installed; names the distribution that provided it.
+        """
+        folder = Path(name)
+        if not folder.is_dir():
+            folder = hub.fetch(str(name), revision=revision, token=token, endpoint=endpoint)
+        return cls.load(folder, **options)
 
     @classmethod
     def load(

@@ -133,9 +133,15 @@ def _history(path: Path) -> list[dict[str, float]]:
 
 
 def model_card(record: Mapping[str, Any]) -> str:
-    """Model card in Markdown: parts, training and figures; nothing about any person."""
+    """Model card in the Hugging Face format: parts, training and figures; nothing about any person."""
+    from huggingface_hub import ModelCardData
+
     parts = record["parts"]
     lines = [
+        "---",
+        ModelCardData(library_name="pairmatch", tags=["pairmatch", "matching", "recommendation"]).to_yaml(),
+        "---",
+        "",
         "# A pairmatch matcher",
         "",
         f"Made by pairmatch {record['pairmatch']} on {record['created']}. "
@@ -150,7 +156,7 @@ def model_card(record: Mapping[str, Any]) -> str:
             if entry is None:
                 lines.append(f"| {kind} | none | | |")
                 continue
-            options = ", ".join(f"{key}={value}" for key, value in entry["options"].items()) or "defaults"
+            options = ", ".join(f"{key}={_shown(value)}" for key, value in entry["options"].items()) or "defaults"
             lines.append(f"| {kind} | {entry['name']} | {options} | {entry['distribution']} {entry['version']} |")
     training = ", ".join(f"{key} {value}" for key, value in record["training"].items())
     lines += ["", f"Training: {training}."]
@@ -169,6 +175,11 @@ def model_card(record: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _shown(value: Any) -> Any:
+    """A path without its folders, which may name a person or a machine."""
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _table(metrics: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,149 @@
+"""A matcher goes to a hub and comes back: the real client against a small server that keeps what it is sent."""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import yaml
+
+from pairmatch import Matcher, TrainingConfig
+from pairmatch.errors import NotFittedError, SavedMatcherError
+
+COMMIT = "a" * 40
+
+
+class Hub:
+    """Enough of the hub's API for one repository: create, preupload, commit, info, files."""
+
+    def __init__(self):
+        self.files, self.tokens, self.private = {}, set(), None
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def send(self, body, status=200, headers=None):
+                content = body if isinstance(body, bytes) else json.dumps(body).encode()
+                self.send_response(status)
+                for key, value in (headers or {}).items():
+                    self.send_header(key, value)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(content)
+
+            def do_POST(self):
+                raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                hub.tokens.add(self.headers.get("Authorization"))
+                if self.path == "/api/repos/create":
+                    hub.private = json.loads(raw).get("visibility", json.loads(raw).get("private"))
+                    self.send({"url": f"{hub.url}/me/couples"})
+                elif self.path == "/api/validate-yaml":
+                    self.send({"errors": [], "warnings": []})
+                elif "/preupload/" in self.path:
+                    names = [file["path"] for file in json.loads(raw)["files"]]
+                    self.send({"files": [{"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names]})
+                elif "/commit/" in self.path:
+                    for line in map(json.loads, raw.decode().splitlines()):
+                        if line["key"] == "file":
+                            hub.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                    self.send(
+                        {"success": True, "commitOid": COMMIT, "commitUrl": f"{hub.url}/me/couples/commit/{COMMIT}"}
+                    )
+                else:
+                    self.send({"error": f"no {self.path}"}, 404)
+
+            def do_GET(self):
+                if not self.path.startswith(("/api/models/me/couples", "/me/couples/")):
+                    self.send({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
+                elif found := re.match(r"/me/couples/resolve/[^/]+/(.+)", self.path):
+                    content = hub.files[found[1]]
+                    etag = hashlib.sha256(content).hexdigest()
+                    self.send(content, headers={"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
+                elif "/tree/" in self.path:
+                    self.send(
+                        [{"type": "file", "path": n, "size": len(c), "oid": "0"} for n, c in sorted(hub.files.items())]
+                    )
+                else:
+                    names = [{"rfilename": name} for name in hub.files]
+                    self.send({"id": "me/couples", "sha": COMMIT, "private": True, "tags": [], "siblings": names})
+
+            do_HEAD = do_GET  # noqa: N815
+
+            def log_message(self, *_):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01})
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.http.server_address[1]}"
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.http.shutdown()
+        self.http.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def fitted(tmp_path, small_pairs):
+    pairs = small_pairs(20)
+    config = TrainingConfig(epochs=1, batch_size=8)
+    matcher = Matcher(backbone="descriptor", metadata=None, training=config, store=tmp_path / "store.sqlite")
+    return matcher.fit(pairs), pairs
+
+
+def test_a_matcher_goes_to_the_hub_and_comes_back(fitted, tmp_path, monkeypatch):
+    matcher, pairs = fitted
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with Hub() as hub:
+        address = matcher.push_to_hub("me/couples", token="hf_secret", endpoint=hub.url)
+        assert address.endswith("/me/couples")
+        assert hub.private in (True, "private")
+        assert hub.tokens == {"Bearer hf_secret"}
+        assert set(hub.files) == {"matcher.json", "head.safetensors", "history.csv", "README.md"}
+        loaded = Matcher.from_pretrained(
+            "me/couples", endpoint=hub.url, token="hf_secret", store=tmp_path / "store.sqlite"
+        )
+        with pytest.raises(SavedMatcherError, match="'me/nothing' is neither a folder here nor a matcher on the hub"):
+            Matcher.from_pretrained("me/nothing", endpoint=hub.url, token="hf_secret")
+    people = list(pairs.people)
+    np.testing.assert_array_equal(loaded.embed(people), matcher.embed(people))
+    everything = b"".join(hub.files.values())
+    for person in people:
+        assert f'"{person.id}"'.encode() not in everything
+        assert person.text.encode() not in everything
+    assert str(tmp_path).encode() not in hub.files["README.md"]
+
+
+def test_the_card_is_in_the_hubs_format(fitted, tmp_path):
+    folder = fitted[0].save(tmp_path / "saved")
+    card = (folder / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front == {"library_name": "pairmatch", "tags": ["pairmatch", "matching", "recommendation"]}
+    assert "# A pairmatch matcher" in card
+
+
+def test_a_folder_is_loaded_without_a_hub(fitted, tmp_path):
+    matcher, pairs = fitted
+    folder = matcher.save(tmp_path / "saved")
+    loaded = Matcher.from_pretrained(folder, store=tmp_path / "store.sqlite")
+    np.testing.assert_array_equal(loaded.embed(list(pairs.people)), matcher.embed(list(pairs.people)))
+
+
+def test_what_the_hub_refuses_is_said(fitted):
+    with pytest.raises(SavedMatcherError, match="me/couples could not be written to the hub: "):
+        fitted[0].push_to_hub("me/couples", token="x", endpoint="http://127.0.0.1:9")
+    with pytest.raises(NotFittedError, match="before `fit`"):
+        Matcher(backbone="descriptor", metadata=None).push_to_hub("me/couples")
