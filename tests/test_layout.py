@@ -12,6 +12,7 @@ LAYERS = [
     {"backbones", "poolers", "metadata", "heads", "losses"},
     {"data", "features", "metrics", "paired", "rules"},
     {
+        "hub",
         "intervals",
         "comparison",
         "trainer",
