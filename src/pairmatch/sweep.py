@@ -290,7 +290,9 @@ def _matchers(combinations: Sequence[Combination], seed: int, shared: Mapping[st
             if options.get("layer") is not None
         }
     )
-    store = Store(shared["store"]) if not isinstance(shared.get("store"), Store) else shared["store"]
+    store = shared.get("store")
+    if not isinstance(store, Store):
+        store = Store(store)
     device = shared.get("device", "auto")
     built: dict[str, Backbone] = {}
     matchers = []
