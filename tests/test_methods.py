@@ -143,3 +143,13 @@ def test_options_out_of_range_are_named():
     ):
         with pytest.raises(ConfigurationError, match=words):
             make()
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_people_who_all_look_alike_score_chance(name):
+    from pairmatch.crossvalidation import cross_validate
+
+    data = PairedFeatures.of(np.ones((12, 5)), np.ones((12, 5)))
+    found = cross_validate(data, [name], repeats=1, folds=3, ks=(2,))
+    assert found.metrics(name).recall[2] == pytest.approx(0.5)
+    assert found.metrics(name).mrr == pytest.approx(found.metrics("chance").mrr)

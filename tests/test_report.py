@@ -414,6 +414,19 @@ def test_one_sided_sets_are_diagnosed_too(tmp_path, small_pairs):
     assert sections[1].table.rows[0].name == "trained"
 
 
+def test_a_single_test_pair_is_no_error(tmp_path, small_pairs):
+    from pairmatch import TrainingConfig
+    from pairmatch.report import diagnose
+
+    pairs = small_pairs(12)
+    parts = pairs.subset(range(9)), pairs.subset(range(9, 11)), pairs.subset([11])
+    matcher = Matcher(
+        backbone="descriptor", metadata=None, store=tmp_path / "s.sqlite", training=TrainingConfig(epochs=1)
+    ).fit(*parts[:2])
+    titles = [section.title for section in diagnose(matcher, *parts)]
+    assert titles[0] == "Beside other methods"
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_whole_report_fits_the_screen(diagnosed, width):
     script = "const e = page.document.documentElement; return [e.clientWidth, e.scrollWidth]"

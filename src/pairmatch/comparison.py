@@ -54,6 +54,8 @@ class Comparison:
         else:
             amount = f"{100 * abs(self.difference):.1f} points of {self.metric}"
             bounds = f"{100 * low:.1f} to {100 * high:.1f}"
+        if self.difference == 0 and self.interval == (0.0, 0.0):
+            return f"{self.name} and {self.baseline} do not differ in {self.metric}."
         direction = "better" if self.difference >= 0 else "worse"
         sureness = f"{100 * self.confidence:g} % interval {bounds}"
         text = f"{self.name} is {direction} than {self.baseline} by {amount}, {sureness}"

@@ -143,7 +143,7 @@ class CCA(Method):
         # The cross-covariance of whitened rows lives in the row spaces of both sides
         cross = (scale_a * s_a)[:, None] * (u_a.T @ u_b) * (scale_b * s_b) / len(a)
         left, correlations, right = _leading(cross, self.width)
-        weights = (correlations / max(correlations[0], 1e-12)) ** (self.power / 2)
+        weights = (correlations / max(correlations.max(initial=0), 1e-12)) ** (self.power / 2)
         maps: dict[Side, Double] = {
             "a": v_a.T @ (scale_a[:, None] * left * weights),
             "b": v_b.T @ (scale_b[:, None] * right * weights),
@@ -250,6 +250,8 @@ def _svd(rows: Double) -> tuple[Double, Double, Double]:
 def _leading(matrix: Double, count: int) -> tuple[Double, Double, Double]:
     """Leading singular vectors [N, R], values [R] and [M, R]: no more than `count`, and none that is noise."""
     size = len(matrix)
+    if not matrix.size:  # everybody looks alike: there is no direction at all
+        return np.zeros((size, 0)), np.zeros(0), np.zeros((matrix.shape[1], 0))
     values, left = eigh(matrix @ matrix.T, subset_by_index=(max(size - count, 0), size - 1))
     kept = values > max(values[-1], 1e-300) * 1e-12
     singular, left = np.sqrt(values[kept])[::-1], left[:, kept][:, ::-1]

@@ -30,7 +30,8 @@ def comparison_section(result: CrossValidation, baseline: str, *, title: str = "
         baseline: The method that the others are compared with.
         title: Heading.
     """
-    tests = {one.name: one for one in result.comparisons(baseline)} if len(result.methods) > 1 else {}
+    comparable = len(result.methods) > 1 and len(set(result.columns["component"].tolist())) > 1
+    tests = {one.name: one for one in result.comparisons(baseline)} if comparable else {}
     rows, data = [], []
     for method in ("chance", *result.methods):
         figures, test = result.metrics(method), tests.get(method)
