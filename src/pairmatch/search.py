@@ -1,0 +1,214 @@
+"""Exact search: the best candidates of many queries by inner product, provably the same as scoring everybody.
+
+On CPUs with bfloat16 instructions everybody is scored in bfloat16, at twice the speed; the rounding error of each score is
+bounded by the lengths of what rounding took away (Cauchy-Schwarz), so that whoever might be among the first k is kept and
+scored again in full. Elsewhere the same is done with float32 alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pairmatch.errors import ConfigurationError
+from pairmatch.frozen import resolve_dtype
+from pairmatch.metrics import Ints
+
+_CHUNK_ROWS = 16384
+_CHUNK_QUERIES = 1024
+_BLOCK = 64  # candidates whose best score is looked at before any of them is
+_FEW_ROWS = 0.5  # below this share of eligible rows they are copied together first
+_UNIT = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 2.0**-24}  # relative error of rounding
+
+
+def top_k(
+    queries: npt.NDArray[np.float32],
+    vectors: npt.NDArray[np.float32],
+    k: int,
+    *,
+    rows: Ints | None = None,
+    excluded: Sequence[Ints] | None = None,
+    longest: float | None = None,
+) -> tuple[Ints, npt.NDArray[np.float32]]:
+    """The k best rows of each query, best first; equal scores in the order of rows.
+
+    Args:
+        queries: [Q, K] float32.
+        vectors: [N, K] float32; may be memory-mapped.
+        k: Most candidates per query, at least 1.
+        rows: [n] int64, rising: rows that are eligible; all by default.
+        excluded: Per query, rows that are not.
+        longest: No vector is longer, for example 1.0001 where all have unit length; measured where it is None.
+
+    Returns:
+        [Q, k] int64 rows, −1 where a query has fewer candidates; [Q, k] float32 scores, −inf there. Scores are sums in
+        float64, rounded.
+
+    Raises:
+        ConfigurationError: A k below 1, or widths that do not fit.
+    """
+    if k < 1:
+        raise ConfigurationError(f"`top_k(k=...)` must be at least 1, got {k}.")
+    if queries.ndim != 2 or vectors.ndim != 2 or queries.shape[1] != vectors.shape[1]:
+        raise ConfigurationError(
+            f"Queries and vectors need one width, got shapes {list(queries.shape)} and {list(vectors.shape)}."
+        )
+    found = np.full((len(queries), k), -1, np.int64)
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    eligible = len(vectors) if rows is None else len(rows)
+    if not eligible or not len(queries):
+        return found, scores
+    for start in range(0, len(queries), _CHUNK_QUERIES):
+        part = slice(start, min(start + _CHUNK_QUERIES, len(queries)))
+        own = None if excluded is None else excluded[part]
+        found[part], scores[part] = _some(queries[part], vectors, k, rows, own, longest)
+    return found, scores
+
+
+def _some(
+    queries: npt.NDArray[np.float32],
+    vectors: npt.NDArray[np.float32],
+    k: int,
+    rows: Ints | None,
+    excluded: Sequence[Ints] | None,
+    longest: float | None,
+) -> tuple[Ints, npt.NDArray[np.float32]]:
+    dtype = _fast_dtype()
+    exact = torch.from_numpy(np.ascontiguousarray(queries, np.float32))
+    rounded = exact.to(dtype)
+    lengths = exact.norm(dim=1)
+    lost = (exact - rounded.float()).norm(dim=1)
+    count = len(queries)
+    kept = _Kept(count, k)
+    gathered = rows is not None and len(rows) < _FEW_ROWS * len(vectors)
+    total = len(rows) if gathered and rows is not None else len(vectors)
+    alive = None
+    if rows is not None and not gathered:
+        alive = np.zeros(len(vectors), bool)
+        alive[rows] = True
+    for start in range(0, total, _CHUNK_ROWS):
+        stop = min(start + _CHUNK_ROWS, total)
+        if gathered and rows is not None:
+            names = rows[start:stop]
+            block = torch.from_numpy(np.ascontiguousarray(vectors[names], np.float32))
+        else:
+            names = np.arange(start, stop)
+            part = vectors[start:stop]
+            block = torch.from_numpy(np.require(part, np.float32, ["C", "W"]))
+        small = block.to(dtype)
+        score = rounded @ small.T
+        # |q·x − q̂·x̂| ≤ ‖q − q̂‖‖x‖ + ‖q̂‖‖x − x̂‖, plus the rounding of sums; that of the score itself is its unit
+        length = float(block.norm(dim=1).max()) if longest is None else longest
+        loss = 0.0 if dtype == torch.float32 else _UNIT[dtype] * length
+        error = lost * length + (lengths + lost) * loss + queries.shape[1] * 2.0**-23 * lengths * length
+        if alive is not None:
+            score[:, torch.from_numpy(~alive[start:stop])] = -torch.inf
+        if excluded is not None:
+            _exclude(score, names, excluded)
+        kept.offer(score, names, error, _UNIT[dtype])
+    return kept.best(queries, vectors)
+
+
+def _exclude(score: torch.Tensor, names: Ints, excluded: Sequence[Ints]) -> None:
+    for query, rows in enumerate(excluded):
+        if len(rows):
+            places = np.searchsorted(names, rows)
+            inside = places < len(names)
+            inside[inside] = names[places[inside]] == np.asarray(rows)[inside]
+            if inside.any():
+                score[query, torch.from_numpy(places[inside])] = -torch.inf
+
+
+class _Kept:
+    """Who may still be among the first k of each query, by bounds on their scores."""
+
+    def __init__(self, queries: int, k: int) -> None:
+        self.k = k
+        self.floor = torch.full((queries,), -torch.inf)  # below the kth best exact score, for certain
+        self.lows = torch.full((queries, k), -torch.inf)  # k best lower bounds
+        self.queries: list[npt.NDArray[np.int64]] = []
+        self.rows: list[npt.NDArray[np.int64]] = []
+        self.highs: list[npt.NDArray[np.float32]] = []
+
+    def offer(self, score: torch.Tensor, names: Ints, error: torch.Tensor, unit: float) -> None:
+        """Takes the scores of a chunk [Q, n], each within `error` [Q] and a relative `unit` of the exact one."""
+        width = score.shape[1]
+        if not self.rows and width > self.k:
+            # The first chunk's own k best are a floor already: else everybody in it would be looked at
+            best = score.topk(self.k, dim=1).values.float()
+            self.lows = best - error[:, None] - best.abs() * unit * 2
+            self.lows = torch.where(torch.isnan(self.lows), -torch.inf, self.lows)
+            self.floor = self.lows.min(1).values
+        # high = score (1 ± unit) + error must reach the floor
+        margin = self.floor - error
+        bound = torch.where(margin > 0, margin * (1 - 3 * unit), margin * (1 + 3 * unit))
+        bound = torch.where(torch.isfinite(bound), bound - bound.abs() * 2.0**-7, bound).to(score.dtype)
+        whole = width // _BLOCK * _BLOCK
+        hits = []
+        if whole:
+            best = score[:, :whole].reshape(len(score), -1, _BLOCK).amax(2)
+            query, block = torch.nonzero(best >= bound[:, None], as_tuple=True)
+            inner = score[:, :whole].reshape(len(score), -1, _BLOCK)[query, block]
+            hit, place = torch.nonzero((inner >= bound[query, None]) & (inner > -torch.inf), as_tuple=True)
+            hits.append((query[hit], block[hit] * _BLOCK + place, inner[hit, place]))
+        if whole < width:
+            rest = score[:, whole:]
+            query, place = torch.nonzero((rest >= bound[:, None]) & (rest > -torch.inf), as_tuple=True)
+            hits.append((query, place + whole, rest[query, place]))
+        query = torch.cat([one for one, _, _ in hits])
+        if not len(query):
+            return
+        place, value = torch.cat([one for _, one, _ in hits]), torch.cat([one for _, _, one in hits]).float()
+        slack = error[query] + value.abs() * unit * 2
+        if self.rows or width <= self.k:  # those of the first chunk are counted already
+            self._raise_floor(query, value - slack)
+        high = value + slack
+        alive = high >= self.floor[query]
+        self.queries.append(query[alive].numpy())
+        self.rows.append(np.asarray(names)[place[alive].numpy()])
+        self.highs.append(high[alive].numpy())
+
+    def _raise_floor(self, query: torch.Tensor, low: torch.Tensor) -> None:
+        """Merges lower bounds into each query's k best."""
+        order = torch.argsort(low, descending=True)
+        order = order[torch.argsort(query[order], stable=True)]
+        query, low = query[order], low[order]
+        first = torch.searchsorted(query, torch.arange(len(self.lows)))
+        place = torch.arange(len(query)) - first[query]
+        inside = place < self.k
+        fresh = torch.full_like(self.lows, -torch.inf)
+        fresh[query[inside], place[inside]] = low[inside]
+        self.lows = torch.cat([self.lows, fresh], dim=1).topk(self.k, dim=1).values
+        self.floor = self.lows[:, -1]
+
+    def best(
+        self, queries: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32]
+    ) -> tuple[Ints, npt.NDArray[np.float32]]:
+        """Scores whoever is left in full, and sorts."""
+        rows = np.full((len(queries), self.k), -1, np.int64)
+        scores = np.full((len(queries), self.k), -np.inf, np.float32)
+        if not self.queries:
+            return rows, scores
+        query, row, high = (np.concatenate(part) for part in (self.queries, self.rows, self.highs))
+        alive = high >= self.floor.numpy()[query]
+        query, row = query[alive], row[alive]
+        order = np.lexsort((row, query))
+        query, row = query[order], row[order]
+        starts = np.searchsorted(query, np.arange(len(queries) + 1))
+        wide = queries.astype(np.float64)
+        for one in range(len(queries)):
+            own = row[starts[one] : starts[one + 1]]
+            # One row at a time and not by BLAS: equal rows get equal scores
+            value = np.einsum("nk,k->n", vectors[own].astype(np.float64), wide[one])
+            best = np.argsort(-value, kind="stable")[: self.k]
+            rows[one, : len(best)], scores[one, : len(best)] = own[best], value[best]
+        return rows, scores
+
+
+@lru_cache
+def _fast_dtype() -> torch.dtype:
+    return resolve_dtype("auto", torch.device("cpu"))
