@@ -55,13 +55,13 @@ def main() -> None:
     for _ in range(given.rounds):
         theirs.append(timed(lambda: index.search(queries, given.k)))
         ours.append(timed(lambda: top_k(queries, vectors, given.k, longest=1.0001)))
-    (fast, (rows, scores)), (slow, (their_scores, their_rows)) = min(ours, key=lambda t: t[0]), min(
-        theirs, key=lambda t: t[0]
+    (fast, (rows, scores)), (slow, (their_scores, their_rows)) = (
+        min(ours, key=lambda t: t[0]),
+        min(theirs, key=lambda t: t[0]),
     )
     same = np.mean([len(np.intersect1d(a, b)) / given.k for a, b in zip(rows, their_rows, strict=True)])
     print(f"ours {fast:.2f} s, faiss IndexFlatIP {slow:.2f} s: ratio {fast / slow:.2f}; the same people: {same:.6f}")
     print(f"largest difference of scores: {np.abs(scores - their_scores).max():.1e}")
-    del index
 
     for share in (0.001, 0.01, 0.1, 1.0):
         chosen = np.sort(rng.choice(given.people, int(given.people * share), replace=False))
@@ -71,9 +71,7 @@ def main() -> None:
         )
         sample = range(0, given.queries, max(1, given.queries // 50))
         expected = [chosen[np.argsort(-(vectors[chosen] @ queries[q]), kind="stable")[: given.k]] for q in sample]
-        recall = np.mean(
-            [len(np.intersect1d(found[q], e)) / len(e) for q, e in zip(sample, expected, strict=True)]
-        )
+        recall = np.mean([len(np.intersect1d(found[q], e)) / len(e) for q, e in zip(sample, expected, strict=True)])
         print(f"eligible {100 * share:g} %: {seconds:.3f} s, recall {recall:.4f}")
 
 

@@ -1,8 +1,8 @@
 """Exact search: the best candidates of many queries by inner product, provably the same as scoring everybody.
 
-On CPUs with bfloat16 instructions everybody is scored in bfloat16, at twice the speed; the rounding error of each score is
-bounded by the lengths of what rounding took away (Cauchy-Schwarz), so that whoever might be among the first k is kept and
-scored again in full. Elsewhere the same is done with float32 alone.
+On CPUs with bfloat16 instructions everybody is scored in bfloat16, at twice the speed; the rounding error of each
+score is bounded by the lengths of what rounding took away (Cauchy-Schwarz), so that whoever might be among the first k
+is kept and scored again in full. Elsewhere the same is done with float32 alone.
 """
 
 from __future__ import annotations

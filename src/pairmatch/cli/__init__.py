@@ -1,0 +1,12 @@
+"""The command line. Heavy libraries are imported inside the commands, so that `--help` answers at once."""
+
+from pairmatch.cli import fitting, machine, people, ranking, sweeping
+from pairmatch.cli.application import app
+from pairmatch.cli.options import parse_options
+
+__all__ = ["app", "fitting", "machine", "main", "parse_options", "people", "ranking", "sweeping"]
+
+
+def main() -> None:
+    """Entry point of the command `pairmatch`."""
+    app()

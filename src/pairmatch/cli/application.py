@@ -1,0 +1,34 @@
+"""The application: what every command shares."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from pairmatch.errors import PairmatchError
+
+
+class _Commands(TyperGroup):
+    """Turns what the library raises on purpose into a message and exit code 2; bugs keep their traceback (code 1)."""
+
+    def invoke(self, ctx: Any) -> Any:
+        logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
+        try:
+            return super().invoke(ctx)
+        except PairmatchError as error:
+            typer.secho(f"Error: {error}", err=True, fg="red")
+            raise typer.Exit(2) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Learn who goes with whom from matched pairs of people, then rank candidates for anyone.",
+    epilog="Example: pairmatch demo --output demo",
+)
