@@ -21,6 +21,7 @@ LAYERS = [
         "methods",
         "crossvalidation",
         "tuning",
+        "robust",
         "diagnostics",
         "figures",
     },
