@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -14,12 +13,12 @@ from torch import Tensor
 from pairmatch.errors import BackboneError
 from pairmatch.frozen import (
     by_person,
+    checkpoint_mark,
     freeze,
-    load_or_explain,
+    load_pretrained,
     mean_by_person,
     resolve_device,
     resolve_dtype,
-    weights_digest,
 )
 from pairmatch.images import load_image
 from pairmatch.interfaces import Backbone
@@ -58,32 +57,25 @@ class HFVisionBackbone(Backbone):
     def _config(self) -> Any:
         from transformers import AutoConfig
 
-        return self._load(AutoConfig)
+        return load_pretrained(AutoConfig, self.model, self.revision)
 
     @cached_property
     def _processor(self) -> Any:
         from transformers import AutoImageProcessor
 
-        return self._load(AutoImageProcessor)
+        return load_pretrained(AutoImageProcessor, self.model, self.revision)
 
     @cached_property
     def _network(self) -> Any:
         from transformers import AutoModel
 
-        model = self._load(AutoModel, dtype=self._dtype)
+        model = load_pretrained(AutoModel, self.model, self.revision, dtype=self._dtype)
         tower = getattr(model, "vision_model", model)
         if "pixel_values" not in (getattr(tower, "main_input_name", ""), getattr(model, "main_input_name", "")) and (
             tower is model
         ):
             raise BackboneError(f"{self.model} is a {type(model).__name__}, which does not read images.")
         return freeze(tower, self._device, self._dtype)
-
-    def _load(self, kind: Any, **options: Any) -> Any:
-        return load_or_explain(
-            lambda: kind.from_pretrained(self.model, revision=self.revision or "main", **options),
-            model=self.model,
-            option="model",
-        )
 
     @cached_property
     def dim(self) -> int:
@@ -120,15 +112,10 @@ class HFVisionBackbone(Backbone):
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Digest of a local folder's files or commit of a hub model, number format, and library versions."""
-        local = Path(self.model).expanduser()
-        weights = (
-            weights_digest(local) if local.is_dir() else getattr(self._config, "_commit_hash", None) or self.revision
-        )
         return {
             "backbone": "hf-vision",
             "format": 1,
-            "model": None if local.is_dir() else self.model,
-            "weights": weights,
+            **checkpoint_mark(self.model, self.revision, self._config),
             "dtype": str(self._dtype),
             "transformers": version("transformers"),
             "torch": torch.__version__,
