@@ -60,10 +60,6 @@ def test_a_class_that_is_registered_where_it_is_not_defined_is_found(install):
     (site / "outer_package").mkdir()
     text = "from pairmatch.losses import InfoNCELoss\nclass InnerLoss(InfoNCELoss): pass\n"
     module(site / "outer_package", "inner", text)
-        site / "outer_package",
-        "inner",
-        "from pairmatch.losses import InfoNCELoss\nclass InnerLoss(InfoNCELoss): pass\n",
-    )
     module(site / "outer_package", "__init__", "from outer_package.inner import InnerLoss\n")
     loss = registry.create("losses", "inner")
     assert type(loss).__module__ == "outer_package.inner"
