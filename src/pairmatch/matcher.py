@@ -368,7 +368,8 @@ class Matcher:
         """What this matcher is made of, in words, by name of the part."""
 
         def words(name: str, options: Mapping[str, Any]) -> str:
-            shown = ", ".join(f"{key}={value}" for key, value in options.items() if value is not None)
+            plain = {key: value for key, value in options.items() if value is not None and not isinstance(value, type)}
+            shown = ", ".join(f"{key}={value}" for key, value in plain.items())
             return f"{name} ({shown})" if shown else name
 
         def part(kind: str, value: Any) -> str:
@@ -377,10 +378,12 @@ class Matcher:
             except PartError:
                 return type(value).__name__
 
+        reads_text = any(backbone.reads_text for backbone in self.backbones)
+        unread = "none" if self.metadata is None else "none: no backbone here reads text"
         parts = {
             "Backbone": " + ".join(part("backbones", backbone) for backbone in self.backbones),
             "Pooling": ", ".join(part("poolers", pooler) for pooler in self.poolers),
-            "Metadata": "none" if self.metadata is None else part("metadata", self.metadata),
+            "Metadata": part("metadata", self.metadata) if self.metadata is not None and reads_text else unread,
             "Loss": part("losses", self.loss),
             "Training": ", ".join(f"{key} {value}" for key, value in dataclasses.asdict(self.training).items()),
         }
