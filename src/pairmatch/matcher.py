@@ -150,6 +150,7 @@ class Matcher:
         self.metrics: dict[str, Any] | None = None
         self._data: dict[str, int] | None = None
         self._trained_on: list[Mapping[str, Any]] | None = None
+        self._seen: frozenset[str] = frozenset()  # who took part in `fit`; forgotten when saved
         self._warned = False
 
     @property
@@ -229,6 +230,11 @@ class Matcher:
         self.head = result.head.cpu()
         self.history, self.notes, self.sides = list(result.history), list(result.notes), train.sides
         self.metrics = None
+        self._seen = frozenset(people)
+        both = train.profiles.keys() & (validation.profiles.keys() if validation is not None else ())
+        if both:
+            self.notes.append(f"{len(both)} people stand in training and validation pairs: early stopping saw them.")
+            _log.warning(self.notes[-1])
         self._data = {"pairs": len(train.matches), "people": len(train.people)}
         self._trained_on = [dict(backbone.fingerprint()) for backbone in self.backbones]
         return self
@@ -242,6 +248,8 @@ class Matcher:
 
     def evaluate(self, pairs: Pairs, *, ks: Sequence[int] | None = None, resamples: int = 1000) -> Evaluation:
         """Recall@K and MRR on pairs, both ways, with intervals, beside chance and the frozen features.
+
+        Where people took part in `fit`, a note and a warning say how many.
 
         Args:
             pairs: Held-out pairs; each side is the other's gallery.
@@ -258,6 +266,11 @@ class Matcher:
         baseline = {"frozen_a": frozen_a, "frozen_b": frozen_b} if head.trainable else {}
         e_b = None if frozen_b is None else embed(head, frozen_b, "b")
         evaluation = evaluator.evaluate(embed(head, frozen_a, "a"), e_b, matches=pairs.matches, **baseline)
+        seen = sum(profile.id in self._seen for profile in profiles)
+        if seen:
+            note = f"{seen} of {len(profiles)} people took part in training: these figures say nothing of new people."
+            _log.warning(note)
+            evaluation = dataclasses.replace(evaluation, notes=(*evaluation.notes, note))
         self.metrics = evaluation.to_dict()
         return evaluation
 
