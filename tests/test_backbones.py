@@ -293,6 +293,30 @@ def test_hf_vision_takes_the_image_tower_of_siglip(siglip):
     assert np.allclose(vectors(backbone, [Item((photo,))]), expected, atol=1e-5)
 
 
+def test_hf_vision_of_native_aspect_ignores_padding(tmp_path):
+    """SigLIP 2 NaFlex: as many patches as a photo's aspect asks for, padded to one number."""
+    from transformers import AutoImageProcessor, AutoModel, Siglip2Config, Siglip2ImageProcessor, Siglip2Model
+
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**small, "vocab_size": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = Siglip2Config(text_config=text, vision_config={**small, "patch_size": 16, "num_patches": 16})
+    Siglip2Model(config).save_pretrained(tmp_path)
+    Siglip2ImageProcessor(patch_size=16, max_num_patches=10).save_pretrained(tmp_path)
+    backbone = HFVisionBackbone(model=str(tmp_path), dtype="float32", device="cpu")
+    check_backbone(backbone)
+    photo = picture(4, (96, 96))
+    inputs = AutoImageProcessor.from_pretrained(tmp_path)(images=photo, return_tensors="pt")
+    real = inputs["pixel_attention_mask"][0].bool()
+    assert 0 < real.sum() < len(real)
+    with torch.inference_mode():
+        expected = AutoModel.from_pretrained(tmp_path).eval().vision_model(**inputs)
+        states = backbone.forward(backbone.prepare([Item((photo,))]))
+    assert torch.equal(states.mask[0], real)
+    assert torch.allclose(states.pooled, expected.pooler_output, atol=1e-5)
+    assert torch.allclose(ImageMeanPooler().pool(states)[0], expected.last_hidden_state[0, real].mean(0), atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
     from transformers import BertConfig, BertModel, BertTokenizerFast

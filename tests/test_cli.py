@@ -141,6 +141,14 @@ def test_mistakes_are_messages_with_exit_code_2(demo, tmp_path):
             ["fit", pairs, "--output", tmp_path / "m", "--backbone", "descriptor", "--set", "training.epoch=3"],
             "Did you mean 'epochs'?",
         ),
+        (
+            ["fit", pairs, "--output", tmp_path / "m", "--backbone", "descriptor", "--set", "head.width=wide"],
+            "The head 'mlp' cannot be built with width='wide'",
+        ),
+        (
+            ["fit", pairs, "--output", tmp_path / "m", "--backbone", "descriptor", "--set", "training.epochs=many"],
+            "epochs",
+        ),
         (["fit", tmp_path / "no.csv", "--output", tmp_path / "m", "--backbone", "descriptor"], "No such file"),
         (["evaluate", tmp_path / "nothing", pairs], "holds no saved matcher"),
         (["recommend", demo[0], "--query", tmp_path / "q.jpg", "--gallery", demo[0], "--where", "age"], "is no rule"),

@@ -34,6 +34,7 @@ from pairmatch.trainer import Trainer, TrainingResult
 from pairmatch.types import Profile, Side
 
 _log = logging.getLogger(__name__)
+_TRIAL_DIM = 240  # a width with many divisors; the backbone's own is not known before it is loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ class Matcher:
         if isinstance(head, ProjectionHead):
             self._head_spec: PartSpec = head
         else:
-            registry.load("heads", _name(head))
+            build_head(head, dim=_TRIAL_DIM)  # a wrong option is found now, not after everybody was embedded
             self._head_spec = head
         self.loss: ContrastiveLoss = registry.create("losses", loss)
         self.training = training or TrainingConfig()

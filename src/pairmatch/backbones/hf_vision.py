@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -83,22 +84,38 @@ class HFVisionBackbone(Backbone):
         config = getattr(self._config, "vision_config", self._config)
         return int(getattr(config, "hidden_size", None) or config.hidden_sizes[-1])
 
-    def prepare(self, items: Sequence[Item]) -> tuple[Tensor, list[int]]:
-        """Pixels of all photos as the checkpoint's processor makes them, and photos per person."""
+    def prepare(self, items: Sequence[Item]) -> tuple[dict[str, Tensor], list[int]]:
+        """What the checkpoint's processor makes of all photos, as far as the model reads it, and photos per person."""
         photos = [load_image(image, longest_side_px=_LONGEST_SIDE_PX) for item in items for image in item.images]
-        pixels = torch.cat([self._processor(images=photo, return_tensors="pt")["pixel_values"] for photo in photos])
-        return pixels, [len(item.images) for item in items]
+        found = [self._processor(images=photo, return_tensors="pt") for photo in photos]
+        return {name: torch.cat([one[name] for one in found]) for name in found[0] if name in self._reads}, [
+            len(item.images) for item in items
+        ]
 
-    def forward(self, batch: tuple[Tensor, list[int]]) -> TokenStates:
+    @cached_property
+    def _reads(self) -> frozenset[str]:
+        """Names of the model's inputs."""
+        return frozenset(inspect.signature(self._network.forward).parameters)
+
+    def forward(self, batch: tuple[dict[str, Tensor], list[int]]) -> TokenStates:
         """Token states of each person's photos, one after the other, and the pooled output."""
-        pixels, counts = batch
-        found = self._network(pixel_values=pixels.to(self._device, self._dtype))
+        given, counts = batch
+        inputs = {name: value.to(self._device) for name, value in given.items()}
+        pixels = inputs["pixel_values"] = inputs["pixel_values"].to(self._dtype)
+        found = self._network(**inputs)
         tokens = found.last_hidden_state
         if tokens.ndim == 4:  # convolutional: [photos, D, rows, columns]
             tokens = tokens.flatten(2).transpose(1, 2)
+        real = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        if (
+            "pixel_attention_mask" in inputs
+        ):  # photos of native aspect, padded to one number of patches (SigLIP 2 NaFlex)
+            real = inputs["pixel_attention_mask"].bool()
         own = getattr(found, "pooler_output", None)
-        pooled = tokens.float().mean(1) if own is None else own.flatten(1)
+        weights = real.unsqueeze(-1).float()
+        pooled = (tokens.float() * weights).sum(1) / weights.sum(1) if own is None else own.flatten(1)
         states, mask = by_person(tokens, counts)
+        mask = mask & by_person(real.unsqueeze(-1), counts)[0].squeeze(-1)
         patches = torch.arange(tokens.shape[1], device=tokens.device) >= self._prefix(pixels, tokens.shape[1])
         image_mask = mask & patches.repeat(max(counts))[None, :]
         return TokenStates(states=states, mask=mask, image_mask=image_mask, pooled=mean_by_person(pooled, counts))
@@ -106,7 +123,7 @@ class HFVisionBackbone(Backbone):
     def _prefix(self, pixels: Tensor, tokens: int) -> int:
         """Number of class and register tokens before the patches."""
         patch = getattr(getattr(self._config, "vision_config", self._config), "patch_size", None)
-        if not isinstance(patch, int):
+        if not isinstance(patch, int) or pixels.ndim != 4:
             return 0
         return max(0, tokens - (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch))
 
