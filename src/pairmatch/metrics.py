@@ -227,6 +227,8 @@ def clusters(matches: Ints, people_a: int, people_b: int | None) -> tuple[Ints, 
 
 def check_vectors(name: str, vectors: Floats | torch.Tensor) -> None:
     """Raises ConfigurationError unless the vectors are [N, K] with N ≥ 1 and finite."""
+    if not isinstance(vectors, np.ndarray | torch.Tensor):
+        raise ConfigurationError(f"`{name}` must be a NumPy array or a tensor, got {type(vectors).__name__}.")
     shape = tuple(vectors.shape)
     if len(shape) != 2 or 0 in shape:
         raise ConfigurationError(f"`{name}` must be [people, width] with at least one row, got shape {list(shape)}.")
