@@ -107,7 +107,7 @@ class Trainer:
         data = _Rows.of("features", features_a, features_b, matches, rejected)
         held_out = None
         if validation_a is None and (validation_b is not None or validation_matches is not None):
-            raise ConfigurationError(
+            raise ConfigurationError("`validation_b` and `validation_matches` need `validation_a` too.")
                 "`Trainer.fit(validation_b=..., validation_matches=...)` needs `validation_a` too."
             )
         if validation_a is not None:
