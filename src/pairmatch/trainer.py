@@ -108,8 +108,6 @@ class Trainer:
         held_out = None
         if validation_a is None and (validation_b is not None or validation_matches is not None):
             raise ConfigurationError("`validation_b` and `validation_matches` need `validation_a` too.")
-                "`Trainer.fit(validation_b=..., validation_matches=...)` needs `validation_a` too."
-            )
         if validation_a is not None:
             held_out = _Rows.of("validation", validation_a, validation_b, validation_matches, None)
             if held_out.one_sided != data.one_sided or held_out.a.shape[1] != data.a.shape[1]:
