@@ -148,7 +148,7 @@ class CLIPBackbone(Backbone):
         weights = "random" if self.random_weights else weights_digest(local) if local.is_file() else self.pretrained
         return {
             "backbone": "clip",
-            "format": 1,
+            "format": 2,
             "model": self.model,
             "weights": weights,
             "text": self.text,

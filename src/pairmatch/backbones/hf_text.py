@@ -105,7 +105,7 @@ class HFTextBackbone(Backbone):
         """Digest of a local folder's files or commit of a hub model, the cut, number format, and library versions."""
         return {
             "backbone": "hf-text",
-            "format": 1,
+            "format": 2,
             **checkpoint_mark(self.model, self.revision, self._config),
             "max_tokens": self.max_tokens,
             "dtype": str(self._dtype),
