@@ -163,6 +163,17 @@ def test_mistakes_are_messages_with_exit_code_2(demo, tmp_path):
         assert "Traceback" not in text
 
 
+def test_where_to_write_is_checked_before_anything_is_computed(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for command in (["fit", "no.csv"], ["demo"], ["sweep", "no.csv", "--backbone", "descriptor"]):
+        for output in (tmp_path / "file", tmp_path / "file" / "deeper"):
+            text = run(*command, "--output", output, code=2)
+            assert "is not a folder" in " ".join(text.replace("│", " ").split())
+    text = run("fit", "no.csv", "-o", tmp_path / "m", "--json", tmp_path / "gone" / "f.json", code=2)
+    assert "does not exist" in " ".join(text.replace("│", " ").split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
 def test_options_are_json_where_they_can_be():
     assert parse_options(
         ["head.width=512", "onnx.path=a=b.onnx", "loss.learn-temperature=true", "onnx.mean=[1, 2, 3]"]
