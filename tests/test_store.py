@@ -73,9 +73,6 @@ def test_files_that_are_no_store(tmp_path):
     newer.close()
     words = r"^The store [^ ]*newer.sqlite has format 99; this pairmatch reads up to 1: [^(]*\(--store\)\.$"
     with pytest.raises(StoreError, match=words):
-        StoreError,
-        match=r"^The store [^ ]*newer.sqlite has format 99; this pairmatch reads up to 1: [^(]*\(--store\)\.$",
-    ):
         Store(tmp_path / "newer.sqlite")
 
 
