@@ -186,7 +186,7 @@ def main():
     parser.add_argument("--measure-up-to", type=float, default=1.0, help="megapixels that the naive script runs")
     parser.add_argument("--photos", type=int, default=5, help="of the comparison at equal pixels")
     parser.add_argument("--worker", choices=["naive", "ours"], help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help="where the checkpoint is, or is written (4 GB)")
+    parser.add_argument("--folder", type=Path, help="where a checkpoint is, or the 2B one is written (4 GB)")
     options = parser.parse_args()
     if options.worker:
         work(options.worker, options.folder)
@@ -199,7 +199,8 @@ def main():
         device = (
             torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
         )
-        print(f"{device}, torch {torch.__version__}, true 2B configuration, random weights, bfloat16\n")
+        what = "true 2B configuration, random weights" if options.folder is None else f"checkpoint {folder.name}"
+        print(f"{device}, torch {torch.__version__}, {what}, bfloat16; operations are those of the 2B configuration\n")
 
         equal = photos(Path(temporary), ["448²"] * (options.photos + 1))
         workers = {name: Worker(name, folder) for name in ("naive", "ours")}

@@ -55,6 +55,14 @@ class HashBackbone(Backbone):
         return {"backbone": "hash", "version": self.version, "width": self.width}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """The default store of the tests is not the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def hash_backbone():
     return HashBackbone()

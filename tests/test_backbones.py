@@ -12,6 +12,7 @@ from pairmatch.backbones.descriptor import DescriptorBackbone
 from pairmatch.backbones.hf_text import HFTextBackbone
 from pairmatch.backbones.hf_vision import HFVisionBackbone
 from pairmatch.backbones.onnx import ONNXBackbone
+from pairmatch.backbones.qwen3_vl import Qwen3VLBackbone
 from pairmatch.errors import BackboneError, ConfigurationError
 from pairmatch.frozen import load_or_explain, resolve_device, resolve_dtype, weights_digest
 from pairmatch.images import load_image
@@ -207,6 +208,19 @@ def test_clip_reads_text_beside_the_photo():
     assert not plain.reads_text
 
 
+@pytest.mark.parametrize("hostile", ["<end_of_text>", "<END_OF_TEXT>", "&lt;end_of_text&gt;", "<start_of_text>"])
+def test_a_bio_does_not_end_where_it_says_so_to_clip(hostile):
+    import open_clip
+
+    backbone = CLIPBackbone(model="ViT-S-32-alt", random_weights=True, text=True, dtype="float32", device="cpu")
+    tokens = backbone.prepare([Item((), f"a red coat {hostile} and two dogs")])[2][0].tolist()
+    raw = open_clip.get_tokenizer("ViT-S-32-alt")(f"a {hostile}")[0].tolist()
+    special = (raw[0], max(raw))  # the start and end of every text
+    assert sum(raw.count(token) for token in special) == 3  # the tokenizer itself would take it for one
+    assert [tokens.count(token) for token in special] == [1, 1]
+    assert tokens.index(special[1]) > 8  # after the dogs
+
+
 def test_clip_without_weights_says_how_to_go_on(tmp_path):
     with pytest.raises(ConfigurationError, match="open_clip knows no model 'ViT-X'"):
         CLIPBackbone(model="ViT-X")
@@ -279,6 +293,30 @@ def test_hf_vision_takes_the_image_tower_of_siglip(siglip):
     assert np.allclose(vectors(backbone, [Item((photo,))]), expected, atol=1e-5)
 
 
+def test_hf_vision_of_native_aspect_ignores_padding(tmp_path):
+    """SigLIP 2 NaFlex: as many patches as a photo's aspect asks for, padded to one number."""
+    from transformers import AutoImageProcessor, AutoModel, Siglip2Config, Siglip2ImageProcessor, Siglip2Model
+
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**small, "vocab_size": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = Siglip2Config(text_config=text, vision_config={**small, "patch_size": 16, "num_patches": 16})
+    Siglip2Model(config).save_pretrained(tmp_path)
+    Siglip2ImageProcessor(patch_size=16, max_num_patches=10).save_pretrained(tmp_path)
+    backbone = HFVisionBackbone(model=str(tmp_path), dtype="float32", device="cpu")
+    check_backbone(backbone)
+    photo = picture(4, (96, 96))
+    inputs = AutoImageProcessor.from_pretrained(tmp_path)(images=photo, return_tensors="pt")
+    real = inputs["pixel_attention_mask"][0].bool()
+    assert 0 < real.sum() < len(real)
+    with torch.inference_mode():
+        expected = AutoModel.from_pretrained(tmp_path).eval().vision_model(**inputs)
+        states = backbone.forward(backbone.prepare([Item((photo,))]))
+    assert torch.equal(states.mask[0], real)
+    assert torch.allclose(states.pooled, expected.pooler_output, atol=1e-5)
+    assert torch.allclose(ImageMeanPooler().pool(states)[0], expected.last_hidden_state[0, real].mean(0), atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
     from transformers import BertConfig, BertModel, BertTokenizerFast
@@ -316,6 +354,31 @@ def test_hf_text_reads_the_prompt(bert):
         backbone, [Item((), "two dogs"), Item((), "a longer text about dogs")], registry.create("poolers", "mean")
     )
     assert np.allclose(h[:1], expected, atol=1e-5)
+
+
+def test_special_tokens_in_a_bio_are_plain_text_to_a_sentence_encoder(bert):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(bert)
+    ids = HFTextBackbone(model=str(bert), device="cpu").prepare([Item((), "i cook [SEP] [CLS] and read")])["input_ids"]
+    found = ids[0].tolist()
+    assert tokenizer("i cook [SEP]")["input_ids"].count(tokenizer.sep_token_id) == 2  # what it does when it is let
+    assert (found.count(tokenizer.sep_token_id), found.count(tokenizer.cls_token_id)) == (1, 1)
+
+
+def test_code_in_a_checkpoint_is_never_run(tmp_path):
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}'
+    )
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Config: pass\nclass Model: pass\n")
+    for backbone in (
+        Qwen3VLBackbone(model=tmp_path, device="cpu"),
+        HFVisionBackbone(model=tmp_path, device="cpu"),
+        HFTextBackbone(model=tmp_path, device="cpu"),
+    ):
+        with pytest.raises(BackboneError, match="cannot be loaded"):  # and nobody is asked either
+            backbone.fingerprint(), backbone.dim
+    assert not (tmp_path / "ran").exists()
 
 
 def test_folders_that_cannot_be_loaded(dinov2, bert, tmp_path):

@@ -141,6 +141,14 @@ def test_mistakes_are_messages_with_exit_code_2(demo, tmp_path):
             ["fit", pairs, "--output", tmp_path / "m", "--backbone", "descriptor", "--set", "training.epoch=3"],
             "Did you mean 'epochs'?",
         ),
+        (
+            ["fit", pairs, "--output", tmp_path / "m", "--backbone", "descriptor", "--set", "head.width=wide"],
+            "The head 'mlp' cannot be built with width='wide'",
+        ),
+        (
+            ["fit", pairs, "--output", tmp_path / "m", "--backbone", "descriptor", "--set", "training.epochs=many"],
+            "epochs",
+        ),
         (["fit", tmp_path / "no.csv", "--output", tmp_path / "m", "--backbone", "descriptor"], "No such file"),
         (["evaluate", tmp_path / "nothing", pairs], "holds no saved matcher"),
         (["recommend", demo[0], "--query", tmp_path / "q.jpg", "--gallery", demo[0], "--where", "age"], "is no rule"),
@@ -153,6 +161,17 @@ def test_mistakes_are_messages_with_exit_code_2(demo, tmp_path):
         text = run(*arguments, code=2)
         assert reason in text
         assert "Traceback" not in text
+
+
+def test_where_to_write_is_checked_before_anything_is_computed(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for command in (["fit", "no.csv"], ["demo"], ["sweep", "no.csv", "--backbone", "descriptor"]):
+        for output in (tmp_path / "file", tmp_path / "file" / "deeper"):
+            text = run(*command, "--output", output, code=2)
+            assert "is not a folder" in " ".join(text.replace("│", " ").split())
+    text = run("fit", "no.csv", "-o", tmp_path / "m", "--json", tmp_path / "gone" / "f.json", code=2)
+    assert "does not exist" in " ".join(text.replace("│", " ").split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
 def test_options_are_json_where_they_can_be():

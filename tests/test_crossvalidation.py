@@ -9,7 +9,7 @@ from conftest import shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pairmatch import Evaluator, Matcher, Pair, Pairs, Profile, leakage
+from pairmatch import Evaluator, Matcher, Pair, Pairs, Profile, TrainingConfig, leakage
 from pairmatch.crossvalidation import (
     BASELINES,
     Split,
@@ -17,6 +17,7 @@ from pairmatch.crossvalidation import (
     cross_validation_splits,
     holdout_splits,
 )
+from pairmatch.diagnostics import shortcuts
 from pairmatch.errors import ConfigurationError
 from pairmatch.interfaces import Method
 from pairmatch.methods import Frozen
@@ -142,6 +143,38 @@ def test_leaks_of_the_same_person_and_of_a_photo_are_caught(photo, tmp_path):
         Pairs.of([*people, twin], [Pair("a4", "b99")]),
     )
     assert leakage(first, second).photos
+
+
+def test_splits_of_ones_own_that_leak_are_refused():
+    data = made(30)
+    clean, leaking = Split(0, 0, np.arange(10), np.arange(10, 30)), Split(1, 2, np.arange(12), np.arange(10, 30))
+    empty = Split(3, 0, np.array([99]), np.arange(5))
+    with pytest.raises(ConfigurationError) as caught:
+        cross_validate(data, ["frozen"], splits=[clean, leaking, empty])
+    assert str(caught.value) == (
+        "`splits` cannot be used: repeat 1, fold 2: 2 components stand in both its training and its test part; "
+        "repeat 3, fold 0: its training or its test part holds no match."
+    )
+    with pytest.raises(ConfigurationError, match="there are none"):
+        cross_validate(data, ["frozen"], splits=[])
+    with pytest.raises(ConfigurationError, match="2 components"):
+        shortcuts(data, {"x": (data.a, data.b)}, "frozen", splits=[leaking])
+
+
+def test_testing_on_people_who_were_trained_on_is_said(small_pairs, tmp_path, caplog):
+    pairs = small_pairs(30)
+    train, validation, test = pairs.split(seed=0)
+    matcher = Matcher(
+        backbone="descriptor", metadata=None, store=tmp_path / "s.sqlite", training=TrainingConfig(epochs=1)
+    ).fit(train, validation)
+    assert not matcher.evaluate(test, resamples=0).notes[1:]
+    assert "took part in training" not in caplog.text
+    whole = matcher.evaluate(pairs, resamples=0)
+    seen = len(train.people) + len(validation.people)
+    assert whole.notes[-1] == (f"{seen} of 60 people took part in training: these figures say nothing of new people.")
+    assert "took part in training" in caplog.text
+    matcher.fit(train, train)
+    assert f"{len(train.people)} people stand in training and validation pairs" in matcher.notes[-1]
 
 
 def test_tuning_cannot_see_test_pairs():

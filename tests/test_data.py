@@ -3,7 +3,9 @@
 import hashlib
 import io
 import json
+import struct
 import sys
+import zlib
 from collections import defaultdict
 
 import numpy as np
@@ -136,6 +138,67 @@ def test_every_problem_is_reported_at_once(folder):
         "pairs.csv line 12, column id_a: the pair 'a9', 'b9' is 'match' and 'rejected', first in line 11",
     ):
         assert expected in found
+
+
+def png(width, height):
+    """A PNG that says it is that large, and holds next to nothing."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + content
+
+
+def test_no_problem_hides_another(folder):
+    (folder / "bomb.png").write_bytes(png(60000, 60000))
+    (folder / "album.png").mkdir()
+    path = folder / "pairs.csv"
+    path.write_bytes(
+        b"id_a,image_a,text_a,id_b,image_b,outcome\n"
+        b",gone.png,,b1,lost.png,\n"  # a blank id
+        b"a2,anna.png,caf\xe9,b2,bomb.png,\n"  # a wrong encoding
+        b"a3,album.png,na\xefve,b3,ben.png,mtch\n"
+        b"a4,./anna.png,,b4,ben.png,\n"
+        b"a4,anna.png,,b5,ben.png,\n"  # the same photo, spelled otherwise: no problem
+        b'a6,"anna.png" x,,b6,ben.png,\n'  # not CSV from here on
+    )
+    mend = ". Save the file as UTF-8, for example with: iconv -f WINDOWS-1252 -t UTF-8 pairs.csv > pairs-utf8.csv"
+    assert sorted(problems(path).splitlines()) == [
+        "pairs.csv line 2, column id_a: the id is blank.",
+        f"pairs.csv line 2, column image_a: 'gone.png' does not exist in {folder}.",
+        f"pairs.csv line 2, column image_b: 'lost.png' does not exist in {folder}.",
+        f"pairs.csv line 3, column image_b: {folder / 'bomb.png'}: more than 100,000,000 pixels; shrink it first.",
+        f"pairs.csv line 3, column text_a: not UTF-8 (byte 0xe9){mend}",
+        f"pairs.csv line 4, column image_a: 'album.png' is a folder in {folder}.",
+        "pairs.csv line 4, column outcome: 'mtch' is neither 'match' nor 'rejected'. Did you mean 'match'?",
+        f"pairs.csv line 4, column text_a: not UTF-8 (byte 0xef){mend}",
+        "pairs.csv line 7 and after cannot be read as CSV: ',' expected after '\"'.",
+    ]
+
+
+def test_problems_of_one_file_do_not_hide_those_of_the_other(folder):
+    pairs = write(folder, "p,q,", "p,p,", "z,q,mtch", header="id_a,id_b,outcome\n")
+    own = [
+        "pairs.csv line 3, column id_b: 'p' is paired with themself.",
+        "pairs.csv line 4, column outcome: 'mtch' is neither 'match' nor 'rejected'. Did you mean 'match'?",
+    ]
+    assert problems(pairs, profiles=folder / "none.csv").splitlines() == [
+        *own,
+        f"{folder / 'none.csv'}: No such file or directory.",
+    ]
+    profiles = write(folder, "p,anna.png", "q,gone.png", name="profiles.csv", header="id,image\n")
+    assert problems(pairs, profiles=profiles).splitlines() == [
+        *own,
+        f"profiles.csv line 3, column image: 'gone.png' does not exist in {folder}.",
+        "pairs.csv line 4, column id_a: 'z' is not in profiles.csv.",
+    ]
+    write(folder, "p,anna.png,x", "q,ben.png", name="profiles.csv", header="id,image\n")
+    assert problems(pairs, profiles=profiles).splitlines() == [  # nobody is missed whose row could not be read
+        *own,
+        "profiles.csv line 2: has 3 cells, the header has 2. Put quotes around texts that hold commas.",
+    ]
 
 
 IDS_AND_IMAGES = "id_a,image_a,id_b,image_b\n"
@@ -309,8 +372,13 @@ def test_files_that_are_no_tables(folder):
         assert f"line 1 separates columns by {mark!r}. Save the file with commas" in found
     (folder / "latin.csv").write_bytes((HEADER + "a1,anna.png,caf\xe9").encode("latin-1"))
     found = problems(folder / "latin.csv")
-    assert "line 2 is not UTF-8 (byte 0xe9)" in found
-    assert "iconv" in found
+    assert "latin.csv line 2, column text_a: not UTF-8 (byte 0xe9)" in found
+    assert "iconv -f WINDOWS-1252" in found
+    (folder / "sheet.csv").write_bytes(HEADER.encode("utf-16"))
+    assert problems(folder / "sheet.csv").endswith(
+        "sheet.csv: UTF-16. Save the file as UTF-8, for example with: "
+        "iconv -f UTF-16 -t UTF-8 sheet.csv > sheet-utf8.csv"
+    )
     (folder / "wide.csv").write_bytes(b"id_a\0id_b\n")
     assert "line 1 holds a NUL byte" in problems(folder / "wide.csv")
     assert "the file has no rows" in problems(write(folder))
@@ -321,7 +389,7 @@ def test_files_that_are_no_tables(folder):
     assert "bad.jsonl line 3: nested values in id_a" in found
     (folder / "bad.parquet").write_bytes(b"PAR?")
     assert "not a Parquet file" in problems(folder / "bad.parquet")
-    assert "pairs.csv: line 2 and after cannot be read as CSV" in problems(write(folder, 'a,"b" c'))
+    assert "pairs.csv line 2 and after cannot be read as CSV" in problems(write(folder, 'a,"b" c'))
     (folder / "folder.csv").mkdir()
     assert "folder.csv: Is a directory" in problems(folder / "folder.csv")
     assert problems(write(folder, "{}", "{}", name="bare.jsonl", header="")).splitlines() == [

@@ -135,7 +135,7 @@ def test_slices_are_the_people_who_share_a_value():
     found = cross_validate(data, ["ridge"], repeats=1, ks=(5,))
     ages = [20 + i for i in range(60)]
     parts = slices(found, "ridge", "age", ages, ages)
-    assert [one.value for one in parts] == ["20 to 34.75", "34.75 to 49.5", "49.5 to 64.25", "64.25 to 79"]
+    assert [one.value for one in parts] == ["20 to 34", "35 to 49", "50 to 64", "65 to 79"]
     mine = np.array(ages)[found.columns["query"]] >= 64.25
     assert parts[-1].metrics.mrr == pytest.approx(found.values[0][mine][:, -2].mean())
     assert sum(one.metrics.queries for one in parts) == 120

@@ -33,6 +33,14 @@ def test_every_missing_thing_has_its_mend(tmp_path, monkeypatch):
     assert not (tmp_path / "store.sqlite").exists()
 
 
+def test_every_extra_of_the_package_is_looked_for(tmp_path):
+    from importlib.metadata import metadata
+
+    for_users = set(metadata("pairmatch").get_all("Provides-Extra")) - {"dev", "docs"}
+    assert {extra for extra, _, _ in doctor._EXTRAS} == for_users
+    assert for_users <= set(found(examine(tmp_path / "store.sqlite")))
+
+
 def test_the_key_is_never_shown(tmp_path, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     checks = examine(tmp_path / "store.sqlite")

@@ -1,6 +1,8 @@
 """The table of an evaluation: chance, intervals, K beyond the gallery, memory."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -115,6 +117,32 @@ def test_curve_and_ranks_agree_with_the_table():
     curve = evaluation.recall_curve()
     assert all(curve[k - 1] == pytest.approx(value) for k, value in evaluation.both.recall.items())
     assert np.median(evaluation.ranks) == evaluation.both.median_rank
+
+
+MEMORY = """
+import resource, sys
+import numpy as np, torch
+from pairmatch import Evaluator
+torch.set_num_threads(1)
+people = int(sys.argv[1])
+rng = np.random.default_rng(0)
+a = rng.normal(size=(people, 8)).astype(np.float32)
+Evaluator(resamples=10).evaluate(a[:50], a[:50])  # what is loaded at the first use
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+evaluation = Evaluator(resamples=100).evaluate(a, a + rng.normal(size=a.shape).astype(np.float32))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, evaluation.queries)
+"""
+
+
+@pytest.mark.parametrize(
+    ("people", "megabytes"),
+    [(12_000, 300), pytest.param(50_000, 900, marks=pytest.mark.slow)],  # one matrix of scores: 576, and 10,000
+)
+def test_no_matrix_of_all_scores_is_held(people, megabytes):
+    done = subprocess.run([sys.executable, "-c", MEMORY, str(people)], capture_output=True, text=True, check=True)
+    grown, queries = done.stdout.split()
+    assert int(queries) == 2 * people
+    assert float(grown) < megabytes
 
 
 def test_bad_input_is_named():

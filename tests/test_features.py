@@ -140,17 +140,30 @@ def test_batches_keep_to_the_budget_and_go_longest_first(tmp_path, people):
     assert backbone.batches == [2, 2, 3, 4]
 
 
-def test_out_of_memory_halves_the_budget_and_goes_on(tmp_path, people):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes."),
+        RuntimeError("MPS backend out of memory"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_halves_the_budget_and_goes_on(tmp_path, people, error):
+    sizes = []
+
     class Small(HashBackbone):
         def forward(self, batch):
+            sizes.append(len(batch))
             if len(batch) > 2:
-                raise torch.OutOfMemoryError("CUDA out of memory")
+                raise error
             return super().forward(batch)
 
     backbone = Small()
     backbone.max_batch_length = 8
     (h,) = FeatureStore(tmp_path / "s.sqlite").embed(people, backbone, NATIVE)
     assert backbone.seen == len(people)
+    assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
     assert np.array_equal(h, FeatureStore(tmp_path / "t.sqlite").embed(people, HashBackbone(), NATIVE)[0])
 
     class Tiny(HashBackbone):
@@ -159,6 +172,13 @@ def test_out_of_memory_halves_the_budget_and_goes_on(tmp_path, people):
 
     with pytest.raises(BackboneError, match="Tiny ran out of memory on a single person"):
         FeatureStore(tmp_path / "u.sqlite").embed(people, Tiny(), NATIVE)
+
+    class Broken(HashBackbone):
+        def forward(self, batch):
+            raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):  # a bug is no lack of memory
+        FeatureStore(tmp_path / "v.sqlite").embed(people, Broken(), NATIVE)
 
 
 def test_everybody_else_goes_on_when_photos_are_broken(tmp_path, people):

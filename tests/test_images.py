@@ -93,7 +93,7 @@ def test_cmyk_palette_alpha_and_16_bits():
 
 
 def test_transparency_of_every_kind_shows_white():
-    for mode in ("LA", "PA", "RGBa"):
+    for mode in ("LA", "PA", "RGBa", "La"):
         assert load_image(Image.new(mode, (3, 3))).getpixel((1, 1)) == (255, 255, 255)
     assert load_image(encoded(Image.new("1", (3, 3), 0), transparency=0)).getpixel((0, 0)) == (255, 255, 255)
     assert load_image(encoded(Image.new("L", (3, 3), 7), transparency=7)).getpixel((0, 0)) == (255, 255, 255)

@@ -90,6 +90,13 @@ def test_embeddings_and_recommendations(tmp_path, small_pairs):
         fitted.recommend(people[0], gallery, k=0)
 
 
+def test_its_summary_says_what_is_used(tmp_path, hash_backbone):
+    seeing = Matcher(backbone="descriptor", store=tmp_path / "s.sqlite")
+    assert seeing.summary()["Metadata"] == "none: no backbone here reads text"  # the default generator is never asked
+    assert "<class" not in Matcher(backbone=hash_backbone, store=tmp_path / "s.sqlite").summary()["Metadata"]
+    assert Matcher(backbone=hash_backbone, metadata=None).summary()["Metadata"] == "none"
+
+
 def test_the_frozen_baseline_needs_no_fit(tmp_path, small_pairs):
     pairs = small_pairs(12)
     frozen = matcher(tmp_path, head="identity")

@@ -253,7 +253,17 @@ def test_what_cannot_be_loaded_is_explained(checkpoint, tmp_path, monkeypatch):
     (other / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(BackboneError, match=r"is a 'bert' checkpoint.*'hf-vision'"):
         Qwen3VLBackbone(model=other).prepare(item)
+    numbers = sum(p.numel() for p in Qwen3VLBackbone(model=checkpoint, **OPTIONS)._network.parameters())
+    for dtype, size in (("float32", 4), ("bfloat16", 2)):  # whatever number format the file itself has
+        monkeypatch.setattr(frozen, "available_memory", lambda size=size: numbers * size - 1.0)
+        with pytest.raises(BackboneError, match="too little memory"):
+            _ = Qwen3VLBackbone(model=checkpoint, **{**OPTIONS, "dtype": dtype})._network
+        monkeypatch.setattr(frozen, "available_memory", lambda size=size: numbers * size * 1.5)
+        _ = Qwen3VLBackbone(model=checkpoint, **{**OPTIONS, "dtype": dtype})._network
     monkeypatch.setattr(frozen, "available_memory", lambda: 1000.0)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda model, **options: checkpoint)
+    with pytest.raises(BackboneError, match="too little memory for some/model"):  # of the hub, in the local cache
+        frozen.check_memory("some/model", None, torch.float32, torch.device("cpu"))
     with pytest.raises(BackboneError, match=r"too little memory for .*weights take .* GiB in torch.float32"):
         Qwen3VLBackbone(model=checkpoint, **OPTIONS).forward(
             {"end": torch.zeros(1), "real": torch.ones(1, 1), "input_ids": torch.ones(1, 1)}

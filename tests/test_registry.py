@@ -35,6 +35,37 @@ def test_one_broken_plugin_breaks_nothing_else(install):
         registry.load("losses", "broken")
 
 
+def test_plugins_that_are_hardly_installed_break_nothing_else(install):
+    site = install("quits", {"pairmatch.losses": {"quits": "quits_mod:Loss", "module": "quits_mod"}})
+    module(site, "quits_mod", "raise SystemExit(3)")
+    (site / "nameless-1.0.dist-info").mkdir()
+    (site / "nameless-1.0.dist-info" / "entry_points.txt").write_text("[pairmatch.losses]\nnameless = no_such:Loss\n")
+    with pytest.raises(PartError, match=r"from quits\) cannot be imported: SystemExit: 3"):
+        registry.load("losses", "quits")
+    with pytest.raises(PartError, match=r"from an unknown distribution\) cannot be imported"):
+        registry.load("losses", "nameless")
+    assert {"quits", "nameless", "infonce"} <= {plugin.name for plugin in registry.plugins()}
+    assert registry.describe("losses", InfoNCELoss())[0] == "infonce"
+
+
+def test_options_of_the_wrong_kind_are_messages():
+    with pytest.raises(ConfigurationError, match=r"The head 'mlp' cannot be built with width='wide': "):
+        registry.create("heads", ("mlp", {"width": "wide"}), dim=4)
+    with pytest.raises(ConfigurationError, match=r"The loss 'infonce' cannot be built with temperature='hot': "):
+        registry.create("losses", ("infonce", {"temperature": "hot"}))
+
+
+def test_a_class_that_is_registered_where_it_is_not_defined_is_found(install):
+    site = install("package", {"pairmatch.losses": {"inner": "outer_package : InnerLoss"}})
+    (site / "outer_package").mkdir()
+    text = "from pairmatch.losses import InfoNCELoss\nclass InnerLoss(InfoNCELoss): pass\n"
+    module(site / "outer_package", "inner", text)
+    module(site / "outer_package", "__init__", "from outer_package.inner import InnerLoss\n")
+    loss = registry.create("losses", "inner")
+    assert type(loss).__module__ == "outer_package.inner"
+    assert registry.describe("losses", loss)[0] == "inner"
+
+
 def test_two_claims_of_one_name_are_an_error_that_names_both(install):
     for name in ("first-dist", "second-dist"):
         install(name, {"pairmatch.poolers": {"same": f"{name.replace('-', '_')}:P"}})

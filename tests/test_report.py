@@ -253,6 +253,7 @@ def test_a_matchers_report_shows_people_only_when_told_to(small_pairs, hash_back
         ranks = [candidate.rank for candidate in query.candidates]
         assert ranks == list(range(1, len(test) + 1))
         assert sum(candidate.is_partner for candidate in query.candidates) == 1
+    assert hidden.facts["Metadata"] in ("none", "none: no backbone here reads text")
     assert hidden.facts["Pairs"] == f"10 to train, 4 to validate, {len(test)} to test"
     at = [hidden.curve_ks.index(k) for k in evaluation.both.recall]
     assert [hidden.bands["ours"][i] for i in at] == list(evaluation.both.recall_interval.values())
@@ -399,6 +400,27 @@ def test_every_diagnosis_stands_in_the_report(diagnosed):
     assert {one["trait"] for one in figures["sections"][4]["data"]} >= {"photo quality", "background colour", "age"}
     assert len(figures["sections"][5]["data"]["pairs"]) == 3
     assert "NaN" not in (folder / "report.json").read_text()
+
+
+def test_blank_cells_come_last_and_signs_are_numbers(diagnosed):
+    script = """
+      const table = page.document.querySelectorAll("table.sortable")[1], column = table.tHead.rows[0].cells.length - 2;
+      const seen = [], button = table.tHead.rows[0].cells[column].querySelector("button");
+      for (let i = 0; i < 2; i++) {
+        button.click();
+        seen.push([...table.tBodies[0].rows].map(row => row.cells[column].dataset.value));
+      }
+      return seen;
+    """
+    folder, *_ = diagnosed
+    for values, turn in zip(in_browser(folder, 1280, script), (True, False), strict=True):
+        assert values[-2:] == ["", ""]  # chance, and frozen itself
+        numbers = [float(value) for value in values[:-2]]
+        assert numbers == sorted(numbers, reverse=turn)
+        assert min(numbers) < 0 < max(numbers)
+    page = (folder / "report.html").read_text()
+    assert "each tested once by methods" in page
+    assert ">−0." in page  # a minus, not a hyphen
 
 
 def test_one_sided_sets_are_diagnosed_too(tmp_path, small_pairs):

@@ -173,6 +173,10 @@ def test_bad_input_is_named():
     a, b = rotated(5)
     with pytest.raises(ConfigurationError, match="at least 2 matched pairs, got 1"):
         Trainer().fit(a[:1], b[:1])
+    with pytest.raises(ConfigurationError, match="need `validation_a` too"):  # early stopping is not left out silently
+        Trainer().fit(a, b, validation_b=b)
+    with pytest.raises(ConfigurationError, match="`features_a` must be a NumPy array or a tensor, got list"):
+        Trainer().fit(a.tolist(), b.tolist())
     with pytest.raises(ConfigurationError, match="`features_a` and `features_b` need one width, got 12 and 3"):
         Trainer().fit(a, b[:, :3])
     with pytest.raises(ConfigurationError, match="The head IdentityHead has nothing to train"):

@@ -77,6 +77,20 @@ def holdout_splits(data: PairedFeatures, *, repeats: int = 10, test: float = 0.1
     return splits
 
 
+def check_splits(data: PairedFeatures, splits: Sequence[Split]) -> None:
+    """Raises ConfigurationError that names every split of the user's own that would test on what it learned from."""
+    problems = []
+    for split in splits:
+        name = f"repeat {split.repeat}, fold {split.fold}"
+        shared = np.intersect1d(split.train, split.test)
+        if len(shared):
+            problems.append(f"{name}: {len(shared)} components stand in both its training and its test part")
+        if not np.isin(data.components, split.train).any() or not np.isin(data.components, split.test).any():
+            problems.append(f"{name}: its training or its test part holds no match")
+    if problems or not splits:
+        raise ConfigurationError(f"`splits` cannot be used: {'; '.join(problems) or 'there are none'}.")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class CrossValidation:
     """Every method's metrics on every query; `print` shows the table, `compare` answers whether a gain is real.
@@ -253,7 +267,8 @@ def cross_validate(
         progress: Shows a progress bar.
 
     Raises:
-        ConfigurationError: Folds or K that cannot be; sets of features that do not describe the same pairs.
+        ConfigurationError: Folds or K that cannot be; sets of features that do not describe the same pairs; splits of
+            your own that test on what they learned from.
         PartError: An unknown method.
     """
     sets = {"": data} if isinstance(data, PairedFeatures) else dict(data)
@@ -270,6 +285,7 @@ def cross_validate(
         named[label] = (chosen, registry.create("methods", method))
     if splits is None:
         splits = cross_validation_splits(first, repeats=repeats, folds=folds, seed=seed)
+    check_splits(first, splits)
     cuts, notes = usable_ks(first, splits, ks)
     columns, chance = frame(first, splits, cuts)
     with progress_bar(progress) as bar:

@@ -22,7 +22,12 @@ _WEIGHTS = (
     ("qwen3-vl-embedding-2b", "Qwen/Qwen3-VL-Embedding-2B", 4.3),
     ("clip", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", 0.6),
 )
-_EXTRAS = (("onnx", "onnxruntime", "the backbone onnx"), ("parquet", "pyarrow", "Parquet files"))
+_EXTRAS = (
+    ("onnx", "onnxruntime", "the backbone onnx"),
+    ("parquet", "pyarrow", "Parquet files"),
+    ("tune", "optuna", "the method tuned"),
+    ("plots", "matplotlib", "figures in Python"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from pairmatch.metrics import (
     Placements,
     QueryMetrics,
     check_matches,
+    check_sides,
     check_vectors,
     clusters,
     place,
@@ -233,20 +234,9 @@ class Evaluator:
             ConfigurationError: Shapes that do not fit, values that are not finite, rows that do not exist, a K that
                 was asked for and is larger than the gallery.
         """
-        check_vectors("embeddings_a", embeddings_a)
-        if embeddings_b is not None:
-            check_vectors("embeddings_b", embeddings_b)
-            if embeddings_a.shape[1] != embeddings_b.shape[1]:
-                raise ConfigurationError(
-                    f"`embeddings_a` and `embeddings_b` need one width, got {embeddings_a.shape[1]} and "
-                    f"{embeddings_b.shape[1]}."
-                )
+        matches = check_sides("embeddings", embeddings_a, embeddings_b, matches)
         people_a = len(embeddings_a)
         people_b = None if embeddings_b is None else len(embeddings_b)
-        if matches is None:
-            if people_b is None or people_a != people_b:
-                raise ConfigurationError("`matches` is needed unless two sides of equal length match row by row.")
-            matches = np.repeat(np.arange(people_a)[:, None], 2, axis=1)
         pairs = check_matches(matches, people_a, people_b)
         galleries = (people_a - 1,) if people_b is None else (people_b, people_a)
         ks, notes = self._usable_ks(min(galleries))

@@ -17,7 +17,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from pairmatch.errors import BackboneError, ConfigurationError, DataError, ImageError
+from pairmatch.errors import BackboneError, ConfigurationError, DataError, ImageError, PairmatchError
 from pairmatch.images import image_digest
 from pairmatch.interfaces import Backbone, Pooler
 from pairmatch.metrics import Floats, unit_rows
@@ -181,16 +181,19 @@ class FeatureStore:
                 for index, (batch, prepared) in enumerate(_ahead(pool, backbone, batches, workers + 1)):
                     try:
                         self._batch(batch, prepared, backbone, poolers, problems)
-                    except torch.OutOfMemoryError as error:
+                    except (RuntimeError, MemoryError) as error:
+                        if not _is_out_of_memory(error):
+                            raise
                         longest = batch[0].length
                         if len(batch) == 1:
                             raise BackboneError(
                                 f"{_name(backbone)} ran out of memory on a single person (length {longest}): lower its "
                                 "image size, or choose a smaller model or another device."
                             ) from error
-                        _empty_cache()
                         budget = max(1, min(budget, longest * len(batch)) // 2)
                         waiting = [job for rest in batches[index:] for job in rest]
+                    if waiting:
+                        _empty_cache()  # out here, where the error no longer holds the tensors of the failed pass
                         break
                     bar.advance(task, len(batch))
         if backbone.truncated > truncated:
@@ -336,6 +339,15 @@ def _name(backbone: Backbone) -> str:
 
 def _cpus() -> int:
     return max(1, min(8, os.cpu_count() or 1))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Accelerators have a class for it; torch on the CPU raises a RuntimeError, numpy and Pillow a MemoryError."""
+    if isinstance(error, PairmatchError):
+        return False
+    text = str(error)
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or "can't allocate memory" in text or "out of memory" in text
 
 
 def _empty_cache() -> None:

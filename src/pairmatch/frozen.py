@@ -121,6 +121,33 @@ def load_or_explain(load: Callable[[], Any], *, model: str, option: str) -> Any:
         ) from error
 
 
+def load_pretrained(kind: Any, model: str, revision: str | None, **options: Any) -> Any:
+    """Loads something of a transformers checkpoint by one of its Auto classes; code in a checkpoint is never run.
+
+    Raises:
+        BackboneError: As `load_or_explain`.
+    """
+    return load_or_explain(
+        lambda: kind.from_pretrained(model, revision=revision or "main", trust_remote_code=False, **options),
+        model=model,
+        option="model",
+    )
+
+
+def checkpoint_mark(model: str, revision: str | None, config: Any) -> dict[str, str | None]:
+    """Entries of a fingerprint that say which weights: a folder's digest, or a hub model's name and commit.
+
+    Args:
+        model: Hub name or folder.
+        revision: That was asked for.
+        config: The loaded configuration, which knows the commit.
+    """
+    local = Path(model).expanduser()
+    if local.is_dir():
+        return {"model": None, "weights": weights_digest(local)}
+    return {"model": model, "weights": getattr(config, "_commit_hash", None) or revision}
+
+
 def by_person(rows: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Joins the tokens of each person's photos: [photos, T, D] becomes [B, most photos × T, D] and a mask [B, …]."""
     parts = rows.split(list(counts))
@@ -134,25 +161,43 @@ def mean_by_person(rows: Tensor, counts: Sequence[int]) -> Tensor:
     return torch.stack([part.float().mean(0) for part in rows.split(list(counts))])
 
 
-def check_memory(model: str, dtype: torch.dtype, device: torch.device) -> None:
+def check_memory(model: str, revision: str | None, dtype: torch.dtype, device: torch.device) -> None:
     """Refuses to load what cannot fit, before the machine starts to swap.
 
     Args:
-        model: Folder with weights in 16-bit numbers, as they are published; of a hub name nothing is known.
+        model: Folder with safetensors files, or a hub name; nothing is known of one that is not in the local cache.
+        revision: Of a hub model.
         dtype: The weights are loaded as.
         device: Where to.
 
     Raises:
         BackboneError: There is too little memory.
     """
-    files = list(Path(model).expanduser().glob("*.safetensors"))
-    needed = sum(file.stat().st_size for file in files) * dtype.itemsize / 2
+    needed = _parameters(model, revision) * dtype.itemsize
     available = float(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else available_memory()
     if needed > available:
         raise BackboneError(
             f"There is too little memory for {model}: its weights take {needed / 2**30:.1f} GiB in {dtype}, and "
             f"{available / 2**30:.1f} GiB are free. Choose a smaller model, dtype='bfloat16', or another device."
         )
+
+
+def _parameters(model: str, revision: str | None) -> int:
+    """Number of a checkpoint's parameters by the headers of its safetensors files; 0 where these cannot be read."""
+    from huggingface_hub import snapshot_download
+    from safetensors import SafetensorError, safe_open
+
+    folder = Path(model).expanduser()
+    count = 0
+    try:
+        if not folder.is_dir():
+            folder = Path(snapshot_download(model, revision=revision, local_files_only=True))
+        for path in folder.glob("*.safetensors"):
+            with safe_open(path, framework="pt") as file:
+                count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    except (OSError, ValueError, SafetensorError):  # not here, or damaged: whoever loads it says so
+        return 0
+    return count
 
 
 def available_memory() -> float:

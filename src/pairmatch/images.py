@@ -156,7 +156,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         top = 255.0 if values.max(initial=0) <= 255 else 65535.0  # PIL opens 16-bit PNG and TIFF as 32-bit integers too
         return Image.fromarray((np.clip(values / top, 0, 1) * 255 + 0.5).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        layer = image.convert("RGBA")
+        layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 

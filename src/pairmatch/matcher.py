@@ -34,6 +34,7 @@ from pairmatch.trainer import Trainer, TrainingResult
 from pairmatch.types import Profile, Side
 
 _log = logging.getLogger(__name__)
+_TRIAL_DIM = 240  # a width with many divisors; the backbone's own is not known before it is loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ class Matcher:
         if isinstance(head, ProjectionHead):
             self._head_spec: PartSpec = head
         else:
-            registry.load("heads", _name(head))
+            build_head(head, dim=_TRIAL_DIM)  # a wrong option is found now, not after everybody was embedded
             self._head_spec = head
         self.loss: ContrastiveLoss = registry.create("losses", loss)
         self.training = training or TrainingConfig()
@@ -150,6 +151,7 @@ class Matcher:
         self.metrics: dict[str, Any] | None = None
         self._data: dict[str, int] | None = None
         self._trained_on: list[Mapping[str, Any]] | None = None
+        self._seen: frozenset[str] = frozenset()  # who took part in `fit`; forgotten when saved
         self._warned = False
 
     @property
@@ -229,6 +231,11 @@ class Matcher:
         self.head = result.head.cpu()
         self.history, self.notes, self.sides = list(result.history), list(result.notes), train.sides
         self.metrics = None
+        self._seen = frozenset(people)
+        both = train.profiles.keys() & (validation.profiles.keys() if validation is not None else ())
+        if both:
+            self.notes.append(f"{len(both)} people stand in training and validation pairs: early stopping saw them.")
+            _log.warning(self.notes[-1])
         self._data = {"pairs": len(train.matches), "people": len(train.people)}
         self._trained_on = [dict(backbone.fingerprint()) for backbone in self.backbones]
         return self
@@ -242,6 +249,8 @@ class Matcher:
 
     def evaluate(self, pairs: Pairs, *, ks: Sequence[int] | None = None, resamples: int = 1000) -> Evaluation:
         """Recall@K and MRR on pairs, both ways, with intervals, beside chance and the frozen features.
+
+        Where people took part in `fit`, a note and a warning say how many.
 
         Args:
             pairs: Held-out pairs; each side is the other's gallery.
@@ -258,6 +267,11 @@ class Matcher:
         baseline = {"frozen_a": frozen_a, "frozen_b": frozen_b} if head.trainable else {}
         e_b = None if frozen_b is None else embed(head, frozen_b, "b")
         evaluation = evaluator.evaluate(embed(head, frozen_a, "a"), e_b, matches=pairs.matches, **baseline)
+        seen = sum(profile.id in self._seen for profile in profiles)
+        if seen:
+            note = f"{seen} of {len(profiles)} people took part in training: these figures say nothing of new people."
+            _log.warning(note)
+            evaluation = dataclasses.replace(evaluation, notes=(*evaluation.notes, note))
         self.metrics = evaluation.to_dict()
         return evaluation
 
@@ -368,7 +382,8 @@ class Matcher:
         """What this matcher is made of, in words, by name of the part."""
 
         def words(name: str, options: Mapping[str, Any]) -> str:
-            shown = ", ".join(f"{key}={value}" for key, value in options.items() if value is not None)
+            plain = {key: value for key, value in options.items() if value is not None and not isinstance(value, type)}
+            shown = ", ".join(f"{key}={value}" for key, value in plain.items())
             return f"{name} ({shown})" if shown else name
 
         def part(kind: str, value: Any) -> str:
@@ -377,10 +392,12 @@ class Matcher:
             except PartError:
                 return type(value).__name__
 
+        reads_text = any(backbone.reads_text for backbone in self.backbones)
+        unread = "none" if self.metadata is None else "none: no backbone here reads text"
         parts = {
             "Backbone": " + ".join(part("backbones", backbone) for backbone in self.backbones),
             "Pooling": ", ".join(part("poolers", pooler) for pooler in self.poolers),
-            "Metadata": "none" if self.metadata is None else part("metadata", self.metadata),
+            "Metadata": part("metadata", self.metadata) if self.metadata is not None and reads_text else unread,
             "Loss": part("losses", self.loss),
             "Training": ", ".join(f"{key} {value}" for key, value in dataclasses.asdict(self.training).items()),
         }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -227,6 +228,8 @@ def clusters(matches: Ints, people_a: int, people_b: int | None) -> tuple[Ints, 
 
 def check_vectors(name: str, vectors: Floats | torch.Tensor) -> None:
     """Raises ConfigurationError unless the vectors are [N, K] with N ≥ 1 and finite."""
+    if not isinstance(vectors, np.ndarray | torch.Tensor):
+        raise ConfigurationError(f"`{name}` must be a NumPy array or a tensor, got {type(vectors).__name__}.")
     shape = tuple(vectors.shape)
     if len(shape) != 2 or 0 in shape:
         raise ConfigurationError(f"`{name}` must be [people, width] with at least one row, got shape {list(shape)}.")
@@ -237,6 +240,20 @@ def check_vectors(name: str, vectors: Floats | torch.Tensor) -> None:
     if len(bad):
         rows = ", ".join(map(str, bad[:5])) + (", …" if len(bad) > 5 else "")
         raise ConfigurationError(f"`{name}` has values that are not finite, in {len(bad)} rows: {rows}.")
+
+
+def check_sides(name: str, a: Floats | torch.Tensor, b: Floats | torch.Tensor | None, matches: object | None) -> Any:
+    """Raises ConfigurationError unless the vectors of both sides are fit; gives the matches, row by row by default."""
+    check_vectors(f"{name}_a", a)
+    if b is not None:
+        check_vectors(f"{name}_b", b)
+        if a.shape[1] != b.shape[1]:
+            raise ConfigurationError(f"`{name}_a` and `{name}_b` need one width, got {a.shape[1]} and {b.shape[1]}.")
+    if matches is not None:
+        return matches
+    if b is None or len(a) != len(b):
+        raise ConfigurationError(f"{name}: `matches` is needed unless two sides of equal length match row by row.")
+    return np.repeat(np.arange(len(a))[:, None], 2, axis=1)
 
 
 def check_matches(matches: object, people_a: int, people_b: int | None) -> Ints:

@@ -11,7 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from pairmatch.errors import ConfigurationError
-from pairmatch.metrics import Floats, Ints, check_matches, check_vectors
+from pairmatch.metrics import Floats, Ints, check_matches, check_sides
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,20 +58,8 @@ class PairedFeatures:
         Raises:
             ConfigurationError: Shapes that do not fit, values that are not finite, rows that do not exist.
         """
-        check_vectors("features_a", features_a)
-        if features_b is not None:
-            check_vectors("features_b", features_b)
-            if features_a.shape[1] != features_b.shape[1]:
-                raise ConfigurationError(
-                    f"`features_a` and `features_b` need one width, got {features_a.shape[1]} and "
-                    f"{features_b.shape[1]}."
-                )
+        given = np.asarray(check_sides("features", features_a, features_b, matches))
         people_b = None if features_b is None else len(features_b)
-        if matches is None:
-            if people_b != len(features_a):
-                raise ConfigurationError("`matches` is needed unless two sides of equal length match row by row.")
-            matches = np.repeat(np.arange(len(features_a))[:, None], 2, axis=1)
-        given = np.asarray(matches)
         known = check_matches(given, len(features_a), people_b)
         labels: list[Hashable | None] = [None] * len(known)
         if groups is not None:

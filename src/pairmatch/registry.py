@@ -8,6 +8,7 @@ Only the entry point that is asked for is imported.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,7 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from pairmatch.config import PartSpec, parse_spec
-from pairmatch.errors import ConfigurationError, PartError, unknown_name
+from pairmatch.errors import ConfigurationError, PairmatchError, PartError, unknown_name
 
 KINDS = {
     "backbones": "Backbone",
@@ -77,7 +78,7 @@ def load(kind: str, name: str) -> type:
     source = f"{noun} {name!r} ({point.value}, from {_distribution(point)})"
     try:
         part = point.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PartError(f"The {source} cannot be imported: {type(error).__name__}: {error}") from error
     interface = getattr(import_module("pairmatch.interfaces"), KINDS[kind])
     if not (isinstance(part, type) and issubclass(part, interface)):
@@ -124,7 +125,13 @@ def create(kind: str, spec: PartSpec, **given: Any) -> Any:
     if missing:
         example = " ".join(f"--set {_NOUNS[kind].split()[0]}.{key}=…" for key in missing)
         raise ConfigurationError(f"The {_NOUNS[kind]} {name!r} needs {', '.join(missing)} (command line: {example}).")
-    return part(**arguments)
+    try:
+        return part(**arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, PairmatchError) or not options:
+            raise
+        words = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise ConfigurationError(f"The {_NOUNS[kind]} {name!r} cannot be built with {words}: {error}.") from error
 
 
 def options(kind: str, name: str) -> tuple[str, ...]:
@@ -140,7 +147,11 @@ def describe(kind: str, part: Any) -> tuple[str, dict[str, Any]]:
     """
     cls = type(part)
     for point in _unique_points(kind):
-        if point.value == f"{cls.__module__}:{cls.__qualname__}":
+        # By what its entry point leads to, wherever the class is defined; whoever made an instance has imported that
+        target: Any = sys.modules.get(point.module)
+        for step in filter(None, (point.attr or "").split(".")):
+            target = getattr(target, step, None)
+        if target is cls:
             names = [key for key in _parameters(cls) if key != "self" and hasattr(part, key)]
             return point.name, {key: getattr(part, key) for key in names}
     raise PartError(
@@ -165,7 +176,7 @@ def _parameters(part: type) -> Mapping[str, inspect.Parameter]:
 
 
 def _distribution(point: EntryPoint) -> str:
-    return point.dist.name if point.dist else "an unknown distribution"
+    return (point.dist.name if point.dist else None) or "an unknown distribution"
 
 
 def _unique_points(kind: str) -> list[EntryPoint]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import itertools
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 from pairmatch.errors import DataError, missing_extra
 
 SUFFIXES = (".csv", ".parquet", ".jsonl", ".ndjson")
+_UNDECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of bytes that are not UTF-8
 
 
 @dataclass(slots=True)
@@ -25,6 +29,7 @@ class Table:
         rows: One mapping per row; blank cells, nulls and NaN are left out.
         places: Where each row stands, for example `line 3`.
         problems: What is wrong so far.
+        is_whole: No row was lost to a problem.
     """
 
     path: Path
@@ -32,6 +37,12 @@ class Table:
     rows: list[dict[str, Any]] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    is_whole: bool = True
+
+    def lose(self, place: str, text: str) -> None:
+        """Notes a row that cannot be taken in at all."""
+        self.problems.append(f"{self.path.name} {place}{text}")
+        self.is_whole = False
 
     def problem(self, row: int, column: str, text: str) -> None:
         """Notes a problem of one cell."""
@@ -69,18 +80,34 @@ def read_table(path: Path) -> Table:
 
 
 def _text(path: Path, content: bytes) -> str:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}: line {line} is not UTF-8 (byte {content[error.start]:#04x}). Save the file as UTF-8, for example "
-            f"with: iconv -f WINDOWS-1252 -t UTF-8 {path.name} > fixed{path.suffix}"
-        ) from error
+    """The text of a file; bytes that are not UTF-8 stay recognisable, for `_decoded` to say in which cell they are."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{path}: UTF-16. {_as_utf8(path, 'UTF-16')}")
+    text = content.decode("utf-8-sig", "surrogateescape")
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise DataError(f"{path}: line {line} holds a NUL byte: the file is damaged, or UTF-16 rather than UTF-8.")
     return text
+
+
+def _as_utf8(path: Path, encoding: str) -> str:
+    return (
+        "Save the file as UTF-8, for example with: "
+        f"iconv -f {encoding} -t UTF-8 {path.name} > {path.stem}-utf8{path.suffix}"
+    )
+
+
+def _decoded(table: Table, place: str, column: str, cell: Any) -> Any:
+    """The cell, with bytes that are not UTF-8 written out as `\\xe9` after they were noted as a problem."""
+    bad = _UNDECODED.search(cell) if isinstance(cell, str) else None
+    if bad is None:
+        return cell
+    byte = ord(bad[0]) - 0xDC00
+    table.problems.append(
+        f"{table.path.name} {place}, column {column}: not UTF-8 (byte {byte:#04x}). "
+        + _as_utf8(table.path, "WINDOWS-1252")
+    )
+    return cell.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _csv(path: Path, text: str) -> Table:
@@ -88,25 +115,29 @@ def _csv(path: Path, text: str) -> Table:
     table = Table(path, [])
     start = 1
     try:
-        table.columns = [name.strip() for name in next(reader, [])]
+        names = [name.strip() for name in next(reader, [])]
+        table.columns = [_decoded(table, "line 1", str(number), name) for number, name in enumerate(names, 1)]
         mark = next((mark for mark in ";\t|" if len(table.columns) == 1 and mark in table.columns[0]), None)
         if mark:
             raise DataError(f"{path}: line 1 separates columns by {mark!r}. Save the file with commas between them.")
         _refuse_twice(path, "line 1", table.columns)
         start = reader.line_num + 1
-        for cells in reader:
+        for found in reader:
             place, start = f"line {start}", reader.line_num + 1
-            if not any(cell.strip() for cell in cells):
+            if not any(cell.strip() for cell in found):
                 continue
+            named = itertools.zip_longest(table.columns[: len(found)], found, fillvalue="beyond the last")
+            cells = [_decoded(table, place, column, cell.strip()) for column, cell in named]
             if len(cells) != len(table.columns):
-                table.problems.append(
-                    f"{path.name} {place}: has {len(cells)} cells, the header has {len(table.columns)}."
-                    " Put quotes around texts that hold commas."
+                table.lose(
+                    place,
+                    f": has {len(cells)} cells, the header has {len(table.columns)}."
+                    " Put quotes around texts that hold commas.",
                 )
                 continue
-            table.add({key: cell.strip() for key, cell in zip(table.columns, cells, strict=True)}, place)
+            table.add(dict(zip(table.columns, cells, strict=True)), place)
     except csv.Error as error:
-        raise DataError(f"{path}: line {start} and after cannot be read as CSV: {error}.") from error
+        table.lose(f"line {start}", f" and after cannot be read as CSV: {error}.")
     return table
 
 
@@ -114,22 +145,23 @@ def _json_lines(path: Path, text: str) -> Table:
     table = Table(path, [])
     columns: dict[str, None] = {}
     for number, line in enumerate(text.split("\n"), 1):
+        place = f"line {number}"
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except ValueError as error:
-            table.problems.append(f"{path.name} line {number}: not valid JSON ({error}).")
+            table.lose(place, f": not valid JSON ({error}).")
             continue
         if not isinstance(row, dict):
-            table.problems.append(f"{path.name} line {number}: not a JSON object.")
+            table.lose(place, ": not a JSON object.")
             continue
         nested = [key for key, value in row.items() if isinstance(value, dict | list)]
         if nested:
-            table.problems.append(f"{path.name} line {number}: nested values in {', '.join(nested)}.")
+            table.lose(place, f": nested values in {', '.join(nested)}.")
             continue
         columns.update(dict.fromkeys(row))
-        table.add({key: _stripped(value) for key, value in row.items()}, f"line {number}")
+        table.add({key: _stripped(_decoded(table, place, key, value)) for key, value in row.items()}, place)
     table.columns = list(columns)
     return table
 

@@ -18,7 +18,7 @@ from pairmatch.config import PartSpec, TrainingConfig
 from pairmatch.errors import ConfigurationError
 from pairmatch.heads import build_head, embed
 from pairmatch.interfaces import ContrastiveLoss, ProjectionHead
-from pairmatch.metrics import Floats, Ints, check_matches, check_vectors, place, query_metrics
+from pairmatch.metrics import Floats, Ints, check_matches, check_sides, place, query_metrics
 
 _log = logging.getLogger(__name__)
 _MEMORISED_SAMPLE = 2000  # training pairs looked at to tell memorising; more would cost more than they tell
@@ -106,6 +106,8 @@ class Trainer:
         """
         data = _Rows.of("features", features_a, features_b, matches, rejected)
         held_out = None
+        if validation_a is None and (validation_b is not None or validation_matches is not None):
+            raise ConfigurationError("`validation_b` and `validation_matches` need `validation_a` too.")
         if validation_a is not None:
             held_out = _Rows.of("validation", validation_a, validation_b, validation_matches, None)
             if held_out.one_sided != data.one_sided or held_out.a.shape[1] != data.a.shape[1]:
@@ -215,21 +217,8 @@ class _Rows:
         matches: Ints | Sequence[tuple[int, int]] | None,
         rejected: Ints | Sequence[tuple[int, int]] | None,
     ) -> _Rows:
-        check_vectors(f"{name}_a", a)
-        if b is not None:
-            check_vectors(f"{name}_b", b)
-            if a.shape[1] != b.shape[1]:
-                raise ConfigurationError(
-                    f"`{name}_a` and `{name}_b` need one width, got {a.shape[1]} and {b.shape[1]}."
-                )
-        if matches is None:
-            if b is None or len(a) != len(b):
-                raise ConfigurationError(
-                    f"{name}: matches are needed unless two sides of equal length match row by row."
-                )
-            matches = np.repeat(np.arange(len(a))[:, None], 2, axis=1)
         people_b = None if b is None else len(b)
-        known = check_matches(matches, len(a), people_b)
+        known = check_matches(check_sides(name, a, b, matches), len(a), people_b)
         refused = np.empty((0, 2), np.int64)
         if rejected is not None and len(rejected):
             refused = check_matches(rejected, len(a), people_b)

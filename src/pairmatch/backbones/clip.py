@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -115,7 +117,7 @@ class CLIPBackbone(Backbone):
         if not self.text:
             return torch.stack(pixels), counts, None, []
         texts = [item.text for item in items]
-        tokens = self._tokenize(texts)
+        tokens = self._tokenize([_plain(text) for text in texts])
         self.truncated += int((tokens[:, -1] != 0).sum())
         return torch.stack(pixels) if pixels else None, counts, tokens, [bool(text) for text in texts]
 
@@ -146,7 +148,7 @@ class CLIPBackbone(Backbone):
         weights = "random" if self.random_weights else weights_digest(local) if local.is_file() else self.pretrained
         return {
             "backbone": "clip",
-            "format": 1,
+            "format": 2,
             "model": self.model,
             "weights": weights,
             "text": self.text,
@@ -155,3 +157,11 @@ class CLIPBackbone(Backbone):
             "torch": torch.__version__,
             "pillow": version("pillow"),
         }
+
+
+def _plain(text: str) -> str:
+    """The text with the tokenizer's special tokens written as words, so that nobody's bio ends where it says so.
+
+    The tokenizer itself unescapes HTML and lowers case before it looks for them.
+    """
+    return re.sub("(start|end)_of_text", r"\1 of text", html.unescape(html.unescape(text)), flags=re.IGNORECASE)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
-from pairmatch.frozen import freeze, load_or_explain, resolve_device, resolve_dtype, weights_digest
+from pairmatch.frozen import checkpoint_mark, freeze, load_pretrained, resolve_device, resolve_dtype
 from pairmatch.interfaces import Backbone
 from pairmatch.types import Item, TokenStates
 
@@ -51,30 +50,25 @@ class HFTextBackbone(Backbone):
         self.max_batch_length = 8192
         self.workers = 1
 
-    def _load(self, kind: Any, **options: Any) -> Any:
-        return load_or_explain(
-            lambda: kind.from_pretrained(self.model, revision=self.revision or "main", **options),
-            model=self.model,
-            option="model",
-        )
-
     @cached_property
     def _config(self) -> Any:
         from transformers import AutoConfig
 
-        return self._load(AutoConfig)
+        return load_pretrained(AutoConfig, self.model, self.revision)
 
     @cached_property
     def _tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
-        return self._load(AutoTokenizer)
+        return load_pretrained(AutoTokenizer, self.model, self.revision)
 
     @cached_property
     def _network(self) -> Any:
         from transformers import AutoModel
 
-        return freeze(self._load(AutoModel, dtype=self._dtype), self._device, self._dtype)
+        return freeze(
+            load_pretrained(AutoModel, self.model, self.revision, dtype=self._dtype), self._device, self._dtype
+        )
 
     @property
     def dim(self) -> int:
@@ -88,9 +82,12 @@ class HFTextBackbone(Backbone):
     def prepare(self, items: Sequence[Item]) -> Any:
         """Token ids and mask, padded on the right."""
         texts = [item.text for item in items]
-        self.truncated += sum(len(ids) > self.max_tokens for ids in self._tokenizer(texts)["input_ids"])
+        # Special tokens in what people write are plain text: a [SEP] in a bio ends nothing
+        whole = self._tokenizer(texts, split_special_tokens=True)["input_ids"]
+        self.truncated += sum(len(ids) > self.max_tokens for ids in whole)
         return self._tokenizer(
             texts,
+            split_special_tokens=True,
             padding=True,
             truncation=True,
             max_length=self.max_tokens,
@@ -106,15 +103,10 @@ class HFTextBackbone(Backbone):
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Digest of a local folder's files or commit of a hub model, the cut, number format, and library versions."""
-        local = Path(self.model).expanduser()
-        weights = (
-            weights_digest(local) if local.is_dir() else getattr(self._config, "_commit_hash", None) or self.revision
-        )
         return {
             "backbone": "hf-text",
-            "format": 1,
-            "model": None if local.is_dir() else self.model,
-            "weights": weights,
+            "format": 2,
+            **checkpoint_mark(self.model, self.revision, self._config),
             "max_tokens": self.max_tokens,
             "dtype": str(self._dtype),
             "transformers": version("transformers"),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -14,12 +14,12 @@ from torch import Tensor
 from pairmatch.errors import BackboneError
 from pairmatch.frozen import (
     by_person,
+    checkpoint_mark,
     freeze,
-    load_or_explain,
+    load_pretrained,
     mean_by_person,
     resolve_device,
     resolve_dtype,
-    weights_digest,
 )
 from pairmatch.images import load_image
 from pairmatch.interfaces import Backbone
@@ -58,19 +58,19 @@ class HFVisionBackbone(Backbone):
     def _config(self) -> Any:
         from transformers import AutoConfig
 
-        return self._load(AutoConfig)
+        return load_pretrained(AutoConfig, self.model, self.revision)
 
     @cached_property
     def _processor(self) -> Any:
         from transformers import AutoImageProcessor
 
-        return self._load(AutoImageProcessor)
+        return load_pretrained(AutoImageProcessor, self.model, self.revision)
 
     @cached_property
     def _network(self) -> Any:
         from transformers import AutoModel
 
-        model = self._load(AutoModel, dtype=self._dtype)
+        model = load_pretrained(AutoModel, self.model, self.revision, dtype=self._dtype)
         tower = getattr(model, "vision_model", model)
         if "pixel_values" not in (getattr(tower, "main_input_name", ""), getattr(model, "main_input_name", "")) and (
             tower is model
@@ -78,35 +78,44 @@ class HFVisionBackbone(Backbone):
             raise BackboneError(f"{self.model} is a {type(model).__name__}, which does not read images.")
         return freeze(tower, self._device, self._dtype)
 
-    def _load(self, kind: Any, **options: Any) -> Any:
-        return load_or_explain(
-            lambda: kind.from_pretrained(self.model, revision=self.revision or "main", **options),
-            model=self.model,
-            option="model",
-        )
-
     @cached_property
     def dim(self) -> int:
         """Width of the token states."""
         config = getattr(self._config, "vision_config", self._config)
         return int(getattr(config, "hidden_size", None) or config.hidden_sizes[-1])
 
-    def prepare(self, items: Sequence[Item]) -> tuple[Tensor, list[int]]:
-        """Pixels of all photos as the checkpoint's processor makes them, and photos per person."""
+    def prepare(self, items: Sequence[Item]) -> tuple[dict[str, Tensor], list[int]]:
+        """What the checkpoint's processor makes of all photos, as far as the model reads it, and photos per person."""
         photos = [load_image(image, longest_side_px=_LONGEST_SIDE_PX) for item in items for image in item.images]
-        pixels = torch.cat([self._processor(images=photo, return_tensors="pt")["pixel_values"] for photo in photos])
-        return pixels, [len(item.images) for item in items]
+        found = [self._processor(images=photo, return_tensors="pt") for photo in photos]
+        return {name: torch.cat([one[name] for one in found]) for name in found[0] if name in self._reads}, [
+            len(item.images) for item in items
+        ]
 
-    def forward(self, batch: tuple[Tensor, list[int]]) -> TokenStates:
+    @cached_property
+    def _reads(self) -> frozenset[str]:
+        """Names of the model's inputs."""
+        return frozenset(inspect.signature(self._network.forward).parameters)
+
+    def forward(self, batch: tuple[dict[str, Tensor], list[int]]) -> TokenStates:
         """Token states of each person's photos, one after the other, and the pooled output."""
-        pixels, counts = batch
-        found = self._network(pixel_values=pixels.to(self._device, self._dtype))
+        given, counts = batch
+        inputs = {name: value.to(self._device) for name, value in given.items()}
+        pixels = inputs["pixel_values"] = inputs["pixel_values"].to(self._dtype)
+        found = self._network(**inputs)
         tokens = found.last_hidden_state
         if tokens.ndim == 4:  # convolutional: [photos, D, rows, columns]
             tokens = tokens.flatten(2).transpose(1, 2)
+        real = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        if (
+            "pixel_attention_mask" in inputs
+        ):  # photos of native aspect, padded to one number of patches (SigLIP 2 NaFlex)
+            real = inputs["pixel_attention_mask"].bool()
         own = getattr(found, "pooler_output", None)
-        pooled = tokens.float().mean(1) if own is None else own.flatten(1)
+        weights = real.unsqueeze(-1).float()
+        pooled = (tokens.float() * weights).sum(1) / weights.sum(1) if own is None else own.flatten(1)
         states, mask = by_person(tokens, counts)
+        mask = mask & by_person(real.unsqueeze(-1), counts)[0].squeeze(-1)
         patches = torch.arange(tokens.shape[1], device=tokens.device) >= self._prefix(pixels, tokens.shape[1])
         image_mask = mask & patches.repeat(max(counts))[None, :]
         return TokenStates(states=states, mask=mask, image_mask=image_mask, pooled=mean_by_person(pooled, counts))
@@ -114,21 +123,16 @@ class HFVisionBackbone(Backbone):
     def _prefix(self, pixels: Tensor, tokens: int) -> int:
         """Number of class and register tokens before the patches."""
         patch = getattr(getattr(self._config, "vision_config", self._config), "patch_size", None)
-        if not isinstance(patch, int):
+        if not isinstance(patch, int) or pixels.ndim != 4:
             return 0
         return max(0, tokens - (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch))
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Digest of a local folder's files or commit of a hub model, number format, and library versions."""
-        local = Path(self.model).expanduser()
-        weights = (
-            weights_digest(local) if local.is_dir() else getattr(self._config, "_commit_hash", None) or self.revision
-        )
         return {
             "backbone": "hf-vision",
             "format": 1,
-            "model": None if local.is_dir() else self.model,
-            "weights": weights,
+            **checkpoint_mark(self.model, self.revision, self._config),
             "dtype": str(self._dtype),
             "transformers": version("transformers"),
             "torch": torch.__version__,

@@ -18,12 +18,12 @@ from torch import Tensor
 from pairmatch.errors import BackboneError, ConfigurationError, ImageError
 from pairmatch.frozen import (
     check_memory,
+    checkpoint_mark,
     freeze,
     intra_op_threads,
-    load_or_explain,
+    load_pretrained,
     resolve_device,
     resolve_dtype,
-    weights_digest,
 )
 from pairmatch.images import image_size, load_image
 from pairmatch.interfaces import Backbone
@@ -82,18 +82,11 @@ class _Qwen3VL(Backbone):
 
     # Loading
 
-    def _load(self, kind: Any, **options: Any) -> Any:
-        return load_or_explain(
-            lambda: kind.from_pretrained(self.model, revision=self.revision or "main", **options),
-            model=self.model,
-            option="model",
-        )
-
     @cached_property
     def _config(self) -> Any:
         from transformers import AutoConfig
 
-        config = self._load(AutoConfig)
+        config = load_pretrained(AutoConfig, self.model, self.revision)
         if config.model_type != "qwen3_vl":
             raise BackboneError(
                 f"{self.model} is a {config.model_type!r} checkpoint; this backbone loads 'qwen3_vl' alone. "
@@ -106,7 +99,7 @@ class _Qwen3VL(Backbone):
         from transformers import AutoProcessor
 
         assert self._config is not None
-        return self._load(AutoProcessor)
+        return load_pretrained(AutoProcessor, self.model, self.revision)
 
     @cached_property
     def _network(self) -> Any:
@@ -114,8 +107,10 @@ class _Qwen3VL(Backbone):
         from transformers import AutoModel
 
         assert self._config is not None
-        check_memory(self.model, self._dtype, self._device)
-        loaded = self._load(AutoModel, dtype=self._dtype, attn_implementation=self.attention)
+        check_memory(self.model, self.revision, self._dtype, self._device)
+        loaded = load_pretrained(
+            AutoModel, self.model, self.revision, dtype=self._dtype, attn_implementation=self.attention
+        )
         return freeze(loaded, self._device, self._dtype)
 
     # Input
@@ -272,13 +267,10 @@ class _Qwen3VL(Backbone):
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Weights (digest of a folder, commit of a hub model), prompt, image size, number format, library versions."""
-        local = Path(self.model).expanduser()
-        commit = None if local.is_dir() else getattr(self._config, "_commit_hash", None) or self.revision
         return {
             "backbone": type(self).__name__,
             "format": 1,
-            "model": None if local.is_dir() else self.model,
-            "weights": weights_digest(local) if local.is_dir() else commit,
+            **checkpoint_mark(self.model, self.revision, self._config),
             "conversation": self._conversation([]),
             "max_pixels": self.max_pixels,
             "min_pixels": self.min_pixels,

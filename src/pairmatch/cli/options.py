@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,26 @@ if TYPE_CHECKING:
     from pairmatch.evaluator import Evaluation
     from pairmatch.matcher import Matcher
 
+
+def folder_to_write(path: Path | None) -> Path | None:
+    """Refuses a folder that cannot be made or written into, before anything is computed for it."""
+    if path is not None:
+        whole = path.absolute()
+        there = next(one for one in (whole, *whole.parents) if one.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise typer.BadParameter(f"{there} is {'not writable' if there.is_dir() else 'not a folder'}.")
+    return path
+
+
+def file_to_write(path: Path | None) -> Path | None:
+    """The same for a file, whose folder must be there."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise typer.BadParameter(f"the folder {path.parent} does not exist.")
+    if path is not None:
+        folder_to_write(path.parent)
+    return path
+
+
 PairsFile = Annotated[
     Path, typer.Argument(metavar="PAIRS", help="Pairs file: .csv, .parquet or .jsonl.", show_default=False)
 ]
@@ -25,7 +46,10 @@ MatcherFolder = Annotated[
 Images = Annotated[Path | None, typer.Option(help="Folder that photo paths are relative to [the file's own].")]
 Profiles = Annotated[Path | None, typer.Option(help="Profiles file, where the pairs file holds ids alone.")]
 Sides = Annotated[int, typer.Option(min=1, max=2, help="1: anyone may match anyone; 2: a's match b's.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the matcher and the report.")]
+Output = Annotated[
+    Path,
+    typer.Option("--output", "-o", help="Folder for the matcher and the report.", callback=folder_to_write),
+]
 BackboneName = Annotated[
     list[str] | None, typer.Option("--backbone", help="Frozen model; repeat it to join several. [qwen3-vl-2b]")
 ]
@@ -52,7 +76,10 @@ PromptAttributes = Annotated[
     list[str] | None, typer.Option("--prompt-attribute", help="Profile attribute that goes into the prompt.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
-JSONFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures here.")]
+JSONFile = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Also write the figures here.", dir_okay=False, callback=file_to_write),
+]
 
 
 def parse_options(settings: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -25,6 +25,7 @@ from pairmatch.cli.options import (
     Sides,
     StorePath,
     Yes,
+    folder_to_write,
     parse_options,
     parts_of,
     show_progress,
@@ -61,7 +62,10 @@ def sweep(
         bool, typer.Option("--join-identical", help="People with identical features stay in one fold.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for the tables, the report, and to go on from.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Folder for the tables, the report, and to go on from.", callback=folder_to_write
+        ),
     ] = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="List what would be done and how long it takes.")] = False,
     note: Annotated[str, typer.Option(help="Words to put above the tables.")] = "",

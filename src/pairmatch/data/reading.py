@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, cast
 
 from rich.progress import track
@@ -62,17 +62,18 @@ def read_pairs(
         for side, person in ids.items():
             if not person:
                 table.problem(index, f"id_{side}", "the id is blank.")
-        if not all(ids.values()):
-            continue
         if profiles is None:
             for side, person in ids.items():
+                named = person or f"the person of {table.places[index]}, column id_{side}"  # checked all the same
                 cells = {column[:-2]: row[column] for column in columns if column[-2:] == f"_{side}" and column in row}
-                _note(table, index, people, person, cells, base, types, suffix=f"_{side}")
+                _note(table, index, people, named, cells, base, types, suffix=f"_{side}")
         outcome = str(row.get("outcome", "match")).lower()
         if outcome not in _OUTCOMES:
             close = difflib.get_close_matches(outcome, _OUTCOMES, 1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             table.problem(index, "outcome", f"{outcome!r} is neither 'match' nor 'rejected'.{hint}")
+            continue
+        if not all(ids.values()):
             continue
         if ids["a"] == ids["b"]:
             table.problem(index, "id_b", f"{ids['a']!r} is paired with themself.")
@@ -91,12 +92,16 @@ def read_pairs(
     if profiles is None:
         found = _finish(table, people, types, check_images, progress)
     else:
-        found, more = _profiles_of(profiles, base, check_images, progress)
-        table.problems += more
+        try:
+            found, others = _profiles_of(profiles, base, check_images, progress)
+        except DataError as error:  # a file that cannot be read at all does not hide the problems of the other
+            table.problems.append(str(error))
+            raise _failed(table) from error
+        table.problems += others.problems
         for index, row in enumerate(table.rows):
             for side in "ab":
                 person = str(row.get(f"id_{side}", "")).strip()
-                if person and person not in found and not more:
+                if person and person not in found and others.is_whole:
                     table.problem(index, f"id_{side}", f"{person!r} is not in {profiles.name}.")
     if sides == 2:
         side_of: dict[str, tuple[str, int]] = {}
@@ -145,28 +150,29 @@ def read_profiles(
         if problems:
             raise DataError(f"{path}: {len(problems)} photos cannot be read:", list(problems.values()))
         return [Profile(person, (file,)) for person, file in zip(ids, files, strict=True)]
-    found, problems_found = _profiles_of(path, Path(images) if images else path.parent, check_images, progress)
-    if problems_found:
-        raise DataError(f"{path}: {len(problems_found)} problems:", problems_found)
+    found, table = _profiles_of(path, Path(images) if images else path.parent, check_images, progress)
+    if table.problems:
+        raise _failed(table)
     return list(found.values())
 
 
-def _profiles_of(path: Path, base: Path, check_images: bool, progress: bool) -> tuple[dict[str, Profile], list[str]]:
+def _profiles_of(path: Path, base: Path, check_images: bool, progress: bool) -> tuple[dict[str, Profile], Table]:
     table = read_table(path)
     _require(table, ["id", "image"])
     if not _usable(table, ("id",)):
-        return {}, table.problems
+        table.is_whole = False
+        return {}, table
     types = _attribute_types(table, [column for column in table.columns if column not in _OWN])
     people: dict[str, _Person] = {}
     for index, row in enumerate(table.rows):
         person = str(row.get("id", "")).strip()
         if not person:
-            table.problem(index, "id", "the id is blank.")
+            table.lose(table.places[index], ", column id: the id is blank.")
         elif person in people:
             table.problem(index, "id", f"{person!r} is given twice, first in {table.places[people[person].row]}.")
         else:
             _note(table, index, people, person, row, base, types, suffix="")
-    return _finish(table, people, types, check_images, progress), table.problems
+    return _finish(table, people, types, check_images, progress), table
 
 
 def _note(
@@ -186,6 +192,8 @@ def _note(
         if name == "id":
             continue
         now, column = str(cell) if name in _OWN else cell, f"{name}{suffix}"
+        if name == "image":
+            now = ";".join(str(PurePath(part)) for part in _names(now))  # ./anna.jpg is anna.jpg
         if name not in known.cells:
             known.cells[name], known.said[name] = now, (index, column)
             if name == "image":
@@ -196,15 +204,20 @@ def _note(
             table.problem(index, column, f"{person!r} has {here!r} here and {then!r} in {first}.")
 
 
+def _names(cell: str) -> list[str]:
+    """Names of the photos of a cell."""
+    return [name for name in (part.strip() for part in cell.split(";")) if name]
+
+
 def _paths(table: Table, index: int, column: str, cell: str, base: Path) -> tuple[Path, ...]:
     """Paths of a cell, inside the image folder; a path that leaves it, or can be none, is a problem."""
     paths = []
     root = base.resolve()
-    for name in filter(None, (part.strip() for part in cell.split(";"))):
+    for name in _names(cell):
         target = base / name
         try:
             inside = not Path(name).is_absolute() and target.resolve().is_relative_to(root)
-            exists = inside and target.is_file()
+            exists, is_folder = inside and target.is_file(), inside and target.is_dir()
         except (OSError, ValueError, RuntimeError) as error:  # a name too long or with a NUL, a loop of links
             reason = getattr(error, "strerror", None) or error
             table.problem(index, column, f"{name[:60]!r} cannot be opened ({reason}).")
@@ -212,7 +225,7 @@ def _paths(table: Table, index: int, column: str, cell: str, base: Path) -> tupl
         if exists:
             paths.append(target)
         elif inside:
-            table.problem(index, column, f"{name!r} does not exist in {base}.")
+            table.problem(index, column, f"{name!r} {'is a folder' if is_folder else 'does not exist'} in {base}.")
         else:
             table.problem(index, column, f"{name!r} leaves the image folder {base}.")
     return tuple(paths)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pairmatch import registry
 from pairmatch.config import PartSpec
-from pairmatch.crossvalidation import Split, cross_validation_splits, frame, line, measure, progress_bar
+from pairmatch.crossvalidation import Split, check_splits, cross_validation_splits, frame, line, measure, progress_bar
 from pairmatch.intervals import Metrics
 from pairmatch.metrics import Floats, unit_rows
 from pairmatch.paired import PairedFeatures
@@ -88,6 +88,7 @@ def shortcuts(
     """
     if splits is None:
         splits = cross_validation_splits(data, repeats=repeats, folds=folds, seed=seed)
+    check_splits(data, splits)
     built = registry.create("methods", method)
     ks = (1,)
     sets = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -79,12 +78,14 @@ def _labels(values: Sequence[Any], bins: int) -> list[str | None]:
     numeric = bool(known) and all(isinstance(v, int | float | np.number) and not isinstance(v, bool) for v in known)
     if not numeric or len(set(known)) <= bins:
         return [None if v is None or v != v else str(v) for v in values]
-    edges = np.unique(np.quantile(known, np.linspace(0, 1, bins + 1)))
-    names = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
-    return [
-        None if v is None or v != v else names[min(int(np.searchsorted(edges, v, side="right")) - 1, len(names) - 1)]
-        for v in values
-    ]
+    cuts = np.unique(np.quantile(known, np.linspace(0, 1, bins + 1)))[1:-1]
+    bin_of = {v: int(np.searchsorted(cuts, v, side="right")) for v in set(known)}
+    inside: dict[int, list[Any]] = {}
+    for v, own in bin_of.items():
+        inside.setdefault(own, []).append(v)
+    # Named by the values that are there: no two bins share an end
+    names = {own: f"{min(found):g} to {max(found):g}" for own, found in inside.items()}
+    return [None if v is None or v != v else names[bin_of[v]] for v in values]
 
 
 def _natural(name: str) -> tuple[int, float, str]:

@@ -45,8 +45,8 @@ def comparison_section(result: CrossValidation, baseline: str, *, title: str = "
         columns += [f"MRR beyond {baseline}", "p"]
     repeats = len(result.columns["query"]) / max(result.queries, 1)
     text = [
-        f"{result.queries} queries, each tested {repeats:.3g} time{'' if repeats == 1 else 's'} by methods that never "
-        "saw these people. "
+        f"{result.queries} queries, each tested {'once' if repeats == 1 else f'{repeats:.3g} times'} by methods that "
+        "never saw these people. "
         + (
             f"p: paired randomisation test against {baseline}, corrected for {len(tests)} comparisons (Holm)."
             if tests
