@@ -262,16 +262,22 @@ def test_consent_comes_before_the_first_photo(people, store, tmp_path):
         assert not server.requests
 
 
-def test_the_cost_cap_stops_cleanly(people, store):
-    with Server(good) as server:
-        priced = generator(server, input_usd=1000.0, output_usd=0.0, concurrency=1)  # $1 a photo
-        found = annotate(people, priced, store, allow_upload=True, max_usd=2.5)
-        assert len(server.requests) == 3
-        assert found.usage.usd == pytest.approx(3)
+@pytest.mark.parametrize("concurrency", [1, 6])
+def test_the_cost_cap_is_never_passed(people, store, concurrency):
+    with Server(late(0.02)) as server:
+        priced = generator(server, input_usd=1000.0, output_usd=0.0, concurrency=concurrency)
+        assert 1 < priced.worst_usd() < 1.5
+        found = annotate(people, priced, store, allow_upload=True, max_usd=4.0)
+        # Each photo costs $1 and might cost up to worst_usd: the last dollar is not enough to begin another
+        assert len(server.requests) == 3 if concurrency > 1 else len(server.requests) in (3, 4)
+        assert found.usage.usd == pytest.approx(len(server.requests))
+        assert found.usage.usd <= 4
         assert {refusal.kind for refusal in found.refused.values()} == {"stopped"}
-        assert len(found.refused) == 3
+        assert len(found.refused) == 6 - len(server.requests)
         assert not annotate(people, priced, store, allow_upload=True).refused
         assert len(server.requests) == 6
+        with pytest.raises(ConfigurationError, match=r"none are known for test: give input_usd and output_usd"):
+            annotate(people, generator(server, detail="high"), store, allow_upload=True, max_usd=1.0)
 
 
 def test_the_key_is_nowhere(people, store, tmp_path, caplog):
