@@ -9,8 +9,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
+import traceback
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pytest
@@ -24,7 +26,8 @@ from pairmatch.metadata import Metadata, annotate, estimate
 from pairmatch.metadata.measured import MeasuredMetadata
 from pairmatch.metadata.models import MODELS, end_notice
 from pairmatch.metadata.openai import GPT5NanoMetadata, OpenAIMetadata
-from pairmatch.metadata.schema import json_schema, read_reply
+from pairmatch.metadata.pace import Pace
+from pairmatch.metadata.schema import json_schema, read_reply, read_schema, schema_key, write_schema
 from pairmatch.prompt import render
 from pairmatch.store import Store
 from pairmatch.testing import check_metadata_generator
@@ -182,6 +185,10 @@ def test_timeouts_are_outcomes_that_are_tried_again(people, store):
             "404: The model `x` does not exist Name another with model=",
         ),
         (
+            error(401, f"Incorrect key {KEY} given", code="invalid_api_key"),
+            "401: Incorrect key … given",
+        ),
+        (
             error(429, "You exceeded your quota", code="insufficient_quota", headers={"retry-after-ms": "1"}),
             "exceeded your quota",
         ),
@@ -280,6 +287,61 @@ def test_the_cost_cap_is_never_passed(people, store, concurrency):
             annotate(people, generator(server, detail="high"), store, allow_upload=True, max_usd=1.0)
 
 
+def test_what_the_store_has_paid_for_is_summed_by_model(people, store):
+    with Server(once(text("no json"))) as server:
+        priced = {"input_usd": 1.0, "output_usd": 10.0, "concurrency": 1}
+        annotate(people, generator(server, **priced), store, allow_upload=True)
+        annotate(people, generator(server, **priced), store, allow_upload=True, retry_refused=True)
+        annotate(people[:1], generator(server, model="free"), store, allow_upload=True)
+    free, test = store.spent()
+    assert (test.model, test.calls, test.input_tokens, test.output_tokens) == ("test", 7, 7000, 700)
+    assert test.usd == pytest.approx(7 * (1000 * 1.0 + 100 * 10.0) / 1e6)  # the answer that could not be used was paid
+    assert (free.calls, free.usd, free.unpriced) == (1, 0, 1)
+    assert str(free) == "free: 1 calls, 1,100 tokens, $0.0000 and 1 calls of unknown price"
+    store.forget([person.id for person in people])
+    assert store.spent() == [free, test]  # it names nobody
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_limits_by_the_minute_space_requests():
+    clock = Clock()
+    pace = Pace(120, None, clock)
+    begun = []
+    while len(begun) < 5:
+        clock.now += pace.pause()
+        pace.begin(1000)
+        begun.append(clock.now)
+    assert begun == [0.0, 0.5, 1.0, 1.5, 2.0]
+    clock.now = 0.0
+    pace = Pace(None, 6000, clock)
+    pace.begin(1000)
+    assert pace.pause() == pytest.approx(10)
+    pace.settle(1000, 400)
+    assert pace.pause() == pytest.approx(4)
+    clock.now = 60.0
+    assert pace.pause() == 0
+    pace.begin(100)
+    assert pace.pause() == pytest.approx(1)  # a pause is not saved up for a burst
+
+
+def test_limits_by_the_minute_reach_the_server(people, store):
+    with Server(good) as server:
+        start = time.perf_counter()
+        paced = generator(server, requests_per_minute=3000, concurrency=6)
+        assert not annotate(people, paced, store, allow_upload=True).refused
+        assert time.perf_counter() - start >= 5 * 60 / 3000
+        start = time.perf_counter()
+        slow = generator(server, model="other", tokens_per_minute=3_000_000, concurrency=6)
+        assert not annotate(people, slow, store, allow_upload=True).refused
+        assert time.perf_counter() - start >= 4 * 1000 * 60 / 3_000_000
+
+
 def test_the_key_is_nowhere(people, store, tmp_path, caplog):
     with caplog.at_level(logging.DEBUG), Server(good) as server:
         writer = generator(server)
@@ -290,6 +352,11 @@ def test_the_key_is_nowhere(people, store, tmp_path, caplog):
     assert KEY not in caplog.text
     assert KEY not in json.dumps(writer.fingerprint())
     assert KEY not in str(vars(writer))
+    with caplog.at_level(logging.DEBUG), Server(lambda number, body: error(401, f"no {KEY}")) as server:
+        try:
+            annotate(people, generator(server, model="other"), store, allow_upload=True)
+        except GeneratorError:
+            assert KEY not in traceback.format_exc()
 
 
 def test_without_a_key_the_message_names_the_ways_on(people, store, monkeypatch):
@@ -299,7 +366,17 @@ def test_without_a_key_the_message_names_the_ways_on(people, store, monkeypatch)
             make().generate(people)
 
 
-def test_the_recipes_model_is_about_to_end(monkeypatch, caplog):
+def test_a_model_that_the_server_does_not_know_names_its_successor(people, store):
+    gone = error(404, "The model `gpt-5-nano` does not exist", code="model_not_found")
+    with Server(lambda number, body: gone) as server:
+        writer = GPT5NanoMetadata(base_url=server.url)
+        with pytest.raises(
+            GeneratorError, match=r"does not exist .*successor is gpt-6-luna.*metadata.model=gpt-6-luna"
+        ):
+            annotate(people, writer, store, allow_upload=True)
+
+
+def test_the_recipes_model_is_about_to_end(caplog):
     before, after = datetime.date(2026, 11, 24), datetime.date(2026, 12, 11)
     with caplog.at_level(logging.WARNING):
         GPT5NanoMetadata().check(before)
@@ -376,10 +453,64 @@ def test_a_matcher_with_metadata_is_saved_without_key_or_class(people, store, tm
     assert "schema" not in record["parts"]["metadata"]["options"]
     assert KEY not in json.dumps(record)
     assert isinstance(Matcher.load(tmp_path / "m").metadata, GPT5NanoMetadata)
+
+
+def test_a_schema_of_your_own_is_saved_as_json_and_comes_back_equal(people, store, tmp_path, small_pairs):
     own = OpenAIMetadata(model="x", schema=Outfit)
     matcher = Matcher(backbone="descriptor", metadata=own, store=store, training=TrainingConfig(epochs=1))
-    with pytest.raises(ConfigurationError, match=r"schema=.*cannot be written into a saved matcher"):
-        matcher.fit(small_pairs(4)).save(tmp_path / "n")
+    assert "schema=Outfit" in matcher.summary()["Metadata"]
+    folder = matcher.fit(small_pairs(4)).save(tmp_path / "n")
+    assert "schema=Outfit" in (folder / "README.md").read_text()
+    loaded = Matcher.load(folder).metadata
+    assert loaded.fingerprint() == own.fingerprint()  # the same answers in the store are found
+    assert loaded.schema is not Outfit
+    assert loaded.schema.__name__ == "Outfit"
+    answer = json.dumps({"garment": "coat", "layers": 2, "colours": ["red"]})
+    assert read_reply(loaded.schema, answer).model_dump() == read_reply(Outfit, answer).model_dump()
+    wrong = json.dumps({"garment": "hat", "layers": 2, "colours": ["red"]})
+    assert read_reply(loaded.schema, wrong) == read_reply(Outfit, wrong)
+
+
+class Limited(BaseModel):
+    rooms: int = Field(ge=1, le=20, description="Rooms.")
+    light: Annotated[float, Field(gt=0, lt=1)] | None = None
+    pets: bool | None = Field(None, description="Whether pets show.")
+    words: list[Annotated[str, Field(max_length=9)]] = Field(max_length=3)
+    floor: Literal[0, 1, 2]
+    kind: Literal["flat"]
+    code: str = Field(pattern="^[A-Z]+$")
+
+
+@pytest.mark.parametrize("schema", [Metadata, Outfit, Limited])
+def test_every_flat_schema_survives_json(schema, tmp_path):
+    (tmp_path / "schema.json").write_text(json.dumps(write_schema(schema)))
+    for read in (read_schema(write_schema(schema)), read_schema(tmp_path / "schema.json")):
+        assert json_schema(read) == json_schema(schema)
+        assert schema_key(read) == schema_key(schema)
+        assert read.__name__ == schema.__name__
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"rooms": 21}, {"light": 1}, {"words": ["a" * 10]}, {"words": ["a"] * 4}, {"floor": 3}, {"code": "a"}],
+)
+def test_a_schema_from_json_judges_as_its_original(change):
+    fits = {"rooms": 2, "light": 0.5, "pets": True, "words": ["a"], "floor": 1, "kind": "flat", "code": "AB"}
+    for schema in (Limited, read_schema(write_schema(Limited))):
+        assert isinstance(read_reply(schema, json.dumps(fits | change)), str) == bool(change)
+
+
+def test_what_is_no_schema_is_explained(tmp_path):
+    (tmp_path / "broken.json").write_text("{")
+    for given, expected in (
+        (tmp_path / "absent.json", r"absent.json cannot be read: No such file"),
+        (tmp_path / "broken.json", r"broken.json cannot be read: not valid JSON"),
+        ({"type": "object"}, r"with `properties`; got"),
+        ({"properties": {"a": {"type": "object"}, "b": {}}}, r"'a': its type is 'object'.*'b': its type is None"),
+        ({"properties": {}}, "has no attributes"),
+    ):
+        with pytest.raises(ConfigurationError, match=expected):
+            OpenAIMetadata(model="x", schema=given)
 
 
 def test_the_command_counts_asks_and_lists_refusals(people, tmp_path):

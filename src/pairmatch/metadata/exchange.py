@@ -161,7 +161,8 @@ def correct(path: str | Path, profiles: Sequence[Profile], generator: MetadataGe
         if not person or person in corrections:
             table.problem(row, "id", f"{person!r} is given twice." if person else "the id is blank.")
             continue
-        own = {}
+        # An exported file holds earlier corrections apart: they stay where no cell says otherwise
+        own = _own(table, row, cells["corrections"]) if "corrections" in cells else {}
         for name in names:
             if name in cells:
                 value = _value(table, row, name, cells[name], adapters[name])
