@@ -1,6 +1,7 @@
 """A server on 127.0.0.1 that speaks enough of the Responses API to be answered to by the real client."""
 
 import json
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -64,7 +65,8 @@ class Server:
                     server.headers.append(dict(self.headers))
                 answer = server.route(self.command, self.path, number, raw)
                 if answer is None:
-                    self.connection.close()
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
                     return
                 status, body, headers = answer if isinstance(answer, tuple) else (200, answer, {})
                 content = body if isinstance(body, bytes) else json.dumps(body).encode()

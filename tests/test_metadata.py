@@ -145,6 +145,7 @@ def test_what_passes_by_itself_is_retried(people, store, first):
         (text(json.dumps({**ANSWER, "grooming_level": "superb"})), "invalid", "grooming_level"),
         (text(json.dumps({**ANSWER, "caption": None})), "invalid", "attributes are missing: caption"),
         (error(400, "blocked", code="content_filter"), "content_filter", "blocked"),
+        (text(json.dumps({**ANSWER, "mood": "good"})), "invalid", "mood: Extra inputs"),
     ],
 )
 def test_refusals_are_outcomes_and_the_rest_goes_on(people, store, answer, kind, detail):
@@ -165,7 +166,7 @@ def test_refusals_are_outcomes_and_the_rest_goes_on(people, store, answer, kind,
 
 def test_timeouts_are_outcomes_that_are_tried_again(people, store):
     with Server(late(0.5)) as server:
-        quick = generator(server, timeout_seconds=0.1)
+        quick = generator(server, timeout_seconds=0.1, max_retries=0)
         found = annotate(people[:1], quick, store, allow_upload=True)
         assert found.refused["secret-id-0"].kind == "error"
         assert "APITimeoutError" in found.refused["secret-id-0"].detail
@@ -202,18 +203,32 @@ def test_what_concerns_everybody_is_said_once(people, store, answer, expected):
         assert KEY not in str(caught.value)
 
 
-def test_a_server_that_dies_half_way_loses_no_paid_answer(people, store):
-    dead = error(401, "gone", code="invalid_api_key")
+def test_a_key_that_is_revoked_half_way_loses_no_paid_answer(people, store):
+    revoked = error(401, "gone", code="invalid_api_key")
     with (
-        Server(lambda number, body: good(number, body) if number < 3 else dead) as server,
+        Server(lambda number, body: good(number, body) if number < 3 else revoked) as server,
         pytest.raises(GeneratorError),
     ):
         annotate(people, generator(server, concurrency=1), store, allow_upload=True)
     assert store.counts()["metadata"] == 3
+    assert store.spent()[0].calls == 3
+
+
+def test_a_server_that_dies_half_way_loses_no_paid_answer(people, store):
+    with Server(lambda number, body: good(number, body) if number < 3 else None) as server:
+        found = annotate(people, generator(server, concurrency=1, max_retries=0), store, allow_upload=True)
+        assert len(server.requests) == 6
+        assert {refusal.kind for refusal in found.refused.values()} == {"error"}
+        assert all("APIConnectionError" in refusal.detail for refusal in found.refused.values())
+        assert len(found.refused) == 3
+    # Now nobody listens any more
+    assert len(annotate(people, generator(server, max_retries=0), store, allow_upload=True).refused) == 3
+    assert store.spent()[0].calls == 3
     with Server(good) as server:
         found = annotate(people, generator(server), store, allow_upload=True)
         assert not found.refused
         assert len(server.requests) == 3  # only the rest
+        assert store.spent()[0].calls == 6
         assert found.asked == 3
 
 

@@ -50,7 +50,8 @@ class OpenAIMetadata(MetadataGenerator):
         requests_per_minute: Limit of the account; None for none.
         tokens_per_minute: Limit of the account; None for none.
         max_output_tokens: Most tokens of an answer, reasoning included.
-        timeout_seconds: Of one request; the client retries twice and honours `Retry-After`.
+        timeout_seconds: Of one request.
+        max_retries: Of one request, after pauses that grow or that the server asks for (`Retry-After`).
         input_usd: Price of a million input tokens, in place of the table's.
         output_usd: Price of a million output tokens, in place of the table's.
     """
@@ -71,6 +72,7 @@ class OpenAIMetadata(MetadataGenerator):
         tokens_per_minute: float | None = None,
         max_output_tokens: int = 1000,
         timeout_seconds: float = 60.0,
+        max_retries: int = 2,
         input_usd: float | None = None,
         output_usd: float | None = None,
     ) -> None:
@@ -87,7 +89,7 @@ class OpenAIMetadata(MetadataGenerator):
         ]
         problems += [
             f"{name} must be at least 0, got {value}"
-            for name, value in (("input_usd", input_usd), ("output_usd", output_usd))
+            for name, value in (("max_retries", max_retries), ("input_usd", input_usd), ("output_usd", output_usd))
             if value is not None and value < 0
         ]
         if timeout_seconds <= 0:
@@ -104,7 +106,8 @@ class OpenAIMetadata(MetadataGenerator):
         )
         self.detail, self.longest_side_px, self.concurrency = detail, longest_side_px, concurrency
         self.requests_per_minute, self.tokens_per_minute = requests_per_minute, tokens_per_minute
-        self.max_output_tokens, self.timeout_seconds = max_output_tokens, timeout_seconds
+        self.max_output_tokens = max_output_tokens
+        self.timeout_seconds, self.max_retries = timeout_seconds, max_retries
         self.input_usd, self.output_usd = input_usd, output_usd
 
     @property
@@ -256,7 +259,10 @@ class OpenAIMetadata(MetadataGenerator):
         import openai
 
         return openai.OpenAI(
-            api_key=os.environ[self.api_key_variable], base_url=self.base_url, timeout=self.timeout_seconds
+            api_key=os.environ[self.api_key_variable],
+            base_url=self.base_url,
+            timeout=self.timeout_seconds,
+            max_retries=self.max_retries,
         )
 
     def request(self, profile: Profile) -> dict[str, Any]:
@@ -388,6 +394,7 @@ class GPT5NanoMetadata(OpenAIMetadata):
         tokens_per_minute: float | None = None,
         max_output_tokens: int = 1000,
         timeout_seconds: float = 60.0,
+        max_retries: int = 2,
         input_usd: float | None = None,
         output_usd: float | None = None,
     ) -> None:
@@ -403,6 +410,7 @@ class GPT5NanoMetadata(OpenAIMetadata):
             tokens_per_minute=tokens_per_minute,
             max_output_tokens=max_output_tokens,
             timeout_seconds=timeout_seconds,
+            max_retries=max_retries,
             input_usd=input_usd,
             output_usd=output_usd,
         )
