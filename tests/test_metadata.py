@@ -24,10 +24,10 @@ from pairmatch import Matcher, Profile, TrainingConfig
 from pairmatch.errors import ConfigurationError, GeneratorError, UploadError
 from pairmatch.metadata import Metadata, annotate, estimate
 from pairmatch.metadata.measured import MeasuredMetadata
-from pairmatch.metadata.models import MODELS, end_notice
+from pairmatch.metadata.models import MODELS, TABLE_DATE, end_notice
 from pairmatch.metadata.openai import GPT5NanoMetadata, OpenAIMetadata
 from pairmatch.metadata.pace import Pace
-from pairmatch.metadata.schema import json_schema, read_reply, read_schema, schema_key, write_schema
+from pairmatch.metadata.schema import INSTRUCTIONS, json_schema, read_reply, read_schema, schema_key, write_schema
 from pairmatch.prompt import render
 from pairmatch.store import Store
 from pairmatch.testing import check_metadata_generator
@@ -569,3 +569,13 @@ def test_the_command_counts_asks_and_lists_refusals(people, tmp_path):
         assert "secret-id-0: refusal: I can't" in output
         assert "0 photos to ask for, 6 answered already." in command("--dry-run")
         assert "6 of 6 people have metadata; 1 photos were asked for now" in command("--yes", "--retry-refused")
+
+
+def test_the_docs_hold_the_prompt_and_the_table():
+    page = (Path(__file__).parents[1] / "docs" / "metadata.md").read_text()
+    assert f"> {INSTRUCTIONS}\n" in page
+    for name, facts in MODELS.items():
+        ends = facts.ends.isoformat() if facts.ends else ""
+        row = f"| {name} | ${facts.input_usd:.2f} | ${facts.cached_usd:g} | ${facts.output_usd:.2f} | {ends}".rstrip()
+        assert f"{row} |\n" in page
+    assert TABLE_DATE.isoformat() in page
