@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -19,6 +20,7 @@ from torch import Tensor
 from pairmatch import registry
 from pairmatch.errors import ConfigurationError, SavedMatcherError
 from pairmatch.files import write_file
+from pairmatch.metadata.schema import write_schema
 
 FORMAT = 1
 _OWN_MACHINE = ("device", "threads")  # options that describe a machine, not the matcher
@@ -82,9 +84,11 @@ def part_record(kind: str, part: Any) -> dict[str, Any]:
     """
     name, options = registry.describe(kind, part)
     defaults = inspect.signature(type(part).__init__).parameters
-    # A default class (a metadata schema) comes back with the part; one of the user's own cannot be written down
+    # A default class (a metadata schema) comes back with the part; a schema of the user's own is written as JSON Schema
     options = {
-        key: value for key, value in options.items() if not (isinstance(value, type) and value is defaults[key].default)
+        key: write_schema(value) if isinstance(value, type) and issubclass(value, BaseModel) else value
+        for key, value in options.items()
+        if not (isinstance(value, type) and value is defaults[key].default)
     }
     return named_record(kind, name, {key: value for key, value in options.items() if key not in _OWN_MACHINE})
 
@@ -178,7 +182,9 @@ def model_card(record: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """A path without its folders, which may name a person or a machine."""
+    """A path without its folders, which may name a person or a machine; a schema by its name."""
+    if isinstance(value, Mapping) and "title" in value:
+        return value["title"]
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
