@@ -102,7 +102,9 @@ def fit(
     photos: Photos = False,
     learning_curve: Annotated[
         bool | None,
-        typer.Option(help="Put into the report what more pairs would give: nine more fits. [up to 1,000 pairs]"),
+        typer.Option(
+            help="Put into the report what more pairs would give: nine more fits.", show_default="up to 1,000 pairs"
+        ),
     ] = None,
     json_file: JSONFile = None,
     quiet: Quiet = False,
