@@ -33,33 +33,31 @@ def _section(name: str, command: Any) -> Iterator[str]:
     yield from (f"## `pairmatch {name}`", "", command.help, "")
     yield from ("```text", " ".join(usage), "```", "")
     if command.params:
-        yield from ("| | | default |", "| --- | --- | --- |")
+        yield from ("| option | meaning |", "| --- | --- |")
     for part in arguments:
-        yield f"| `{part.metavar or part.name.upper()}` | {_text(part.help)} | needed |"
+        yield f"| `{part.metavar or part.name.upper()}` | {_text(part.help)} |"
     for part in options:
         names = ", ".join(f"`{one}`" for one in [*part.opts, *part.secondary_opts])
         value = f" `{part.metavar}`" if part.metavar else ""
-        repeated = " Repeatable." if part.multiple and "repeat" not in part.help else ""
-        yield f"| {names}{value} | {_text(part.help)}{repeated} | {_default(part)} |"
+        yield f"| {names}{value} | {' '.join(filter(None, (_text(part.help), _repeated(part), _default(part))))} |"
     if command.epilog:
         yield from ("", "```text", command.epilog.removeprefix("Example: "), "```")
     yield ""
 
 
+def _repeated(option: Any) -> str:
+    return "Repeatable." if option.multiple and "repeat" not in option.help else ""
+
+
 def _default(option: Any) -> str:
     if option.required:
-        return "needed"
+        return "**Needed.**"
     if isinstance(option.show_default, str):
-        return _text(option.show_default)
+        return f"Default: {_text(option.show_default)}."
     if option.is_flag:
-        return (
-            f"`{option.opts[0]}`"
-            if option.default
-            else f"`{option.secondary_opts[0]}`"
-            if option.secondary_opts
-            else ""
-        )
-    return "" if option.default in (None, "", ()) else f"`{option.default}`"
+        chosen = option.opts if option.default else option.secondary_opts
+        return f"Default: `{chosen[0]}`." if chosen else ""
+    return "" if option.default in (None, "", ()) else f"Default: `{option.default}`."
 
 
 def _text(words: str) -> str:
