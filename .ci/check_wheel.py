@@ -1,4 +1,4 @@
-"""Run by .ci/run in an environment that has pairmatch from its wheel alone: is everything inside, does every part load?"""
+"""Run by .ci/run where pairmatch is there from its wheel alone: is everything inside, does every part load?"""
 
 import sys
 from importlib.metadata import distribution

@@ -182,7 +182,8 @@ def _fit_and_report(
     )
     leaks = leakage(train, validation, test, progress=matcher.progress)
     if leaks:
-        typer.secho(str(leaks), err=True, fg="yellow")
+        advice = "Split 1 is training, 2 validation, 3 test. One person under two ids? Give both the same `group`."
+        typer.secho(f"{leaks}\n{advice}", err=True, fg="yellow")
     matcher.fit(train, validation)
     evaluation = matcher.evaluate(test)
     typer.echo(f"\nTest pairs, by people who were never trained on:\n{evaluation}\n")
