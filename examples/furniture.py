@@ -65,13 +65,14 @@ def _lamp(hue: float, rng: np.random.Generator) -> Image.Image:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pairs", nargs="?", type=Path, help="pairs file; rooms are drawn without one")
+    parser.add_argument("--images", type=Path, help="folder of the photos; the file's own by default")
     parser.add_argument("--onnx", help="image encoder as an ONNX file; classical descriptors without one")
     parser.add_argument("--output", help="name of the encoder's output; its first by default")
     parser.add_argument("--store", type=Path, help="where features are kept; nowhere by default")
     given = parser.parse_args()
     backbone = ("onnx", {"path": given.onnx, "output": given.output}) if given.onnx else "descriptor"
     with tempfile.TemporaryDirectory() as folder:
-        pairs = Pairs.read(given.pairs or draw_rooms(Path(folder) / "rooms"))
+        pairs = Pairs.read(given.pairs or draw_rooms(Path(folder) / "rooms"), images=given.images)
         matcher = Matcher(
             backbone=backbone,
             metadata=None,

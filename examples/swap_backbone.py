@@ -26,7 +26,7 @@ def main() -> None:
         backbones["onnx"] = ("onnx", {"path": given.onnx, "output": given.output})
 
     with tempfile.TemporaryDirectory() as folder:
-        pairs = Pairs.read(given.pairs or draw_people(Path(folder) / "people", pairs=80))
+        pairs = Pairs.read(given.pairs or draw_people(Path(folder) / "people", pairs=60))
         train, validation, test = pairs.split(0.70, 0.15, seed=0)
         for name, backbone in backbones.items():
             # One store for all: each photo goes through each backbone once, also when two of them are joined

@@ -31,6 +31,14 @@ def shared(name):
     return path
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_store_of_nobody(tmp_path_factory):
+    """A test that names no store gets an empty one, never that of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 class HashBackbone(Backbone):
     """Vectors that are a function of the input's bytes; counts what it is asked."""
 

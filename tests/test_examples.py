@@ -84,10 +84,12 @@ def test_furniture_learns_rooms_that_it_draws(run):
     assert "trained is better than frozen" in text
 
 
-def test_furniture_takes_a_pairs_file(run):
+def test_furniture_takes_a_pairs_file(run, tmp_path):
     pairs, encoder = shared("furniture/pairs.csv"), shared("mobilenet_v1.onnx")
-    text = run("furniture.py", pairs, "--onnx", encoder, "--output", "emb")
-    assert "928 queries" in text
+    some = pairs.read_text().splitlines()[:151]  # 464 pairs would take three times as long
+    (tmp_path / "some.csv").write_text("\n".join(some) + "\n")
+    text = run("furniture.py", "some.csv", "--images", pairs.parent, "--onnx", encoder, "--output", "emb")
+    assert "300 queries" in text
     assert mrr(text, "trained") > mrr(text, "chance")
 
 

@@ -87,6 +87,8 @@ class Store:
                 self.path, timeout=_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
             )
             self._prepare()
+        except StoreError:  # an OSError too, and already in words
+            raise
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
                 f"The store {self.path} cannot be opened: {error}. Name another file with `store=` (--store), or move "
