@@ -31,14 +31,6 @@ def shared(name):
     return path
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _own_store_of_nobody(tmp_path_factory):
-    """A test that names no store gets an empty one, never that of whoever runs the tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 class HashBackbone(Backbone):
     """Vectors that are a function of the input's bytes; counts what it is asked."""
 
@@ -67,6 +59,14 @@ class HashBackbone(Backbone):
 
     def fingerprint(self):
         return {"backbone": "hash", "version": self.version, "width": self.width}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """The default store of the tests is not the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture
