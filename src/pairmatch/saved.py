@@ -149,7 +149,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         "# A pairmatch matcher",
         "",
         f"Made by pairmatch {record['pairmatch']} on {record['created']}. "
-        'Load it with `pairmatch.Matcher.load("this folder")`.',
+        'Load it with `pairmatch.Matcher.from_pretrained("this folder, or owner/name on the hub")`.',
         "",
         "| part | name | options | from |",
         "| --- | --- | --- | --- |",
@@ -181,6 +181,21 @@ def model_card(record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def without_folders(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with the names of files alone where parts have paths, whose folders may name a person or a machine."""
+    parts = {
+        kind: [_bare(entry) for entry in part] if isinstance(part, list) else _bare(part)
+        for kind, part in record["parts"].items()
+    }
+    return {**record, "parts": parts}
+
+
+def _bare(entry: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return (
+        None if entry is None else {**entry, "options": {key: _shown(value) for key, value in entry["options"].items()}}
+    )
+
+
 def _shown(value: Any) -> Any:
     """A path without its folders, which may name a person or a machine; a schema by its name."""
     if isinstance(value, Mapping) and "title" in value:
@@ -198,6 +213,14 @@ def _table(metrics: Mapping[str, Any]) -> list[str]:
     if "frozen" in metrics:
         rows.insert(1, ("frozen features", metrics["frozen"]["both"]))
     for name, figures in rows:
-        values = [f"{100 * figures['recall'][k]:.1f} %" for k in ks]
-        lines.append(f"| {name} | " + " | ".join(values) + f" | {figures['mrr']:.3f} |")
+        intervals = figures.get("intervals") or {"recall": {}}
+        values = [f"{100 * figures['recall'][k]:.1f} %{_interval(intervals['recall'].get(k), 100, 1)}" for k in ks]
+        values.append(f"{figures['mrr']:.3f}{_interval(intervals.get('mrr'), 1, 3)}")
+        lines.append(f"| {name} | " + " | ".join(values) + " |")
+    if metrics["both"].get("intervals"):
+        lines += ["", f"In brackets: {100 * metrics['confidence']:.0f} % intervals over people."]
     return lines
+
+
+def _interval(bounds: Sequence[float] | None, factor: int, digits: int) -> str:
+    return "" if bounds is None else f" ({factor * bounds[0]:.{digits}f}–{factor * bounds[1]:.{digits}f})"

@@ -42,7 +42,8 @@ def sweep(
     backbone: BackboneName = None,
     pooler: Annotated[str | None, typer.Option(help="One, or several to compare: mean,eos.")] = None,
     metadata: Annotated[
-        str | None, typer.Option(help="One, or several to compare: none,measured,gpt-5-nano. [gpt-5-nano]")
+        str | None,
+        typer.Option(help="One, or several to compare: none,measured,gpt-5-nano.", show_default="gpt-5-nano"),
     ] = None,
     head: Annotated[str, typer.Option(help="One, or several to compare: mlp,linear.")] = "mlp",
     loss: Annotated[str, typer.Option(help="One, or several to compare: infonce,sigmoid.")] = "infonce",
@@ -60,7 +61,8 @@ def sweep(
     ] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Tables 1, 2 and 3 of the paper on these pairs.")] = False,
     baseline: Annotated[
-        list[str] | None, typer.Option(help="Methods beside; repeatable, or none. [frozen, centred, whitened, …]")
+        list[str] | None,
+        typer.Option(help="Methods beside; repeatable, or none.", show_default="frozen, centred, whitened, …"),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Times that the folds are drawn anew.")] = 5,
     folds: Annotated[int, typer.Option(min=2, help="Parts of each repeat.")] = 5,
