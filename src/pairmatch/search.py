@@ -7,7 +7,8 @@ is kept and scored again in full. Elsewhere the same is done with float32 alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -25,23 +26,62 @@ _FEW_ROWS = 0.5  # below this share of eligible rows they are copied together fi
 _UNIT = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 2.0**-24}  # relative error of rounding
 
 
+Vectors = npt.NDArray[np.float32]
+
+
+class Stack:
+    """Arrays [n, K] one below the other as if they were one, without a copy; each may be memory-mapped.
+
+    Args:
+        arrays: At least one, of one width.
+    """
+
+    def __init__(self, arrays: Sequence[Vectors]) -> None:
+        self.arrays = list(arrays)
+        self.starts = np.cumsum([0, *(len(array) for array in self.arrays)])
+        self.shape = (int(self.starts[-1]), self.arrays[0].shape[1])
+        self.ndim = 2
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def chunks(self, rows: int) -> Iterator[tuple[int, Vectors]]:
+        """All rows in parts of at most `rows`, each with the number of its first row."""
+        for start, array in zip(self.starts, self.arrays, strict=False):
+            for place in range(0, len(array), rows):
+                yield int(start) + place, array[place : place + rows]
+
+    def take(self, rows: Ints) -> Vectors:
+        """[n, K]: a copy of some rows, in the order given."""
+        if len(self.arrays) == 1:
+            return self.arrays[0][rows]
+        taken = np.empty((len(rows), self.shape[1]), np.float32)
+        owner = np.searchsorted(self.starts, rows, side="right") - 1
+        for number in np.unique(owner):
+            own = owner == number
+            taken[own] = self.arrays[number][rows[own] - self.starts[number]]
+        return taken
+
+
 def top_k(
     queries: npt.NDArray[np.float32],
-    vectors: npt.NDArray[np.float32],
+    vectors: Vectors | Sequence[Vectors],
     k: int,
     *,
     rows: Ints | None = None,
     excluded: Sequence[Ints] | None = None,
+    bonus: Vectors | None = None,
     longest: float | None = None,
 ) -> tuple[Ints, npt.NDArray[np.float32]]:
     """The k best rows of each query, best first; equal scores in the order of rows.
 
     Args:
         queries: [Q, K] float32.
-        vectors: [N, K] float32; may be memory-mapped.
+        vectors: [N, K] float32; may be memory-mapped; or several arrays, whose rows count on from one to the next.
         k: Most candidates per query, at least 1.
         rows: [n] int64, rising: rows that are eligible; all by default.
         excluded: Per query, rows that are not.
+        bonus: [N] float32, finite: added to the score of each row, whoever asks.
         longest: No vector is longer, for example 1.0001 where all have unit length; measured where it is None.
 
     Returns:
@@ -53,28 +93,31 @@ def top_k(
     """
     if k < 1:
         raise ConfigurationError(f"`top_k(k=...)` must be at least 1, got {k}.")
-    if queries.ndim != 2 or vectors.ndim != 2 or queries.shape[1] != vectors.shape[1]:
-        raise ConfigurationError(
-            f"Queries and vectors need one width, got shapes {list(queries.shape)} and {list(vectors.shape)}."
-        )
+    arrays = [vectors] if isinstance(vectors, np.ndarray) else list(vectors)
+    shapes = {array.shape[1] if array.ndim == 2 else None for array in [queries, *arrays]}
+    if len(shapes) > 1 or None in shapes or not arrays:
+        shown = " and ".join(str(list(array.shape)) for array in [queries, *arrays[:3]])
+        raise ConfigurationError(f"Queries and vectors need one width, got shapes {shown}.")
+    stack = Stack(arrays)
     found = np.full((len(queries), k), -1, np.int64)
     scores = np.full((len(queries), k), -np.inf, np.float32)
-    eligible = len(vectors) if rows is None else len(rows)
+    eligible = len(stack) if rows is None else len(rows)
     if not eligible or not len(queries):
         return found, scores
     for start in range(0, len(queries), _CHUNK_QUERIES):
         part = slice(start, min(start + _CHUNK_QUERIES, len(queries)))
         own = None if excluded is None else excluded[part]
-        found[part], scores[part] = _some(queries[part], vectors, k, rows, own, longest)
+        found[part], scores[part] = _some(queries[part], stack, k, rows, own, bonus, longest)
     return found, scores
 
 
 def _some(
     queries: npt.NDArray[np.float32],
-    vectors: npt.NDArray[np.float32],
+    vectors: Stack,
     k: int,
     rows: Ints | None,
     excluded: Sequence[Ints] | None,
+    bonus: Vectors | None,
     longest: float | None,
 ) -> tuple[Ints, npt.NDArray[np.float32]]:
     dtype = _fast_dtype()
@@ -83,34 +126,44 @@ def _some(
     lengths = exact.norm(dim=1)
     lost = (exact - rounded.float()).norm(dim=1)
     count = len(queries)
-    kept = _Kept(count, k)
+    kept = _Kept(count, k, bonus)
     gathered = rows is not None and len(rows) < _FEW_ROWS * len(vectors)
-    total = len(rows) if gathered and rows is not None else len(vectors)
     alive = None
     if rows is not None and not gathered:
         alive = np.zeros(len(vectors), bool)
         alive[rows] = True
-    for start in range(0, total, _CHUNK_ROWS):
-        stop = min(start + _CHUNK_ROWS, total)
-        if gathered and rows is not None:
-            names = rows[start:stop]
-            block = torch.from_numpy(np.ascontiguousarray(vectors[names], np.float32))
-        else:
-            names = np.arange(start, stop)
-            part = vectors[start:stop]
-            block = torch.from_numpy(np.require(part, np.float32, ["C", "W"]))
+    if gathered and rows is not None:
+        parts = (
+            (names, vectors.take(names))
+            for names in (rows[start : start + _CHUNK_ROWS] for start in range(0, len(rows), _CHUNK_ROWS))
+        )
+    else:
+        parts = ((np.arange(start, start + len(part)), part) for start, part in vectors.chunks(_CHUNK_ROWS))
+    for names, part in parts:
+        block = _tensor(part)
         small = block.to(dtype)
-        score = rounded @ small.T
+        added = None if bonus is None else torch.from_numpy(np.ascontiguousarray(bonus[names], np.float32))
+        score = _product(rounded, small, added)
         # |q·x − q̂·x̂| ≤ ‖q − q̂‖‖x‖ + ‖q̂‖‖x − x̂‖, plus the rounding of sums; that of the score itself is its unit
         length = float(block.norm(dim=1).max()) if longest is None else longest
         loss = 0.0 if dtype == torch.float32 else _UNIT[dtype] * length
         error = lost * length + (lengths + lost) * loss + queries.shape[1] * 2.0**-23 * lengths * length
-        if alive is not None:
-            score[:, torch.from_numpy(~alive[start:stop])] = -torch.inf
+        if added is not None:  # sums with the bonus round in proportion to what was added up, not to the result
+            error = error + (_UNIT[dtype] + 2.0**-22) * (lengths * length + added.abs().max())
+        if alive is not None and not alive[names[0] : names[-1] + 1].all():
+            score[:, torch.from_numpy(~alive[names[0] : names[-1] + 1])] = -torch.inf
         if excluded is not None:
             _exclude(score, names, excluded)
         kept.offer(score, names, error, _UNIT[dtype])
     return kept.best(queries, vectors)
+
+
+def _product(queries: torch.Tensor, block: torch.Tensor, bonus: torch.Tensor | None) -> torch.Tensor:
+    if bonus is None:
+        return queries @ block.T
+    if queries.dtype == torch.float32:
+        return torch.addmm(bonus, queries, block.T)
+    return (queries @ block.T).float() + bonus
 
 
 def _exclude(score: torch.Tensor, names: Ints, excluded: Sequence[Ints]) -> None:
@@ -126,8 +179,8 @@ def _exclude(score: torch.Tensor, names: Ints, excluded: Sequence[Ints]) -> None
 class _Kept:
     """Who may still be among the first k of each query, by bounds on their scores."""
 
-    def __init__(self, queries: int, k: int) -> None:
-        self.k = k
+    def __init__(self, queries: int, k: int, bonus: Vectors | None) -> None:
+        self.k, self.bonus = k, bonus
         self.floor = torch.full((queries,), -torch.inf)  # below the kth best exact score, for certain
         self.lows = torch.full((queries, k), -torch.inf)  # k best lower bounds
         self.queries: list[npt.NDArray[np.int64]] = []
@@ -185,9 +238,7 @@ class _Kept:
         self.lows = torch.cat([self.lows, fresh], dim=1).topk(self.k, dim=1).values
         self.floor = self.lows[:, -1]
 
-    def best(
-        self, queries: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32]
-    ) -> tuple[Ints, npt.NDArray[np.float32]]:
+    def best(self, queries: npt.NDArray[np.float32], vectors: Stack) -> tuple[Ints, npt.NDArray[np.float32]]:
         """Scores whoever is left in full, and sorts."""
         rows = np.full((len(queries), self.k), -1, np.int64)
         scores = np.full((len(queries), self.k), -np.inf, np.float32)
@@ -203,10 +254,19 @@ class _Kept:
         for one in range(len(queries)):
             own = row[starts[one] : starts[one + 1]]
             # One row at a time and not by BLAS: equal rows get equal scores
-            value = np.einsum("nk,k->n", vectors[own].astype(np.float64), wide[one])
+            value = np.einsum("nk,k->n", vectors.take(own).astype(np.float64), wide[one])
+            if self.bonus is not None:
+                value += self.bonus[own]
             best = np.argsort(-value, kind="stable")[: self.k]
             rows[one, : len(best)], scores[one, : len(best)] = own[best], value[best]
         return rows, scores
+
+
+def _tensor(array: Vectors) -> torch.Tensor:
+    """The array as a tensor, without a copy where it is memory-mapped read-only: it is only read."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(np.require(array, np.float32, ["C", "A"]))
 
 
 @lru_cache
