@@ -22,6 +22,7 @@ LAYERS = [
         "crossvalidation",
         "tuning",
         "diagnostics",
+        "market",
         "figures",
     },
     {"matcher", "demo"},
