@@ -7,8 +7,9 @@ is kept and scored again in full. Elsewhere the same is done with float32 alone.
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -21,7 +22,7 @@ from pairmatch.metrics import Ints
 
 _CHUNK_ROWS = 16384
 _CHUNK_QUERIES = 1024
-_BLOCK = 64  # candidates whose best score is looked at before any of them is
+_BLOCK = 32  # candidates whose best score is looked at before any of them is
 _FEW_ROWS = 0.5  # below this share of eligible rows they are copied together first
 _UNIT = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 2.0**-24}  # relative error of rounding
 
@@ -127,6 +128,7 @@ def _some(
     lost = (exact - rounded.float()).norm(dim=1)
     count = len(queries)
     kept = _Kept(count, k, bonus)
+    buffer = torch.empty(min(_CHUNK_ROWS, len(vectors)), count, dtype=dtype)
     gathered = rows is not None and len(rows) < _FEW_ROWS * len(vectors)
     alive = None
     if rows is not None and not gathered:
@@ -139,11 +141,11 @@ def _some(
         )
     else:
         parts = ((np.arange(start, start + len(part)), part) for start, part in vectors.chunks(_CHUNK_ROWS))
-    for names, part in parts:
+    for names, part in _small_first(parts, max(2048, 8 * k)):
         block = _tensor(part)
         small = block.to(dtype)
         added = None if bonus is None else torch.from_numpy(np.ascontiguousarray(bonus[names], np.float32))
-        score = _product(rounded, small, added)
+        score = _product(small, rounded, added, buffer)
         # |q·x − q̂·x̂| ≤ ‖q − q̂‖‖x‖ + ‖q̂‖‖x − x̂‖, plus the rounding of sums; that of the score itself is its unit
         length = float(block.norm(dim=1).max()) if longest is None else longest
         loss = 0.0 if dtype == torch.float32 else _UNIT[dtype] * length
@@ -151,19 +153,34 @@ def _some(
         if added is not None:  # sums with the bonus round in proportion to what was added up, not to the result
             error = error + (_UNIT[dtype] + 2.0**-22) * (lengths * length + added.abs().max())
         if alive is not None and not alive[names[0] : names[-1] + 1].all():
-            score[:, torch.from_numpy(~alive[names[0] : names[-1] + 1])] = -torch.inf
+            score[torch.from_numpy(~alive[names[0] : names[-1] + 1])] = -torch.inf
         if excluded is not None:
             _exclude(score, names, excluded)
         kept.offer(score, names, error, _UNIT[dtype])
     return kept.best(queries, vectors)
 
 
-def _product(queries: torch.Tensor, block: torch.Tensor, bonus: torch.Tensor | None) -> torch.Tensor:
+def _small_first(parts: Iterable[tuple[Ints, Vectors]], rows: int) -> Iterator[tuple[Ints, Vectors]]:
+    """The same rows, the first part of them small: its own k best, by a full search, are the first floor."""
+    for number, (names, part) in enumerate(parts):
+        if number == 0 and len(names) > 2 * rows:
+            yield names[:rows], part[:rows]
+            names, part = names[rows:], part[rows:]
+        yield names, part
+
+
+def _product(
+    block: torch.Tensor, queries: torch.Tensor, bonus: torch.Tensor | None, buffer: torch.Tensor
+) -> torch.Tensor:
+    """[n, Q] scores, in the buffer: fresh memory for each chunk would cost as much as looking through it."""
+    score = buffer[: len(block)]
+    if score.dtype == torch.float32 and _numpy_is_faster():
+        np.matmul(block.numpy(), queries.numpy().T, out=score.numpy())
+    else:
+        torch.mm(block, queries.T, out=score)
     if bonus is None:
-        return queries @ block.T
-    if queries.dtype == torch.float32:
-        return torch.addmm(bonus, queries, block.T)
-    return (queries @ block.T).float() + bonus
+        return score
+    return score.add_(bonus[:, None]) if score.dtype == torch.float32 else score.float() + bonus[:, None]
 
 
 def _exclude(score: torch.Tensor, names: Ints, excluded: Sequence[Ints]) -> None:
@@ -173,7 +190,7 @@ def _exclude(score: torch.Tensor, names: Ints, excluded: Sequence[Ints]) -> None
             inside = places < len(names)
             inside[inside] = names[places[inside]] == np.asarray(rows)[inside]
             if inside.any():
-                score[query, torch.from_numpy(places[inside])] = -torch.inf
+                score[torch.from_numpy(places[inside]), query] = -torch.inf
 
 
 class _Kept:
@@ -188,11 +205,11 @@ class _Kept:
         self.highs: list[npt.NDArray[np.float32]] = []
 
     def offer(self, score: torch.Tensor, names: Ints, error: torch.Tensor, unit: float) -> None:
-        """Takes the scores of a chunk [Q, n], each within `error` [Q] and a relative `unit` of the exact one."""
-        width = score.shape[1]
-        if not self.rows and width > self.k:
+        """Takes the scores of a chunk [n, Q], each within `error` [Q] and a relative `unit` of the exact one."""
+        rows = len(score)
+        if not self.rows and rows > self.k:
             # The first chunk's own k best are a floor already: else everybody in it would be looked at
-            best = score.topk(self.k, dim=1).values.float()
+            best = score.T.contiguous().topk(self.k, dim=1).values.float()
             self.lows = best - error[:, None] - best.abs() * unit * 2
             self.lows = torch.where(torch.isnan(self.lows), -torch.inf, self.lows)
             self.floor = self.lows.min(1).values
@@ -200,24 +217,24 @@ class _Kept:
         margin = self.floor - error
         bound = torch.where(margin > 0, margin * (1 - 3 * unit), margin * (1 + 3 * unit))
         bound = torch.where(torch.isfinite(bound), bound - bound.abs() * 2.0**-7, bound).to(score.dtype)
-        whole = width // _BLOCK * _BLOCK
+        whole = rows // _BLOCK * _BLOCK
         hits = []
         if whole:
-            best = score[:, :whole].reshape(len(score), -1, _BLOCK).amax(2)
-            query, block = torch.nonzero(best >= bound[:, None], as_tuple=True)
-            inner = score[:, :whole].reshape(len(score), -1, _BLOCK)[query, block]
+            blocks = score[:whole].view(-1, _BLOCK, score.shape[1])
+            block, query = torch.nonzero(blocks.amax(1) >= bound, as_tuple=True)
+            inner = blocks[block, :, query]
             hit, place = torch.nonzero((inner >= bound[query, None]) & (inner > -torch.inf), as_tuple=True)
             hits.append((query[hit], block[hit] * _BLOCK + place, inner[hit, place]))
-        if whole < width:
-            rest = score[:, whole:]
-            query, place = torch.nonzero((rest >= bound[:, None]) & (rest > -torch.inf), as_tuple=True)
-            hits.append((query, place + whole, rest[query, place]))
+        if whole < rows:
+            rest = score[whole:]
+            place, query = torch.nonzero((rest >= bound) & (rest > -torch.inf), as_tuple=True)
+            hits.append((query, place + whole, rest[place, query]))
         query = torch.cat([one for one, _, _ in hits])
         if not len(query):
             return
         place, value = torch.cat([one for _, one, _ in hits]), torch.cat([one for _, _, one in hits]).float()
         slack = error[query] + value.abs() * unit * 2
-        if self.rows or width <= self.k:  # those of the first chunk are counted already
+        if self.rows or rows <= self.k:  # those of the first chunk are counted already
             self._raise_floor(query, value - slack)
         high = value + slack
         alive = high >= self.floor[query]
@@ -267,6 +284,27 @@ def _tensor(array: Vectors) -> torch.Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.from_numpy(np.require(array, np.float32, ["C", "A"]))
+
+
+@lru_cache
+def _numpy_is_faster() -> bool:
+    """Which of the two multiplies float32 matrices faster on this CPU; they come with different BLAS libraries."""
+    left, right = torch.ones(2048, 512), torch.ones(256, 512)
+    out = torch.empty(2048, 256)
+    ways = {
+        False: lambda: torch.mm(left, right.T, out=out),
+        True: lambda: np.matmul(left.numpy(), right.numpy().T, out=out.numpy()),
+    }
+    seconds = {}
+    for way, product in ways.items():
+        product()
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            product()
+            times.append(time.perf_counter() - start)
+        seconds[way] = min(times)
+    return seconds[True] < seconds[False]
 
 
 @lru_cache
