@@ -62,7 +62,7 @@ def test_recommend_ranks_eligible_candidates(demo):
             "--where",
             "age >= 40",
             "--where",
-            "region = north",
+            "region = 'north'",
             "--store",
             folder / "s",
         )
@@ -78,6 +78,7 @@ def test_recommend_ranks_eligible_candidates(demo):
         "recommend", folder, "--query", query, "--gallery", gallery, "--where", "age > 200", "--store", folder / "s"
     )
     assert "0 of 60 candidates are eligible." in nobody
+    assert "Nobody is left after: age > 200" in nobody
 
 
 def test_fit_evaluate_and_forget(demo, tmp_path):
@@ -152,7 +153,10 @@ def test_mistakes_are_messages_with_exit_code_2(demo, tmp_path):
         ),
         (["fit", tmp_path / "no.csv", "--output", tmp_path / "m", "--backbone", "descriptor"], "No such file"),
         (["evaluate", tmp_path / "nothing", pairs], "holds no saved matcher"),
-        (["recommend", demo[0], "--query", tmp_path / "q.jpg", "--gallery", demo[0], "--where", "age"], "is no rule"),
+        (
+            ["recommend", demo[0], "--query", tmp_path / "q.jpg", "--gallery", demo[0], "--where", "age >"],
+            "character 5: something is missing here",
+        ),
         (
             ["recommend", demo[0], "--query", tmp_path / "q.jpg", "--gallery", demo[0] / "people" / "candidates.csv"],
             "q.jpg: No such file",

@@ -10,7 +10,7 @@ LAYERS = [
     {"types", "errors"},
     {"interfaces", "config", "registry", "images", "prompt", "store", "files", "tables", "frozen"},
     {"backbones", "poolers", "metadata", "heads", "losses"},
-    {"data", "features", "metrics", "paired", "rules", "search"},
+    {"data", "features", "metrics", "paired", "rules", "search", "gallery"},
     {
         "hub",
         "intervals",
@@ -23,6 +23,7 @@ LAYERS = [
         "tuning",
         "robust",
         "diagnostics",
+        "market",
         "figures",
     },
     {"matcher", "demo"},

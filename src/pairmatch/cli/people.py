@@ -114,17 +114,27 @@ def _listed(refused: Mapping[str, Refusal]) -> Iterator[str]:
         yield f"{', '.join(names[:_NAMED])}{more}: {kind}: {detail}"
 
 
-@app.command(epilog="Example: pairmatch forget anna-17 ben-4")
+@app.command(epilog="Example: pairmatch forget anna-17 ben-4 --gallery gallery --slates slates")
 def forget(
     ids: Annotated[list[str], typer.Argument(metavar="IDS", help="Ids of the people to erase.")],
     store: StorePath = None,
+    gallery: Annotated[list[Path] | None, typer.Option(help="Gallery to erase them from too; repeatable.")] = None,
+    slates: Annotated[list[Path] | None, typer.Option(help="Slates to erase them from too; repeatable.")] = None,
 ) -> None:
-    """Erases people from the store: features, metadata and every trace of their ids."""
+    """Erases people from the store, and from galleries and slates: features, metadata and every trace of their ids."""
+    from pairmatch.gallery import forget as erase
     from pairmatch.store import Store
 
     with Store(store) as opened:
-        gone = opened.forget(ids)
-    typer.echo(
-        f"Erased {gone.people} of {len(set(ids))} people from {opened.path}: {gone.features} features, "
-        f"{gone.metadata} metadata outcomes, {gone.corrections} corrections."
-    )
+        gone = erase(ids, store=opened, galleries=gallery or (), slates=slates or ())
+        path = opened.path
+    count = len(set(ids))
+    if gone.store is not None:
+        typer.echo(
+            f"Erased {gone.store.people} of {count} people from {path}: {gone.store.features} features, "
+            f"{gone.store.metadata} metadata outcomes, {gone.store.corrections} corrections."
+        )
+    for name, people in gone.galleries.items():
+        typer.echo(f"Erased {people} of {count} people from the gallery {name}.")
+    for name, rows in gone.slates.items():
+        typer.echo(f"Erased {rows} rows from the slates {name}.")

@@ -227,7 +227,8 @@ def _paths(table: Table, index: int, column: str, cell: str, base: Path) -> tupl
         elif inside:
             beside = (table.path.parent / name).is_file()
             hint = f", but in {table.path.parent}: leave `images` (--images) out" if beside else ""
-            table.problem(index, column, f"{name!r} {'is a folder' if is_folder else 'does not exist'} in {base}{hint}.")
+            fault = "is a folder" if is_folder else "does not exist"
+            table.problem(index, column, f"{name!r} {fault} in {base}{hint}.")
         else:
             table.problem(index, column, f"{name!r} leaves the image folder {base}.")
     return tuple(paths)
