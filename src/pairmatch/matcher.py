@@ -19,11 +19,11 @@ from pairmatch import __version__, hub, registry, saved
 from pairmatch.config import PartSpec, TrainingConfig, parse_spec
 from pairmatch.crossvalidation import BASELINES, CrossValidation, cross_validate
 from pairmatch.data import Pairs
-from pairmatch.errors import ConfigurationError, NotFittedError, PartError, SavedMatcherError
+from pairmatch.errors import ConfigurationError, NotFittedError, PartError, SavedMatcherError, unknown_name
 from pairmatch.evaluator import Evaluation, Evaluator
 from pairmatch.features import FeatureStore, join
 from pairmatch.gallery import Exclusions, Gallery, Recommendation, Recommendations, Slates, eligible, recommend_all
-from pairmatch.heads import PerSideHead, build_head, describe_head, embed
+from pairmatch.heads import HeadProjection, PerSideHead, build_head, describe_head, embed
 from pairmatch.interfaces import Backbone, ContrastiveLoss, MetadataGenerator, Method, Pooler, ProjectionHead
 from pairmatch.metadata.annotate import annotate
 from pairmatch.methods import Frozen, TrainedHead
@@ -34,6 +34,7 @@ from pairmatch.trainer import Trainer, TrainingResult
 from pairmatch.types import Profile, Side
 
 _log = logging.getLogger(__name__)
+PRESETS: Mapping[str, Mapping[str, Any]] = {"paper": {}, "robust": {"method": "robust"}}
 _TRIAL_DIM = 240  # a width with many divisors; the backbone's own is not known before it is loaded
 
 
@@ -52,6 +53,8 @@ class Matcher:
             text; None or `"none"` for none. Nothing is sent anywhere before `allow_upload`.
         head: The trained map. `"identity"` needs no training: the frozen baseline.
         loss: The contrastive loss.
+        method: Learns the head in another way than by training it with the loss, such as `"robust"`; head, loss and
+            training are then not used.
         training: Numbers of the run; the recipe's by default.
         weights: One per backbone, above 0, for joining; by default all 1.
         prompt: Template of the text that backbones read; None for the package's own.
@@ -76,6 +79,7 @@ class Matcher:
         metadata: PartSpec = "gpt-5-nano",
         head: PartSpec = "mlp",
         loss: PartSpec = "infonce",
+        method: PartSpec = None,
         training: TrainingConfig | None = None,
         weights: Sequence[float] | None = None,
         prompt: str | None = None,
@@ -114,6 +118,7 @@ class Matcher:
             build_head(head, dim=_TRIAL_DIM)  # a wrong option is found now, not after everybody was embedded
             self._head_spec = head
         self.loss: ContrastiveLoss = registry.create("losses", loss)
+        self._method: Method | None = None if method is None else registry.create("methods", method)
         self.training = training or TrainingConfig()
         self.prompt, self.prompt_attributes = prompt, tuple(prompt_attributes)
         self.device, self.progress = device, progress
@@ -129,6 +134,22 @@ class Matcher:
         self._trained_on: list[Mapping[str, Any]] | None = None
         self._seen: frozenset[str] = frozenset()  # who took part in `fit`; forgotten when saved
         self._warned = False
+
+    @classmethod
+    def preset(cls, name: str, **options: Any) -> Matcher:
+        """A matcher with settings that belong together.
+
+        Args:
+            name: `paper`, the published recipe (`Matcher()`); or `robust`, which learns a metric in closed form, as
+                much of it as cross-validation among the training pairs supports: for 20 to some thousand pairs.
+            options: As the constructor takes them.
+
+        Raises:
+            ConfigurationError: An unknown preset.
+        """
+        if name not in PRESETS:
+            raise ConfigurationError(unknown_name("preset", name, PRESETS))
+        return cls(**{**PRESETS[name], **options})
 
     @property
     def store(self) -> Store:
@@ -182,22 +203,41 @@ class Matcher:
 
         Args:
             train: At least 2 matched pairs.
-            validation: Held-out pairs for early stopping; without them all epochs are run.
+            validation: Held-out pairs for early stopping; without them all epochs are run. A `method` has no use for
+                them.
 
         Returns:
             This matcher.
         """
         if validation is not None and validation.sides != train.sides:
             raise ConfigurationError("Training and validation pairs must have the same sides.")
-        people = {profile.id: profile for part in (train, validation) if part for profile in part.people}
-        h = self.features(list(people.values()))
-        row = {person: index for index, person in enumerate(people)}
+        self._trained_on = None
+        parts = (train,) if self._method is not None or not validation else (train, validation)
+        people = {profile.id: profile for part in parts for profile in part.people}
+        if self._method is not None:
+            self._learn(self._method, train)
+        else:
+            self._train(list(people.values()), *parts)
+        self.sides = train.sides
+        self.metrics = None
+        self._seen = frozenset(people)
+        both = train.profiles.keys() & parts[-1].profiles.keys() if len(parts) > 1 else ()
+        if both:
+            self.notes.append(f"{len(both)} people stand in training and validation pairs: early stopping saw them.")
+            _log.warning(self.notes[-1])
+        self._data = {"pairs": len(train.matches), "people": len(train.people)}
+        self._trained_on = [dict(backbone.fingerprint()) for backbone in self.backbones]
+        return self
+
+    def _train(self, people: Sequence[Profile], train: Pairs, validation: Pairs | None = None) -> None:
+        """By contrast, with early stopping where there are validation pairs."""
+        h = self.features(people)
+        row = {profile.id: index for index, profile in enumerate(people)}
         train_a, train_b = self._rows(train, h, row)
         held_out: dict[str, Any] = {}
-        if validation is not None and len(validation):
+        if validation is not None:
             held_a, held_b = self._rows(validation, h, row)
             held_out = {"validation_a": held_a, "validation_b": held_b, "validation_matches": validation.matches}
-        self._trained_on = None
         trainer = Trainer(
             self._head_spec, self.loss, self.training, device=self._trainer_device, progress=self.progress
         )
@@ -205,16 +245,19 @@ class Matcher:
             train_a, train_b, matches=train.matches, rejected=train.rejected, **held_out
         )
         self.head = result.head.cpu()
-        self.history, self.notes, self.sides = list(result.history), list(result.notes), train.sides
-        self.metrics = None
-        self._seen = frozenset(people)
-        both = train.profiles.keys() & (validation.profiles.keys() if validation is not None else ())
-        if both:
-            self.notes.append(f"{len(both)} people stand in training and validation pairs: early stopping saw them.")
-            _log.warning(self.notes[-1])
-        self._data = {"pairs": len(train.matches), "people": len(train.people)}
-        self._trained_on = [dict(backbone.fingerprint()) for backbone in self.backbones]
-        return self
+        self.history, self.notes = list(result.history), list(result.notes)
+
+    def _learn(self, method: Method, train: Pairs) -> None:
+        """In the method's own way."""
+        found = method.fit(self.paired_features(train), seed=self.training.seed)
+        if not isinstance(found, HeadProjection):
+            raise ConfigurationError(
+                f"The method {type(method).__name__} learns no head that a matcher could keep: its `fit` must return a "
+                "`pairmatch.heads.HeadProjection`. It can be compared with others by `cross_validate`."
+            )
+        self.head, self.history, self.notes = found.head.cpu(), [], list(found.notes)
+        for note in found.notes:
+            _log.warning(note)
 
     @staticmethod
     def _rows(
@@ -240,7 +283,7 @@ class Matcher:
         frozen_a, frozen_b = self._rows(pairs, self.features(profiles), row)
         head = self._ready_head(frozen_a.shape[1])
         evaluator = Evaluator(ks=ks, resamples=resamples, seed=self.training.seed)
-        baseline = {"frozen_a": frozen_a, "frozen_b": frozen_b} if head.trainable else {}
+        baseline = {"frozen_a": frozen_a, "frozen_b": frozen_b} if self.head is not None else {}
         e_b = None if frozen_b is None else embed(head, frozen_b, "b")
         evaluation = evaluator.evaluate(embed(head, frozen_a, "a"), e_b, matches=pairs.matches, **baseline)
         seen = sum(profile.id in self._seen for profile in profiles)
@@ -273,6 +316,8 @@ class Matcher:
 
     def method(self) -> Method:
         """This matcher's head, loss and training as a method that `cross_validate` trains anew for every fold."""
+        if self._method is not None:
+            return self._method
         if not self._trainable:
             return Frozen()
         return TrainedHead(head=self._head_spec, loss=self.loss, training=self.training)
@@ -450,9 +495,12 @@ class Matcher:
             "Backbone": " + ".join(part("backbones", backbone) for backbone in self.backbones),
             "Pooling": ", ".join(part("poolers", pooler) for pooler in self.poolers),
             "Metadata": part("metadata", self.metadata) if self.metadata is not None and reads_text else unread,
-            "Loss": part("losses", self.loss),
-            "Training": ", ".join(f"{key} {value}" for key, value in dataclasses.asdict(self.training).items()),
         }
+        if self._method is not None:
+            parts["Method"] = part("methods", self._method)
+        else:
+            parts["Loss"] = part("losses", self.loss)
+            parts["Training"] = ", ".join(f"{key} {value}" for key, value in dataclasses.asdict(self.training).items())
         if self.head is not None:
             parts["Head"] = words(*describe_head(self.head))
         return parts
@@ -479,6 +527,7 @@ class Matcher:
                 "metadata": None if self.metadata is None else saved.part_record("metadata", self.metadata),
                 "head": saved.named_record("heads", head_name, head_options),
                 "loss": saved.part_record("losses", self.loss),
+                "method": None if self._method is None else saved.part_record("methods", self._method),
             },
             "fingerprints": self._trained_on,
             "weights": self.weights,
@@ -583,6 +632,7 @@ class Matcher:
                 metadata=_spec(parts["metadata"]),
                 head=_spec(parts["head"]),
                 loss=_spec(parts["loss"]),
+                method=_spec(parts.get("method")),
                 training=TrainingConfig(**record["training"]),
                 weights=record["weights"],
                 prompt=record["prompt"],
@@ -628,6 +678,8 @@ class Matcher:
 
     @property
     def _trainable(self) -> bool:
+        if self._method is not None:
+            return True
         if isinstance(self._head_spec, ProjectionHead):
             return self._head_spec.trainable
         head: type[ProjectionHead] = registry.load("heads", _name(self._head_spec))

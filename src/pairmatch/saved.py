@@ -110,7 +110,8 @@ def named_record(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, 
 def provider_hint(record: Mapping[str, Any]) -> str:
     """Which distributions the saved matcher's parts came from, those that are missing here."""
     installed = {(plugin.kind, plugin.name) for plugin in registry.plugins()}
-    kinds = {"backbones": "backbones", "poolers": "poolers", "metadata": "metadata", "head": "heads", "loss": "losses"}
+    kinds = {"backbones": "backbones", "poolers": "poolers", "metadata": "metadata"}
+    kinds |= {"head": "heads", "loss": "losses", "method": "methods"}
     missing = []
     for part, kind in kinds.items():
         entries = record["parts"].get(part)
@@ -154,7 +155,8 @@ def model_card(record: Mapping[str, Any]) -> str:
         "| part | name | options | from |",
         "| --- | --- | --- | --- |",
     ]
-    for kind in ("backbones", "poolers", "metadata", "head", "loss"):
+    learned = parts.get("method") is not None
+    for kind in ("backbones", "poolers", "metadata", "head", "method" if learned else "loss"):
         entries = parts[kind] if isinstance(parts[kind], list) else [parts[kind]]
         for entry in entries:
             if entry is None:
@@ -162,10 +164,12 @@ def model_card(record: Mapping[str, Any]) -> str:
                 continue
             options = ", ".join(f"{key}={_shown(value)}" for key, value in entry["options"].items()) or "defaults"
             lines.append(f"| {kind} | {entry['name']} | {options} | {entry['distribution']} {entry['version']} |")
-    training = ", ".join(f"{key} {value}" for key, value in record["training"].items())
-    lines += ["", f"Training: {training}."]
+    if not learned:
+        training = ", ".join(f"{key} {value}" for key, value in record["training"].items())
+        lines += ["", f"Training: {training}."]
     data = record.get("data")
     if data:
+        lines += [""] * learned
         lines.append(f"Trained on {data['pairs']} pairs ({data['people']} people).")
     metrics = record.get("metrics")
     if metrics:

@@ -18,11 +18,13 @@ from pairmatch.cli.options import (
     MatcherFolder,
     MaxUSD,
     MetadataName,
+    MethodName,
     Options,
     Output,
     PairsFile,
     Photos,
     PoolerName,
+    Preset,
     Profiles,
     Prompt,
     PromptAttributes,
@@ -83,6 +85,7 @@ def demo(
 def fit(
     pairs: PairsFile,
     output: Output,
+    preset: Preset = "paper",
     images: Images = None,
     profiles: Profiles = None,
     sides: Sides = 2,
@@ -91,6 +94,7 @@ def fit(
     metadata: MetadataName = None,
     head: HeadName = "mlp",
     loss: LossName = "infonce",
+    method: MethodName = None,
     prompt: Prompt = None,
     prompt_attribute: PromptAttributes = None,
     settings: Options = None,
@@ -110,13 +114,16 @@ def fit(
     quiet: Quiet = False,
 ) -> None:
     """Splits by person, annotates, embeds, trains, evaluates on the test split, saves, and reports."""
-    parts = parts_of(backbone, pooler, metadata, head, loss, settings)
+    if preset == "robust":
+        method = method or "robust"
+    parts = parts_of(backbone, pooler, metadata, head, loss, settings, method)
     training = training_of(parts.pop("training"), seed)
 
     from pairmatch.data import Pairs
     from pairmatch.matcher import Matcher
 
-    matcher = Matcher(
+    matcher = Matcher.preset(
+        preset,
         **parts,
         training=training,
         prompt=prompt,

@@ -67,6 +67,13 @@ MetadataName = Annotated[
 ]
 HeadName = Annotated[str, typer.Option("--head", help="The trained map.")]
 LossName = Annotated[str, typer.Option("--loss", help="The contrastive loss.")]
+MethodName = Annotated[
+    str | None,
+    typer.Option("--method", help="Learns the head without --head and --loss, e.g. robust.", show_default="none"),
+]
+Preset = Annotated[
+    str, typer.Option(help="Settings that belong together: paper, the recipe; or robust, for few pairs.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of the split, the initial weights and the order of pairs.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
 StorePath = Annotated[
@@ -126,11 +133,12 @@ def parts_of(
     head: str,
     loss: str,
     settings: Sequence[str] | None,
+    method: str | None = None,
 ) -> dict[str, Any]:
     """Arguments of `Matcher` that name parts, each with its `--set` options."""
     options = parse_options(settings or ())
     names = list(backbones or ["qwen3-vl-2b"])
-    known = {"backbone", "pooler", "metadata", "head", "loss", "training", *names}
+    known = {"backbone", "pooler", "metadata", "head", "loss", "training", *names} | ({"method"} if method else set())
     unknown = [part for part in options if part not in known]
     if unknown:
         raise ConfigurationError(" ".join(unknown_name("part in --set", part, known) for part in unknown))
@@ -141,6 +149,14 @@ def parts_of(
         "head": (head, options.get("head", {})),
         "loss": (loss, options.get("loss", {})),
     }
+    if method:
+        unused: list[str] = [part for part in ("head", "loss", "training") if part in options]
+        unused += ["--head"] * (head != "mlp") + ["--loss"] * (loss != "infonce")
+        if unused:
+            raise ConfigurationError(
+                f"The method {method!r} has no use for options of {', '.join(unused)}: leave them out, or the method."
+            )
+        arguments["method"] = (method, options.get("method", {}))
     if poolers:
         arguments["pooler"] = [(name, options.get("pooler", {})) for name in poolers]
     if metadata == "none":
