@@ -247,3 +247,42 @@ def test_the_papers_tables_without_token_states(people, tmp_path):
     assert "descriptor, frozen" in text
     with pytest.raises(ConfigurationError, match="one backbone, got 2"):
         paper_tables(people, {**BASE, "backbone": ["descriptor", "clip"]}, store=tmp_path / "s.sqlite")
+
+
+def test_the_command_leaves_attributes_out(small_pairs, tmp_path):
+    from typer.testing import CliRunner
+
+    from pairmatch.cli import app
+
+    pairs = small_pairs(6)
+    rows = [
+        f"{a},{pairs.profiles[a].images[0]},{b},{pairs.profiles[b].images[0]}"
+        for a, b in zip(pairs.ids_a, pairs.ids_b, strict=True)
+    ]
+    folder = pairs.profiles["a0"].images[0].parent
+    text = "id_a,image_a,id_b,image_b\n" + "\n".join(rows) + "\n"
+    (folder / "pairs.csv").write_text(text.replace(f"{folder}/", ""))
+
+    def command(*more):
+        line = [
+            "sweep",
+            folder / "pairs.csv",
+            "--backbone",
+            "descriptor",
+            "--store",
+            tmp_path / "s",
+            "--plan",
+            "--quiet",
+        ]
+        result = CliRunner().invoke(app, [str(part) for part in (*line, "--repeats", 1, "--folds", 2, *more)])
+        return result.exit_code, result.output
+
+    code, output = command("--metadata", "measured", "--leave-out", "each", "--baseline", "none")
+    assert code == 0, output
+    expected = ["with every attribute", *(f"without {name}" for name in MeasuredMetadata.schema.model_fields)]
+    assert re.findall(r"^  (.*)$", output, re.MULTILINE) == expected
+    code, output = command("--metadata", "measured", "--leave-out", "framin,colours")
+    assert (code, "Did you mean 'framing'?" in output) == (2, True)
+    for metadata in ("none", "none,measured"):
+        code, output = command("--metadata", metadata, "--leave-out", "each")
+        assert (code, "attributes of one metadata generator" in output) == (2, True)
