@@ -1,0 +1,162 @@
+"""Oracles: the formula written out with full matrices; limits that must equal centred and whitened cosine; planted signal."""
+
+import numpy as np
+import pytest
+
+from pairmatch.crossvalidation import cross_validate
+from pairmatch.errors import ConfigurationError
+from pairmatch.heads import HeadProjection, MetricHead
+from pairmatch.methods import Centred, Whitened
+from pairmatch.paired import PairedFeatures
+from pairmatch.robust import PairMetric, Robust
+from pairmatch.testing import check_head, check_method
+
+
+def couples(pairs, *, dim=24, noise=1.0, seed=0, groups=None, one_sided=False):
+    """Partners share a hidden taste in a few directions; the rest is their own."""
+    rng = np.random.default_rng(seed)
+    taste = rng.standard_normal((pairs, 4)) @ rng.standard_normal((4, dim))
+    a, b = (taste + noise * 3 * rng.standard_normal((pairs, dim)) + 2 for _ in range(2))
+    if one_sided:
+        rows = np.arange(pairs)
+        matches = np.stack([rows, rows + pairs], axis=1)
+        return PairedFeatures.of(np.concatenate([a, b]), matches=matches, groups=groups)
+    return PairedFeatures.of(a, b + 1, groups=groups)
+
+
+def reference(train, x, side, *, shrinkage, strength, group_weight, power):
+    """The same with D x D matrices and loops over pairs."""
+
+    def powered(rows):
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        rows = np.sign(rows) * np.abs(rows) ** power
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    a = powered(train.a.astype(float))
+    b = a if train.b is None else powered(train.b.astype(float))
+    mean = {"a": a.mean(0), "b": b.mean(0)}
+    rows = a - mean["a"] if train.b is None else np.concatenate([a - mean["a"], b - mean["b"]])
+    dim = rows.shape[1]
+    covariance = rows.T @ rows / len(rows)
+    covariance = (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / dim * np.eye(dim)
+    values, vectors = np.linalg.eigh(covariance)
+    whitening = vectors @ np.diag(values**-0.5) @ vectors.T
+
+    def white(rows, side):
+        rows = (rows - mean[side]) @ whitening
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    w_a, w_b = np.sqrt(dim) * white(a, "a"), np.sqrt(dim) * white(b, "b")
+    known = {tuple(pair) for pair in train.matches.tolist()}
+    component_a = dict(zip(train.matches[:, 0].tolist(), train.components.tolist(), strict=True))
+    component_b = dict(zip(train.matches[:, 1].tolist(), train.components.tolist(), strict=True))
+    if train.b is None:
+        component_a = component_b = component_a | component_b
+    total, count = np.zeros((dim, dim)), 0.0
+    for i in component_a:
+        for j in component_b:
+            if component_a[i] != component_b[j] or (train.b is None and i >= j):
+                continue
+            matched = (i, j) in known or (train.b is None and (j, i) in known)
+            weight = 1.0 if matched else group_weight
+            outer = np.outer(w_a[i], w_b[j])
+            total += weight * (outer + outer.T) / 2
+            count += weight
+    total /= count
+    similarity = max(np.trace(total) / dim, 0.01)
+    values, vectors = np.linalg.eigh((1 - strength) * similarity * np.eye(dim) + strength * total)
+    values = np.clip(values, 0, 0.95)
+    metric = vectors @ np.diag(np.sqrt(values / (1 - values**2))) @ vectors.T
+    z = white(powered(x.astype(float)), side) @ metric
+    return z / np.linalg.norm(z, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("one_sided", [False, True])
+@pytest.mark.parametrize("pairs", [9, 60])  # fewer and more people than directions
+@pytest.mark.parametrize("group_weight", [0.0, 0.4])
+def test_the_metric_is_the_formula(one_sided, pairs, group_weight):
+    groups = [f"room {index // 3}" for index in range(pairs)]
+    train = couples(pairs, groups=groups, one_sided=one_sided)
+    options = {"shrinkage": 0.7, "strength": 0.2, "group_weight": group_weight, "power": 0.5}
+    found = PairMetric(**options).fit(train)
+    new = np.random.default_rng(5).standard_normal((11, 24)).astype(np.float32)
+    for side in ("a", "b"):
+        expected = reference(train, new, side, **options)
+        np.testing.assert_allclose(found(new, side), expected, atol=2e-5)
+
+
+def test_its_limits_are_centred_and_whitened_cosine():
+    train = couples(40)
+    new = np.random.default_rng(5).standard_normal((7, 24)).astype(np.float32)
+    for method, limit in (
+        (Centred(), PairMetric(shrinkage=1.0, strength=0.0, power=1.0)),
+        (Whitened(shrinkage=0.8), PairMetric(shrinkage=0.8, strength=0.0, power=1.0)),
+    ):
+        expected = method.fit(train)(new, "a")
+        np.testing.assert_allclose(limit.fit(train)(new, "a"), expected, atol=1e-5)
+
+
+def test_it_learns_a_planted_taste_and_says_nothing():
+    data = couples(300, noise=0.6)
+    found = cross_validate(data, ["robust", "centred"], repeats=1, folds=3)
+    assert found.metrics("robust").mrr > 1.2 * found.metrics("centred").mrr
+    assert Robust().fit(data).notes == ()
+
+
+def test_without_a_taste_it_falls_back_and_says_so():
+    rng = np.random.default_rng(1)
+    look = rng.standard_normal((60, 12))
+    noise = PairedFeatures.of(look + 0.5 * rng.standard_normal((60, 12)), look + 0.5 * rng.standard_normal((60, 12)))
+    found = Robust().fit(noise)
+    assert "does not show that learning from them pays" in found.notes[0]
+    new = rng.standard_normal((5, 12)).astype(np.float32)
+    simple = [
+        PairMetric(shrinkage=s, strength=0.0, power=p).fit(noise)(new, "a") for s in (1.0, 0.9) for p in (1.0, 0.5)
+    ]
+    assert any(np.array_equal(found(new, "a"), one) for one in simple)
+
+
+def test_too_few_pairs_are_centred_and_that_is_said():
+    few = couples(8)
+    found = Robust().fit(few)
+    assert "Too few pairs to learn from (8 independent groups of pairs, at least 20 are needed)" in found.notes[0]
+    np.testing.assert_array_equal(
+        found(few.a, "a"), PairMetric(shrinkage=1.0, strength=0.0, power=1.0).fit(few)(few.a, "a")
+    )
+    two = PairedFeatures.of(few.a[:2], few.b[:2])
+    assert np.isfinite(Robust().fit(two)(two.a, "a")).all()
+
+
+def test_people_who_all_look_alike_are_no_error():
+    same = np.ones((30, 6), np.float32)
+    found = Robust().fit(PairedFeatures.of(same, same))
+    assert isinstance(found, HeadProjection)
+    assert np.isfinite(found(same, "a")).all()
+
+
+@pytest.mark.parametrize("method", [PairMetric(group_weight=0.3), Robust()])
+def test_they_conform(method):
+    check_method(method)
+
+
+def test_the_head_conforms():
+    check_head(MetricHead)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: PairMetric(shrinkage=0.0), r"`PairMetric\(shrinkage=...\)` must be in \(0, 1\], got 0.0"),
+        (lambda: PairMetric(strength=1.0), "strength must be in"),
+        (lambda: PairMetric(group_weight=-1.0), "group_weight at least 0"),
+        (lambda: Robust(strengths=(0.1, 0.1)), "must be above 0 and rise"),
+        (lambda: Robust(folds=1), "folds must be at least 2"),
+        (lambda: Robust(powers=()), "powers must not be empty"),
+        (lambda: Robust(tolerance=-1.0), "tolerance be at least 0"),
+        (lambda: MetricHead(dim=4, rank=5), "rank must be from 0 to dim"),
+        (lambda: MetricHead(dim=4, rank=1, power=0.0), "power in"),
+    ],
+)
+def test_options_out_of_range(make, words):
+    with pytest.raises(ConfigurationError, match=words):
+        make()
