@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pairmatch.errors import BackboneError, ConfigurationError
+from pairmatch.errors import BackboneError, ConfigurationError, PairmatchError
 
 _CONTENT = {".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".jinja", ".model"}
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -85,39 +85,50 @@ def freeze(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mod
     return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
 
 
-def load_or_explain(load: Callable[[], Any], *, model: str, option: str) -> Any:
+def load_or_explain(
+    load: Callable[[], Any],
+    *,
+    model: str,
+    option: str,
+    part: str = "backbone",
+    otherwise: str = "a backbone that needs no download, 'descriptor' or 'onnx'",
+    kind: type[PairmatchError] = BackboneError,
+) -> Any:
     """Calls a library's loading function; its many kinds of failure become one message with the ways to go on.
 
     Args:
         load: Loads something that belongs to the model.
         model: Hub name or folder that the user gave.
-        option: Name of the backbone's option that it came from.
+        option: Name of the part's option that it came from.
+        part: What loads it: `backbone`, or `metadata` for a generator.
+        otherwise: What to choose instead where nothing can be downloaded.
+        kind: Error to raise.
 
     Raises:
-        BackboneError: The folder does not exist, holds no such model or is damaged; the hub cannot be reached and the
-            model is not in the local cache; or memory does not suffice.
+        BackboneError: (or `kind`) The folder does not exist, holds no such model or is damaged; the hub cannot be
+            reached and the model is not in the local cache; or memory does not suffice.
     """
     try:
         return load()
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise BackboneError(
+        raise kind(
             f"There is too little memory for {model}: choose a smaller model, dtype='bfloat16', or another device."
         ) from error
     except Exception as error:  # OSError, ValueError, KeyError, RuntimeError, SafetensorError: each library's own
         local = Path(model).expanduser()
         first = " ".join(str(error).split())[:300] or type(error).__name__
         if local.is_dir() or local.is_file():
-            raise BackboneError(
+            raise kind(
                 f"{model} cannot be loaded ({type(error).__name__}: {first}). It must be a complete checkpoint of the "
-                "kind that this backbone loads: config, processor and weights as `save_pretrained` writes them."
+                f"kind that this {part} loads: config, processor and weights as `save_pretrained` writes them."
             ) from error
         if local.is_absolute() or model.startswith((".", "~")):
-            raise BackboneError(f"The folder {model} does not exist. Name the checkpoint with {option}=.") from error
-        raise BackboneError(
+            raise kind(f"The folder {model} does not exist. Name the checkpoint with {option}=.") from error
+        raise kind(
             f"{model} is neither a local folder nor in the local cache, and it could not be downloaded "
             f"({type(error).__name__}: {first}). Ways to go on: connect to the network once; copy the checkpoint "
-            f"here and name its folder with {option}= (command line: --set backbone.{option}=FOLDER); or choose a "
-            "backbone that needs no download, 'descriptor' or 'onnx'."
+            f"here and name its folder with {option}= (command line: --set {part}.{option}=FOLDER); or choose "
+            f"{otherwise}."
         ) from error
 
 
@@ -161,22 +172,30 @@ def mean_by_person(rows: Tensor, counts: Sequence[int]) -> Tensor:
     return torch.stack([part.float().mean(0) for part in rows.split(list(counts))])
 
 
-def check_memory(model: str, revision: str | None, dtype: torch.dtype, device: torch.device) -> None:
+def check_memory(
+    model: str,
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    revision: str | None = None,
+    kind: type[PairmatchError] = BackboneError,
+) -> None:
     """Refuses to load what cannot fit, before the machine starts to swap.
 
     Args:
         model: Folder with safetensors files, or a hub name; nothing is known of one that is not in the local cache.
-        revision: Of a hub model.
         dtype: The weights are loaded as.
         device: Where to.
+        revision: Of a hub model.
+        kind: Error to raise.
 
     Raises:
-        BackboneError: There is too little memory.
+        BackboneError: (or `kind`) There is too little memory.
     """
     needed = _parameters(model, revision) * dtype.itemsize
     available = float(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else available_memory()
     if needed > available:
-        raise BackboneError(
+        raise kind(
             f"There is too little memory for {model}: its weights take {needed / 2**30:.1f} GiB in {dtype}, and "
             f"{available / 2**30:.1f} GiB are free. Choose a smaller model, dtype='bfloat16', or another device."
         )

@@ -382,8 +382,9 @@ class Matcher:
         """What this matcher is made of, in words, by name of the part."""
 
         def words(name: str, options: Mapping[str, Any]) -> str:
-            plain = {key: value for key, value in options.items() if value is not None and not isinstance(value, type)}
-            shown = ", ".join(f"{key}={value}" for key, value in plain.items())
+            shown = ", ".join(
+                f"{key}={getattr(value, '__name__', value)}" for key, value in options.items() if value is not None
+            )
             return f"{name} ({shown})" if shown else name
 
         def part(kind: str, value: Any) -> str:
