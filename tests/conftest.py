@@ -17,11 +17,6 @@ SHARED = Path(__file__).parents[2] / "shared" / "data"
 PLUGIN = Path(__file__).parent / "plugin"
 
 
-def pytest_configure(config):
-    """Slow tests run where they are asked for: -m slow."""
-    config.option.markexpr = config.option.markexpr or "not slow"
-
-
 def shared(name):
     """A path of the shared data, or a skip."""
     path = SHARED / name

@@ -87,7 +87,7 @@ class Store:
                 self.path, timeout=_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
             )
             self._prepare()
-        except StoreError:  # an OSError too, and already in words
+        except StoreError:  # says what is wrong itself
             raise
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
