@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from PIL import Image
 
 from pairmatch import Backbone, Pair, Pairs, Profile, TokenStates
 from pairmatch.images import image_bytes
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A thread pool for each of several workers would have them fight for the cores, and run several times slower
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 PLUGIN = Path(__file__).parent / "plugin"

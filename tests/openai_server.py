@@ -1,6 +1,7 @@
 """A server on 127.0.0.1 that speaks enough of the Responses API to be answered to by the real client."""
 
 import json
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -57,17 +58,18 @@ class Server:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self):
-                raw = self.rfile.read(int(self.headers["Content-Length"]))
+                raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 with lock:
                     number = len(server.requests)
                     server.requests.append(raw)
                     server.headers.append(dict(self.headers))
-                answer = server.behave(number, json.loads(raw))
+                answer = server.route(self.command, self.path, number, raw)
                 if answer is None:
-                    self.connection.close()
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)
                     return
                 status, body, headers = answer if isinstance(answer, tuple) else (200, answer, {})
-                content = json.dumps(body).encode()
+                content = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
                 for key, value in {"Content-Type": "application/json", **headers}.items():
                     self.send_header(key, value)
@@ -75,12 +77,17 @@ class Server:
                 self.end_headers()
                 self.wfile.write(content)
 
+            do_GET = do_DELETE = do_POST  # noqa: N815
+
             def log_message(self, *_):
                 pass
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
         self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01})
+
+    def route(self, method, path, number, raw):
+        return self.behave(number, json.loads(raw))
 
     @property
     def url(self):
@@ -94,6 +101,100 @@ class Server:
         self.http.shutdown()
         self.http.server_close()
         self.thread.join()
+
+
+class BatchServer(Server):
+    """Speaks the Batch API: files go up, batches are made of them, and `finish` answers their lines by `behave`.
+
+    `hook(method, path)` may answer in its place (an answer as `behave` gives it), or hang up with `HANG_UP` after the
+    request has had its effect.
+    """
+
+    HANG_UP = object()
+
+    def __init__(self, behave, hook=lambda method, path: None):
+        super().__init__(behave)
+        self.hook = hook
+        self.files, self.batches, self.deleted = {}, {}, []
+
+    def route(self, method, path, number, raw):
+        path = path.removeprefix("/v1").split("?")[0]
+        if path == "/responses":
+            return super().route(method, path, number, raw)
+        answer = self.hook(method, path)
+        if answer is not None and answer is not self.HANG_UP:
+            return answer
+        done = self.serve(method, path.strip("/").split("/"), raw)
+        return None if answer is self.HANG_UP else done
+
+    def serve(self, method, path, raw):
+        if (method, path) == ("POST", ["files"]):
+            content = raw[raw.index(b'{"custom_id"') : raw.rindex(b"}\n") + 2]
+            return self.file(self.put(content))
+        if (method, path) == ("POST", ["batches"]):
+            name = f"batch_{len(self.batches)}"
+            asked = json.loads(raw)
+            self.batches[name] = {
+                "id": name,
+                "object": "batch",
+                "created_at": int(time.time()),
+                "status": "validating",
+                "request_counts": {"total": 0, "completed": 0, "failed": 0},
+                **asked,
+            }
+            return self.batches[name]
+        if (method, path) == ("GET", ["batches"]):
+            return {"object": "list", "data": list(reversed(self.batches.values())), "has_more": False}
+        kind, name = path[:2]
+        known = self.files if kind == "files" else self.batches
+        if name not in known:
+            return error(404, f"No such {kind} object: {name}")
+        if method == "DELETE":
+            self.deleted.append(name)
+            del self.files[name]
+            return {"id": name, "object": "file", "deleted": True}
+        return (200, self.files[name], {}) if path[2:] == ["content"] else known[name]
+
+    def put(self, content):
+        name = f"file_{len(self.files) + len(self.deleted)}"
+        self.files[name] = content
+        return name
+
+    def file(self, name):
+        return {
+            "id": name,
+            "object": "file",
+            "bytes": len(self.files[name]),
+            "created_at": 1,
+            "filename": "batch.jsonl",
+            "purpose": "batch",
+            "status": "processed",
+        }
+
+    def lines(self, batch):
+        return [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
+
+    def finish(self, status="completed", answered=None):
+        """Answers the first `answered` lines of every batch under way; the others expire."""
+        for batch in self.batches.values():
+            if batch["status"] not in ("validating", "in_progress"):
+                continue
+            well, badly = [], []
+            for number, line in enumerate(self.lines(batch)):
+                if answered is not None and number >= answered:
+                    gone = {"code": "batch_expired", "message": "This request could not be executed in time."}
+                    badly.append({"custom_id": line["custom_id"], "response": None, "error": gone})
+                    continue
+                answer = self.behave(number, line["body"])
+                code, body, _ = answer if isinstance(answer, tuple) else (200, answer, {})
+                response = {"status_code": code, "request_id": "r", "body": body}
+                found = {"id": "x", "custom_id": line["custom_id"], "response": response, "error": None}
+                (well if code == 200 else badly).append(found)
+            well.reverse()  # the API keeps no order
+            for name, found in (("output_file_id", well), ("error_file_id", badly)):
+                if found:
+                    batch[name] = self.put("".join(json.dumps(one) + "\n" for one in found).encode())
+            batch["status"] = status
 
 
 def good(number, body):

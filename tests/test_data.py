@@ -402,6 +402,9 @@ def test_images_folder_is_where_paths_start(folder, tmp_path_factory):
     path = write(elsewhere, "a1,anna.png,b1,ben.png", header="id_a,image_a,id_b,image_b\n")
     assert Pairs.read(path, images=folder).profiles["a1"].images == (folder / "anna.png",)
     assert "'anna.png' does not exist in" in problems(path)
+    path = write(folder, "a1,anna.png,b1,ben.png", header="id_a,image_a,id_b,image_b\n")
+    with pytest.raises(DataError, match=f"does not exist in {elsewhere}, but in {folder}: leave `images` .* out"):
+        Pairs.read(path, images=elsewhere)
 
 
 def test_one_sided_pairs(folder):

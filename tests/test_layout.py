@@ -10,7 +10,7 @@ LAYERS = [
     {"types", "errors"},
     {"interfaces", "config", "registry", "images", "prompt", "store", "files", "tables", "frozen"},
     {"backbones", "poolers", "metadata", "heads", "losses"},
-    {"data", "features", "metrics", "paired", "rules", "search"},
+    {"data", "features", "metrics", "paired", "rules", "search", "gallery"},
     {
         "hub",
         "intervals",
@@ -21,7 +21,9 @@ LAYERS = [
         "methods",
         "crossvalidation",
         "tuning",
+        "robust",
         "diagnostics",
+        "market",
         "figures",
     },
     {"matcher", "demo"},

@@ -9,8 +9,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
+import traceback
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pytest
@@ -22,9 +24,10 @@ from pairmatch import Matcher, Profile, TrainingConfig
 from pairmatch.errors import ConfigurationError, GeneratorError, UploadError
 from pairmatch.metadata import Metadata, annotate, estimate
 from pairmatch.metadata.measured import MeasuredMetadata
-from pairmatch.metadata.models import MODELS, end_notice
+from pairmatch.metadata.models import MODELS, TABLE_DATE, end_notice
 from pairmatch.metadata.openai import GPT5NanoMetadata, OpenAIMetadata
-from pairmatch.metadata.schema import json_schema, read_reply
+from pairmatch.metadata.pace import Pace
+from pairmatch.metadata.schema import INSTRUCTIONS, json_schema, read_reply, read_schema, schema_key, write_schema
 from pairmatch.prompt import render
 from pairmatch.store import Store
 from pairmatch.testing import check_metadata_generator
@@ -142,6 +145,7 @@ def test_what_passes_by_itself_is_retried(people, store, first):
         (text(json.dumps({**ANSWER, "grooming_level": "superb"})), "invalid", "grooming_level"),
         (text(json.dumps({**ANSWER, "caption": None})), "invalid", "attributes are missing: caption"),
         (error(400, "blocked", code="content_filter"), "content_filter", "blocked"),
+        (text(json.dumps({**ANSWER, "mood": "good"})), "invalid", "mood: Extra inputs"),
     ],
 )
 def test_refusals_are_outcomes_and_the_rest_goes_on(people, store, answer, kind, detail):
@@ -162,7 +166,7 @@ def test_refusals_are_outcomes_and_the_rest_goes_on(people, store, answer, kind,
 
 def test_timeouts_are_outcomes_that_are_tried_again(people, store):
     with Server(late(0.5)) as server:
-        quick = generator(server, timeout_seconds=0.1)
+        quick = generator(server, timeout_seconds=0.1, max_retries=0)
         found = annotate(people[:1], quick, store, allow_upload=True)
         assert found.refused["secret-id-0"].kind == "error"
         assert "APITimeoutError" in found.refused["secret-id-0"].detail
@@ -182,6 +186,10 @@ def test_timeouts_are_outcomes_that_are_tried_again(people, store):
             "404: The model `x` does not exist Name another with model=",
         ),
         (
+            error(401, f"Incorrect key {KEY} given", code="invalid_api_key"),
+            "401: Incorrect key … given",
+        ),
+        (
             error(429, "You exceeded your quota", code="insufficient_quota", headers={"retry-after-ms": "1"}),
             "exceeded your quota",
         ),
@@ -195,18 +203,32 @@ def test_what_concerns_everybody_is_said_once(people, store, answer, expected):
         assert KEY not in str(caught.value)
 
 
-def test_a_server_that_dies_half_way_loses_no_paid_answer(people, store):
-    dead = error(401, "gone", code="invalid_api_key")
+def test_a_key_that_is_revoked_half_way_loses_no_paid_answer(people, store):
+    revoked = error(401, "gone", code="invalid_api_key")
     with (
-        Server(lambda number, body: good(number, body) if number < 3 else dead) as server,
+        Server(lambda number, body: good(number, body) if number < 3 else revoked) as server,
         pytest.raises(GeneratorError),
     ):
         annotate(people, generator(server, concurrency=1), store, allow_upload=True)
     assert store.counts()["metadata"] == 3
+    assert store.spent()[0].calls == 3
+
+
+def test_a_server_that_dies_half_way_loses_no_paid_answer(people, store):
+    with Server(lambda number, body: good(number, body) if number < 3 else None) as server:
+        found = annotate(people, generator(server, concurrency=1, max_retries=0), store, allow_upload=True)
+        assert len(server.requests) == 6
+        assert {refusal.kind for refusal in found.refused.values()} == {"error"}
+        assert all("APIConnectionError" in refusal.detail for refusal in found.refused.values())
+        assert len(found.refused) == 3
+    # Now nobody listens any more
+    assert len(annotate(people, generator(server, max_retries=0), store, allow_upload=True).refused) == 3
+    assert store.spent()[0].calls == 3
     with Server(good) as server:
         found = annotate(people, generator(server), store, allow_upload=True)
         assert not found.refused
         assert len(server.requests) == 3  # only the rest
+        assert store.spent()[0].calls == 6
         assert found.asked == 3
 
 
@@ -262,16 +284,77 @@ def test_consent_comes_before_the_first_photo(people, store, tmp_path):
         assert not server.requests
 
 
-def test_the_cost_cap_stops_cleanly(people, store):
-    with Server(good) as server:
-        priced = generator(server, input_usd=1000.0, output_usd=0.0, concurrency=1)  # $1 a photo
-        found = annotate(people, priced, store, allow_upload=True, max_usd=2.5)
-        assert len(server.requests) == 3
-        assert found.usage.usd == pytest.approx(3)
+@pytest.mark.parametrize("concurrency", [1, 6])
+def test_the_cost_cap_is_never_passed(people, store, concurrency):
+    with Server(late(0.02)) as server:
+        priced = generator(server, input_usd=1000.0, output_usd=0.0, concurrency=concurrency)
+        assert 1 < priced.worst_usd() < 1.5
+        found = annotate(people, priced, store, allow_upload=True, max_usd=4.0)
+        # Each photo costs $1 and might cost up to worst_usd: the last dollar is not enough to begin another
+        assert len(server.requests) == 3 if concurrency > 1 else len(server.requests) in (3, 4)
+        assert found.usage.usd == pytest.approx(len(server.requests))
+        assert found.usage.usd <= 4
         assert {refusal.kind for refusal in found.refused.values()} == {"stopped"}
-        assert len(found.refused) == 3
+        assert len(found.refused) == 6 - len(server.requests)
         assert not annotate(people, priced, store, allow_upload=True).refused
         assert len(server.requests) == 6
+        with pytest.raises(ConfigurationError, match=r"none are known for test: give input_usd and output_usd"):
+            annotate(people, generator(server, detail="high"), store, allow_upload=True, max_usd=1.0)
+
+
+def test_what_the_store_has_paid_for_is_summed_by_model(people, store):
+    with Server(once(text("no json"))) as server:
+        priced = {"input_usd": 1.0, "output_usd": 10.0, "concurrency": 1}
+        annotate(people, generator(server, **priced), store, allow_upload=True)
+        annotate(people, generator(server, **priced), store, allow_upload=True, retry_refused=True)
+        annotate(people[:1], generator(server, model="free"), store, allow_upload=True)
+    free, test = store.spent()
+    assert (test.model, test.calls, test.input_tokens, test.output_tokens) == ("test", 7, 7000, 700)
+    assert test.usd == pytest.approx(7 * (1000 * 1.0 + 100 * 10.0) / 1e6)  # the answer that could not be used was paid
+    assert (free.calls, free.usd, free.unpriced) == (1, 0, 1)
+    assert str(free) == "free: 1 calls, 1,100 tokens, $0.0000 and 1 calls of unknown price"
+    store.forget([person.id for person in people])
+    assert store.spent() == [free, test]  # it names nobody
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_limits_by_the_minute_space_requests():
+    clock = Clock()
+    pace = Pace(120, None, clock)
+    begun = []
+    while len(begun) < 5:
+        clock.now += pace.pause()
+        pace.begin(1000)
+        begun.append(clock.now)
+    assert begun == [0.0, 0.5, 1.0, 1.5, 2.0]
+    clock.now = 0.0
+    pace = Pace(None, 6000, clock)
+    pace.begin(1000)
+    assert pace.pause() == pytest.approx(10)
+    pace.settle(1000, 400)
+    assert pace.pause() == pytest.approx(4)
+    clock.now = 60.0
+    assert pace.pause() == 0
+    pace.begin(100)
+    assert pace.pause() == pytest.approx(1)  # a pause is not saved up for a burst
+
+
+def test_limits_by_the_minute_reach_the_server(people, store):
+    with Server(good) as server:
+        start = time.perf_counter()
+        paced = generator(server, requests_per_minute=3000, concurrency=6)
+        assert not annotate(people, paced, store, allow_upload=True).refused
+        assert time.perf_counter() - start >= 5 * 60 / 3000
+        start = time.perf_counter()
+        slow = generator(server, model="other", tokens_per_minute=3_000_000, concurrency=6)
+        assert not annotate(people, slow, store, allow_upload=True).refused
+        assert time.perf_counter() - start >= 4 * 1000 * 60 / 3_000_000
 
 
 def test_the_key_is_nowhere(people, store, tmp_path, caplog):
@@ -284,6 +367,11 @@ def test_the_key_is_nowhere(people, store, tmp_path, caplog):
     assert KEY not in caplog.text
     assert KEY not in json.dumps(writer.fingerprint())
     assert KEY not in str(vars(writer))
+    with caplog.at_level(logging.DEBUG), Server(lambda number, body: error(401, f"no {KEY}")) as server:
+        try:
+            annotate(people, generator(server, model="other"), store, allow_upload=True)
+        except GeneratorError:
+            assert KEY not in traceback.format_exc()
 
 
 def test_without_a_key_the_message_names_the_ways_on(people, store, monkeypatch):
@@ -293,7 +381,17 @@ def test_without_a_key_the_message_names_the_ways_on(people, store, monkeypatch)
             make().generate(people)
 
 
-def test_the_recipes_model_is_about_to_end(monkeypatch, caplog):
+def test_a_model_that_the_server_does_not_know_names_its_successor(people, store):
+    gone = error(404, "The model `gpt-5-nano` does not exist", code="model_not_found")
+    with Server(lambda number, body: gone) as server:
+        writer = GPT5NanoMetadata(base_url=server.url)
+        with pytest.raises(
+            GeneratorError, match=r"does not exist .*successor is gpt-6-luna.*metadata.model=gpt-6-luna"
+        ):
+            annotate(people, writer, store, allow_upload=True)
+
+
+def test_the_recipes_model_is_about_to_end(caplog):
     before, after = datetime.date(2026, 11, 24), datetime.date(2026, 12, 11)
     with caplog.at_level(logging.WARNING):
         GPT5NanoMetadata().check(before)
@@ -370,10 +468,64 @@ def test_a_matcher_with_metadata_is_saved_without_key_or_class(people, store, tm
     assert "schema" not in record["parts"]["metadata"]["options"]
     assert KEY not in json.dumps(record)
     assert isinstance(Matcher.load(tmp_path / "m").metadata, GPT5NanoMetadata)
+
+
+def test_a_schema_of_your_own_is_saved_as_json_and_comes_back_equal(people, store, tmp_path, small_pairs):
     own = OpenAIMetadata(model="x", schema=Outfit)
     matcher = Matcher(backbone="descriptor", metadata=own, store=store, training=TrainingConfig(epochs=1))
-    with pytest.raises(ConfigurationError, match=r"schema=.*cannot be written into a saved matcher"):
-        matcher.fit(small_pairs(4)).save(tmp_path / "n")
+    assert "schema=Outfit" in matcher.summary()["Metadata"]
+    folder = matcher.fit(small_pairs(4)).save(tmp_path / "n")
+    assert "schema=Outfit" in (folder / "README.md").read_text()
+    loaded = Matcher.load(folder).metadata
+    assert loaded.fingerprint() == own.fingerprint()  # the same answers in the store are found
+    assert loaded.schema is not Outfit
+    assert loaded.schema.__name__ == "Outfit"
+    answer = json.dumps({"garment": "coat", "layers": 2, "colours": ["red"]})
+    assert read_reply(loaded.schema, answer).model_dump() == read_reply(Outfit, answer).model_dump()
+    wrong = json.dumps({"garment": "hat", "layers": 2, "colours": ["red"]})
+    assert read_reply(loaded.schema, wrong) == read_reply(Outfit, wrong)
+
+
+class Limited(BaseModel):
+    rooms: int = Field(ge=1, le=20, description="Rooms.")
+    light: Annotated[float, Field(gt=0, lt=1)] | None = None
+    pets: bool | None = Field(None, description="Whether pets show.")
+    words: list[Annotated[str, Field(max_length=9)]] = Field(max_length=3)
+    floor: Literal[0, 1, 2]
+    kind: Literal["flat"]
+    code: str = Field(pattern="^[A-Z]+$")
+
+
+@pytest.mark.parametrize("schema", [Metadata, Outfit, Limited])
+def test_every_flat_schema_survives_json(schema, tmp_path):
+    (tmp_path / "schema.json").write_text(json.dumps(write_schema(schema)))
+    for read in (read_schema(write_schema(schema)), read_schema(tmp_path / "schema.json")):
+        assert json_schema(read) == json_schema(schema)
+        assert schema_key(read) == schema_key(schema)
+        assert read.__name__ == schema.__name__
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"rooms": 21}, {"light": 1}, {"words": ["a" * 10]}, {"words": ["a"] * 4}, {"floor": 3}, {"code": "a"}],
+)
+def test_a_schema_from_json_judges_as_its_original(change):
+    fits = {"rooms": 2, "light": 0.5, "pets": True, "words": ["a"], "floor": 1, "kind": "flat", "code": "AB"}
+    for schema in (Limited, read_schema(write_schema(Limited))):
+        assert isinstance(read_reply(schema, json.dumps(fits | change)), str) == bool(change)
+
+
+def test_what_is_no_schema_is_explained(tmp_path):
+    (tmp_path / "broken.json").write_text("{")
+    for given, expected in (
+        (tmp_path / "absent.json", r"absent.json cannot be read: No such file"),
+        (tmp_path / "broken.json", r"broken.json cannot be read: not valid JSON"),
+        ({"type": "object"}, r"with `properties`; got"),
+        ({"properties": {"a": {"type": "object"}, "b": {}}}, r"'a': its type is 'object'.*'b': its type is None"),
+        ({"properties": {}}, "has no attributes"),
+    ):
+        with pytest.raises(ConfigurationError, match=expected):
+            OpenAIMetadata(model="x", schema=given)
 
 
 def test_the_command_counts_asks_and_lists_refusals(people, tmp_path):
@@ -417,3 +569,13 @@ def test_the_command_counts_asks_and_lists_refusals(people, tmp_path):
         assert "secret-id-0: refusal: I can't" in output
         assert "0 photos to ask for, 6 answered already." in command("--dry-run")
         assert "6 of 6 people have metadata; 1 photos were asked for now" in command("--yes", "--retry-refused")
+
+
+def test_the_docs_hold_the_prompt_and_the_table():
+    page = (Path(__file__).parents[1] / "docs" / "metadata.md").read_text()
+    assert f"> {INSTRUCTIONS}\n" in page
+    for name, facts in MODELS.items():
+        ends = facts.ends.isoformat() if facts.ends else ""
+        row = f"| {name} | ${facts.input_usd:.2f} | ${facts.cached_usd:g} | ${facts.output_usd:.2f} | {ends}".rstrip()
+        assert f"{row} |\n" in page
+    assert TABLE_DATE.isoformat() in page

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from pairmatch import Profile
 from pairmatch.errors import ConfigurationError
-from pairmatch.prompt import check_template, render
+from pairmatch.prompt import DEFAULT_TEMPLATE, check_template, leave_out, render
 
 
 class Style(Enum):
@@ -44,6 +44,24 @@ def test_templates_are_the_users():
     assert render(FULL, template="{age} years, {caption}\n{{{region}}}") == "{north}"
     assert render(FULL, template="{text} ({style_vibe})") == "I cook. (casual)"
     assert render(Profile("x", text="{age} and {text}", attributes={"age": 3})) == "Profile: {age} and {text}"
+
+
+def test_fields_can_be_left_out():
+    assert leave_out(None, []) == DEFAULT_TEMPLATE
+    template = leave_out("Photo: {metadata}", ["colours"])
+    assert render(FULL, template=template) == "Photo: style vibe: casual; smiling: yes"
+    assert render(FULL, template=leave_out("{metadata}", ["style_vibe", "colours"])) == "smiling: yes"
+    assert render(FULL, template=leave_out("{metadata}", ["style_vibe", "colours", "smiling"])) == ""
+    assert render(Profile("x"), template=template) == ""
+    check_template(template, [FULL])
+    with pytest.raises(ConfigurationError, match=r"metadata field to leave out 'colour'. Did you mean 'colours'"):
+        check_template(leave_out(None, ["colour"]), [FULL])
+    with pytest.raises(ConfigurationError, match=r"Leaving out caption needs a prompt template with \{metadata\}"):
+        leave_out("{text}", ["caption"])
+    with pytest.raises(ConfigurationError, match="no plain names: metadata"):
+        render(FULL, template="{metadata:>9}")
+    with pytest.raises(ConfigurationError, match="no plain names: text"):
+        render(FULL, template="{text:-colours}")
 
 
 def test_faults_of_a_template_are_named():

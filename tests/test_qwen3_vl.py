@@ -263,7 +263,7 @@ def test_what_cannot_be_loaded_is_explained(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(frozen, "available_memory", lambda: 1000.0)
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda model, **options: checkpoint)
     with pytest.raises(BackboneError, match="too little memory for some/model"):  # of the hub, in the local cache
-        frozen.check_memory("some/model", torch.float32, torch.device("cpu"))
+        frozen.check_memory("some/model", None, torch.float32, torch.device("cpu"))
     with pytest.raises(BackboneError, match=r"too little memory for .*weights take .* GiB in torch.float32"):
         Qwen3VLBackbone(model=checkpoint, **OPTIONS).forward(
             {"end": torch.zeros(1), "real": torch.ones(1, 1), "input_ids": torch.ones(1, 1)}

@@ -71,7 +71,7 @@ def test_files_that_are_no_store(tmp_path):
     newer = sqlite3.connect(tmp_path / "newer.sqlite")
     newer.execute("PRAGMA user_version = 99")
     newer.close()
-    words = r"^The store [^ ]*newer.sqlite has format 99; this pairmatch reads up to 1: [^(]*\(--store\)\.$"
+    words = r"^The store [^ ]*newer.sqlite has format 99; this pairmatch reads up to 2: [^(]*\(--store\)\.$"
     with pytest.raises(StoreError, match=words):
         Store(tmp_path / "newer.sqlite")
 

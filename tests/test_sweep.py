@@ -13,6 +13,7 @@ from pairmatch.backbones.descriptor import DescriptorBackbone
 from pairmatch.backbones.qwen3_vl import Qwen3VLBackbone
 from pairmatch.crossvalidation import cross_validate
 from pairmatch.errors import ConfigurationError
+from pairmatch.metadata.measured import MeasuredMetadata
 from pairmatch.paper import PRINTED, paper_tables
 from pairmatch.sweep import grid, plan, sweep
 
@@ -49,6 +50,42 @@ def test_a_grid_is_every_combination_in_words():
         grid({}, {"head.width": []})
     with pytest.raises(ConfigurationError, match=r"`pooler\.layer` needs `pooler` to be named"):
         grid({}, {"pooler.layer": [1]})
+
+
+@pytest.fixture
+def written(tmp_path_factory):
+    """A backbone that reads text: a tiny Qwen3-VL."""
+    folder = tiny_qwen3_vl.write(tmp_path_factory.mktemp("tiny"))
+    return {"backbone": ("qwen3-vl-2b", {"model": str(folder)}), "head": "linear", "training": {"epochs": 1}}
+
+
+def test_attributes_are_left_out_one_at_a_time_on_answers_that_are_kept(small_pairs, tmp_path, monkeypatch, written):
+    measured = []
+    generate = MeasuredMetadata.generate
+
+    def counting(self, profiles, *args, **options):
+        measured.extend(profiles)
+        return generate(self, profiles, *args, **options)
+
+    monkeypatch.setattr(MeasuredMetadata, "generate", counting)
+    pairs = small_pairs(6)
+    combinations = grid({**written, "metadata": "measured"}, {"without": [None, "framing", ("colours", "exposure")]})
+    labels = ["with every attribute", "without framing", "without colours, exposure"]
+    assert [one.label for one in combinations] == labels
+    assert [one.arguments.get("prompt", "").splitlines()[-1] for one in combinations] == [
+        "Photo: {metadata}",
+        "Photo: {metadata:-framing}",
+        "Photo: {metadata:-colours,exposure}",
+    ]
+    shared = {"store": tmp_path / "store.sqlite", "device": "cpu"}
+    found = sweep(pairs, combinations, repeats=1, folds=2, ks=(2,), baselines=(), **shared)
+    assert found.methods == tuple(labels)
+    assert len(measured) == 12  # each photo once, for all three
+    again = sweep(pairs, combinations, repeats=1, folds=2, ks=(2,), baselines=(), **shared)
+    assert len(measured) == 12
+    assert np.array_equal(found.values, again.values)
+    with pytest.raises(ConfigurationError, match="to leave out 'caption'"):
+        sweep(pairs, grid(combinations[0].arguments, {"without": ["caption"]}), repeats=1, folds=2, **shared)
 
 
 def test_all_combinations_share_one_extraction(small_pairs, tmp_path, counted):

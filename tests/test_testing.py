@@ -226,7 +226,7 @@ def test_metadata_generators():
     class Refuses(MetadataGenerator):
         schema = Metadata
 
-        def generate(self, profiles, on_outcome=None):
+        def generate(self, profiles, on_outcome=None, *, max_usd=None):
             for index, _ in enumerate(profiles):
                 on_outcome(index, Refusal("refusal"), Usage())
             return [Refusal("refusal") for _ in profiles]
@@ -239,7 +239,7 @@ def test_metadata_generators():
     check_metadata_generator(Refuses(), [Profile("x"), Profile("y")])
 
     class Forgets(Refuses):
-        def generate(self, profiles, on_outcome=None):
+        def generate(self, profiles, on_outcome=None, *, max_usd=None):
             return super().generate(profiles, on_outcome)[:1]
 
     with pytest.raises(AssertionError, match="must call on_outcome once for every profile"):

@@ -12,8 +12,9 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Matcher": "matcher",
-    "Gallery": "matcher",
-    "Recommendation": "matcher",
+    "Gallery": "gallery",
+    "Recommendation": "gallery",
+    "Exclusions": "gallery",
     "Pairs": "data",
     "Pair": "types",
     "Profile": "types",
@@ -52,15 +53,16 @@ if TYPE_CHECKING:
     from pairmatch.evaluator import Evaluation as Evaluation
     from pairmatch.evaluator import Evaluator as Evaluator
     from pairmatch.features import FeatureStore as FeatureStore
+    from pairmatch.gallery import Exclusions as Exclusions
+    from pairmatch.gallery import Gallery as Gallery
+    from pairmatch.gallery import Recommendation as Recommendation
     from pairmatch.interfaces import Backbone as Backbone
     from pairmatch.interfaces import ContrastiveLoss as ContrastiveLoss
     from pairmatch.interfaces import MetadataGenerator as MetadataGenerator
     from pairmatch.interfaces import Method as Method
     from pairmatch.interfaces import Pooler as Pooler
     from pairmatch.interfaces import ProjectionHead as ProjectionHead
-    from pairmatch.matcher import Gallery as Gallery
     from pairmatch.matcher import Matcher as Matcher
-    from pairmatch.matcher import Recommendation as Recommendation
     from pairmatch.paired import PairedFeatures as PairedFeatures
     from pairmatch.trainer import Trainer as Trainer
     from pairmatch.types import Item as Item

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -132,16 +132,26 @@ def load_or_explain(
         ) from error
 
 
-def load_pretrained(kind: Any, model: str, revision: str | None, **options: Any) -> Any:
+def load_pretrained(
+    auto: Any, model: str, revision: str | None, *, explained: Mapping[str, Any] | None = None, **options: Any
+) -> Any:
     """Loads something of a transformers checkpoint by one of its Auto classes; code in a checkpoint is never run.
+
+    Args:
+        auto: The class, such as `AutoModel`.
+        model: Hub name or folder.
+        revision: Of a hub model; None for the main one.
+        explained: How a failure is explained: arguments of `load_or_explain`.
+        options: Of `from_pretrained`.
 
     Raises:
         BackboneError: As `load_or_explain`.
     """
     return load_or_explain(
-        lambda: kind.from_pretrained(model, revision=revision or "main", trust_remote_code=False, **options),
+        lambda: auto.from_pretrained(model, revision=revision or "main", trust_remote_code=False, **options),
         model=model,
         option="model",
+        **(explained or {}),
     )
 
 
@@ -174,19 +184,19 @@ def mean_by_person(rows: Tensor, counts: Sequence[int]) -> Tensor:
 
 def check_memory(
     model: str,
+    revision: str | None,
     dtype: torch.dtype,
     device: torch.device,
     *,
-    revision: str | None = None,
     kind: type[PairmatchError] = BackboneError,
 ) -> None:
     """Refuses to load what cannot fit, before the machine starts to swap.
 
     Args:
         model: Folder with safetensors files, or a hub name; nothing is known of one that is not in the local cache.
+        revision: Of a hub model.
         dtype: The weights are loaded as.
         device: Where to.
-        revision: Of a hub model.
         kind: Error to raise.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -130,6 +131,48 @@ class IdentityHead(ProjectionHead):
         return h
 
 
+class MetricHead(ProjectionHead):
+    """Two symmetric linear maps with unit length after each: whitening, then a metric. Learned in closed form.
+
+    z = M · norm(W · (norm(sign(h) |h|^power) − mean of the side)), where W and M are a multiple of the identity but for
+    R directions. It is what the method `robust` makes; before that it is cosine of the powered features.
+
+    Args:
+        dim: Width D of the features; the output has the same width.
+        rank: Number R of directions, at most D.
+        power: Exponent that evens large and small features, in (0, 1]; 1 leaves them (Perronnin et al. 2010).
+    """
+
+    trainable: ClassVar[bool] = False
+    mean: Tensor
+
+    def __init__(self, *, dim: int, rank: int = 0, power: float = 1.0) -> None:
+        super().__init__()
+        _positive("MetricHead", dim=dim)
+        if not 0 <= rank <= dim or not 0 < power <= 1:
+            raise ConfigurationError(
+                f"`MetricHead(...)`: rank must be from 0 to dim ({dim}) and power in (0, 1], got {rank} and {power}."
+            )
+        self.dim, self.width, self.rank, self.power = dim, dim, rank, power
+        self.register_buffer("mean", torch.zeros(2, dim))
+        for name in ("whitening", "metric"):  # y = rest · x + basis · ((scale − rest) · basisᵀ x)
+            self.register_buffer(f"{name}_basis", torch.zeros(dim, rank))
+            self.register_buffer(f"{name}_scale", torch.ones(rank))
+            self.register_buffer(f"{name}_rest", torch.ones(()))
+
+    def project(self, h: Tensor, side: Side) -> Tensor:
+        """Projects [B, D] to [B, D]."""
+        x = unit(h)
+        if self.power != 1:
+            x = unit(x.sign() * x.abs() ** self.power)
+        white = unit(self._map("whitening", x - self.mean[int(side == "b")]))
+        return self._map("metric", white)
+
+    def _map(self, name: str, x: Tensor) -> Tensor:
+        basis, scale, rest = (getattr(self, f"{name}_{part}") for part in ("basis", "scale", "rest"))
+        return rest * x + ((x @ basis) * (scale - rest)) @ basis.T
+
+
 class PerSideHead(ProjectionHead):
     """Two heads of one kind, one per side, for sides that look different (guests and hosts, people and jobs).
 
@@ -219,8 +262,29 @@ def embed(head: ProjectionHead, features: Floats, side: Side, *, rows: int = 819
         with torch.inference_mode():
             for start in range(0, len(features), rows):
                 h = torch.from_numpy(np.array(features[start : start + rows], np.float32)).to(device)
-                e = nn.functional.normalize(head.project(h, side), dim=1, eps=float(np.finfo(np.float32).tiny))
-                result[start : start + rows] = e.cpu().numpy()
+                result[start : start + rows] = unit(head.project(h, side)).cpu().numpy()
     finally:
         head.train(training)
     return result
+
+
+def unit(x: Tensor) -> Tensor:
+    """Rows [B, K] scaled to unit length; zeros stay zeros."""
+    return nn.functional.normalize(x, dim=1, eps=float(np.finfo(np.float32).tiny))
+
+
+@dataclass(frozen=True, slots=True)
+class HeadProjection:
+    """A projection that is a head, as a method returns it that can serve in a `Matcher` and be saved.
+
+    Attributes:
+        head: In evaluation mode.
+        notes: What a reader has to know of how it came about.
+    """
+
+    head: ProjectionHead
+    notes: tuple[str, ...] = ()
+
+    def __call__(self, features: Floats, side: Side) -> npt.NDArray[np.float32]:
+        """Embeddings [N, K] of features [N, D]."""
+        return embed(self.head, features, side)

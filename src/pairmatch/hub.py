@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from pairmatch import saved
 from pairmatch.errors import SavedMatcherError
 
 FILES = ("matcher.json", "head.safetensors", "history.csv", "README.md")
@@ -12,18 +14,27 @@ FILES = ("matcher.json", "head.safetensors", "history.csv", "README.md")
 def push(folder: Path, repo_id: str, *, private: bool, token: str | None, endpoint: str | None, message: str) -> str:
     """Uploads a saved matcher's own files, and nothing else of the folder, as one commit.
 
+    Options that are absolute paths keep the name of the file alone: what is shared tells nothing about this machine.
+
     Returns:
         Address of the repository.
 
     Raises:
         SavedMatcherError: The hub refused, in its own words, or cannot be reached.
     """
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi
 
     hub = HfApi(endpoint=endpoint, token=token)
+    record = saved.without_folders(json.loads((folder / "matcher.json").read_bytes()))
+    contents = {name: (folder / name).read_bytes() for name in FILES}
+    contents["matcher.json"] = (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
     try:
         address = hub.create_repo(repo_id, private=private, exist_ok=True)
-        hub.upload_folder(repo_id=repo_id, folder_path=folder, allow_patterns=list(FILES), commit_message=message)
+        hub.create_commit(
+            repo_id,
+            [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in contents.items()],
+            commit_message=message,
+        )
     except Exception as error:  # the library's many, and those of its HTTP client
         raise SavedMatcherError(f"{repo_id} could not be written to the hub: {_words(error)}") from error
     return str(address)

@@ -121,13 +121,17 @@ class MetadataGenerator(ABC):
     schema: type[BaseModel]
 
     @abstractmethod
-    def generate(self, profiles: Sequence[Profile], on_outcome: OnOutcome | None = None) -> list[BaseModel | Refusal]:
+    def generate(
+        self, profiles: Sequence[Profile], on_outcome: OnOutcome | None = None, *, max_usd: float | None = None
+    ) -> list[BaseModel | Refusal]:
         """Writes metadata, one outcome per profile, in order.
 
         Args:
             profiles: People with at least one photo.
             on_outcome: Is called in the calling thread with index, outcome and cost as each answer arrives, so that
                 it can be kept. Where it returns True no further photo is begun: those are a `Refusal("stopped")`.
+            max_usd: No photo is begun that could bring the cost of this call beyond it, with all those under way;
+                what costs nothing ignores it.
 
         Raises:
             GeneratorError: Nothing can be generated for anyone (no key, unknown model).

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 import logging
 import tempfile
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from pairmatch.data import Pairs
 from pairmatch.errors import ConfigurationError, NotFittedError, PartError, SavedMatcherError
 from pairmatch.evaluator import Evaluation, Evaluator
 from pairmatch.features import FeatureStore, join
+from pairmatch.gallery import Exclusions, Gallery, Recommendation, Recommendations, Slates, eligible, recommend_all
 from pairmatch.heads import PerSideHead, build_head, describe_head, embed
 from pairmatch.interfaces import Backbone, ContrastiveLoss, MetadataGenerator, Method, Pooler, ProjectionHead
 from pairmatch.metadata.annotate import annotate
@@ -35,30 +35,6 @@ from pairmatch.types import Profile, Side
 
 _log = logging.getLogger(__name__)
 _TRIAL_DIM = 240  # a width with many divisors; the backbone's own is not known before it is loaded
-
-
-@dataclass(frozen=True, slots=True)
-class Recommendation:
-    """A candidate: rank from 1, the profile, and the score, a cosine in [−1, 1]."""
-
-    rank: int
-    profile: Profile
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Gallery:
-    """Candidates that were embedded once, to be ranked for many people.
-
-    Attributes:
-        profiles: N candidates.
-        embeddings: [N, K] float32, unit length.
-        side: The side that the candidates are on.
-    """
-
-    profiles: tuple[Profile, ...]
-    embeddings: npt.NDArray[np.float32]
-    side: Side
 
 
 class Matcher:
@@ -355,28 +331,103 @@ class Matcher:
             profiles: N candidates; ids must differ.
             side: Side that the candidates are on.
         """
-        twice = [person for person, count in Counter(profile.id for profile in profiles).items() if count > 1]
-        if twice:
-            raise ConfigurationError(f"A gallery holds each person once; these came twice: {', '.join(twice[:5])}.")
-        return Gallery(tuple(profiles), self.embed(profiles, side=side), side)
+        people = list(profiles)
+        return Gallery.of(people, self.embed(people, side=side), side=side, made_by=self._head_digest())
 
-    def recommend(self, profile: Profile, gallery: Gallery | Sequence[Profile], k: int = 20) -> list[Recommendation]:
+    def recommend(
+        self,
+        profile: Profile,
+        gallery: Gallery | Sequence[Profile],
+        k: int = 20,
+        *,
+        where: str | Iterable[str] | None = None,
+        mutual: bool = False,
+        exclude: Exclusions | Iterable[str] = (),
+    ) -> Recommendations:
         """The best candidates for a person, best first; the person is never a candidate.
 
         Args:
             profile: Anyone, new people included; stands on the side opposite to the gallery.
             gallery: Candidates, or a gallery that was built once with `gallery(...)`.
             k: Most candidates to return, at least 1.
+            where: Rule for candidates, such as `age between 25 and 35 and abs(age - query.age) <= 5`, or several.
+            mutual: The rule must hold the other way round too, with the candidate as the one who asks.
+            exclude: Who is not shown: ids, or `Exclusions`.
+
+        Returns:
+            A list; where it is empty, its `emptied_by` says what left nobody.
+
+        Raises:
+            ConfigurationError: A rule that cannot be used, or a gallery that another matcher embedded.
         """
         if k < 1:
             raise ConfigurationError(f"`recommend(k=...)` must be at least 1, got {k}.")
-        pool = gallery if isinstance(gallery, Gallery) else self.gallery(list(gallery))
-        query = self.embed([profile], side="a" if pool.side == "b" else "b")[0]
-        scores = pool.embeddings @ query
-        order = [index for index in np.argsort(-scores, kind="stable") if pool.profiles[index].id != profile.id]
-        return [
-            Recommendation(rank, pool.profiles[index], float(scores[index])) for rank, index in enumerate(order[:k], 1)
+        hidden = {profile.id, *(exclude.of(profile.id) if isinstance(exclude, Exclusions) else exclude)}
+        if isinstance(gallery, Gallery):
+            pool = gallery
+        else:  # nobody is embedded who could not be shown
+            people, emptied_by = eligible(list(gallery), where, asking=profile.attributes, mutual=mutual)
+            shown = [one for one in people if one.id not in hidden]
+            if not shown:
+                return Recommendations([], 0, emptied_by or "exclusions")
+            pool, where, mutual = self.gallery(shown), None, False
+        self._check_gallery(pool)
+        query = self.embed([profile], side="a" if pool.side == "b" else "b")
+        found = pool.search(query, k, where=where, asking=[profile.attributes], mutual=mutual, excluded=[hidden])
+        candidates = [
+            Recommendation(rank, pool.profile(person), score) for rank, (person, score) in enumerate(found.of(0), 1)
         ]
+        return Recommendations(candidates, int(found.eligible[0]), found.emptied_by[0])
+
+    def add_to(self, gallery: Gallery, profiles: Sequence[Profile]) -> None:
+        """Embeds people and adds them to a gallery; whoever is in it already is replaced.
+
+        Raises:
+            ConfigurationError: A gallery that another matcher embedded.
+        """
+        self._check_gallery(gallery)
+        people = list(profiles)
+        gallery.add(people, self.embed(people, side=gallery.side))
+
+    def recommend_all(
+        self,
+        people_a: Gallery | Sequence[Profile],
+        people_b: Gallery | Sequence[Profile],
+        folder: str | Path,
+        k: int = 20,
+        **options: Any,
+    ) -> Slates:
+        """Everybody's best candidates on the other side, both ways, streamed to Parquet files.
+
+        Args:
+            people_a: Those of side a: profiles or a gallery.
+            people_b: Those of side b.
+            folder: A run that was killed goes on where it stopped.
+            k: Candidates per person.
+            options: As [`recommend_all`][pairmatch.gallery.bulk.recommend_all] takes them: `where`, `mutual`,
+                `exclude`, `bonus_a`, `bonus_b`.
+        """
+        a = people_a if isinstance(people_a, Gallery) else self.gallery(people_a, side="a")
+        b = people_b if isinstance(people_b, Gallery) else self.gallery(people_b, side="b")
+        return recommend_all(a, b, folder, k, **options)
+
+    def _check_gallery(self, gallery: Gallery) -> None:
+        digest = self._head_digest()
+        if gallery.made_by and digest and gallery.made_by != digest:
+            raise ConfigurationError(
+                "This gallery was embedded by a matcher with another head, so scores would mean nothing: build it "
+                "again with this one."
+            )
+
+    def _head_digest(self) -> str | None:
+        """Tells the embeddings of one head from those of another; None where the head has no weights."""
+        state = {} if self.head is None else self.head.state_dict()
+        if not state:
+            return None
+        digest = hashlib.sha256()
+        for name, weight in sorted(state.items()):
+            digest.update(name.encode() + weight.detach().cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def summary(self) -> dict[str, str]:
         """What this matcher is made of, in words, by name of the part."""

@@ -15,7 +15,7 @@ from scipy.linalg import eigh
 
 from pairmatch.config import PartSpec, TrainingConfig
 from pairmatch.errors import ConfigurationError
-from pairmatch.heads import embed
+from pairmatch.heads import HeadProjection
 from pairmatch.interfaces import Method, Projection
 from pairmatch.metrics import Floats, unit_rows
 from pairmatch.paired import PairedFeatures
@@ -66,8 +66,8 @@ class TrainedHead(Method):
                 }
         config = dataclasses.replace(self.training or TrainingConfig(), seed=seed)
         trainer = Trainer(self.head, self.loss, config, warns=False)
-        head = trainer.fit(rest.a, rest.b, matches=rest.matches, rejected=rest.rejected, **held_out).head
-        return lambda features, side: embed(head, features, side)
+        result = trainer.fit(rest.a, rest.b, matches=rest.matches, rejected=rest.rejected, **held_out)
+        return HeadProjection(result.head, result.notes)
 
 
 class Frozen(Method):
@@ -98,15 +98,15 @@ class Whitened(Method):
     """
 
     def __init__(self, *, shrinkage: float = 0.9) -> None:
-        _check_share("Whitened", "shrinkage", shrinkage)
+        check_share("Whitened", "shrinkage", shrinkage)
         self.shrinkage = shrinkage
 
     def fit(self, train: PairedFeatures, *, seed: int = 0) -> Projection:
         """Takes means and covariance."""
         means = _means(train)
         rows = np.concatenate([_centred(side, means[name]) for name, side in _sides(train)])
-        _, singular, directions = _svd(rows)
-        scale, rest = _scales(singular, len(rows), rows.shape[1], self.shrinkage)
+        _, singular, directions = thin_svd(rows)
+        scale, rest = shrunk_scales(singular, len(rows), rows.shape[1], self.shrinkage)
 
         def project(features: Floats, side: Side) -> npt.NDArray[np.float32]:
             own = _centred(features, means[side])
@@ -128,7 +128,7 @@ class CCA(Method):
     """
 
     def __init__(self, *, width: int = 32, shrinkage: float = 0.9, power: float = 1.0) -> None:
-        _check_share("CCA", "shrinkage", shrinkage)
+        check_share("CCA", "shrinkage", shrinkage)
         if width < 1 or power < 0:
             raise ConfigurationError(
                 f"`CCA(...)`: width must be at least 1 and power at least 0, got {width}, {power}."
@@ -138,8 +138,8 @@ class CCA(Method):
     def fit(self, train: PairedFeatures, *, seed: int = 0) -> Projection:
         """Solves for both maps in closed form."""
         means, (a, b) = _means(train), _matched(train)
-        (u_a, s_a, v_a), (u_b, s_b, v_b) = _svd(a), _svd(b)
-        scale_a, scale_b = (_scales(s, len(a), a.shape[1], self.shrinkage)[0] for s in (s_a, s_b))
+        (u_a, s_a, v_a), (u_b, s_b, v_b) = thin_svd(a), thin_svd(b)
+        scale_a, scale_b = (shrunk_scales(s, len(a), a.shape[1], self.shrinkage)[0] for s in (s_a, s_b))
         # The cross-covariance of whitened rows lives in the row spaces of both sides
         cross = (scale_a * s_a)[:, None] * (u_a.T @ u_b) * (scale_b * s_b) / len(a)
         left, correlations, right = _leading(cross, self.width)
@@ -201,7 +201,7 @@ class Popularity(Method):
         return project
 
 
-def _check_share(method: str, option: str, value: float) -> None:
+def check_share(method: str, option: str, value: float) -> None:
     if not 0 < value <= 1:
         raise ConfigurationError(f"`{method}({option}=...)` must be in (0, 1], got {value}.")
 
@@ -236,7 +236,7 @@ def _matched(train: PairedFeatures) -> tuple[Double, Double]:
     return a[i], b[j]
 
 
-def _svd(rows: Double) -> tuple[Double, Double, Double]:
+def thin_svd(rows: Double) -> tuple[Double, Double, Double]:
     """Thin singular value decomposition [N, R], [R], [R, D] by the smaller Gram matrix, without what is noise to it."""
     wide = len(rows) <= rows.shape[1]
     values, vectors = np.linalg.eigh(rows @ rows.T if wide else rows.T @ rows)
@@ -258,7 +258,7 @@ def _leading(matrix: Double, count: int) -> tuple[Double, Double, Double]:
     return left, singular, matrix.T @ (left / singular)
 
 
-def _scales(singular: Double, count: int, width: int, shrinkage: float) -> tuple[Double, float]:
+def shrunk_scales(singular: Double, count: int, width: int, shrinkage: float) -> tuple[Double, float]:
     """Inverse root of a shrunk covariance: its scale in each direction of the rows [R], and everywhere else."""
     variances = singular**2 / max(count, 1)
     level = shrinkage * max(variances.sum() / width, 1e-12)
@@ -267,6 +267,6 @@ def _scales(singular: Double, count: int, width: int, shrinkage: float) -> tuple
 
 def _ridge(inputs: Double, targets: Double, strength: float) -> Double:
     """[D, D] map W that minimises ‖X W − Y‖² + λ‖W‖²."""
-    u, singular, directions = _svd(inputs)
+    u, singular, directions = thin_svd(inputs)
     penalty = strength * max((singular**2).sum() / max(len(singular), 1), 1e-12)
     return (directions.T * (singular / (singular**2 + penalty))) @ (u.T @ targets)

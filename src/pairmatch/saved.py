@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -19,6 +20,7 @@ from torch import Tensor
 from pairmatch import registry
 from pairmatch.errors import ConfigurationError, SavedMatcherError
 from pairmatch.files import write_file
+from pairmatch.metadata.schema import write_schema
 
 FORMAT = 1
 _OWN_MACHINE = ("device", "threads")  # options that describe a machine, not the matcher
@@ -82,9 +84,11 @@ def part_record(kind: str, part: Any) -> dict[str, Any]:
     """
     name, options = registry.describe(kind, part)
     defaults = inspect.signature(type(part).__init__).parameters
-    # A default class (a metadata schema) comes back with the part; one of the user's own cannot be written down
+    # A default class (a metadata schema) comes back with the part; a schema of the user's own is written as JSON Schema
     options = {
-        key: value for key, value in options.items() if not (isinstance(value, type) and value is defaults[key].default)
+        key: write_schema(value) if isinstance(value, type) and issubclass(value, BaseModel) else value
+        for key, value in options.items()
+        if not (isinstance(value, type) and value is defaults[key].default)
     }
     return named_record(kind, name, {key: value for key, value in options.items() if key not in _OWN_MACHINE})
 
@@ -145,7 +149,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         "# A pairmatch matcher",
         "",
         f"Made by pairmatch {record['pairmatch']} on {record['created']}. "
-        'Load it with `pairmatch.Matcher.load("this folder")`.',
+        'Load it with `pairmatch.Matcher.from_pretrained("this folder, or owner/name on the hub")`.',
         "",
         "| part | name | options | from |",
         "| --- | --- | --- | --- |",
@@ -177,8 +181,25 @@ def model_card(record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def without_folders(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with the names of files alone where parts have paths, whose folders may name a person or a machine."""
+    parts = {
+        kind: [_bare(entry) for entry in part] if isinstance(part, list) else _bare(part)
+        for kind, part in record["parts"].items()
+    }
+    return {**record, "parts": parts}
+
+
+def _bare(entry: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return (
+        None if entry is None else {**entry, "options": {key: _shown(value) for key, value in entry["options"].items()}}
+    )
+
+
 def _shown(value: Any) -> Any:
-    """A path without its folders, which may name a person or a machine."""
+    """A path without its folders, which may name a person or a machine; a schema by its name."""
+    if isinstance(value, Mapping) and "title" in value:
+        return value["title"]
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
@@ -192,6 +213,14 @@ def _table(metrics: Mapping[str, Any]) -> list[str]:
     if "frozen" in metrics:
         rows.insert(1, ("frozen features", metrics["frozen"]["both"]))
     for name, figures in rows:
-        values = [f"{100 * figures['recall'][k]:.1f} %" for k in ks]
-        lines.append(f"| {name} | " + " | ".join(values) + f" | {figures['mrr']:.3f} |")
+        intervals = figures.get("intervals") or {"recall": {}}
+        values = [f"{100 * figures['recall'][k]:.1f} %{_interval(intervals['recall'].get(k), 100, 1)}" for k in ks]
+        values.append(f"{figures['mrr']:.3f}{_interval(intervals.get('mrr'), 1, 3)}")
+        lines.append(f"| {name} | " + " | ".join(values) + " |")
+    if metrics["both"].get("intervals"):
+        lines += ["", f"In brackets: {100 * metrics['confidence']:.0f} % intervals over people."]
     return lines
+
+
+def _interval(bounds: Sequence[float] | None, factor: int, digits: int) -> str:
+    return "" if bounds is None else f" ({factor * bounds[0]:.{digits}f}–{factor * bounds[1]:.{digits}f})"

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from pairmatch.errors import StoreError
 
-_FORMAT = 1
+_FORMAT = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS features (
     key TEXT PRIMARY KEY, dtype TEXT NOT NULL, vector BLOB NOT NULL, created REAL NOT NULL) WITHOUT ROWID;
@@ -33,6 +33,16 @@ CREATE TABLE IF NOT EXISTS metadata (
 CREATE TABLE IF NOT EXISTS people (
     person TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (person, key)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS people_by_key ON people (key);
+CREATE TABLE IF NOT EXISTS corrections (
+    person TEXT NOT NULL, attribute TEXT NOT NULL, value TEXT NOT NULL, created REAL NOT NULL,
+    PRIMARY KEY (person, attribute)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS calls (
+    model TEXT NOT NULL, outcome TEXT NOT NULL, input_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL, usd REAL, created REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS batches (
+    id TEXT PRIMARY KEY, generator TEXT NOT NULL, remote TEXT, created REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batched (
+    batch TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (batch, key)) WITHOUT ROWID;
 """
 _TIMEOUT_SECONDS = 60.0
 _VARIABLES = 500  # below every SQLite build's limit of bound variables
@@ -52,11 +62,54 @@ def default_path() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What `Store.forget` erased: people found, features and metadata outcomes removed."""
+    """What `Store.forget` erased: people found, features, metadata outcomes and their own corrections removed."""
 
     people: int
     features: int
     metadata: int
+    corrections: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a model has cost, over all calls that a store knows; nothing of any person.
+
+    Attributes:
+        model: Name of the model.
+        calls: Answers that were paid for.
+        input_tokens: All input tokens, cached ones included.
+        output_tokens: Reasoning included.
+        usd: Sum over calls whose price was known.
+        unpriced: Calls whose price was not.
+    """
+
+    model: str
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    usd: float
+    unpriced: int
+
+    def __str__(self) -> str:
+        cost = f"${self.usd:.4f}" + (f" and {self.unpriced} calls of unknown price" if self.unpriced else "")
+        return f"{self.model}: {self.calls} calls, {self.input_tokens + self.output_tokens:,} tokens, {cost}"
+
+
+@dataclass(frozen=True, slots=True)
+class SubmittedBatch:
+    """A batch of metadata requests that has not been collected yet.
+
+    Attributes:
+        id: Our own name of it, which the provider is told too.
+        remote: The provider's name; None from before the submission until its answer is known.
+        created: Seconds since 1970.
+        keys: Keys of the outcomes that it will bring.
+    """
+
+    id: str
+    remote: str | None
+    created: float
+    keys: tuple[str, ...]
 
 
 class Store:
@@ -167,12 +220,120 @@ class Store:
         rows = self._select("SELECT key, outcome FROM metadata WHERE key IN ({})", keys)
         return {key: json.loads(outcome) for key, outcome in rows}
 
-    def put_metadata(self, outcomes: Mapping[str, Mapping[str, Any]]) -> None:
-        """Writes outcomes (JSON objects), all or none; a later outcome replaces an earlier one of the same key."""
+    def put_metadata(
+        self, outcomes: Mapping[str, Mapping[str, Any]], *, model: str | None = None, batch: str | None = None
+    ) -> None:
+        """Writes outcomes (JSON objects), all or none; a later outcome replaces an earlier one of the same key.
+
+        Args:
+            outcomes: By key.
+            model: Notes what each outcome's `usage` cost, in the same transaction, under this name.
+            batch: Id of the submitted batch that brought them, which is then done with; keys that were forgotten
+                meanwhile are dropped, though not what they cost.
+        """
         now = time.time()
-        rows = [(key, json.dumps(outcome, ensure_ascii=False), now) for key, outcome in outcomes.items()]
+        calls = [
+            (
+                model,
+                one.get("refusal", "metadata"),
+                u["input_tokens"],
+                u["cached_tokens"],
+                u["output_tokens"],
+                u["usd"],
+                now,
+            )
+            for one in outcomes.values()
+            if model is not None and (u := one["usage"])["input_tokens"] + u["output_tokens"]
+        ]
         with self._writing() as connection:
+            wanted = set(outcomes)
+            if batch is not None:
+                wanted &= {key for (key,) in connection.execute("SELECT key FROM batched WHERE batch = ?", (batch,))}
+                connection.execute("DELETE FROM batched WHERE batch = ?", (batch,))
+                connection.execute("DELETE FROM batches WHERE id = ?", (batch,))
+            rows = [(key, json.dumps(one, ensure_ascii=False), now) for key, one in outcomes.items() if key in wanted]
             connection.executemany("INSERT OR REPLACE INTO metadata VALUES (?, ?, ?)", rows)
+            connection.executemany("INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)", calls)
+
+    def spent(self) -> list[Spent]:
+        """What every model has cost so far, over all calls; retries and answers that were erased since included."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT model, count(*), sum(input_tokens), sum(output_tokens), total(usd), count(*) - count(usd) "
+                "FROM calls GROUP BY model ORDER BY model"
+            ).fetchall()
+        return [Spent(*row) for row in rows]
+
+    def put_batch(self, batch: str, generator: str, keys: Sequence[str]) -> None:
+        """Notes a batch of metadata requests, before it is submitted."""
+        with self._writing() as connection:
+            connection.execute("INSERT INTO batches VALUES (?, ?, NULL, ?)", (batch, generator, time.time()))
+            connection.executemany("INSERT INTO batched VALUES (?, ?)", [(batch, key) for key in keys])
+
+    def name_batch(self, batch: str, remote: str) -> None:
+        """Notes the name that the provider gave to a batch."""
+        with self._writing() as connection:
+            connection.execute("UPDATE batches SET remote = ? WHERE id = ?", (remote, batch))
+
+    def batches(self, generator: str) -> list[SubmittedBatch]:
+        """Batches of a generator (the digest that its keys begin from) that were not collected yet, oldest first."""
+        with self._lock:
+            ask = self._connection.execute
+            rows = ask("SELECT id, remote, created FROM batches WHERE generator = ? ORDER BY created", (generator,))
+            return [
+                SubmittedBatch(
+                    batch,
+                    remote,
+                    created,
+                    tuple(key for (key,) in ask("SELECT key FROM batched WHERE batch = ?", (batch,)).fetchall()),
+                )
+                for batch, remote, created in rows.fetchall()
+            ]
+
+    @contextmanager
+    def alone(self, what: str) -> Iterator[None]:
+        """Makes sure that no other process does the same with this store; ends with the process, however it dies.
+
+        Raises:
+            StoreError: Another process is at it.
+        """
+        lock = sqlite3.connect(self.path.with_name(f"{self.path.name}-{what}"), timeout=0, isolation_level=None)
+        try:
+            try:
+                lock.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError as error:
+                raise StoreError(
+                    f"Another process works on the {what} of {self.path}: wait until it is done."
+                ) from error
+            yield
+        finally:
+            lock.close()
+
+    def put_corrections(self, corrections: Mapping[str, Mapping[str, Any]]) -> None:
+        """Writes what people say about themselves: by person, all of their corrections, JSON values by attribute.
+
+        They belong to the person, not to a photo or a model, and stay until the next call or `forget`.
+        """
+        now = time.time()
+        with self._writing() as connection:
+            connection.executemany("DELETE FROM corrections WHERE person = ?", [(person,) for person in corrections])
+            connection.executemany(
+                "INSERT INTO corrections VALUES (?, ?, ?, ?)",
+                [
+                    (person, attribute, json.dumps(value, ensure_ascii=False), now)
+                    for person, values in corrections.items()
+                    for attribute, value in values.items()
+                ],
+            )
+
+    def corrections(self, people: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Corrections of those of the people who have some, by person and attribute."""
+        found: dict[str, dict[str, Any]] = {}
+        for person, attribute, value in self._select(
+            "SELECT person, attribute, value FROM corrections WHERE person IN ({})", people
+        ):
+            found.setdefault(person, {})[attribute] = json.loads(value)
+        return found
 
     def link(self, people: Iterable[tuple[str, str]]) -> None:
         """Notes which keys hold something about which person: (person id, key)."""
@@ -195,6 +356,7 @@ class Store:
         """
         people: set[str] = set()
         keys: set[str] = set()
+        corrected = 0
         with self._writing() as connection:
             for start in range(0, len(ids), _VARIABLES):
                 chunk = list(ids[start : start + _VARIABLES])
@@ -205,14 +367,22 @@ class Store:
                     people.add(person)
                     keys.add(key)
                 connection.execute(f"DELETE FROM people WHERE person IN ({marks})", chunk)
+                people |= {
+                    person
+                    for (person,) in connection.execute(
+                        f"SELECT DISTINCT person FROM corrections WHERE person IN ({marks})", chunk
+                    )
+                }
+                corrected += connection.execute(f"DELETE FROM corrections WHERE person IN ({marks})", chunk).rowcount
             removed = {"features": 0, "metadata": 0}
             for key in keys:
                 for table in removed:
                     removed[table] += connection.execute(f"DELETE FROM {table} WHERE key = ?", (key,)).rowcount
                 connection.execute("DELETE FROM people WHERE key = ?", (key,))
+                connection.execute("DELETE FROM batched WHERE key = ?", (key,))
         with self._lock:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return Forgotten(len(people), removed["features"], removed["metadata"])
+        return Forgotten(len(people), removed["features"], removed["metadata"], corrected)
 
     def counts(self) -> dict[str, int]:
         """Number of features, metadata outcomes and people in the store."""

@@ -37,6 +37,7 @@ from pairmatch.heads import build_head
 from pairmatch.interfaces import Backbone, ContrastiveLoss, Method, Pooler, ProjectionHead
 from pairmatch.matcher import Matcher, several
 from pairmatch.paired import PairedFeatures
+from pairmatch.prompt import leave_out
 from pairmatch.store import Store, content_key
 from pairmatch.types import Profile
 
@@ -90,7 +91,8 @@ def grid(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[Com
         base: Arguments of `Matcher` that all share.
         axes: By `backbone`, `pooler`, `metadata`, `head`, `loss` (names, or names with options), or `part.option`
             (`head.width`, `loss.temperature`, `training.epochs`, `pooler.layer`, `backbone.max_pixels`), or another
-            argument of `Matcher` (`prompt`): the values to try.
+            argument of `Matcher` (`prompt`): the values to try. The axis `without` leaves metadata fields out of the
+            prompt: a field, a tuple of them, or None for all of them in; nobody's photo is asked about again for it.
 
     Raises:
         ConfigurationError: An axis without values, or an option of a part that is given as an instance.
@@ -102,10 +104,14 @@ def grid(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[Com
     for values in itertools.product(*axes.values()):
         arguments = dict(base)
         chosen = dict(zip(axes, values, strict=True))
-        for axis in sorted(chosen, key=lambda name: "." in name):  # parts first, their options then
+        for axis in sorted(chosen, key=lambda name: ("." in name, name == "without")):  # parts, then their options
+            if axis == "without":
+                left = chosen[axis] or ()
+                arguments["prompt"] = leave_out(arguments.get("prompt"), [left] if isinstance(left, str) else left)
+                continue
             part, dot, option = axis.partition(".")
             arguments[part] = _with_option(part, arguments.get(part), option, chosen[axis]) if dot else chosen[axis]
-        label = ", ".join(f"{axis} {_words(value)}" for axis, value in chosen.items()) or "as it is"
+        label = ", ".join(_label(axis, value) for axis, value in chosen.items()) or "as it is"
         found.append(Combination(label, arguments))
     return found
 
@@ -400,6 +406,13 @@ def _kept(file: Path, shape: tuple[int, int]) -> npt.NDArray[np.float64] | None:
     except (OSError, ValueError):
         return None  # damaged: done anew
     return found if found.shape == shape else None
+
+
+def _label(axis: str, value: Any) -> str:
+    if axis == "without":
+        names = [value] if isinstance(value, str) else value or ()
+        return f"without {', '.join(names)}" if names else "with every attribute"
+    return f"{axis} {_words(value)}"
 
 
 def _words(value: Any) -> str:

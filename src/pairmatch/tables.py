@@ -55,8 +55,12 @@ class Table:
         self.places.append(place)
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, *, lists: bool = False) -> Table:
     """Reads a file by its suffix.
+
+    Args:
+        path: The file.
+        lists: JSON Lines may hold lists; they are nested values otherwise.
 
     Raises:
         DataError: The file cannot be read as what its suffix says.
@@ -73,7 +77,7 @@ def read_table(path: Path) -> Table:
         raise DataError(f"{path}: the file is empty.")
     if suffix == ".parquet":
         return _parquet(path, content)
-    table = _csv(path, _text(path, content)) if suffix == ".csv" else _json_lines(path, _text(path, content))
+    table = _csv(path, _text(path, content)) if suffix == ".csv" else _json_lines(path, _text(path, content), lists)
     if not table.rows and not table.problems:
         table.problems.append(f"{path.name}: the file has no rows.")
     return table
@@ -141,7 +145,7 @@ def _csv(path: Path, text: str) -> Table:
     return table
 
 
-def _json_lines(path: Path, text: str) -> Table:
+def _json_lines(path: Path, text: str, lists: bool) -> Table:
     table = Table(path, [])
     columns: dict[str, None] = {}
     for number, line in enumerate(text.split("\n"), 1):
@@ -156,7 +160,7 @@ def _json_lines(path: Path, text: str) -> Table:
         if not isinstance(row, dict):
             table.lose(place, ": not a JSON object.")
             continue
-        nested = [key for key, value in row.items() if isinstance(value, dict | list)]
+        nested = [key for key, value in row.items() if isinstance(value, dict if lists else dict | list)]
         if nested:
             table.lose(place, f": nested values in {', '.join(nested)}.")
             continue

@@ -171,7 +171,7 @@ def check_metadata_generator(generator: MetadataGenerator, profiles: Sequence[Pr
     assert len(outcomes) == len(profiles), f"{name}.generate gave {len(outcomes)} outcomes for {len(profiles)} profiles"
     wrong = [type(one).__name__ for one in outcomes if not isinstance(one, BaseModel | Refusal)]
     assert not wrong, f"{name}.generate must give pydantic models or Refusal, got {', '.join(sorted(set(wrong)))}"
-    assert generator.generate([]) == [], f"{name}.generate([]) must give []"
+    assert generator.generate([], max_usd=1.0) == [], f"{name}.generate([]) must give []"
 
 
 def check_head(make_head: Callable[..., ProjectionHead], *, dim: int = 12) -> None:

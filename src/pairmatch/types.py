@@ -121,9 +121,10 @@ class Refusal:
 
     Attributes:
         kind: `refusal`, `truncated`, `content_filter`, `invalid` (no JSON, or JSON that misses the schema),
-            `unreadable` (the photo), `error` (the server's), or `stopped` (not asked, because of the cost cap).
+            `unreadable` (the photo), `error` (the server's), `stopped` (not asked, because of the cost cap), or
+            `pending` (in a batch that is under way).
         detail: The reason in words.
     """
 
-    kind: Literal["refusal", "truncated", "content_filter", "invalid", "unreadable", "error", "stopped"]
+    kind: Literal["refusal", "truncated", "content_filter", "invalid", "unreadable", "error", "stopped", "pending"]
     detail: str = ""

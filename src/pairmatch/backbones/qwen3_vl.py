@@ -107,7 +107,7 @@ class _Qwen3VL(Backbone):
         from transformers import AutoModel
 
         assert self._config is not None
-        check_memory(self.model, self._dtype, self._device, revision=self.revision)
+        check_memory(self.model, self.revision, self._dtype, self._device)
         loaded = load_pretrained(
             AutoModel, self.model, self.revision, dtype=self._dtype, attn_implementation=self.attention
         )

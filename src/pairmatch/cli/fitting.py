@@ -102,7 +102,9 @@ def fit(
     photos: Photos = False,
     learning_curve: Annotated[
         bool | None,
-        typer.Option(help="Put into the report what more pairs would give: nine more fits. [up to 1,000 pairs]"),
+        typer.Option(
+            help="Put into the report what more pairs would give: nine more fits.", show_default="up to 1,000 pairs"
+        ),
     ] = None,
     json_file: JSONFile = None,
     quiet: Quiet = False,
@@ -180,7 +182,8 @@ def _fit_and_report(
     )
     leaks = leakage(train, validation, test, progress=matcher.progress)
     if leaks:
-        typer.secho(str(leaks), err=True, fg="yellow")
+        advice = "Split 1 is training, 2 validation, 3 test. One person under two ids? Give both the same `group`."
+        typer.secho(f"{leaks}\n{advice}", err=True, fg="yellow")
     matcher.fit(train, validation)
     evaluation = matcher.evaluate(test)
     typer.echo(f"\nTest pairs, by people who were never trained on:\n{evaluation}\n")

@@ -43,7 +43,10 @@ PairsFile = Annotated[
 MatcherFolder = Annotated[
     Path, typer.Argument(metavar="MATCHER", help="Folder of a saved matcher.", show_default=False)
 ]
-Images = Annotated[Path | None, typer.Option(help="Folder that photo paths are relative to [the file's own].")]
+# Defaults in words are `show_default`, not part of the help: rich takes square brackets in it for markup and drops them
+Images = Annotated[
+    Path | None, typer.Option(help="Folder that photo paths are relative to.", show_default="the file's own")
+]
 Profiles = Annotated[Path | None, typer.Option(help="Profiles file, where the pairs file holds ids alone.")]
 Sides = Annotated[int, typer.Option(min=1, max=2, help="1: anyone may match anyone; 2: a's match b's.")]
 Output = Annotated[
@@ -51,17 +54,27 @@ Output = Annotated[
     typer.Option("--output", "-o", help="Folder for the matcher and the report.", callback=folder_to_write),
 ]
 BackboneName = Annotated[
-    list[str] | None, typer.Option("--backbone", help="Frozen model; repeat it to join several. [qwen3-vl-2b]")
+    list[str] | None,
+    typer.Option("--backbone", help="Frozen model; repeat it to join several.", show_default="qwen3-vl-2b"),
 ]
-PoolerName = Annotated[list[str] | None, typer.Option("--pooler", help="One for all backbones, or one each.")]
+PoolerName = Annotated[
+    list[str] | None,
+    typer.Option("--pooler", help="One for all backbones, or one each.", show_default="the backbone's own"),
+]
 MetadataName = Annotated[
-    str | None, typer.Option("--metadata", help="Who writes attributes from photos, or none. [gpt-5-nano]")
+    str | None,
+    typer.Option("--metadata", help="Who writes attributes from photos, or none.", show_default="gpt-5-nano"),
 ]
 HeadName = Annotated[str, typer.Option("--head", help="The trained map.")]
 LossName = Annotated[str, typer.Option("--loss", help="The contrastive loss.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the split, the initial weights and the order of pairs.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
-StorePath = Annotated[Path | None, typer.Option("--store", help="Where features and metadata are kept.")]
+StorePath = Annotated[
+    Path | None,
+    typer.Option(
+        "--store", help="Where features and metadata are kept.", show_default="~/.cache/pairmatch/store.sqlite"
+    ),
+]
 Options = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PART.OPTION=VALUE", help="Option of a part, e.g. backbone.path=encoder.onnx."),

@@ -1,10 +1,11 @@
-"""Candidates for people: `recommend`."""
+"""Candidates for people: `recommend`, `slates`."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,17 +21,38 @@ from pairmatch.cli.options import (
     load_matcher,
     show_progress,
 )
+from pairmatch.errors import ConfigurationError
+
+Where = Annotated[
+    list[str] | None,
+    typer.Option(help="Rule for candidates, e.g. \"age between 25 and 35 and region in ('north')\"; repeatable."),
+]
+Mutual = Annotated[bool, typer.Option("--mutual", help="The rule must hold the other way round too.")]
+Exclude = Annotated[
+    Path | None, typer.Option(help="File with the columns id and other: who is not shown to whom.", show_default=False)
+]
+Symmetric = Annotated[bool, typer.Option("--symmetric", help="Exclusions hold for both of the two.")]
 
 
 @app.command(epilog='Example: pairmatch recommend couples --query me.jpg --gallery photos -k 10 --where "age >= 25"')
 def recommend(
     matcher: MatcherFolder,
     query: Annotated[list[Path], typer.Option(help="Photo of the person who asks; repeat it for several photos.")],
-    gallery: Annotated[Path, typer.Option(help="Candidates: a folder of photos, or a profiles file.")],
+    gallery: Annotated[
+        Path, typer.Option(help="Candidates: a gallery, a folder of photos, or a profiles file.", show_default=False)
+    ],
     images: Images = None,
     text: Annotated[str, typer.Option(help="Profile text of the person who asks.")] = "",
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Of the person who asks, for rules with query.NAME; repeatable."),
+    ] = None,
+    person_id: Annotated[str, typer.Option("--id", help="Of the person who asks, for --exclude.")] = "",
     k: Annotated[int, typer.Option("-k", min=1, help="Most candidates to show.")] = 20,
-    where: Annotated[list[str] | None, typer.Option(help='Rule for candidates, e.g. "age >= 25"; repeatable.')] = None,
+    where: Where = None,
+    mutual: Mutual = False,
+    exclude: Exclude = None,
+    symmetric: Symmetric = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     settings: Options = None,
     device: Device = "auto",
@@ -41,26 +63,54 @@ def recommend(
     """Ranks candidates for a person, new people included."""
     from pairmatch.rules import parse_rule
 
-    rules = [parse_rule(text) for text in where or ()]
+    parse_rule(where or ())  # a fault is told before anything is loaded
+    attributes = _attributes(attribute or ())
+
+    from pairmatch.gallery import Exclusions, Gallery
+    from pairmatch.gallery.folder import JOURNAL
+
+    excluded = Exclusions() if exclude is None else Exclusions.read(exclude, symmetric=symmetric)
     loaded = load_matcher(matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet)
 
     from pairmatch.data import read_profiles
     from pairmatch.types import Profile
 
-    candidates = read_profiles(gallery, images=images, progress=show_progress(quiet))
-    eligible = [profile for profile in candidates if all(rule(profile) for rule in rules)]
-    same = {path.resolve() for path in query}
-    eligible = [
-        p for p in eligible if not same.intersection(Path(i).resolve() for i in p.images if isinstance(i, Path))
-    ]
-    person = Profile(id="\0query", images=tuple(query), text=text)
-    found = loaded.recommend(person, loaded.gallery(eligible), k) if eligible else []
+    person = Profile(id=person_id or "\0query", images=tuple(query), text=text, attributes=attributes)
+    candidates: Any
+    if (gallery / JOURNAL).exists():
+        candidates = Gallery.open(gallery)
+        total = len(candidates)
+    else:
+        everybody = read_profiles(gallery, images=images, progress=show_progress(quiet))
+        total = len(everybody)
+        same = {path.resolve() for path in query}
+        own = [{Path(image).resolve() for image in one.images if isinstance(image, Path)} for one in everybody]
+        candidates = [one for one, photos in zip(everybody, own, strict=True) if not same & photos]
+    found = loaded.recommend(person, candidates, k, where=where or None, mutual=mutual, exclude=excluded)
     if as_json:
         rows = [{"rank": one.rank, "id": one.profile.id, "score": one.score} for one in found]
-        typer.echo(json.dumps({"candidates": len(eligible), "recommendations": rows}, ensure_ascii=False))
+        result = {"candidates": found.eligible, "emptied_by": found.emptied_by, "recommendations": rows}
+        typer.echo(json.dumps(result, ensure_ascii=False))
         return
     typer.echo(f"{'rank':>4}  {'score':>6}  candidate")
     for one in found:
-        photos = ", ".join(str(image) for image in one.profile.images if isinstance(image, Path))
-        typer.echo(f"{one.rank:>4}  {one.score:>6.3f}  {one.profile.id}  {photos}")
-    typer.echo(f"{len(eligible)} of {len(candidates)} candidates are eligible.")
+        shown = ", ".join(str(image) for image in one.profile.images if isinstance(image, Path))
+        typer.echo(f"{one.rank:>4}  {one.score:>6.3f}  {one.profile.id}  {shown}".rstrip())
+    typer.echo(f"{found.eligible} of {total} candidates are eligible.")
+    if found.emptied_by:
+        typer.echo(f"Nobody is left after: {found.emptied_by}")
+
+
+def _attributes(given: Sequence[str]) -> dict[str, Any]:
+    """`["age=30"]` as `{"age": 30}`; numbers, true and false are read as such."""
+    attributes: dict[str, Any] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not name or not equals:
+            raise ConfigurationError(f"--attribute needs NAME=VALUE, such as age=30; got {one!r}.")
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            parsed = value
+        attributes[name] = parsed if isinstance(parsed, bool | int | float | str) else value
+    return attributes

@@ -30,7 +30,7 @@ from pairmatch.cli.options import (
     parts_of,
     show_progress,
 )
-from pairmatch.errors import ConfigurationError
+from pairmatch.errors import ConfigurationError, unknown_name
 
 
 @app.command(epilog="Example: pairmatch sweep pairs.csv --backbone onnx --grid head.width=256,512 --output sweep")
@@ -42,7 +42,8 @@ def sweep(
     backbone: BackboneName = None,
     pooler: Annotated[str | None, typer.Option(help="One, or several to compare: mean,eos.")] = None,
     metadata: Annotated[
-        str | None, typer.Option(help="One, or several to compare: none,measured,gpt-5-nano. [gpt-5-nano]")
+        str | None,
+        typer.Option(help="One, or several to compare: none,measured,gpt-5-nano.", show_default="gpt-5-nano"),
     ] = None,
     head: Annotated[str, typer.Option(help="One, or several to compare: mlp,linear.")] = "mlp",
     loss: Annotated[str, typer.Option(help="One, or several to compare: infonce,sigmoid.")] = "infonce",
@@ -50,9 +51,18 @@ def sweep(
         list[str] | None,
         typer.Option(metavar="PART.OPTION=V1,V2", help="Values to compare, e.g. head.width=256,512; repeatable."),
     ] = None,
+    leave_out: Annotated[
+        str | None,
+        typer.Option(
+            "--leave-out",
+            metavar="each|FIELD,…",
+            help="Compare the prompt with and without each of these metadata attributes, on the answers there are.",
+        ),
+    ] = None,
     paper: Annotated[bool, typer.Option("--paper", help="Tables 1, 2 and 3 of the paper on these pairs.")] = False,
     baseline: Annotated[
-        list[str] | None, typer.Option(help="Methods beside; repeatable, or none. [frozen, centred, whitened, …]")
+        list[str] | None,
+        typer.Option(help="Methods beside; repeatable, or none.", show_default="frozen, centred, whitened, …"),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Times that the folds are drawn anew.")] = 5,
     folds: Annotated[int, typer.Option(min=2, help="Parts of each repeat.")] = 5,
@@ -99,6 +109,10 @@ def sweep(
     for name, values in axes.items():
         axes[name] = [None if value == "none" else (value, options.get(name, {})) for value in values]
     axes |= _axes(grid or ())
+    if leave_out is not None:
+        if "metadata" in axes or base.get("metadata", "") is None:
+            raise ConfigurationError("--leave-out compares attributes of one metadata generator: name one.")
+        axes["without"] = [None, *_fields(leave_out, base.get("metadata", "gpt-5-nano"))]
 
     from pairmatch.crossvalidation import BASELINES
     from pairmatch.data import Pairs
@@ -150,6 +164,18 @@ def sweep(
         typer.echo(
             f"Saved the table of all queries in {output / 'queries.csv'}, the report in {output / 'report.html'}."
         )
+
+
+def _fields(names: str, metadata: Any) -> list[str]:
+    """Fields to leave out one at a time, `each` being all that the generator fills in."""
+    from pairmatch import registry
+
+    known = list(registry.create("metadata", metadata).schema.model_fields)
+    found = known if names == "each" else names.split(",")
+    unknown = [name for name in found if name not in known]
+    if unknown:
+        raise ConfigurationError(" ".join(unknown_name("attribute in --leave-out", name, known) for name in unknown))
+    return found
 
 
 def _axes(grid: Sequence[str]) -> dict[str, list[Any]]:

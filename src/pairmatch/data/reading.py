@@ -217,21 +217,18 @@ def _paths(table: Table, index: int, column: str, cell: str, base: Path) -> tupl
         target = base / name
         try:
             inside = not Path(name).is_absolute() and target.resolve().is_relative_to(root)
-            exists = inside and target.is_file()
-            is_folder = inside and target.is_dir()
+            exists, is_folder = inside and target.is_file(), inside and target.is_dir()
         except (OSError, ValueError, RuntimeError) as error:  # a name too long or with a NUL, a loop of links
             reason = getattr(error, "strerror", None) or error
             table.problem(index, column, f"{name[:60]!r} cannot be opened ({reason}).")
-            continue
-        if is_folder:
-            table.problem(index, column, f"{name!r} is a folder in {base}.")
             continue
         if exists:
             paths.append(target)
         elif inside:
             beside = (table.path.parent / name).is_file()
             hint = f", but in {table.path.parent}: leave `images` (--images) out" if beside else ""
-            table.problem(index, column, f"{name!r} does not exist in {base}{hint}.")
+            fault = "is a folder" if is_folder else "does not exist"
+            table.problem(index, column, f"{name!r} {fault} in {base}{hint}.")
         else:
             table.problem(index, column, f"{name!r} leaves the image folder {base}.")
     return tuple(paths)

@@ -42,7 +42,9 @@ class MeasuredMetadata(MetadataGenerator):
 
     schema = Measured
 
-    def generate(self, profiles: Sequence[Profile], on_outcome: OnOutcome | None = None) -> list[BaseModel | Refusal]:
+    def generate(
+        self, profiles: Sequence[Profile], on_outcome: OnOutcome | None = None, *, max_usd: float | None = None
+    ) -> list[BaseModel | Refusal]:
         """Measures every profile's first photo."""
         outcomes: list[BaseModel | Refusal] = []
         for index, profile in enumerate(profiles):

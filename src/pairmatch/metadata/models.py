@@ -13,6 +13,8 @@ TABLE_DATE = datetime.date(2026, 11, 23)
 #: Tokens of a photo of 512 × 512 pixels, for estimates alone (a third party's figure).
 PHOTO_TOKENS = 630
 WARNING_DAYS = 60
+#: What the Batch API takes of these prices.
+BATCH_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)

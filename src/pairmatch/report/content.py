@@ -221,7 +221,7 @@ def _examples(matcher: Matcher, test: Pairs) -> tuple[Query, ...]:
     chosen = [asking[i] for i in np.linspace(0, len(asking) - 1, min(_QUERIES, len(asking))).astype(int)]
     queries = []
     for person in chosen:
-        found = matcher.recommend(test.profiles[person], gallery, len(gallery.profiles))
+        found = matcher.recommend(test.profiles[person], gallery, len(gallery))
         true = [one for one in found if one.profile.id in partners[person]]
         shown = found[:_CANDIDATES] + [one for one in true[:1] if one.rank > _CANDIDATES]
         candidates = [

@@ -1,0 +1,64 @@
+"""Writes the page of the command line from the commands themselves, at every build: it cannot go stale."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+MARKER = "<!-- every command -->"
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Puts all commands in place of the marker."""
+    return markdown.replace(MARKER, commands()) if MARKER in markdown else markdown
+
+
+def commands() -> str:
+    """Markdown of every command of `pairmatch`: a section each, with arguments, options and an example."""
+    from pairmatch.cli import app
+
+    group: Any = typer.main.get_command(app)
+    return "\n".join(line for name, command in group.commands.items() for line in _section(name, command))
+
+
+def _section(name: str, command: Any) -> Iterator[str]:
+    arguments = [part for part in command.params if part.param_type_name == "argument"]
+    options = [part for part in command.params if part.param_type_name == "option"]
+    needed = [f"{option.opts[0]} {option.metavar or option.name.upper()}" for option in options if option.required]
+    usage = ["pairmatch", name, *(argument.metavar or argument.name.upper() for argument in arguments), *needed]
+    usage += ["[OPTIONS]"] if len(options) > len(needed) else []
+    yield from (f"## `pairmatch {name}`", "", command.help, "")
+    yield from ("```text", " ".join(usage), "```", "")
+    if command.params:
+        yield from ("| option | meaning |", "| --- | --- |")
+    for part in arguments:
+        yield f"| `{part.metavar or part.name.upper()}` | {_text(part.help)} |"
+    for part in options:
+        names = ", ".join(f"`{one}`" for one in [*part.opts, *part.secondary_opts])
+        value = f" `{part.metavar}`" if part.metavar else ""
+        yield f"| {names}{value} | {' '.join(filter(None, (_text(part.help), _repeated(part), _default(part))))} |"
+    if command.epilog:
+        yield from ("", "```text", command.epilog.removeprefix("Example: "), "```")
+    yield ""
+
+
+def _repeated(option: Any) -> str:
+    return "Repeatable." if option.multiple and "repeat" not in option.help else ""
+
+
+def _default(option: Any) -> str:
+    if option.required:
+        return "**Needed.**"
+    if isinstance(option.show_default, str):
+        return f"Default: {_text(option.show_default)}."
+    if option.is_flag:
+        chosen = option.opts if option.default else option.secondary_opts
+        return f"Default: `{chosen[0]}`." if chosen else ""
+    return "" if option.default in (None, "", ()) else f"Default: `{option.default}`."
+
+
+def _text(words: str) -> str:
+    return html.escape(words, quote=False).replace("|", "\\|").replace("[", "\\[").replace("*", "\\*")

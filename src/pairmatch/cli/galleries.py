@@ -1,0 +1,118 @@
+"""Candidates that are kept: `gallery build`, `add`, `remove`, `info`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+import typer
+
+from pairmatch.cli.application import app
+from pairmatch.cli.options import (
+    Device,
+    Images,
+    MatcherFolder,
+    Options,
+    Quiet,
+    StorePath,
+    Yes,
+    load_matcher,
+    show_progress,
+)
+from pairmatch.errors import ConfigurationError
+
+gallery_app = typer.Typer(no_args_is_help=True, help="Candidates that are embedded once and kept.")
+app.add_typer(gallery_app, name="gallery")
+
+People = Annotated[Path, typer.Argument(metavar="PEOPLE", help="A profiles file, or a folder of photos.")]
+GalleryFolder = Annotated[Path, typer.Argument(metavar="GALLERY", help="Folder of a gallery.", show_default=False)]
+
+
+@gallery_app.command(epilog="Example: pairmatch gallery build couples candidates.csv --output gallery")
+def build(
+    matcher: MatcherFolder,
+    people: People,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the gallery; one in it is replaced.")],
+    side: Annotated[str, typer.Option(help="Side that they are on: a or b.")] = "b",
+    images: Images = None,
+    settings: Options = None,
+    device: Device = "auto",
+    store: StorePath = None,
+    yes: Yes = False,
+    quiet: Quiet = False,
+) -> None:
+    """Embeds people once and keeps them, to be ranked for anyone."""
+    from pairmatch.data import read_profiles
+
+    if side not in ("a", "b"):
+        raise ConfigurationError(f"--side is a or b, got {side!r}.")
+    loaded = load_matcher(matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet)
+    profiles = read_profiles(people, images=images, progress=show_progress(quiet))
+    made = loaded.gallery(profiles, side=cast(Literal["a", "b"], side))
+    made.save(output)
+    typer.echo(f"Saved {len(made)} people in {output}.")
+
+
+@gallery_app.command(epilog="Example: pairmatch gallery add couples gallery newcomers.csv")
+def add(
+    matcher: MatcherFolder,
+    gallery: GalleryFolder,
+    people: People,
+    images: Images = None,
+    settings: Options = None,
+    device: Device = "auto",
+    store: StorePath = None,
+    yes: Yes = False,
+    quiet: Quiet = False,
+) -> None:
+    """Adds people to a gallery; whoever is in it already is replaced. The next query sees them."""
+    from pairmatch.data import read_profiles
+    from pairmatch.gallery import Gallery
+
+    opened = Gallery.open(gallery)
+    loaded = load_matcher(matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet)
+    profiles = read_profiles(people, images=images, progress=show_progress(quiet))
+    before = len(opened)
+    loaded.add_to(opened, profiles)
+    typer.echo(f"Added {len(opened) - before} people and replaced {len(profiles) - len(opened) + before}.")
+
+
+@gallery_app.command(epilog="Example: pairmatch gallery remove gallery anna-17 ben-4")
+def remove(
+    gallery: GalleryFolder,
+    ids: Annotated[list[str], typer.Argument(metavar="IDS", help="Ids of people.")],
+) -> None:
+    """Takes people out of a gallery; `forget --gallery` also erases them from its files."""
+    from pairmatch.gallery import Gallery
+
+    opened = Gallery.open(gallery)
+    count = opened.remove(ids)
+    typer.echo(f"Removed {count} of {len(set(ids))} people; {len(opened)} are left.")
+
+
+@gallery_app.command(epilog="Example: pairmatch gallery info gallery")
+def info(
+    gallery: GalleryFolder,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """What a gallery holds."""
+    from pairmatch.gallery import Gallery
+
+    opened = Gallery.open(gallery)
+    size = sum(file.stat().st_size for file in gallery.iterdir())
+    about = {
+        "people": len(opened),
+        "width": opened.width,
+        "side": opened.side,
+        "attributes": opened.attribute_kinds,
+        "bytes": size,
+    }
+    if as_json:
+        typer.echo(json.dumps(about, ensure_ascii=False))
+        return
+    typer.echo(
+        f"{about['people']} people of side {opened.side}, embeddings of width {opened.width}, {size / 1e6:.1f} MB"
+    )
+    for name, kind in opened.attribute_kinds.items():
+        typer.echo(f"  {name}: {kind}")

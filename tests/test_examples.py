@@ -1,0 +1,151 @@
+"""Every example runs as a user would run it, offline, and shows what it promises."""
+
+import importlib
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import shared
+
+from pairmatch.demo import draw_people
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+TEMPLATE = EXAMPLES / "own_backbone"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs a script in an empty folder with arguments, and gives what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def script(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return script
+
+
+def mrr(text, line):
+    """The MRR that a table shows for a method."""
+    return float(re.search(rf"^{re.escape(line)} .*?(0\.\d{{3}})", text, re.MULTILINE)[1])
+
+
+def test_every_script_is_listed_and_tested():
+    scripts = {path.name for path in EXAMPLES.glob("*.py")}
+    listed = set(re.findall(r"`(\w+\.py)`", (EXAMPLES / "README.md").read_text()))
+    assert scripts == listed
+    tested = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    assert not [name for name in scripts if f'"{name}"' not in tested]
+
+
+def test_quickstart(run, tmp_path):
+    text = run("quickstart.py")
+    assert mrr(text, "trained") > mrr(text, "chance")
+    assert text.count("\n1. b") == 1
+    assert (tmp_path / "quickstart" / "matcher" / "matcher.json").exists()
+    assert "<img" in (tmp_path / "quickstart" / "report.html").read_text()
+
+
+def test_walkthrough(run, tmp_path):
+    text = run("walkthrough.py")
+    assert "region north: MRR" in text
+    assert "background colour: alone MRR" in text
+    assert {path.name for path in (tmp_path / "walkthrough").iterdir()} >= {"recall.png", "methods.png", "report.html"}
+    cells = (EXAMPLES / "walkthrough.py").read_text().split("# %%")
+    assert len(cells) > 8
+
+
+def test_swap_backbone(run, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    pixels = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["n", 3, 224, 224])
+    colours = onnx.helper.make_tensor_value_info("colours", onnx.TensorProto.FLOAT, ["n", 3, 1, 1])
+    node = onnx.helper.make_node("GlobalAveragePool", ["image"], ["colours"])
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "mean colour", [pixels], [colours]),
+        opset_imports=[onnx.helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    onnx.save(model, tmp_path / "encoder.onnx")
+    text = run("swap_backbone.py", "--onnx", "encoder.onnx", "--output", "colours")
+    tables = re.split(r"^(?=(?:descriptor|half the size|both joined|onnx)$)", text, flags=re.MULTILINE)[1:]
+    assert len(tables) == 4
+    assert len({mrr(table, "frozen") for table in tables}) == 4  # four backbones, four sets of features
+
+
+def test_furniture_learns_rooms_that_it_draws(run):
+    text = run("furniture.py")
+    assert "trained is better than frozen" in text
+
+
+def test_furniture_takes_a_pairs_file(run, tmp_path):
+    pairs, encoder = shared("furniture/pairs.csv"), shared("mobilenet_v1.onnx")
+    some = pairs.read_text().splitlines()[:151]  # 464 pairs would take three times as long
+    (tmp_path / "some.csv").write_text("\n".join(some) + "\n")
+    text = run("furniture.py", "some.csv", "--images", pairs.parent, "--onnx", encoder, "--output", "emb")
+    assert "300 queries" in text
+    assert mrr(text, "trained") > mrr(text, "chance")
+
+
+def test_paper_tables(run):
+    text = run("paper_tables.py", "--repeats", 1)
+    assert text.startswith("Drawn people: the figures say nothing about the paper's couples.")
+    assert "Table 1" in text
+    assert "82.0" in text  # the paper's own figure stands beside
+
+
+def test_vectors_alone(run):
+    text = run("vectors_alone.py")
+    assert mrr(text, "trained") > 2 * mrr(text, "frozen")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The template as pip installs it, in a folder of its own."""
+    target = tmp_path_factory.mktemp("installed")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-index"]
+    subprocess.run(
+        [*pip, "--no-deps", "--no-build-isolation", "--target", target, TEMPLATE], check=True, capture_output=True
+    )
+    return target
+
+
+def test_the_template_is_a_distribution_that_works_by_name(installed, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(installed))
+    importlib.invalidate_caches()
+    from pairmatch import Matcher
+    from pairmatch.testing import check_backbone
+
+    backbone = Matcher(backbone=("patches", {"patch_px": 32}), metadata=None).backbones[0]
+    try:
+        assert Path(sys.modules["pairmatch_patches"].__file__).is_relative_to(installed)
+        assert backbone.patch_px == 32
+        check_backbone(backbone)
+    finally:
+        sys.modules.pop("pairmatch_patches", None)
+
+
+def test_the_template_works_on_the_command_line_and_passes_its_own_tests(installed, tmp_path):
+    path = os.pathsep.join([str(installed), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+    def python(*arguments):
+        line = [sys.executable, *map(str, arguments)]
+        done = subprocess.run(line, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "patches" in python("-m", "pairmatch", "plugins")
+    draw_people(tmp_path / "people", pairs=20, size_px=32)
+    options = ["--set", "backbone.patch_px=32", "--set", "training.epochs=1", "--metadata", "none", "--quiet"]
+    options += ["--store", "store.sqlite", "--no-learning-curve"]
+    fit = ["-m", "pairmatch", "fit", "people/pairs.csv", "--backbone", "patches", "--output", "couples"]
+    assert "Saved the matcher in couples" in python(*fit, *options)
+    assert "pairmatch-patches 0.1.0" in (tmp_path / "couples" / "README.md").read_text()
+    assert "4 passed" in python("-m", "pytest", "-q", "-p", "no:cacheprovider", TEMPLATE / "tests")

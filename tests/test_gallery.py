@@ -1,0 +1,405 @@
+"""Galleries: exact under filters and exclusions, the same in memory and on disk, and whole after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pairmatch import Exclusions, Gallery, Profile
+from pairmatch.errors import ConfigurationError, DataError, StoreError
+from pairmatch.gallery import Slates, eligible, forget, recommend_all
+from pairmatch.metrics import unit_rows
+
+
+def vectors(count, width=8, seed=0):
+    return unit_rows(np.random.default_rng(seed).normal(size=(count, width))).astype(np.float32)
+
+
+def crowd(count, seed=0, prefix="p"):
+    rng = np.random.default_rng(seed)
+    people = []
+    for number in range(count):
+        attributes = {"age": int(rng.integers(20, 60)), "region": str(rng.choice(["north", "south"]))}
+        if number == 0 or rng.random() < 0.8:
+            attributes["smoker"] = bool(rng.integers(2))
+        people.append(Profile(f"{prefix}{number}", attributes=attributes))
+    return people
+
+
+def plain(query, people, embeddings, k, allowed):
+    """Everybody in a loop, stably sorted."""
+    scored = [
+        (-float(np.dot(query.astype(float), vector.astype(float))), place, person.id)
+        for place, (person, vector) in enumerate(zip(people, embeddings, strict=True))
+        if allowed(person)
+    ]
+    return [name for _, _, name in sorted(scored)[:k]]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    count=st.integers(1, 60),
+    k=st.integers(1, 12),
+    low=st.integers(20, 60),
+    mutual=st.booleans(),
+    removed=st.integers(0, 20),
+    added=st.lists(st.integers(1, 9), max_size=5),
+    on_disk=st.booleans(),
+    seed=st.integers(0, 5),
+)
+def test_search_is_a_plain_loop(count, k, low, mutual, removed, added, on_disk, seed, tmp_path_factory):
+    people, e = crowd(count, seed), vectors(count, seed=seed)
+    gallery = Gallery.of(people, e)
+    if on_disk:
+        folder = tmp_path_factory.mktemp("gallery") / "g"
+        gallery.save(folder)
+        gallery = Gallery.open(folder)
+    for number, size in enumerate(added):  # small pieces are merged, in order
+        more, their = crowd(size, number + 50, f"x{number}-"), vectors(size, seed=number + 50)
+        gallery.add(more, their)
+        people, e = people + more, np.concatenate([e, their])
+    rng = np.random.default_rng(seed)
+    gone = {people[row].id for row in rng.integers(0, len(people), removed)}
+    assert gallery.remove(gone) == len(gone)
+    kept = [row for row, person in enumerate(people) if person.id not in gone]
+    people, e = [people[row] for row in kept], e[kept]
+    assert gallery.ids == [person.id for person in people]
+    np.testing.assert_array_equal(gallery.embeddings, e)
+    asking = [{"age": 30, "region": "north"}, {"age": 50, "region": "south"}, {"age": 30, "region": "south"}]
+    hidden = [{person.id for person in people[::3]}, set(), {"nobody", "p0"}]
+    queries = vectors(3, seed=seed + 100)
+    rule = f"age >= {low} and abs(age - query.age) <= 12 and (smoker = false or region = query.region)"
+    if not people:
+        return
+    found = gallery.search(queries, k, where=rule, asking=asking, mutual=mutual, excluded=hidden)
+    for number, own in enumerate(asking):
+
+        def allowed(person, own=own, number=number):
+            theirs = person.attributes
+            one_way = theirs["age"] >= low and abs(theirs["age"] - own["age"]) <= 12
+            one_way = one_way and (theirs.get("smoker") is False or theirs["region"] == own["region"])
+            # the asker has no `smoker`: seen from the other side that part is unknown
+            other = own["age"] >= low and theirs["region"] == own["region"]
+            return one_way and (other or not mutual) and person.id not in hidden[number]
+
+        assert [name for name, _ in found.of(number)] == plain(queries[number], people, e, k, allowed)
+        assert found.eligible[number] == sum(map(allowed, people))
+        assert (found.emptied_by[number] is None) == (found.eligible[number] > 0)
+
+
+def test_what_left_nobody_is_said():
+    people = [Profile("a", attributes={"age": 30, "region": "north"}), Profile("b", attributes={"age": 40})]
+    gallery, query = Gallery.of(people, vectors(2)), vectors(1, seed=1)
+
+    def emptied(where=None, **options):
+        found = gallery.search(query, 3, where=where, **options)
+        assert found.of(0) == []
+        return found.emptied_by[0]
+
+    assert emptied("age > 20 and age > 45 and region = 'north'") == "age > 45"
+    assert emptied("region = 'north' and age > 35") == "age > 35"  # each holds for somebody, both for nobody
+    assert emptied(["age > 20", "age is null"]) == "age IS NULL"
+    assert emptied("age > query.age", asking=[{"age": 20}], mutual=True) == "age > query.age, the other way round"
+    assert emptied("age > query.age") == "age > query.age"  # nobody knows the age of the one who asks
+    assert emptied(excluded=[["a", "b"]]) == "exclusions"
+    gallery.remove(["a", "b"])
+    assert emptied("age > 20") == "no candidates"
+    assert Gallery().search(query).emptied_by == ("no candidates",)
+
+
+def test_everybody_gets_their_own_rule():
+    """Who may see whom is written in attributes: both must be inside the other's range."""
+    people = [
+        Profile("picky", attributes={"age": 30, "from": 40, "to": 50}),
+        Profile("open", attributes={"age": 31, "from": 20, "to": 60}),
+    ]
+    gallery = Gallery.of(people, vectors(2))
+    rule = 'age between query."from" and query.to'
+    me = {"age": 35, "from": 25, "to": 35}
+    assert gallery.search(vectors(1), 5, where=rule, asking=[me]).eligible[0] == 2
+    found = gallery.search(vectors(1), 5, where=rule, asking=[me], mutual=True)
+    assert [name for name, _ in found.of(0)] == ["open"]
+
+
+def test_a_bonus_is_added_to_the_score():
+    e, queries = vectors(50), vectors(4, seed=1)
+    gallery = Gallery.of([f"p{i}" for i in range(50)], e)
+    gallery.remove(["p3", "p10"])
+    bonus = np.random.default_rng(2).normal(size=48).astype(np.float32)
+    found = gallery.search(queries, 48, bonus=bonus)
+    for number, query in enumerate(queries):
+        total = dict(zip(gallery.ids, gallery.embeddings.astype(float) @ query.astype(float) + bonus, strict=True))
+        assert [name for name, _ in found.of(number)] == sorted(total, key=lambda name: -total[name])
+        assert found.of(number)[0][1] == pytest.approx(max(total.values()), abs=1e-6)
+    with pytest.raises(ConfigurationError, match=r"one finite number per candidate, \[48\], got \[50\]"):
+        gallery.search(queries, bonus=np.zeros(50))
+
+
+def test_saved_and_opened_it_is_the_same(tmp_path):
+    people, e = crowd(30), vectors(30)
+    gallery = Gallery.of(people, e, side="a", made_by="me")
+    gallery.save(tmp_path / "g")
+    opened = Gallery.open(tmp_path / "g")
+    assert (opened.side, opened.made_by, opened.width, len(opened)) == ("a", "me", 8, 30)
+    assert opened.attribute_kinds == {"age": "number", "region": "text", "smoker": "bool"}
+    assert not opened.embeddings.flags.owndata  # mapped, not read
+    for person in people:
+        assert opened.profile(person.id) == person
+    with pytest.raises(DataError, match="Nobody called 'nobody'"):
+        opened.profile("nobody")
+    assert (tmp_path / "g" / "gallery.sqlite").stat().st_mode & 0o077 == 0
+    assert all(file.stat().st_mode & 0o077 == 0 for file in (tmp_path / "g").glob("*.arrow"))
+
+
+def test_two_have_it_open(tmp_path):
+    Gallery.of(crowd(5), vectors(5)).save(tmp_path / "g")
+    one, other = Gallery.open(tmp_path / "g"), Gallery.open(tmp_path / "g")
+    newcomer = Profile("new", attributes={"age": 99, "height": 1.8})
+    one.add([newcomer], vectors(1, seed=9))
+    assert other.search(vectors(1, seed=9), 1).of(0) == [("new", pytest.approx(1))]
+    assert other.profile("new") == newcomer
+    other.remove(["new", "p0"])
+    assert "new" not in one.ids
+    one.add(crowd(1500, 3, "many"), vectors(1500, seed=3))  # a file of its own
+    one.remove(["many7"])
+    one.save()
+    assert len(other) == len(one) == 4 + 1499
+    assert len(Gallery.open(tmp_path / "g")) == 1503
+    other.add([Profile("p1", attributes={"age": 1})], vectors(1, seed=4))  # replaced
+    assert one.profile("p1").attributes == {"age": 1}
+    assert len(one) == 1503
+
+
+_WRITER = """
+import sys, numpy as np
+from pairmatch import Gallery, Profile
+gallery = Gallery.open(sys.argv[1])
+print("ready", flush=True)
+number = 0
+while True:
+    vector = np.random.default_rng(number).normal(size=(1, 8)).astype(np.float32)
+    gallery.add([Profile(f"new{number}", attributes={"age": number})], vector)
+    print("added", number, flush=True)
+    if number % 3 == 2:
+        gallery.remove([f"new{number - 1}"])
+        print("removed", number - 1, flush=True)
+    if number % 10 == 9:
+        gallery.save()
+    number += 1
+"""
+
+
+@pytest.mark.parametrize("wait_seconds", [0.3, 0.5])
+def test_a_kill_loses_nothing_that_was_told(tmp_path, wait_seconds):
+    Gallery.of(crowd(50), vectors(50)).save(tmp_path / "g")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "-c", _WRITER, str(tmp_path / "g")]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment) as writer:
+        assert writer.stdout.readline() == "ready\n"
+        time.sleep(wait_seconds)
+        writer.send_signal(signal.SIGKILL)
+        told = [line.split() for line in writer.stdout.read().splitlines() if line.count(" ") == 1]
+    assert len(told) > 3
+    opened = Gallery.open(tmp_path / "g")
+    there = set(opened.ids)
+    removed = {f"new{number}" for act, number in told if act == "removed"}
+    added = {f"new{number}" for act, number in told if act == "added"}
+    last = max(int(number) for act, number in told if act == "added")
+    # what was under way when the kill came may be there or not
+    assert added - removed - {f"new{last - 1}"} <= there
+    assert not there & (removed - {f"new{last + 1}"})
+    for name in sorted(added & there):
+        vector = np.random.default_rng(int(name[3:])).normal(size=8).astype(np.float32)
+        np.testing.assert_array_equal(opened.embeddings[opened.ids.index(name)], vector)
+    opened.add([Profile("after")], vectors(1))  # and it goes on
+    assert Gallery.open(tmp_path / "g").profile("after").id == "after"
+
+
+def traces(folder, *needles):
+    """Files under a folder that hold one of the byte strings."""
+    return [
+        file.name
+        for file in folder.rglob("*")
+        if file.is_file() and any(needle in file.read_bytes() for needle in needles)
+    ]
+
+
+def test_who_is_forgotten_is_in_no_file(tmp_path, hash_backbone):
+    from pairmatch import Matcher
+
+    people = [Profile(f"somebody-{n}", text=f"text {n}", attributes={"age": 20 + n}) for n in range(40)]
+    matcher = Matcher(backbone=hash_backbone, metadata=None, head="identity", store=tmp_path / "store.sqlite")
+    a = matcher.gallery(people[:20], side="a")
+    b = matcher.gallery(people[20:], side="b")
+    for name, gallery in (("a", a), ("b", b)):
+        gallery.save(tmp_path / name)
+    opened = Gallery.open(tmp_path / "b")
+    victim, newcomer = people[25], Profile("somebody-new", text="new", attributes={"age": 33})
+    matcher.add_to(opened, [newcomer])  # in the journal
+    opened.remove([people[26].id])  # removed, yet still in the file
+    matcher.recommend_all(a, opened, tmp_path / "slates", k=19)
+    gone = [victim.id, newcomer.id, people[26].id]
+    needles = [name.encode() for name in gone]
+    needles += [matcher.embed([one], side="b")[0].tobytes() for one in (victim, newcomer, people[26])]
+    needles += [matcher.features([one])[0].tobytes() for one in (victim, newcomer)]
+    assert {"store.sqlite-wal", "gallery.sqlite-wal", "a-00000.parquet"} <= set(traces(tmp_path, *needles))
+    erased = forget(gone, store=matcher.store, galleries=[tmp_path / "a", tmp_path / "b"], slates=[tmp_path / "slates"])
+    assert erased.store.people == 3
+    assert erased.galleries == {str(tmp_path / "a"): 0, str(tmp_path / "b"): 2}
+    assert erased.slates[str(tmp_path / "slates")] > 19
+    assert traces(tmp_path, *needles) == []
+    assert victim.id not in opened.ids  # who had it open does not see them either
+    assert len(Gallery.open(tmp_path / "b")) == 18
+    assert Slates(tmp_path / "slates").of(victim.id, "b") == []
+    assert len(Slates(tmp_path / "slates").of(people[0].id)) >= 16
+
+
+def test_slates_of_everybody(tmp_path, monkeypatch):
+    import pairmatch.gallery.bulk as bulk
+
+    monkeypatch.setattr(bulk, "_PEOPLE", 7)
+    a, b = (
+        Gallery.of(crowd(20, 1, "a"), vectors(20, seed=1), side="a"),
+        Gallery.of(crowd(15, 2, "b"), vectors(15, seed=2)),
+    )
+    blocked = Exclusions([("a0", "b3")], symmetric=True)
+    options = {"where": "abs(age - query.age) <= 15", "mutual": True, "exclude": blocked}
+    slates = recommend_all(a, b, tmp_path / "s", 4, **options)
+    assert [file.name for file in slates.files("a")] == ["a-00000.parquet", "a-00001.parquet", "a-00002.parquet"]
+    for side, asking, other in (("a", a, b), ("b", b, a)):
+        table = slates.table(side).to_pylist()
+        for person, query in zip(asking.ids, asking.embeddings, strict=True):
+            found = other.search(
+                query[None],
+                4,
+                where=options["where"],
+                asking=[asking.profile(person).attributes],
+                excluded=[blocked.of(person)],
+            )
+            rows = [row for row in table if row["id"] == person]
+            assert [(row["candidate"], row["score"]) for row in rows] == found.of(0) == slates.of(person, side)
+            assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
+    written = {file: file.read_bytes() for file in slates.files()}
+    (tmp_path / "s" / "a-00001.parquet").unlink()  # as a kill would leave it
+    calls = []
+    search = Gallery.search
+    monkeypatch.setattr(Gallery, "search", lambda self, *args, **more: calls.append(1) or search(self, *args, **more))
+    recommend_all(a, b, tmp_path / "s", 4, **options)
+    assert len(calls) == 1
+    assert {file: file.read_bytes() for file in slates.files()} == written
+    with pytest.raises(ConfigurationError, match="slates that differ in k"):
+        recommend_all(a, b, tmp_path / "s", 5, **options)
+    a.remove(["a1"])
+    with pytest.raises(ConfigurationError, match="differ in people_a"):
+        recommend_all(a, b, tmp_path / "s", 4, **options)
+    alone = recommend_all(a, None, tmp_path / "one", 3)
+    assert not alone.files("b")
+    assert all(row["id"] != row["candidate"] for row in alone.table().to_pylist())
+    with pytest.raises(DataError, match="holds no slates"):
+        Slates(tmp_path / "nothing")
+
+
+def test_exclusions(tmp_path):
+    seen = Exclusions([("a", "b"), ("a", "c")])
+    assert set(seen.of("a")) == {"b", "c"}
+    assert not seen.of("b")
+    seen.add("b", "d", symmetric=True)
+    assert set(seen.of("d")) == {"b"}
+    seen.forget(["b"])
+    assert set(seen.of("a")) == {"c"}
+    assert len(seen) == 1
+    (tmp_path / "x.csv").write_text("id,other\na,b\nc,d\n")
+    assert set(Exclusions.read(tmp_path / "x.csv", symmetric=True).of("d")) == {"c"}
+    (tmp_path / "y.csv").write_text("id,othr\na,b\n")
+    with pytest.raises(DataError, match="other is missing"):
+        Exclusions.read(tmp_path / "y.csv")
+    (tmp_path / "z.csv").write_text("id,other\na,\n,b\n")
+    with pytest.raises(DataError, match=r"line 2, column other: the id is blank\.\n.*line 3, column id"):
+        Exclusions.read(tmp_path / "z.csv")
+
+
+def test_nobody_is_embedded_who_could_not_be_shown(hash_backbone, tmp_path):
+    from pairmatch import Matcher
+
+    people = [Profile(f"p{n}", text=f"text {n}", attributes={"age": 20 + n}) for n in range(9)]
+    matcher = Matcher(backbone=hash_backbone, metadata=None, head="identity", store=tmp_path / "s")
+    me = Profile("me", text="me", attributes={"age": 24})
+    found = matcher.recommend(me, people, where="abs(age - query.age) <= 1", exclude=["p4"])
+    assert {one.profile.id for one in found} == {"p3", "p5"}
+    assert hash_backbone.seen == 3
+    nobody = matcher.recommend(me, people, where="age > 90")
+    assert (nobody, nobody.eligible, nobody.emptied_by) == ([], 0, "age > 90")
+    assert eligible(people, "age > 26", asking={})[0] == people[7:]
+    assert eligible([], "age > 26", asking={}) == ([], "no candidates")
+
+
+def test_another_matchers_gallery_is_refused(tmp_path, small_pairs, hash_backbone):
+    from pairmatch import Matcher, TrainingConfig
+
+    def fitted(seed):
+        head, training = ("linear", {"width": 4}), TrainingConfig(epochs=1, seed=seed)
+        matcher = Matcher(
+            backbone=hash_backbone,
+            metadata=None,
+            head=head,
+            training=training,
+            store=tmp_path / "s",
+        )
+        return matcher.fit(small_pairs(6))
+
+    one, other = fitted(0), fitted(1)
+    people = small_pairs(6).people
+    one.gallery(people).save(tmp_path / "g")
+    opened = Gallery.open(tmp_path / "g")
+    assert len(one.recommend(people[0], opened, 3)) == 3
+    with pytest.raises(ConfigurationError, match="embedded by a matcher with another head"):
+        other.recommend(people[0], opened)
+    with pytest.raises(ConfigurationError, match="embedded by a matcher with another head"):
+        other.add_to(opened, people)
+
+
+def test_what_cannot_be_done_is_said(tmp_path):
+    gallery = Gallery.of(crowd(3), vectors(3))
+    old = Profile("x", attributes={"age": "old"})
+    for call, said in (
+        (lambda: gallery.add(["x"], vectors(2)), "one embedding, got 1 and 2"),
+        (lambda: gallery.add(["x", "x"], vectors(2)), "came twice: x"),
+        (lambda: gallery.add(["x"], vectors(1, width=5)), "8 wide, those of the newcomers 5"),
+        (
+            lambda: gallery.add([old], vectors(1)),
+            "'age' of 'x' is text, for others it is number",
+        ),
+        (lambda: gallery.add(["x"], np.full((1, 8), np.nan)), "not finite"),
+        (lambda: gallery.search(vectors(1, width=5)), "8 wide, the queries 5"),
+        (lambda: gallery.search(vectors(1), 0), r"`search\(k=...\)` must be at least 1"),
+        (lambda: gallery.search(vectors(2), asking=[{}]), "`asking` needs one entry per query, 2, got 1"),
+        (lambda: gallery.search(vectors(1), where="aeg > 3"), "Did you mean 'age'?"),
+        (gallery.save, "needs a folder"),
+    ):
+        with pytest.raises(ConfigurationError, match=said):
+            call()
+    assert len(gallery) == 3
+    with pytest.raises(StoreError, match="holds no gallery"):
+        Gallery.open(tmp_path)
+    gallery.save(tmp_path / "g")
+    next((tmp_path / "g").glob("*.arrow")).write_bytes(b"no")
+    with pytest.raises(StoreError, match="cannot be read"):
+        Gallery.open(tmp_path / "g")
+
+
+def test_people_without_attributes_beside_people_with(tmp_path):
+    gallery = Gallery.of(["a", "b"], vectors(2))
+    gallery.add([Profile("c", attributes={"age": 30.5, "x.y": "é"})], vectors(1, seed=3))
+    gallery.add([Profile("d", attributes={"age": 31})], vectors(1, seed=4))
+    gallery.save(tmp_path / "g")
+    opened = Gallery.open(tmp_path / "g")
+    assert [opened.profile(i).attributes for i in "abcd"] == [{}, {}, {"age": 30.5, "x.y": "é"}, {"age": 31.0}]
+    assert opened.search(vectors(1), where="\"x.y\" = 'é'").of(0)[0][0] == "c"
+    assert json.dumps(opened.attribute_kinds) == '{"age": "number", "x.y": "text"}'

@@ -1,0 +1,289 @@
+"""The Batch API against a real server on this machine: the real client, real sockets, no patched functions."""
+
+import base64
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from openai_server import ANSWER, BatchServer, error, good, reply
+from PIL import Image
+
+from pairmatch import Profile
+from pairmatch.errors import ConfigurationError, GeneratorError, StoreError, UploadError
+from pairmatch.metadata import Metadata, annotate, estimate
+from pairmatch.metadata.batch import annotate_in_batches
+from pairmatch.metadata.measured import MeasuredMetadata
+from pairmatch.metadata.openai import OpenAIMetadata
+from pairmatch.store import Store
+
+KEY = "sk-test-very-secret"
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(tmp_path / "store.sqlite") as opened:
+        yield opened
+
+
+@pytest.fixture
+def people(tmp_path):
+    profiles = []
+    for index in range(6):
+        path = tmp_path / f"secret-name-{index}.jpg"
+        exif = Image.Exif()
+        exif[0x010E] = "secret-home"
+        noise = np.random.default_rng(index).integers(0, 255, (8, 8, 3), np.uint8)
+        Image.fromarray(noise).resize((900, 700)).save(path, exif=exif)
+        profiles.append(Profile(f"secret-id-{index}", (path,), text="secret-text"))
+    return profiles
+
+
+def generator(server, **options):
+    return OpenAIMetadata(**{"model": "test", "base_url": server.url, "timeout_seconds": 5.0, **options})
+
+
+def run(people, store, server, **options):
+    return annotate_in_batches(people, generator(server), store, allow_upload=True, **options)
+
+
+def test_a_batch_is_submitted_once_and_collected_later(people, store):
+    with BatchServer(good) as server:
+        first = run([*people, Profile("twin", people[0].images)], store, server)
+        assert first.annotation.asked == 6
+        assert {one.kind for one in first.annotation.refused.values()} == {"pending"}
+        assert "Under way: batch_0, 6 photos, submitted now." in str(first)
+        again = run(people, store, server)
+        assert again.annotation.asked == 0
+        assert again.under_way == ("batch_0, validating, 0 of 0 done",)
+        assert len(server.batches) == 1
+        # Nobody asks, and pays, for a photo that is in a batch
+        assert annotate(people, generator(server), store, allow_upload=True).asked == 0
+        assert estimate(people, generator(server), store).pending == 6
+        server.finish()
+        priced = generator(server, input_usd=1.0, output_usd=10.0)
+        done = annotate_in_batches(people, priced, store)  # collecting sends nothing, so nobody has to allow it
+        assert all(profile.metadata == Metadata(**ANSWER) for profile in done.annotation.profiles)
+        assert done.annotation.usage.usd == pytest.approx(6 * (1000 * 1.0 + 100 * 10.0) / 1e6 / 2)  # half the price
+        assert not done.under_way
+        assert not server.files  # photos and answers are gone from the provider
+        assert sorted(server.deleted) == ["file_0", "file_1"]
+        assert run(people, store, server).annotation.asked == 0
+        assert len(server.batches) == 1
+        (spent,) = store.spent()
+        assert (spent.model, spent.calls, spent.input_tokens) == ("test", 6, 6000)
+
+
+def test_nothing_but_pixels_is_uploaded(people, store):
+    with BatchServer(good) as server:
+        run(people, store, server)
+        sent = b"".join(server.requests)
+        assert b"secret" not in sent
+        (line, *_) = server.lines(server.batches["batch_0"])
+        assert line["url"] == "/v1/responses"
+        photo = base64.b64decode(line["body"]["input"][0]["content"][0]["image_url"].split(",")[1])
+        assert not Image.open(io.BytesIO(photo)).getexif()
+        assert b"secret" not in photo
+
+
+def test_lines_that_failed_have_their_own_outcome_and_are_asked_again(people, store):
+    answers = [
+        reply([{"type": "refusal", "refusal": "I can't help with that"}]),
+        error(500, "oops"),
+        error(400, "blocked", code="content_filter"),
+        error(404, "The model `test` does not exist", code="model_not_found"),
+    ]
+    with BatchServer(lambda number, body: answers[number] if number < 4 else good(number, body)) as server:
+        run(people, store, server)
+        server.finish("expired", answered=5)
+        server.behave = good
+        done = run(people, store, server)
+        kinds = {person: one.kind for person, one in done.annotation.refused.items()}
+        # 0 and 2 are kept as they are; 1, 3 and the one that expired are in a new batch by now
+        assert kinds == {
+            "secret-id-0": "refusal",
+            "secret-id-1": "pending",
+            "secret-id-2": "content_filter",
+            "secret-id-3": "pending",
+            "secret-id-5": "pending",
+        }
+        assert len(server.lines(server.batches["batch_1"])) == 3
+        again = [line["custom_id"] for line in server.lines(server.batches["batch_1"])]
+        kept = [outcome["detail"] for outcome in store.metadata(again).values()]
+        assert any("answered 500: oops" in detail for detail in kept)
+        assert any("does not exist" in detail for detail in kept)
+        assert any("could not be executed in time" in detail for detail in kept)
+        server.finish()
+        assert set(run(people, store, server).annotation.refused) == {"secret-id-0", "secret-id-2"}
+
+
+def test_large_jobs_become_several_batches_and_the_cap_holds(people, store):
+    with BatchServer(good) as server:
+        priced = generator(server, input_usd=1000.0, output_usd=0.0)
+        assert 0.5 < priced.worst_usd(batch=True) < 0.75
+        few = annotate_in_batches(people, priced, store, allow_upload=True, max_usd=2.5, max_requests=2)
+        assert [len(server.lines(batch)) for batch in server.batches.values()] == [2, 2]
+        assert [one.kind for one in few.annotation.refused.values()] == ["pending"] * 4 + ["stopped"] * 2
+        rest = run(people, store, server, max_megabytes=1e-6)
+        assert [len(server.lines(batch)) for batch in server.batches.values()] == [2, 2, 1, 1]
+        server.finish()
+        assert len(rest.under_way) == 4
+        assert not run(people, store, server).annotation.refused
+
+
+def test_consent_comes_before_the_first_photo(people, store):
+    with BatchServer(good) as server:
+        priced = generator(server, model="gpt-6-luna")
+        with pytest.raises(UploadError, match="6 photos to ask for"):
+            annotate_in_batches(people, priced, store)
+        assert not server.requests
+        one, half = estimate(people, priced, store), estimate(people, priced, store, batch=True)
+        assert half.usage.usd == pytest.approx(one.usage.usd / 2)
+    with pytest.raises(ConfigurationError, match="MeasuredMetadata has no batches"):
+        annotate_in_batches(people, MeasuredMetadata(), store)
+
+
+def test_an_unreadable_photo_is_an_outcome(people, store, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no")
+    with BatchServer(good) as server:
+        done = run([Profile("broken", (tmp_path / "broken.jpg",)), *people], store, server)
+        assert done.annotation.refused["broken"].kind == "unreadable"
+        assert done.annotation.asked == 6
+
+
+@pytest.mark.parametrize(
+    ("path", "answer", "expected"),
+    [
+        (
+            "/files",
+            error(401, f"Incorrect API key provided: {KEY}", code="invalid_api_key"),
+            "401.*key from OPENAI_API_KEY",
+        ),
+        ("/batches", error(400, "Enqueued token limit reached"), "was not started.*Enqueued token limit reached"),
+    ],
+)
+def test_a_batch_that_is_refused_leaves_nothing_behind(people, store, path, answer, expected):
+    with BatchServer(good, hook=lambda method, at: answer if (method, at) == ("POST", path) else None) as server:
+        with pytest.raises(GeneratorError, match=expected) as caught:
+            run(people, store, server)
+        assert KEY not in str(caught.value)
+        assert not server.batches
+        server.hook = lambda method, at: None
+        assert run(people, store, server).annotation.asked == 6
+
+
+def test_a_batch_that_fails_as_a_whole_says_why_once(people, store):
+    with BatchServer(good) as server:
+        run(people, store, server)
+        server.batches["batch_0"] |= {
+            "status": "failed",
+            "errors": {
+                "object": "list",
+                "data": [{"code": "model_not_found", "message": "no model `test`", "line": 1}],
+            },
+        }
+        with pytest.raises(GeneratorError, match="batch_0 failed: no model `test` Name another with model="):
+            run(people, store, server)
+        assert run(people, store, server).annotation.asked == 6
+
+
+def test_a_batch_that_the_provider_forgot_is_asked_anew(people, store, caplog):
+    with BatchServer(good) as server:
+        run(people, store, server)
+        server.batches.clear()
+        assert run(people, store, server).annotation.asked == 6
+        assert "does not know the batch batch_0 any more" in caplog.text
+
+
+def test_a_connection_that_drops_while_a_batch_starts_submits_nothing_twice(people, store):
+    drop = lambda method, at: BatchServer.HANG_UP if (method, at) == ("POST", "/batches") else None  # noqa: E731
+    with BatchServer(good, hook=drop) as server:
+        with pytest.raises(GeneratorError, match="it finds out whether it was"):
+            run(people, store, server)
+        assert len(server.batches) == 1  # it was started, though nobody heard
+        server.hook = lambda method, at: None
+        assert run(people, store, server).under_way == ("batch_0, validating, 0 of 0 done",)
+        server.finish()
+        assert not run(people, store, server).annotation.refused
+        assert len(server.batches) == 1
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from pairmatch import Profile
+from pairmatch.metadata.batch import annotate_in_batches
+from pairmatch.metadata.openai import OpenAIMetadata
+from pairmatch.store import Store
+people = [Profile(f"secret-id-{p.stem[-1]}", (p,)) for p in sorted(Path(sys.argv[1]).glob("*.jpg"))]
+annotate_in_batches(people, OpenAIMetadata(model="test", base_url=sys.argv[3]), Store(sys.argv[2]), allow_upload=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "at",
+    [("POST", "/files"), ("POST", "/batches"), ("GET", "/files/file_1/content"), ("DELETE", "/files/file_0")],
+    ids=["while uploading", "while starting", "while collecting", "after collecting"],
+)
+def test_a_killed_run_neither_loses_nor_repeats_a_batch(people, store, tmp_path, at):
+    running = []
+
+    def kill(method, path):
+        if (method, path) == at and running:
+            os.kill(running.pop().pid, signal.SIGKILL)
+        return
+
+    with BatchServer(good, hook=kill) as server:
+        if at[0] != "POST":
+            run(people, store, server)
+            server.finish()
+        line = [sys.executable, "-c", KILLED, str(tmp_path), str(store.path), server.url]
+        process = subprocess.Popen(line)
+        running.append(process)
+        assert process.wait(60) == -signal.SIGKILL
+        done = run(people, store, server)
+        server.finish()
+        done = run(people, store, server)
+        assert not done.annotation.refused
+        assert len(server.batches) == 1
+        assert all(profile.metadata == Metadata(**ANSWER) for profile in done.annotation.profiles)
+
+
+def test_who_is_forgotten_meanwhile_stays_forgotten(people, store):
+    with BatchServer(good) as server:
+        run(people, store, server)
+        store.forget([people[0].id])
+        server.finish()
+        done = annotate_in_batches(people[1:], generator(server), store)
+        assert not done.annotation.refused
+        assert store.counts()["metadata"] == 5
+        assert store.spent()[0].calls == 6  # it was paid for all the same
+
+
+def test_two_processes_do_not_submit_at_once(people, store):
+    with BatchServer(good) as server:
+        with store.alone("batches"), pytest.raises(StoreError, match="Another process works on the batches"):
+            run(people, store, server)
+        assert run(people, store, server).annotation.asked == 6
+
+
+def test_lines_are_valid_json_in_the_shape_of_the_api(people, store):
+    with BatchServer(good) as server:
+        run(people, store, server)
+        lines = server.lines(server.batches["batch_0"])
+        assert {tuple(line) for line in lines} == {("custom_id", "method", "url", "body")}
+        assert len({line["custom_id"] for line in lines}) == 6
+        assert server.batches["batch_0"]["completion_window"] == "24h"
+        assert server.batches["batch_0"]["endpoint"] == "/v1/responses"
+        assert json.dumps(lines[0]["body"]["text"]["format"]["schema"])
