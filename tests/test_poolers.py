@@ -55,3 +55,6 @@ def test_what_is_missing_is_named():
         EOSPooler().pool(tokens)
     with pytest.raises(ConfigurationError, match="'image-mean' needs image tokens"):
         ImageMeanPooler().pool(tokens)
+    photos = TokenStates(states=STATES, mask=MASK, image_mask=MASK)  # zeros for everybody would look like a result
+    with pytest.raises(ConfigurationError, match="'text-mean' needs tokens of text, and this backbone gives none"):
+        TextMeanPooler().pool(photos)

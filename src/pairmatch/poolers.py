@@ -105,7 +105,7 @@ class ImageMeanPooler(Pooler):
 
 
 class TextMeanPooler(Pooler):
-    """Mean over the real tokens that do not stand for photos: prompt and chat template. Zeros where there are none.
+    """Mean over the real tokens that do not stand for photos: prompt and chat template. Zeros for someone without any.
 
     Args:
         layer: As for `mean`.
@@ -118,7 +118,12 @@ class TextMeanPooler(Pooler):
         """[B, D] float32."""
         tokens = _states(states, self.layer, "text-mean")
         real = _mask(states.mask, "text-mean", "a mask of real tokens")
-        return _mean(tokens, real & ~_mask(states.image_mask, "text-mean", "image tokens"))
+        words = real & ~_mask(states.image_mask, "text-mean", "image tokens")
+        if not words.any():
+            raise ConfigurationError(
+                "The pooler 'text-mean' needs tokens of text, and this backbone gives none: use 'mean' or 'image-mean'."
+            )
+        return _mean(tokens, words)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Name and layer."""
