@@ -42,8 +42,9 @@ def test_pages_name_only_files_that_exist():
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_the_script_of_the_examples_runs(capsys):
+@pytest.mark.parametrize(("script", "said"), [("vectors_alone", "trained"), ("market_slates", "balanced: expected")])
+def test_the_scripts_of_the_examples_run(script, said, capsys):
     import runpy
 
-    runpy.run_path(str(ROOT / "examples" / "vectors_alone.py"), run_name="__main__")
-    assert "trained" in capsys.readouterr().out
+    runpy.run_path(str(ROOT / "examples" / f"{script}.py"), run_name="__main__")
+    assert said in capsys.readouterr().out
