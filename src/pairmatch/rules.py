@@ -137,6 +137,10 @@ class Rule:
         """Attributes of candidates that the rule looks at."""
         return tuple(sorted({column.name for column in _columns(self._parts) if not column.table}))
 
+    def first(self, count: int) -> Rule:
+        """The rule of the first clauses alone."""
+        return Rule(" and ".join(self.clauses[:count]), self.clauses[:count], self._parts[:count])
+
     def check(self, kinds: Mapping[str, Kind], query_kinds: Mapping[str, Kind] | None = None) -> None:
         """Looks for attributes that nobody has and for comparisons that make no sense, all at once.
 
