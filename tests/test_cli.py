@@ -318,7 +318,8 @@ def test_galleries_and_slates(demo, tmp_path):
     again = json.loads(run("recommend", folder, "--gallery", tmp_path / "b", *query, *rule, *hidden, "--symmetric"))
     assert first not in [row["id"] for row in again["recommendations"]]
     assert "Removed 1 of 2 people; 59 are left." in run("gallery", "remove", tmp_path / "b", first, "nobody")
-    (tmp_path / "a.csv").write_text("".join(table[:31]))
+    asking = "".join(f"a{number:04},images/a{number:04}.jpg\n" for number in range(40))
+    (tmp_path / "a.csv").write_text("id,image\n" + asking)
     run("gallery", "build", folder, tmp_path / "a.csv", "--output", tmp_path / "a", "--side", "a", *common)
     lines = []
     for evenness in (0, 1):
