@@ -17,6 +17,7 @@ from pairmatch.rules import Column, Columns, Kind, Mask, kind_of
 from pairmatch.types import AttributeValue
 
 _PREFIX = "attribute."
+_FEW = 4
 Vectors = npt.NDArray[np.float32]
 
 
@@ -72,7 +73,12 @@ class Block:
 
     def find(self, wanted: pa.Array, *, dead: bool = False) -> Ints:
         """[…] int64: rows of people, those alive or everybody."""
-        there = pc.is_in(self.ids, value_set=wanted).combine_chunks().to_numpy(zero_copy_only=False)
+        if len(wanted) <= _FEW:  # comparing a few times is faster than hashing everybody
+            there = np.zeros(len(self), bool)
+            for person in wanted:
+                there |= pc.equal(self.ids, person).combine_chunks().to_numpy(zero_copy_only=False)
+        else:
+            there = pc.is_in(self.ids, value_set=wanted).combine_chunks().to_numpy(zero_copy_only=False)
         return np.flatnonzero(there if dead else there & self.alive)
 
     def columns(self, names: Sequence[str]) -> Columns:

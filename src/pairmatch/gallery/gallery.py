@@ -333,8 +333,10 @@ class Gallery:
             elif change[1] == "remove":
                 self._apply_removal([change[2]])
             else:
-                for block in self._folder.read(change[2]):
-                    self._supersede(block.ids.combine_chunks())
+                fresh = self._folder.read(change[2])
+                if self._blocks and fresh:  # nobody is twice in one file
+                    self._supersede(pa.concat_arrays([chunk for block in fresh for chunk in block.ids.chunks]))
+                for block in fresh:
                     self._mapped.append(block)
                     self._kinds |= block.kinds
                     self._width = block.vectors.shape[1]
