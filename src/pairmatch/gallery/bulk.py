@@ -18,7 +18,8 @@ from rich.progress import track
 from pairmatch.errors import ConfigurationError, DataError
 from pairmatch.files import write_file
 from pairmatch.gallery.exclusions import Exclusions
-from pairmatch.gallery.gallery import Gallery, Where
+from pairmatch.gallery.gallery import Gallery
+from pairmatch.gallery.selection import Where
 from pairmatch.metrics import Ints
 from pairmatch.types import Side
 

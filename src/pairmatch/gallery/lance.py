@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from pairmatch.errors import ConfigurationError, missing_extra
 from pairmatch.gallery.blocks import check_attributes, kind_of_arrow
-from pairmatch.gallery.gallery import Attributes, Where
 from pairmatch.gallery.results import Found
+from pairmatch.gallery.selection import Attributes, Where
 from pairmatch.metrics import check_vectors
 from pairmatch.rules import Kind, kind_of, parse_rule
 from pairmatch.types import Profile
