@@ -8,10 +8,11 @@ Needs `pip install faiss-cpu`.
 from __future__ import annotations
 
 import argparse
-import resource
+import threading
 import time
 
 import numpy as np
+import psutil
 import torch
 
 from pairmatch.metrics import unit_rows
@@ -22,6 +23,25 @@ def timed(function):
     start = time.perf_counter()
     result = function()
     return time.perf_counter() - start, result
+
+
+class Memory:
+    """The most that resident memory grows, looked at every 10 ms."""
+
+    def __enter__(self):
+        self.process, self.done = psutil.Process(), threading.Event()
+        self.before, self.most = self.process.memory_info().rss, 0
+        self.thread = threading.Thread(target=self.watch)
+        self.thread.start()
+        return self
+
+    def watch(self):
+        while not self.done.wait(0.01):
+            self.most = max(self.most, self.process.memory_info().rss - self.before)
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.thread.join()
 
 
 def main() -> None:
@@ -41,10 +61,10 @@ def main() -> None:
     queries = unit_rows(rng.standard_normal((given.queries, given.width), np.float32))
     print(f"{given.queries} queries, top {given.k} of {given.people:,} × {given.width}, {threads} threads")
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    ours = [timed(lambda: top_k(queries, vectors, given.k, longest=1.0001))]
-    extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
-    print(f"memory beyond the vectors: {extra:.2f} GiB")
+    ours = []
+    with Memory() as memory:
+        ours.append(timed(lambda: top_k(queries, vectors, given.k, longest=1.0001)))
+    print(f"memory beyond the vectors: {memory.most / 2**30:.2f} GiB")
 
     import faiss
 

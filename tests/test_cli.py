@@ -310,3 +310,52 @@ def test_sweep_says_what_it_cannot_do(demo, arguments, words):
     folder, _ = demo
     common = ["sweep", folder / "people" / "pairs.csv", "--backbone", "descriptor", "--metadata", "none", "--quiet"]
     assert words in run(*common, "--store", folder / "store.sqlite", *arguments, code=2).replace("\n", " ")
+
+
+def test_galleries_and_slates(demo, tmp_path):
+    folder, _ = demo
+    people, store = folder / "people", ["--store", folder / "s", "--quiet"]
+    table = (people / "candidates.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "most.csv").write_text("".join(table[:51]))
+    (tmp_path / "rest.csv").write_text("".join(table[:1] + table[41:]))
+    common = ["--images", people, *store]
+    text = run("gallery", "build", folder, tmp_path / "most.csv", "--output", tmp_path / "b", *common)
+    assert f"Saved 50 people in {tmp_path / 'b'}." in text
+    text = run("gallery", "add", folder, tmp_path / "b", tmp_path / "rest.csv", *common)
+    assert "Added 10 people and replaced 10." in text
+    about = json.loads(run("gallery", "info", tmp_path / "b", "--json"))
+    assert (about["people"], about["side"]) == (60, "b")
+    assert about["attributes"]["age"] == "number"
+    query = ["--query", people / "images" / "a0000.jpg", "--json", *store]
+    rule = ["--where", "abs(age - query.age) <= 4", "--attribute", "age=40", "-k", 3]
+    kept = json.loads(run("recommend", folder, "--gallery", tmp_path / "b", *query, *rule))
+    fresh = json.loads(run("recommend", folder, "--gallery", people / "candidates.csv", *query, *rule))
+    assert [row["id"] for row in kept["recommendations"]] == [row["id"] for row in fresh["recommendations"]]
+    assert kept["candidates"] == fresh["candidates"] > 3
+    first = kept["recommendations"][0]["id"]
+    (tmp_path / "seen.csv").write_text(f"id,other\n{first},me\n")
+    hidden = ["--exclude", tmp_path / "seen.csv", "--id", "me"]
+    again = json.loads(run("recommend", folder, "--gallery", tmp_path / "b", *query, *rule, *hidden, "--symmetric"))
+    assert first not in [row["id"] for row in again["recommendations"]]
+    assert "Removed 1 of 2 people; 59 are left." in run("gallery", "remove", tmp_path / "b", first, "nobody")
+    asking = "".join(f"a{number:04},images/a{number:04}.jpg\n" for number in range(40))
+    (tmp_path / "a.csv").write_text("id,image\n" + asking)
+    run("gallery", "build", folder, tmp_path / "a.csv", "--output", tmp_path / "a", "--side", "a", *common)
+    lines = []
+    for evenness in (0, 1):
+        output = ["--output", tmp_path / f"s{evenness}", "-k", 5, "--evenness", evenness]
+        text = run("slates", tmp_path / "a", tmp_path / "b", *output)
+        lines.append([line for line in text.splitlines() if line.startswith("Side ")])
+        assert f"Saved the slates in {tmp_path / f's{evenness}'}." in text
+    plain, even = lines
+    assert len(plain) == 2
+    for before, after in zip(plain, even, strict=True):
+        assert float(after.split()[-1]) < float(before.split()[-1])
+    victim = again["recommendations"][0]["id"]
+    gone = run("forget", victim, *store[:2], "--gallery", tmp_path / "b", "--slates", tmp_path / "s1")
+    assert f"Erased 1 of 1 people from the gallery {tmp_path / 'b'}." in gone
+    assert f"rows from the slates {tmp_path / 's1'}." in gone
+    assert json.loads(run("gallery", "info", tmp_path / "b", "--json"))["people"] == 58
+    assert "holds no gallery" in run("gallery", "info", tmp_path, code=2)
+    text = run("recommend", folder, "--gallery", tmp_path / "b", *query, "--where", "aeg > 3", code=2)
+    assert "Did you mean 'age'?" in text

@@ -149,3 +149,7 @@ def test_the_template_works_on_the_command_line_and_passes_its_own_tests(install
     assert "Saved the matcher in couples" in python(*fit, *options)
     assert "pairmatch-patches 0.1.0" in (tmp_path / "couples" / "README.md").read_text()
     assert "4 passed" in python("-m", "pytest", "-q", "-p", "no:cacheprovider", TEMPLATE / "tests")
+
+
+def test_market_slates(run):
+    assert "balanced: expected" in run("market_slates.py")

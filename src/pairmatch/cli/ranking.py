@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -99,6 +99,48 @@ def recommend(
     typer.echo(f"{found.eligible} of {total} candidates are eligible.")
     if found.emptied_by:
         typer.echo(f"Nobody is left after: {found.emptied_by}")
+
+
+@app.command(epilog="Example: pairmatch slates gallery-a gallery-b --output slates -k 20 --evenness 1")
+def slates(
+    gallery_a: Annotated[Path, typer.Argument(help="Gallery of side a.", show_default=False)],
+    gallery_b: Annotated[
+        Path | None, typer.Argument(help="Gallery of side b; without it anyone may match anyone.", show_default=False)
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the Parquet files.")] = Path("slates"),
+    k: Annotated[int, typer.Option("-k", min=1, help="Candidates per person.")] = 20,
+    where: Where = None,
+    mutual: Mutual = False,
+    exclude: Exclude = None,
+    symmetric: Symmetric = False,
+    evenness: Annotated[
+        float, typer.Option(min=0, max=1, help="0: most similar; 1: balanced, so that nobody is drowned or starved.")
+    ] = 0.0,
+    temperature: Annotated[float, typer.Option(help="Of the balance: lower is closer to one-to-one.")] = 0.05,
+    quiet: Quiet = False,
+) -> None:
+    """Writes everybody's candidates, both ways; a run that was killed goes on where it stopped."""
+    from pairmatch.diagnostics import gini
+    from pairmatch.gallery import Exclusions, Gallery, recommend_all
+    from pairmatch.market import balance
+
+    a = Gallery.open(gallery_a)
+    b = None if gallery_b is None else Gallery.open(gallery_b)
+    options: dict[str, Any] = {"where": where or None, "mutual": mutual}
+    if exclude is not None:
+        options["exclude"] = Exclusions.read(exclude, symmetric=symmetric)
+    if evenness:
+        balanced = balance(a.embeddings, None if b is None else b.embeddings, temperature=temperature)
+        options |= {"bonus_a": evenness * balanced.bonus_a, "bonus_b": evenness * balanced.bonus_b}
+        typer.echo(f"Balanced in {balanced.iterations} passes.")
+    written = recommend_all(a, b, output, k, progress=show_progress(quiet), **options)
+    for side, candidates in (("a", a if b is None else b), *(() if b is None else (("b", a),))):
+        shown = written.exposure(cast(Literal["a", "b"], side), candidates.ids)
+        typer.echo(
+            f"Side {side}: {int(shown.sum())} places; {(shown > 0).mean():.1%} of candidates stand in a slate, "
+            f"exposure Gini {gini(shown):.3f}"
+        )
+    typer.echo(f"Saved the slates in {output}.")
 
 
 def _attributes(given: Sequence[str]) -> dict[str, Any]:

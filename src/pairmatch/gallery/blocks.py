@@ -17,6 +17,7 @@ from pairmatch.rules import Column, Columns, Kind, Mask, kind_of
 from pairmatch.types import AttributeValue
 
 _PREFIX = "attribute."
+_FEW = 4
 Vectors = npt.NDArray[np.float32]
 
 
@@ -63,7 +64,7 @@ class Block:
         found: dict[str, Kind] = {}
         for one in self.people.schema:
             if one.name.startswith(_PREFIX) and not pa.types.is_null(one.type):
-                found[one.name.removeprefix(_PREFIX)] = _kind(one.type)
+                found[one.name.removeprefix(_PREFIX)] = kind_of_arrow(one.type)
         return found
 
     def living(self) -> pa.Table:
@@ -72,7 +73,12 @@ class Block:
 
     def find(self, wanted: pa.Array, *, dead: bool = False) -> Ints:
         """[…] int64: rows of people, those alive or everybody."""
-        there = pc.is_in(self.ids, value_set=wanted).combine_chunks().to_numpy(zero_copy_only=False)
+        if len(wanted) <= _FEW:  # comparing a few times is faster than hashing everybody
+            there = np.zeros(len(self), bool)
+            for person in wanted:
+                there |= pc.equal(self.ids, person).combine_chunks().to_numpy(zero_copy_only=False)
+        else:
+            there = pc.is_in(self.ids, value_set=wanted).combine_chunks().to_numpy(zero_copy_only=False)
         return np.flatnonzero(there if dead else there & self.alive)
 
     def columns(self, names: Sequence[str]) -> Columns:
@@ -89,7 +95,7 @@ class Block:
         if pa.types.is_null(values.type):
             return None
         known = values.is_valid().to_numpy(zero_copy_only=False)
-        kind = _kind(values.type)
+        kind = kind_of_arrow(values.type)
         if kind == "text":
             coded = values.dictionary_encode()
             codes = pc.fill_null(coded.indices, 0).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -139,7 +145,8 @@ def _array(values: list[Any]) -> pa.Array:
     return pa.array(values)
 
 
-def _kind(arrow: pa.DataType) -> Kind:
+def kind_of_arrow(arrow: pa.DataType) -> Kind:
+    """The kind of an attribute whose column has an Arrow type."""
     if pa.types.is_boolean(arrow):
         return "bool"
     return "text" if pa.types.is_string(arrow) or pa.types.is_large_string(arrow) else "number"

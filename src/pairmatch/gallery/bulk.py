@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from rich.progress import track
 from pairmatch.errors import ConfigurationError, DataError
 from pairmatch.files import write_file
 from pairmatch.gallery.exclusions import Exclusions
-from pairmatch.gallery.gallery import Gallery, Where
+from pairmatch.gallery.gallery import Gallery
+from pairmatch.gallery.selection import Where
+from pairmatch.metrics import Ints
 from pairmatch.types import Side
 
 _SETTINGS = "slates.json"
@@ -58,6 +60,15 @@ class Slates:
             found = pq.read_table(file, filters=[("id", "==", person)])
             rows += zip(found["candidate"].to_pylist(), found["score"].to_pylist(), strict=True)
         return rows
+
+    def exposure(self, side: Side, candidates: Sequence[str]) -> Ints:
+        """[candidates] int64: in how many slates of a side each candidate stands."""
+        wanted = pa.array(candidates, pa.string())
+        counts = np.zeros(len(candidates), np.int64)
+        for file in self.files(side):
+            place = pc.index_in(pq.read_table(file, columns=["candidate"])["candidate"], value_set=wanted)
+            counts += np.bincount(place.drop_null().to_numpy(), minlength=len(candidates))
+        return counts
 
     def forget(self, ids: Iterable[str]) -> int:
         """Erases people: their slates and their places in those of others.

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +16,14 @@ from pairmatch.errors import ConfigurationError, DataError
 from pairmatch.gallery.blocks import Block, Vectors, attributes_of, check_attributes
 from pairmatch.gallery.folder import Change, Folder
 from pairmatch.gallery.results import Found
-from pairmatch.metrics import Ints, check_vectors
-from pairmatch.rules import Kind, Mask, Rule, kind_of, parse_rule, person_columns
+from pairmatch.gallery.selection import Attributes, Where, groups, names_at, rows_of, spread
+from pairmatch.metrics import check_vectors
+from pairmatch.rules import Kind
 from pairmatch.search import top_k
 from pairmatch.types import AttributeValue, Profile, Side
 
 _MANY = 1000  # people added at once get a file of their own, fewer stand in the journal
 _LARGEST_MERGED = 65_536  # people; smaller blocks in memory are merged
-
-Where = str | Iterable[str] | None
-Attributes = Mapping[str, AttributeValue]
 
 
 class Gallery:
@@ -195,8 +191,8 @@ class Gallery:
         Args:
             queries: [Q, K] finite.
             k: Most candidates per query, at least 1.
-            where: Rule for candidates, or several that must all hold, as [`parse_rule`][pairmatch.rules.parse_rule]
-                reads them; `query.age` is the age of the person who asks.
+            where: Rule for candidates, or several that must all hold, as
+                [`parse_rule`][pairmatch.rules.rule.parse_rule] reads them; `query.age` is the age of who asks.
             asking: Attributes of those who ask, one mapping per query.
             mutual: The rule must hold the other way round too, with the candidate as the one who asks.
             excluded: Per query, ids that are not shown.
@@ -219,9 +215,9 @@ class Gallery:
         scores = np.full((len(asked), k), -np.inf, np.float32)
         eligible = np.zeros(len(asked), np.int64)
         emptied: list[str | None] = [None] * len(asked)
-        added = None if bonus is None else _spread(bonus, blocks)
-        hidden = _rows_of(excluded, blocks) if excluded is not None else None
-        for group, chosen in self._groups(blocks, where, asking, mutual, len(asked)):
+        added = None if bonus is None else spread(bonus, blocks)
+        hidden = rows_of(excluded, blocks) if excluded is not None else None
+        for group, chosen in groups(blocks, self._kinds, where, asking, mutual, len(asked)):
             own = None if hidden is None else [hidden[query] for query in group]
             counts = np.full(len(group), len(chosen.rows))
             if own is not None:
@@ -240,7 +236,7 @@ class Gallery:
                     excluded=own,
                     bonus=added,
                 )
-                ids[group] = _names(rows, blocks)
+                ids[group] = names_at(rows, blocks)
         return Found(ids, scores, eligible, tuple(emptied))
 
     def profile(self, person: str) -> Profile:
@@ -333,8 +329,10 @@ class Gallery:
             elif change[1] == "remove":
                 self._apply_removal([change[2]])
             else:
-                for block in self._folder.read(change[2]):
-                    self._supersede(block.ids.combine_chunks())
+                fresh = self._folder.read(change[2])
+                if self._blocks and fresh:  # nobody is twice in one file
+                    self._supersede(pa.concat_arrays([chunk for block in fresh for chunk in block.ids.chunks]))
+                for block in fresh:
                     self._mapped.append(block)
                     self._kinds |= block.kinds
                     self._width = block.vectors.shape[1]
@@ -384,97 +382,6 @@ class Gallery:
         }
         return [person for person in ids if person in found]
 
-    def _groups(
-        self, blocks: Sequence[Block], where: Where, asking: Sequence[Attributes] | None, mutual: bool, count: int
-    ) -> Iterator[tuple[list[int], _Chosen]]:
-        """Queries that share their candidates, with those."""
-        everybody = list(range(count))
-        rule = None if where is None else parse_rule(where)
-        if rule is None or not rule.clauses:
-            yield everybody, _choose(blocks, None, {}, False)
-            return
-        people = [{} for _ in everybody] if asking is None else [dict(one) for one in asking]
-        asking_kinds: dict[str, Kind] = {}
-        for one in people:
-            asking_kinds |= {name: kind_of(value) for name, value in one.items()}
-        if self._kinds or blocks:
-            rule.check(self._kinds, asking_kinds)
-            if mutual:
-                rule.check({**self._kinds, **asking_kinds}, self._kinds)
-        used = (*rule.query_attributes, *(rule.attributes if mutual else ()))
-        groups: dict[tuple[Any, ...], list[int]] = {}
-        for query, one in enumerate(people):
-            groups.setdefault(tuple(one.get(name) for name in used), []).append(query)
-        for group in groups.values():
-            yield group, _choose(blocks, rule, people[group[0]], mutual)
-
-
-@dataclass(frozen=True, slots=True)
-class _Chosen:
-    rows: Ints
-    emptied_by: str | None
-
-
-def _choose(blocks: Sequence[Block], rule: Rule | None, person: Attributes, mutual: bool) -> _Chosen:
-    """Rows of the candidates that a person may be shown, and what left nobody."""
-    masks: list[Mask] = []
-    labels = ["no candidates"]
-    if rule is not None:
-        labels += list(rule.clauses)
-        labels += [f"{clause}, the other way round" for clause in rule.clauses if mutual]
-    left = np.zeros(len(labels), np.int64)
-    asking = person_columns(person)
-    for block in blocks:
-        mask = block.alive.copy()
-        left[0] += mask.sum()
-        if rule is not None and len(mask):
-            holds = rule.holds(block.columns(rule.attributes), asking, len(mask))
-            if mutual:
-                holds += rule.holds(asking, block.columns(rule.query_attributes), len(mask))
-            for place, one in enumerate(holds, 1):
-                mask &= one
-                left[place] += mask.sum()
-        masks.append(mask)
-    rows = np.flatnonzero(np.concatenate(masks)) if masks else np.empty(0, np.int64)
-    return _Chosen(rows, None if len(rows) else labels[int(np.argmin(left > 0))])
-
-
-def _rows_of(excluded: Sequence[Collection[str]], blocks: Sequence[Block]) -> list[Ints]:
-    """Rows of the ids that are not shown, per query, rising."""
-    wanted = sorted({person for own in excluded for person in own})
-    row_of: dict[str, int] = {}
-    start = 0
-    for block in blocks:
-        rows = block.find(pa.array(wanted, pa.string()))
-        row_of.update(zip(block.ids.take(pa.array(rows)).to_pylist(), (rows + start).tolist(), strict=True))
-        start += len(block)
-    return [np.array(sorted(row_of[person] for person in set(own) if person in row_of), np.int64) for own in excluded]
-
-
-def _names(rows: Ints, blocks: Sequence[Block]) -> npt.NDArray[Any]:
-    """Ids at rows, None where the row is −1."""
-    names = np.full(rows.shape, None, object)
-    start = 0
-    for block in blocks:
-        inside = (rows >= start) & (rows < start + len(block))
-        if inside.any():
-            names[inside] = block.ids.take(pa.array(rows[inside] - start)).to_pylist()
-        start += len(block)
-    return names
-
-
-def _spread(bonus: npt.NDArray[np.floating], blocks: Sequence[Block]) -> Vectors:
-    """The bonus of those who are alive at the rows of everybody."""
-    alive = np.concatenate([block.alive for block in blocks]) if blocks else np.empty(0, bool)
-    given = np.asarray(bonus, np.float32)
-    if given.shape != (int(alive.sum()),) or not np.isfinite(given).all():
-        raise ConfigurationError(
-            f"`bonus` needs one finite number per candidate, [{int(alive.sum())}], got {list(given.shape)}."
-        )
-    rows = np.zeros(len(alive), np.float32)
-    rows[alive] = given
-    return rows
-
 
 def eligible(
     people: Sequence[Profile], where: Where, *, asking: Attributes, mutual: bool = False
@@ -485,5 +392,5 @@ def eligible(
         ConfigurationError: A rule that cannot be used.
     """
     gallery = Gallery.of(people, np.zeros((len(people), 1), np.float32)) if people else Gallery()
-    ((_, chosen),) = gallery._groups(gallery._blocks, where, [asking], mutual, 1)
+    ((_, chosen),) = groups(gallery._current(), gallery.attribute_kinds, where, [asking], mutual, 1)
     return [people[row] for row in chosen.rows], chosen.emptied_by

@@ -8,110 +8,22 @@ attribute that somebody does not have is unknown, and whoever a rule is unknown 
 from __future__ import annotations
 
 import logging
-import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, reduce
-from typing import Any, ClassVar, Literal
+from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from pairmatch.errors import ConfigurationError, unknown_name
+from pairmatch.rules.columns import WORDS, Columns, Kind, Mask, kind_of
+from pairmatch.rules.evaluation import ARITHMETIC, COMPARE, evaluate, literal
 from pairmatch.types import AttributeValue
 
-Kind = Literal["number", "text", "bool"]
-Mask = npt.NDArray[np.bool_]
-
 _LONGEST = 10_000  # characters of a rule
-_COMPARE: dict[type[exp.Expr], Callable[[Any, Any], Any]] = {
-    exp.EQ: operator.eq,
-    exp.NEQ: operator.ne,
-    exp.LT: operator.lt,
-    exp.LTE: operator.le,
-    exp.GT: operator.gt,
-    exp.GTE: operator.ge,
-}
-_ARITHMETIC: dict[type[exp.Expr], Callable[[Any, Any], Any]] = {
-    exp.Add: operator.add,
-    exp.Sub: operator.sub,
-    exp.Mul: operator.mul,
-    exp.Div: operator.truediv,
-}
-_WORDS: dict[Kind, str] = {"number": "a number", "text": "text", "bool": "true or false"}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Column:
-    """An attribute of n people.
-
-    Attributes:
-        kind: `number`, `text` or `bool`.
-        values: [n] float64, [n] bool, or for text [n] int64 places in `categories`.
-        known: [n] bool: False where somebody does not have the attribute.
-        categories: The distinct texts.
-    """
-
-    kind: Kind
-    values: npt.NDArray[Any]
-    known: Mask
-    categories: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, values: Sequence[AttributeValue | None]) -> Column:
-        """A column of Python values, None where there is none.
-
-        Raises:
-            ConfigurationError: Values of several kinds.
-        """
-        kinds = {kind_of(value) for value in values if value is not None}
-        if len(kinds) > 1:
-            shown = " and ".join(sorted(map(_WORDS.__getitem__, kinds)))
-            raise ConfigurationError(f"An attribute is of one kind for everybody, got {shown}.")
-        known = np.array([value is not None for value in values], bool)
-        if kinds == {"text"}:
-            texts = ["" if value is None else str(value) for value in values]
-            codes = {text: code for code, text in enumerate(dict.fromkeys(texts))}
-            return cls("text", np.array([codes[text] for text in texts], np.int64), known, tuple(codes))
-        kind: Kind = "bool" if kinds == {"bool"} else "number"
-        filled = [0 if value is None else value for value in values]
-        return cls(kind, np.array(filled, bool if kind == "bool" else np.float64), known)
-
-    @property
-    def true(self) -> Mask:
-        """[n] bool: where a condition is known to hold."""
-        return self.values.astype(bool) & self.known
-
-    @property
-    def false(self) -> Mask:
-        """[n] bool: where a condition is known not to hold."""
-        return ~self.values.astype(bool) & self.known
-
-
-Columns = Mapping[str, Column]
-
-
-def kind_of(value: object) -> Kind:
-    """The kind of an attribute's value.
-
-    Raises:
-        ConfigurationError: Not a text, a number or a bool.
-    """
-    if isinstance(value, bool | np.bool_):
-        return "bool"
-    if isinstance(value, int | float | np.integer | np.floating):
-        return "number"
-    if isinstance(value, str):
-        return "text"
-    raise ConfigurationError(f"An attribute is text, a number or a bool, got {type(value).__name__}.")
-
-
-def person_columns(attributes: Mapping[str, AttributeValue]) -> dict[str, Column]:
-    """The attributes of one person as columns of one row."""
-    return {name: Column.of([value]) for name, value in attributes.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +48,10 @@ class Rule:
     def attributes(self) -> tuple[str, ...]:
         """Attributes of candidates that the rule looks at."""
         return tuple(sorted({column.name for column in _columns(self._parts) if not column.table}))
+
+    def first(self, count: int) -> Rule:
+        """The rule of the first clauses alone."""
+        return Rule(" and ".join(self.clauses[:count]), self.clauses[:count], self._parts[:count])
 
     def check(self, kinds: Mapping[str, Kind], query_kinds: Mapping[str, Kind] | None = None) -> None:
         """Looks for attributes that nobody has and for comparisons that make no sense, all at once.
@@ -167,7 +83,7 @@ class Rule:
         """
         masks = []
         for part in self._parts:
-            masks.append(np.broadcast_to(_evaluate(part, own, query).true, (count,)))
+            masks.append(np.broadcast_to(evaluate(part, own, query).true, (count,)))
         return masks
 
     def sql(self, query: Mapping[str, AttributeValue]) -> str:
@@ -265,8 +181,8 @@ def _columns(parts: Iterable[exp.Expr]) -> Iterator[exp.Column]:
 
 
 _ALLOWED = (
-    *_COMPARE,
-    *_ARITHMETIC,
+    *COMPARE,
+    *ARITHMETIC,
     *(exp.And, exp.Or, exp.Not, exp.Paren, exp.Neg, exp.Abs, exp.Between, exp.In, exp.Is),
     *(exp.Column, exp.Identifier, exp.Literal, exp.Boolean, exp.Null),
 )
@@ -287,19 +203,9 @@ def _refused(root: exp.Expr) -> Iterator[tuple[int | None, str]]:
         elif isinstance(node, exp.Is) and not isinstance(node.expression, exp.Null):
             yield _place(node), "`is` goes with null alone; compare with ="
         elif isinstance(node, exp.In) and not (
-            node.expressions and all(_literal(one) is not None for one in node.expressions)
+            node.expressions and all(literal(one) is not None for one in node.expressions)
         ):
             yield _place(node), "`in` needs a list of values in parentheses"
-
-
-def _literal(node: exp.Expr) -> AttributeValue | None:
-    if isinstance(node, exp.Boolean):
-        return bool(node.this)
-    if isinstance(node, exp.Literal):
-        return str(node.this) if node.is_string else float(node.this)
-    if isinstance(node, exp.Neg) and isinstance(node.this, exp.Literal) and not node.this.is_string:
-        return -float(node.this.this)
-    return None
 
 
 class _Checker:
@@ -314,7 +220,7 @@ class _Checker:
 
     def kind(self, node: exp.Expr) -> Kind | None:
         """`number`, `text`, `bool`, or None where a fault was noted below."""
-        value = _literal(node)
+        value = literal(node)
         if value is not None:
             return kind_of(value)
         if isinstance(node, exp.Column):
@@ -335,7 +241,7 @@ class _Checker:
             for child in (node.this, node.args.get("expression")):
                 found = None if child is None else self.kind(child)
                 if child is not None and found not in ("number", None):
-                    self.say(child, f"{child.sql()} is {_WORDS[found]}, arithmetic needs numbers")
+                    self.say(child, f"{child.sql()} is {WORDS[found]}, arithmetic needs numbers")
             return "number"
         if isinstance(node, exp.Is):
             self.kind(node.this)
@@ -350,69 +256,8 @@ class _Checker:
             if own and theirs and own != theirs:
                 self.say(
                     node,
-                    f"{node.this.sql()} is {_WORDS[own]}, {other.sql()} is {_WORDS[theirs]}",
+                    f"{node.this.sql()} is {WORDS[own]}, {other.sql()} is {WORDS[theirs]}",
                 )
         if own == "bool" and not isinstance(node, exp.EQ | exp.NEQ | exp.In):
             self.say(node, f"{node.this.sql()} is true or false, which has no order")
         return "bool"
-
-
-def _evaluate(node: exp.Expr, own: Columns, query: Columns) -> Column:
-    """The value of a checked expression for everybody; conditions are `bool` columns."""
-    value = _literal(node)
-    if value is not None:
-        return Column.of([value])
-    if isinstance(node, exp.Column):
-        column = (query if node.table else own).get(node.name)
-        return column or Column("number", np.zeros(1), np.zeros(1, bool))  # nobody has it: unknown
-    if isinstance(node, exp.Paren):
-        return _evaluate(node.this, own, query)
-    left = _evaluate(node.this, own, query)
-    if isinstance(node, exp.Is):
-        return Column("bool", ~left.known, np.ones(len(left.known), bool))
-    if isinstance(node, exp.Not):
-        return Column("bool", left.false, left.known)
-    if isinstance(node, exp.Neg | exp.Abs):
-        return Column("number", -left.values if isinstance(node, exp.Neg) else np.abs(left.values), left.known)
-    if isinstance(node, exp.Between):
-        low, high = (_evaluate(node.args[name], own, query) for name in ("low", "high"))
-        return _and(_compared(left, low, operator.ge), _compared(left, high, operator.le))
-    if isinstance(node, exp.In):
-        return reduce(_or, (_compared(left, _evaluate(one, own, query), operator.eq) for one in node.expressions))
-    right = _evaluate(node.expression, own, query)
-    if isinstance(node, exp.And):
-        return _and(left, right)
-    if isinstance(node, exp.Or):
-        return _or(left, right)
-    if type(node) in _ARITHMETIC:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            result = _ARITHMETIC[type(node)](left.values, right.values)
-        return Column("number", result, left.known & right.known & np.isfinite(result))
-    return _compared(left, right, _COMPARE[type(node)])
-
-
-def _compared(left: Column, right: Column, compare: Callable[[Any, Any], Any]) -> Column:
-    known = left.known & right.known
-    if left.kind != "text" or right.kind != "text":
-        return Column("bool", np.asarray(compare(left.values, right.values), bool), known)
-    if len(right.values) == 1:  # one text with many: each distinct text is compared once
-        other = right.categories[right.values[0]] if right.known[0] else ""
-        table = np.array([compare(text, other) for text in left.categories] or [False], bool)
-        return Column("bool", table[left.values], known)
-    if len(left.values) == 1:
-        other = left.categories[left.values[0]] if left.known[0] else ""
-        table = np.array([compare(other, text) for text in right.categories] or [False], bool)
-        return Column("bool", table[right.values], known)
-    texts = [np.array(column.categories or ("",), object)[column.values] for column in (left, right)]
-    return Column("bool", np.asarray(compare(*texts), bool), known)
-
-
-def _and(left: Column, right: Column) -> Column:
-    """SQL's `and`: false where one is false, whatever the other."""
-    true, false = left.true & right.true, left.false | right.false
-    return Column("bool", true, true | false)
-
-
-def _or(left: Column, right: Column) -> Column:
-    true, false = left.true | right.true, left.false & right.false
-    return Column("bool", true, true | false)

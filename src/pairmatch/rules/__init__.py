@@ -1,0 +1,6 @@
+"""Eligibility in words: one SQL expression over attributes, read by sqlglot, evaluated here and never as code."""
+
+from pairmatch.rules.columns import Column, Columns, Kind, Mask, kind_of, person_columns
+from pairmatch.rules.rule import Rule, parse_rule
+
+__all__ = ["Column", "Columns", "Kind", "Mask", "Rule", "kind_of", "parse_rule", "person_columns"]

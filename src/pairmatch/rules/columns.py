@@ -1,0 +1,88 @@
+"""Attributes of many people as columns, which rules are evaluated on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pairmatch.errors import ConfigurationError
+from pairmatch.types import AttributeValue
+
+Kind = Literal["number", "text", "bool"]
+Mask = npt.NDArray[np.bool_]
+
+WORDS: dict[Kind, str] = {"number": "a number", "text": "text", "bool": "true or false"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Column:
+    """An attribute of n people.
+
+    Attributes:
+        kind: `number`, `text` or `bool`.
+        values: [n] float64, [n] bool, or for text [n] int64 places in `categories`.
+        known: [n] bool: False where somebody does not have the attribute.
+        categories: The distinct texts.
+    """
+
+    kind: Kind
+    values: npt.NDArray[Any]
+    known: Mask
+    categories: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, values: Sequence[AttributeValue | None]) -> Column:
+        """A column of Python values, None where there is none.
+
+        Raises:
+            ConfigurationError: Values of several kinds.
+        """
+        kinds = {kind_of(value) for value in values if value is not None}
+        if len(kinds) > 1:
+            shown = " and ".join(sorted(map(WORDS.__getitem__, kinds)))
+            raise ConfigurationError(f"An attribute is of one kind for everybody, got {shown}.")
+        known = np.array([value is not None for value in values], bool)
+        if kinds == {"text"}:
+            texts = ["" if value is None else str(value) for value in values]
+            codes = {text: code for code, text in enumerate(dict.fromkeys(texts))}
+            return cls("text", np.array([codes[text] for text in texts], np.int64), known, tuple(codes))
+        kind: Kind = "bool" if kinds == {"bool"} else "number"
+        filled = [0 if value is None else value for value in values]
+        return cls(kind, np.array(filled, bool if kind == "bool" else np.float64), known)
+
+    @property
+    def true(self) -> Mask:
+        """[n] bool: where a condition is known to hold."""
+        return self.values.astype(bool) & self.known
+
+    @property
+    def false(self) -> Mask:
+        """[n] bool: where a condition is known not to hold."""
+        return ~self.values.astype(bool) & self.known
+
+
+Columns = Mapping[str, Column]
+
+
+def kind_of(value: object) -> Kind:
+    """The kind of an attribute's value.
+
+    Raises:
+        ConfigurationError: Not a text, a number or a bool.
+    """
+    if isinstance(value, bool | np.bool_):
+        return "bool"
+    if isinstance(value, int | float | np.integer | np.floating):
+        return "number"
+    if isinstance(value, str):
+        return "text"
+    raise ConfigurationError(f"An attribute is text, a number or a bool, got {type(value).__name__}.")
+
+
+def person_columns(attributes: Mapping[str, AttributeValue]) -> dict[str, Column]:
+    """The attributes of one person as columns of one row."""
+    return {name: Column.of([value]) for name, value in attributes.items()}
