@@ -359,3 +359,19 @@ def test_galleries_and_slates(demo, tmp_path):
     assert "holds no gallery" in run("gallery", "info", tmp_path, code=2)
     text = run("recommend", folder, "--gallery", tmp_path / "b", *query, "--where", "aeg > 3", code=2)
     assert "Did you mean 'age'?" in text
+
+
+def test_fit_with_the_robust_preset(demo, tmp_path):
+    folder, _ = demo
+    pairs = folder / "people" / "pairs.csv"
+    common = ["fit", pairs, "--backbone", "descriptor", "--store", folder / "store.sqlite", "--quiet"]
+    output = run(*common, "--preset", "robust", "--output", tmp_path / "robust", "--no-learning-curve")
+    assert "trained" in output
+    record = json.loads((tmp_path / "robust" / "matcher.json").read_text())
+    assert record["parts"]["method"]["name"] == "robust"
+    assert "metric" in (tmp_path / "robust" / "report.html").read_text()
+    again = run(*common, "--method", "metric", "--set", "method.strength=0.1", "--output", tmp_path / "metric")
+    assert "Saved the matcher" in again
+    said = run(*common, "--preset", "robust", "--loss", "sigmoid", "--output", tmp_path / "no", code=2)
+    assert "The method 'robust' has no use for options of --loss" in said
+    assert "Unknown preset 'best'" in run(*common, "--preset", "best", "--output", tmp_path / "no", code=2)

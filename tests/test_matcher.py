@@ -288,3 +288,53 @@ def test_real_pictures_end_with_a_table(backbone, tmp_path):
     evaluation = fitted.evaluate(test)
     assert evaluation.queries == len(test.ids_a) + len(test.ids_b)
     assert 0 < evaluation.both.mrr_interval[0] < evaluation.both.mrr < evaluation.both.mrr_interval[1] < 1
+
+
+def test_robust_is_saved_with_its_method_and_recommends_as_it_was_evaluated(tmp_path, small_pairs):
+    pairs = small_pairs(24)
+    fitted = Matcher.preset("robust", backbone="descriptor", metadata=None, store=tmp_path / "store.sqlite").fit(pairs)
+    assert type(fitted.head).__name__ == "MetricHead"
+    evaluation = fitted.evaluate(small_pairs(10), resamples=0)
+    assert "frozen" in evaluation.to_dict()
+    folder = fitted.save(tmp_path / "saved")
+    loaded = Matcher.load(folder, store=tmp_path / "store.sqlite")
+    people = list(pairs.people)
+    assert np.array_equal(loaded.embed(people), fitted.embed(people))
+    assert type(loaded.method()).__name__ == "Robust"
+    assert loaded.method().strengths == fitted.method().strengths
+    card = (folder / "README.md").read_text()
+    assert "| method | robust |" in card
+    assert "Training:" not in card
+    # What ranks is what was evaluated: the same vectors, whose product is the score
+    found = loaded.recommend(people[0], people[1:], k=3)
+    e_a, e_b = loaded.embed(people, side="a"), loaded.embed(people, side="b")
+    expected = np.sort(e_b[1:] @ e_a[0])[::-1][:3]
+    assert np.allclose([one.score for one in found], expected, atol=1e-6)
+
+
+def test_a_method_reads_training_pairs_alone(tmp_path, small_pairs):
+    pairs = small_pairs(30)
+    train, validation, _ = pairs.split(seed=0)
+    one = matcher(tmp_path, method="robust").fit(train, validation)
+    other = matcher(tmp_path, method="robust").fit(train)
+    assert torch.equal(one.head.metric_basis, other.head.metric_basis)
+    assert "Too few pairs" not in " ".join(one.notes) or one.notes == other.notes
+
+
+def test_methods_that_cannot_serve_and_presets_that_are_not_there(tmp_path, small_pairs):
+    with pytest.raises(
+        ConfigurationError, match=r"Unknown preset 'robus'\. Did you mean 'robust'\? Known: paper, robust"
+    ):
+        Matcher.preset("robus")
+    with pytest.raises(ConfigurationError, match="The method Frozen learns no head"):
+        matcher(tmp_path, method="frozen").fit(small_pairs(4))
+    with pytest.raises(NotFittedError):
+        matcher(tmp_path, method="robust").embed(small_pairs(4).people)
+
+
+def test_robust_on_a_one_sided_set_and_its_caution(tmp_path, small_pairs, caplog):
+    with caplog.at_level(logging.WARNING, "pairmatch"):
+        fitted = matcher(tmp_path, method="robust").fit(small_pairs(12, sides=1))
+    assert "Too few pairs to learn from" in caplog.text
+    assert "Too few pairs to learn from" in fitted.notes[0]
+    assert fitted.evaluate(small_pairs(6, sides=1), resamples=0).queries == 12

@@ -1,4 +1,4 @@
-"""Oracles: the formula written out with full matrices; limits that must equal centred and whitened cosine; planted signal."""
+"""Oracles: the formula with full matrices; limits that equal centred and whitened cosine; planted signal."""
 
 import numpy as np
 import pytest
