@@ -203,7 +203,11 @@ def test_a_kill_loses_nothing_that_was_told(tmp_path, wait_seconds):
     line = [sys.executable, "-c", _WRITER, str(tmp_path / "g")]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment) as writer:
         assert writer.stdout.readline() == "ready\n"
-        time.sleep(wait_seconds)
+        reader, stop = Gallery.open(tmp_path / "g"), time.monotonic() + wait_seconds
+        while time.monotonic() < stop:  # and a reader is never in the way, nor ever wrong
+            found = [name for name, _ in reader.search(vectors(1), 1000).of(0)]
+            assert {f"p{number}" for number in range(50)} <= set(found)
+            assert len(found) == len(set(found))
         writer.send_signal(signal.SIGKILL)
         told = [line.split() for line in writer.stdout.read().splitlines() if line.count(" ") == 1]
     assert len(told) > 3

@@ -87,16 +87,30 @@ class Folder:
                 raise StoreError(f"Writing to the gallery {self.path} failed: {error}.") from error
             raise
 
-    def about(self) -> dict[str, Any]:
-        """What is said of the gallery: `side`, `width`, `made_by`, `generation`."""
-        rows = self.connection.execute("SELECT key, value FROM about").fetchall()
-        return {key: json.loads(value) for key, value in rows}
+    def news(self, generation: int, seen: int) -> tuple[dict[str, Any], list[Change]]:
+        """What is said of the gallery (`side`, `width`, `made_by`, `generation`), and what happened, as of one moment.
 
-    def changes(self, after: int) -> list[Change]:
-        """What happened after a number, in order."""
-        return self.connection.execute(
-            "SELECT number, act, name, attributes, vector FROM journal WHERE number > ? ORDER BY number", (after,)
-        ).fetchall()
+        Args:
+            generation: That is known; of another, everything is given.
+            seen: Number of the last change that is known.
+        """
+        run = self.connection.execute
+        alone = not self.connection.in_transaction
+        try:
+            if alone:
+                run("BEGIN")
+            about = {key: json.loads(value) for key, value in run("SELECT key, value FROM about")}
+            after = seen if about.get("generation", 0) == generation else 0
+            changes = run(
+                "SELECT number, act, name, attributes, vector FROM journal WHERE number > ? ORDER BY number", (after,)
+            ).fetchall()
+            if alone:
+                run("COMMIT")
+        except sqlite3.Error as error:
+            if alone and self.connection.in_transaction:
+                run("ROLLBACK")
+            raise StoreError(f"Reading the gallery {self.path} failed: {error}.") from error
+        return about, changes
 
     def append(self, ids: Sequence[str], attributes: Sequence[Mapping[str, AttributeValue]], vectors: Vectors) -> None:
         """Notes people as added, within a transaction."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pairmatch.errors import ConfigurationError, DataError
+from pairmatch.errors import ConfigurationError, DataError, StoreError
 from pairmatch.gallery.blocks import Block, Vectors, attributes_of, check_attributes
 from pairmatch.gallery.folder import Change, Folder
 from pairmatch.gallery.results import Found
@@ -312,15 +312,24 @@ class Gallery:
 
     def _refresh(self) -> None:
         """Takes in what happened in the folder since, whoever did it."""
-        if self._folder is None:
-            return
-        about = self._folder.about()
+        while self._folder is not None:
+            try:
+                self._take_in(self._folder)
+                return
+            except StoreError:
+                # A file that was named is gone where somebody saved meanwhile: then there are new ones
+                about, _ = self._folder.news(self._generation, self._seen)
+                if about.get("generation", 0) == self._generation:
+                    raise
+
+    def _take_in(self, folder: Folder) -> None:
+        about, changes = folder.news(self._generation, self._seen)
         if about.get("generation", 0) != self._generation:
             self._mapped, self._recent, self._kinds, self._seen = [], [], {}, 0
             self._generation = about["generation"]
             self.side, self.made_by, self._width = about["side"], about["made_by"], about["width"]
         additions: list[Change] = []
-        for change in self._folder.changes(self._seen):
+        for change in changes:
             if change[1] != "add" and additions:
                 self._replay_additions(additions)
                 additions = []
@@ -329,7 +338,7 @@ class Gallery:
             elif change[1] == "remove":
                 self._apply_removal([change[2]])
             else:
-                fresh = self._folder.read(change[2])
+                fresh = folder.read(change[2])
                 if self._blocks and fresh:  # nobody is twice in one file
                     self._supersede(pa.concat_arrays([chunk for block in fresh for chunk in block.ids.chunks]))
                 for block in fresh:
