@@ -322,9 +322,7 @@ def test_a_method_reads_training_pairs_alone(tmp_path, small_pairs):
 
 
 def test_methods_that_cannot_serve_and_presets_that_are_not_there(tmp_path, small_pairs):
-    with pytest.raises(
-        ConfigurationError, match=r"Unknown preset 'robus'\. Did you mean 'robust'"):
-    ):
+    with pytest.raises(ConfigurationError, match=r"Unknown preset 'robus'\. Did you mean 'robust'"):
         Matcher.preset("robus")
     with pytest.raises(ConfigurationError, match="The method Frozen learns no head"):
         matcher(tmp_path, method="frozen").fit(small_pairs(4))
