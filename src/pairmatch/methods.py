@@ -202,6 +202,7 @@ class Popularity(Method):
 
 
 def check_share(method: str, option: str, value: float) -> None:
+    """Raises ConfigurationError unless a share is in (0, 1]."""
     if not 0 < value <= 1:
         raise ConfigurationError(f"`{method}({option}=...)` must be in (0, 1], got {value}.")
 
