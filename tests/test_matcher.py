@@ -312,6 +312,15 @@ def test_robust_is_saved_with_its_method_and_recommends_as_it_was_evaluated(tmp_
     assert np.allclose([one.score for one in found], expected, atol=1e-6)
 
 
+def test_robust_of_many_pairs_comes_back(tmp_path, small_pairs):
+    pairs = small_pairs(150)  # more directions than the constructor's trial head is wide
+    fitted = matcher(tmp_path, method=("metric", {"strength": 0.1})).fit(pairs)
+    assert fitted.head.rank > 240
+    loaded = Matcher.load(fitted.save(tmp_path / "saved"), store=tmp_path / "store.sqlite")
+    assert np.array_equal(loaded.embed(pairs.people[:9]), fitted.embed(pairs.people[:9]))
+    assert loaded.summary()["Head"] == fitted.summary()["Head"]
+
+
 def test_a_method_reads_training_pairs_alone(tmp_path, small_pairs):
     pairs = small_pairs(30)
     train, validation, _ = pairs.split(seed=0)

@@ -630,7 +630,7 @@ class Matcher:
                 backbone=own if backbone is None else backbone,
                 pooler=[(entry["name"], dict(entry["options"])) for entry in parts["poolers"]],
                 metadata=_spec(parts["metadata"]),
-                head=_spec(parts["head"]),
+                head="identity",
                 loss=_spec(parts["loss"]),
                 method=_spec(parts.get("method")),
                 training=TrainingConfig(**record["training"]),
@@ -644,7 +644,8 @@ class Matcher:
                 max_usd=max_usd,
                 progress=progress,
             )
-            matcher.head = build_head(_spec(parts["head"]), dim=record["dim"]).eval()
+            matcher._head_spec = _spec(parts["head"])  # its options were made for its own width, not for the trial's
+            matcher.head = build_head(matcher._head_spec, dim=record["dim"]).eval()
             matcher.head.load_state_dict(weights)
             matcher.sides, matcher.metrics, matcher.notes = record["sides"], record["metrics"], list(record["notes"])
             matcher._trained_on, matcher._data, matcher.history = record["fingerprints"], record["data"], history
