@@ -407,3 +407,34 @@ def test_people_without_attributes_beside_people_with(tmp_path):
     assert [opened.profile(i).attributes for i in "abcd"] == [{}, {}, {"age": 30.5, "x.y": "é"}, {"age": 31.0}]
     assert opened.search(vectors(1), where="\"x.y\" = 'é'").of(0)[0][0] == "c"
     assert json.dumps(opened.attribute_kinds) == '{"age": "number", "x.y": "text"}'
+
+
+def test_slates_of_other_exclusions_are_refused_however_many(tmp_path):
+    people = Gallery.of(["a", "b", "c"], np.eye(3))
+    recommend_all(people, None, tmp_path / "s", 2, exclude=Exclusions([("a", "b")]))
+    recommend_all(people, None, tmp_path / "s", 2, exclude=Exclusions([("a", "b")]))
+    with pytest.raises(ConfigurationError, match="slates that differ in exclusions"):
+        recommend_all(people, None, tmp_path / "s", 2, exclude=Exclusions([("a", "c")]))
+
+
+def test_half_a_file_of_a_killed_run_is_forgotten(tmp_path):
+    slates = recommend_all(Gallery.of(["a", "b"], np.eye(2)), None, tmp_path / "s", 1)
+    half = tmp_path / "s" / ".a-00001.parquet.x1y2"  # as `write_file` names it before it is whole
+    half.write_bytes(b"a, b")
+    slates.forget(["a"])
+    assert not half.exists()
+
+
+def test_a_profile_is_not_older_than_the_gallery(tmp_path):
+    Gallery.of(["z"], np.eye(1, 2)).save(tmp_path / "g")
+    one, other = Gallery.open(tmp_path / "g"), Gallery.open(tmp_path / "g")
+    one.add([Profile("p", text="mine", attributes={"age": 20})], np.eye(1, 2))
+    assert one.profile("p").text == "mine"
+    other.add([Profile("p", attributes={"age": 30})], np.eye(1, 2))
+    assert one.profile("p") == Profile("p", attributes={"age": 30})
+
+
+def test_those_who_ask_have_one_kind_of_an_attribute():
+    gallery = Gallery.of([Profile("p", attributes={"age": 0})], np.eye(1))
+    with pytest.raises(ConfigurationError, match="'age' in two kinds"):
+        gallery.search(np.ones((2, 1)), where="age >= query.age", asking=[{"age": "x"}, {"age": 1}])

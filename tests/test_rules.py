@@ -88,6 +88,7 @@ def test_the_person_who_asks():
         ("read_csv('x') = 1", "is not understood"),
         ("lower(region) = 'x'", "is not understood"),
         ("age = null", "write `is null`"),
+        ("null is null", "write `is null`"),
         ("other.age = 3", "only `query.` may stand before a name"),
         ("agee > 3", "character 1: Unknown attribute 'agee'. Did you mean 'age'? Known: age, height, region, smoker"),
         ("region = north", "Texts stand in quotes: 'north'"),

@@ -85,6 +85,8 @@ class Slates:
             if len(kept) < len(table):
                 gone += len(table) - len(kept)
                 _write(file, kept)
+        for file in self.folder.glob(".[ab]-*.parquet.*"):  # a run that was killed while it wrote left half of a file
+            file.unlink(missing_ok=True)
         return gone
 
 
@@ -129,7 +131,7 @@ def recommend_all(
         "k": k,
         "where": rules,
         "mutual": mutual,
-        "exclusions": 0 if exclude is None else len(exclude),
+        "exclusions": None if exclude is None else exclude.digest(),
         "sides": 1 if people_b is None else 2,
         "people_a": _digest(people_a, bonus_a),
         "people_b": None if people_b is None else _digest(people_b, bonus_b),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -57,6 +59,11 @@ class Exclusions:
     def of(self, person: str) -> Collection[str]:
         """Ids that are not shown to a person."""
         return self._others.get(person, frozenset())
+
+    def digest(self) -> str:
+        """Tells these exclusions from others, whatever order they were added in."""
+        pairs = sorted((person, other) for person, others in self._others.items() for other in others)
+        return hashlib.blake2b(json.dumps(pairs).encode(), digest_size=16).hexdigest()
 
     def __len__(self) -> int:
         """Number of (person, other)."""

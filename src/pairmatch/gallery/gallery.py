@@ -249,7 +249,11 @@ class Gallery:
         for block in self._current():
             rows = block.find(wanted)
             if len(rows):
-                return self._profiles.get(person) or Profile(person, attributes=block.attributes(int(rows[0])))
+                attributes = block.attributes(int(rows[0]))
+                known = self._profiles.get(person)  # not as another process replaced them since
+                return (
+                    known if known and dict(known.attributes) == attributes else Profile(person, attributes=attributes)
+                )
         raise DataError(f"Nobody called {person!r} is in the gallery.")
 
     def chunks(self, rows: int = 1024) -> Iterator[tuple[list[str], list[dict[str, AttributeValue]], Vectors]]:

@@ -45,7 +45,11 @@ def groups(
     people = [{} for _ in everybody] if asking is None else [dict(one) for one in asking]
     asking_kinds: dict[str, Kind] = {}
     for one in people:
-        asking_kinds |= {name: kind_of(value) for name, value in one.items()}
+        for name, value in one.items():
+            if asking_kinds.setdefault(name, kind_of(value)) != kind_of(value):
+                raise ConfigurationError(
+                    f"`asking` has the attribute {name!r} in two kinds: {value!r} is not as before."
+                )
     if kinds or blocks:
         rule.check(kinds, asking_kinds)
         if mutual:

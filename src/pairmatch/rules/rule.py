@@ -198,7 +198,7 @@ def _refused(root: exp.Expr) -> Iterator[tuple[int | None, str]]:
             yield _place(node), f"{node.sql()!r}: only `query.` may stand before a name"
         elif isinstance(node, exp.Column) and not isinstance(node.this, exp.Identifier):
             yield _place(node), f"{node.sql()!r} is not understood in a rule"
-        elif isinstance(node, exp.Null) and not isinstance(node.parent, exp.Is):
+        elif isinstance(node, exp.Null) and (node.arg_key == "this" or not isinstance(node.parent, exp.Is)):
             yield _place(node.parent or node), "write `is null` or `is not null`"
         elif isinstance(node, exp.Is) and not isinstance(node.expression, exp.Null):
             yield _place(node), "`is` goes with null alone; compare with ="
