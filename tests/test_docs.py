@@ -203,7 +203,16 @@ def test_api_pages_show_every_public_name():
 
 #: Modules whose names are reached through others: the command line has its own page, files and hub serve `Matcher`.
 INTERNAL = {"cli", "files", "hub", "saved", "tables", "search", "report.plots", "data.reading", "intervals"}
-INTERNAL |= {"metadata.models", "metadata.schema", "metadata.pace", "gallery.blocks", "gallery.folder", "gallery.selection", "rules.columns", "rules.evaluation"}
+INTERNAL |= {
+    "metadata.models",
+    "metadata.schema",
+    "metadata.pace",
+    "gallery.blocks",
+    "gallery.folder",
+    "gallery.selection",
+    "rules.columns",
+    "rules.evaluation",
+}
 
 
 def test_every_module_is_shown_or_internal():
