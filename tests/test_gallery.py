@@ -438,3 +438,14 @@ def test_those_who_ask_have_one_kind_of_an_attribute():
     gallery = Gallery.of([Profile("p", attributes={"age": 0})], np.eye(1))
     with pytest.raises(ConfigurationError, match="'age' in two kinds"):
         gallery.search(np.ones((2, 1)), where="age >= query.age", asking=[{"age": "x"}, {"age": 1}])
+
+
+def test_numbers_of_numpy_nan_and_large_ones(tmp_path):
+    Gallery.of(["z"], np.eye(1, 2)).save(tmp_path / "g")
+    for gallery in (Gallery.open(tmp_path / "g"), Gallery()):
+        gallery.add([Profile("p", attributes={"age": np.int64(3), "smoker": np.bool_(True)})], np.eye(1, 2))
+        gallery.add([Profile("nan", attributes={"age": float("nan")})], np.eye(1, 2))
+        gallery.add([Profile("large", attributes={"age": 2**70})], np.eye(1, 2))
+        gallery.add([Profile("half", attributes={"age": 0.5})], np.eye(1, 2))
+        assert set(gallery.search(np.ones((1, 2)), where="age != 0.5").ids[0]) - {None} == {"p", "large"}
+        assert "nan" in gallery.search(np.ones((1, 2)), where="age is null").ids[0]

@@ -190,7 +190,7 @@ class CrossValidation:
         """Writes the tidy table as CSV or Parquet, by the file's ending.
 
         Raises:
-            ConfigurationError: Another ending, or Parquet without pyarrow.
+            ConfigurationError: Another ending.
         """
         target = Path(path)
         rows = list(self.rows())
@@ -201,11 +201,9 @@ class CrossValidation:
             writer.writerows(rows)
             write_file(target, text.getvalue().encode())
         elif target.suffix == ".parquet":
-            try:
-                import pyarrow as pa
-                import pyarrow.parquet as pq
-            except ImportError as error:
-                raise ConfigurationError('Parquet needs pyarrow: pip install "pairmatch[parquet]".') from error
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
             buffer = io.BytesIO()
             pq.write_table(pa.Table.from_pylist(rows), buffer)
             write_file(target, buffer.getvalue())

@@ -24,9 +24,9 @@ _WEIGHTS = (
 )
 _EXTRAS = (
     ("onnx", "onnxruntime", "the backbone onnx"),
-    ("parquet", "pyarrow", "Parquet files"),
     ("tune", "optuna", "the method tuned"),
     ("plots", "matplotlib", "figures in Python"),
+    ("lance", "lancedb", "LanceGallery"),
 )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pairmatch.errors import DataError, missing_extra
+from pairmatch.errors import DataError
 
 SUFFIXES = (".csv", ".parquet", ".jsonl", ".ndjson")
 _UNDECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of bytes that are not UTF-8
@@ -64,7 +64,6 @@ def read_table(path: Path, *, lists: bool = False) -> Table:
 
     Raises:
         DataError: The file cannot be read as what its suffix says.
-        MissingExtraError: A Parquet file without pyarrow.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -171,11 +170,9 @@ def _json_lines(path: Path, text: str, lists: bool) -> Table:
 
 
 def _parquet(path: Path, content: bytes) -> Table:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise missing_extra(f"Reading {path}", "pyarrow", "parquet") from error
+    import pyarrow
+    import pyarrow.parquet
+
     try:
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
         columns = file.schema_arrow.names

@@ -64,7 +64,6 @@ class Pairs:
 
         Raises:
             DataError: Every problem of the files at once, each with file, line and column.
-            MissingExtraError: A Parquet file without pyarrow.
         """
         _check_sides(sides)
         found, pairs = read_pairs(

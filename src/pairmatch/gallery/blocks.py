@@ -109,6 +109,16 @@ class Block:
         return attributes_of(self.people.slice(row, 1))[0]
 
 
+def plain(attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:
+    """Attributes as they are kept: NumPy's scalars as Python's, NaN as missing, large numbers as floats."""
+    values = {name: value.item() if isinstance(value, np.generic) else value for name, value in attributes.items()}
+    return {
+        name: float(value) if type(value) is int and abs(value) > 2**53 else value
+        for name, value in values.items()
+        if value == value  # NaN alone differs from itself
+    }
+
+
 def attributes_of(people: pa.Table) -> list[dict[str, AttributeValue]]:
     """The attributes of every row, without those that are missing."""
     names = [name for name in people.column_names if name.startswith(_PREFIX)]

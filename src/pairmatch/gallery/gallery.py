@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pairmatch.errors import ConfigurationError, DataError, StoreError
-from pairmatch.gallery.blocks import Block, Vectors, attributes_of, check_attributes
+from pairmatch.gallery.blocks import Block, Vectors, attributes_of, check_attributes, plain
 from pairmatch.gallery.folder import Change, Folder
 from pairmatch.gallery.results import Found
 from pairmatch.gallery.selection import Attributes, Where, groups, names_at, rows_of, spread
@@ -116,7 +116,7 @@ class Gallery:
             ConfigurationError: Shapes that do not fit, an id that comes twice, an attribute of two kinds.
         """
         ids = [one.id if isinstance(one, Profile) else str(one) for one in people]
-        attributes = [dict(one.attributes) if isinstance(one, Profile) else {} for one in people]
+        attributes = [plain(one.attributes) if isinstance(one, Profile) else {} for one in people]
         if not ids and len(embeddings) == 0:
             return
         check_vectors("embeddings", embeddings)
@@ -252,7 +252,7 @@ class Gallery:
                 attributes = block.attributes(int(rows[0]))
                 known = self._profiles.get(person)  # not as another process replaced them since
                 return (
-                    known if known and dict(known.attributes) == attributes else Profile(person, attributes=attributes)
+                    known if known and plain(known.attributes) == attributes else Profile(person, attributes=attributes)
                 )
         raise DataError(f"Nobody called {person!r} is in the gallery.")
 
