@@ -375,3 +375,11 @@ def test_fit_with_the_robust_preset(demo, tmp_path):
     said = run(*common, "--preset", "robust", "--loss", "sigmoid", "--output", tmp_path / "no", code=2)
     assert "The method 'robust' has no use for options of --loss" in said
     assert "Unknown preset 'best'" in run(*common, "--preset", "best", "--output", tmp_path / "no", code=2)
+
+
+def test_galleries_slates_and_exports_check_where_they_write(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    for command in (("gallery", "build", "matcher", "people.csv"), ("slates", "gallery")):
+        assert "not a folder" in run(*command, "--output", file / "deep", code=2)
+    assert "does not exist" in run("annotate", "pairs.csv", "--export", tmp_path / "none" / "m.csv", code=2)

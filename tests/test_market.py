@@ -274,3 +274,11 @@ def test_what_cannot_be_balanced_is_said():
     ):
         with pytest.raises(ConfigurationError, match=said):
             call()
+
+
+def test_embeddings_that_may_only_be_read_balance_without_a_warning():
+    rng = np.random.default_rng(0)
+    a, b = (unit_rows(rng.normal(size=(8, 4))).astype(np.float32) for _ in range(2))
+    expected = balance(a, b, temperature=0.5).bonus_a
+    a.flags.writeable = b.flags.writeable = False
+    assert np.array_equal(balance(a, b, temperature=0.5).bonus_a, expected)

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from openai_server import ANSWER, BatchServer, error, good, reply
+from openai_server import ANSWER, BatchServer, error, good, reply, text
 from PIL import Image
 
 from pairmatch import Profile
@@ -287,3 +287,15 @@ def test_lines_are_valid_json_in_the_shape_of_the_api(people, store):
         assert server.batches["batch_0"]["completion_window"] == "24h"
         assert server.batches["batch_0"]["endpoint"] == "/v1/responses"
         assert json.dumps(lines[0]["body"]["text"]["format"]["schema"])
+
+
+def test_separators_of_unicode_in_an_answer_end_no_line(people, store):
+    words = json.dumps({**ANSWER, "caption": "One\u2028two\u0085three"}, ensure_ascii=False)
+    with BatchServer(lambda number, body: text(words)) as server:
+        run(people, store, server)
+        server.finish()
+        for name, content in server.files.items():
+            lines = [json.loads(line) for line in content.splitlines()]
+            server.files[name] = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+        found = run(people, store, server).annotation
+    assert found.profiles[0].metadata.caption == "One\u2028two\u0085three"

@@ -248,3 +248,18 @@ def test_the_commands(people, tmp_path):
             )
             .output
         )
+
+
+@pytest.mark.parametrize("value", ["abc", "nan", "inf", "-1"])
+def test_costs_that_are_no_numbers_are_named(people, store, tmp_path, value):
+    generator, file = MeasuredMetadata(), tmp_path / "metadata.csv"
+    annotate(people, generator, store)
+    export_metadata(file, people, generator, store)
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    rows[1]["input_tokens"] = value
+    with file.open("w") as opened:
+        writer = csv.DictWriter(opened, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(DataError, match="line 3, column input_tokens"):
+        import_metadata(file, people, generator, store)

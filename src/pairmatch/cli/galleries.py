@@ -17,6 +17,7 @@ from pairmatch.cli.options import (
     Quiet,
     StorePath,
     Yes,
+    folder_to_write,
     load_matcher,
     show_progress,
 )
@@ -33,7 +34,10 @@ GalleryFolder = Annotated[Path, typer.Argument(metavar="GALLERY", help="Folder o
 def build(
     matcher: MatcherFolder,
     people: People,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the gallery; one in it is replaced.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder for the gallery; one in it is replaced.", callback=folder_to_write),
+    ],
     side: Annotated[str, typer.Option(help="Side that they are on: a or b.")] = "b",
     images: Images = None,
     settings: Options = None,

@@ -19,6 +19,7 @@ from pairmatch.cli.options import (
     Sides,
     StorePath,
     Yes,
+    file_to_write,
     parse_options,
     show_progress,
 )
@@ -54,7 +55,13 @@ def annotate(
     ] = None,
     export_file: Annotated[
         Path | None,
-        typer.Option("--export", metavar="FILE", help="Write the store's metadata to .csv or .jsonl; ask nobody."),
+        typer.Option(
+            "--export",
+            metavar="FILE",
+            help="Write the store's metadata to .csv or .jsonl; ask nobody.",
+            dir_okay=False,
+            callback=file_to_write,
+        ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:

@@ -18,6 +18,7 @@ from pairmatch.cli.options import (
     Quiet,
     StorePath,
     Yes,
+    folder_to_write,
     load_matcher,
     show_progress,
 )
@@ -107,7 +108,9 @@ def slates(
     gallery_b: Annotated[
         Path | None, typer.Argument(help="Gallery of side b; without it anyone may match anyone.", show_default=False)
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the Parquet files.")] = Path("slates"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the Parquet files.", callback=folder_to_write)
+    ] = Path("slates"),
     k: Annotated[int, typer.Option("-k", min=1, help="Candidates per person.")] = 20,
     where: Where = None,
     mutual: Mutual = False,

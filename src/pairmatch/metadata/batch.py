@@ -179,7 +179,8 @@ def _collect(generator: OpenAIMetadata, store: Store, batch: SubmittedBatch) -> 
             progress = f", {counts.completed + counts.failed} of {counts.total} done" if counts else ""
             return f"{found.id}, {found.status}{progress}", Usage()
         files = [file for file in (found.output_file_id, found.error_file_id) if file]
-        lines = [line for file in files for line in client.files.content(file).text.splitlines() if line.strip()]
+        # Bytes: the lines of a text would also end at the separators (U+2028, …) that an answer may hold
+        lines = [line for file in files for line in client.files.content(file).content.splitlines() if line.strip()]
     except openai.NotFoundError as error:
         if batch.remote is None:
             raise GeneratorError(_said(generator, error)) from None

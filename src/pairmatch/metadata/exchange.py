@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -196,7 +197,15 @@ def _raise(table: Table) -> None:
 
 
 def _outcome(table: Table, row: int, cells: Mapping[str, Any], schema: type[BaseModel]) -> dict[str, Any] | None:
-    usage = {name: float(cells[name]) if name in cells else None for name in _USAGE}
+    usage: dict[str, float | None] = dict.fromkeys(_USAGE)
+    for name in usage.keys() & cells.keys():
+        try:
+            usage[name] = float(cells[name])
+        except (TypeError, ValueError):
+            usage[name] = math.nan
+        if not 0 <= (usage[name] or 0) < math.inf:
+            table.problem(row, name, f"{str(cells[name])[:60]!r} is no number of at least 0.")
+            return None
     counted = {**{name: int(usage[name] or 0) for name in _USAGE[:3]}, "usd": usage["usd"]}
     if "refusal" in cells:
         return {"refusal": cells["refusal"], "detail": str(cells.get("detail", "")), "usage": counted}

@@ -1,7 +1,7 @@
 """What is known of the models of the API that metadata comes from: one small table, and its date.
 
 Prices are of 2026-11-23, in USD for a million tokens, from secondary sources: check your provider's page, and override
-them with `prices=`.
+them with `input_usd=` and `output_usd=`.
 """
 
 from __future__ import annotations
