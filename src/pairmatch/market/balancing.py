@@ -109,7 +109,7 @@ def balance(
     room_b = room_a if one_sided else _capacities("capacity_b", share, len(other))
     if not 0 < temperature < math.inf:
         raise ConfigurationError(f"`balance(temperature=...)` must be above 0, got {temperature}.")
-    left, right = (torch.from_numpy(np.require(side, np.float32, "CW")) for side in (a, other))
+    left, right = (torch.from_numpy(np.require(side, np.float32, ["C", "W"])) for side in (a, other))
     largest = float(left.norm(dim=1).max() * right.norm(dim=1).max()) / (2 * temperature)
     if largest > _LARGEST_EXPONENT:
         lowest = temperature * largest / _LARGEST_EXPONENT
