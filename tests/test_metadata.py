@@ -474,7 +474,8 @@ def test_a_matcher_with_metadata_is_saved_without_key_or_class(people, store, tm
 def test_a_schema_of_your_own_is_saved_as_json_and_comes_back_equal(people, store, tmp_path, small_pairs):
     own = OpenAIMetadata(model="x", schema=Outfit)
     matcher = Matcher(backbone="descriptor", metadata=own, store=store, training=TrainingConfig(epochs=1))
-    assert "schema=Outfit" in matcher.summary()["Metadata"]
+    reader = Matcher(backbone=("hf-text", {"model": "unused", "device": "cpu"}), metadata=own, store=store)
+    assert "schema=Outfit" in reader.summary()["Metadata"]
     folder = matcher.fit(small_pairs(4)).save(tmp_path / "n")
     assert "schema=Outfit" in (folder / "README.md").read_text()
     loaded = Matcher.load(folder).metadata
@@ -580,3 +581,19 @@ def test_the_docs_hold_the_prompt_and_the_table():
         row = f"| {name} | ${facts.input_usd:.2f} | ${facts.cached_usd:g} | ${facts.output_usd:.2f} | {ends}".rstrip()
         assert f"{row} |\n" in page
     assert TABLE_DATE.isoformat() in page
+
+
+def test_what_a_photo_might_cost_grows_with_its_size(people, store):
+    with Server(good) as server:
+        small, large = (
+            generator(server, input_usd=1000.0, output_usd=0.0, longest_side_px=side).worst_usd()
+            for side in (512, 2048)
+        )
+        assert large > small + 15 * 0.63 * 0.99  # 16 times the tokens of a photo
+
+
+def test_the_name_of_a_schema_is_one_that_the_api_takes(people, store):
+    schema = {"title": "Kleider & Schuhe", "type": "object", "properties": {"colour": {"type": "string"}}}
+    with Server(good) as server:
+        annotate(people[:1], generator(server, schema=schema), store, allow_upload=True)
+        assert json.loads(server.requests[0])["text"]["format"]["name"] == "Kleider___Schuhe"

@@ -7,7 +7,9 @@ import datetime
 import io
 import json
 import logging
+import math
 import os
+import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -184,7 +186,8 @@ class OpenAIMetadata(MetadataGenerator):
 
     @property
     def _request_tokens(self) -> int:
-        return len(INSTRUCTIONS + str(json_schema(self.schema))) // 4 + PHOTO_TOKENS
+        photo = PHOTO_TOKENS * max(1.0, self.longest_side_px / 512) ** 2  # tokens grow with the area
+        return len(INSTRUCTIONS + str(json_schema(self.schema))) // 4 + math.ceil(photo)
 
     def _usd(self, tokens: int, cached: int, answer: int, batch: bool = False) -> float | None:
         facts = MODELS.get(self.model)
@@ -279,7 +282,7 @@ class OpenAIMetadata(MetadataGenerator):
         form: dict[str, Any] = {
             "format": {
                 "type": "json_schema",
-                "name": self.schema.__name__,
+                "name": re.sub(r"[^A-Za-z0-9_-]", "_", self.schema.__name__)[:64],  # all that the API takes
                 "schema": json_schema(self.schema),
                 "strict": True,
             }
