@@ -1,4 +1,7 @@
-"""Writes the page of the command line from the commands themselves, at every build: it cannot go stale."""
+"""Writes the page of the command line from the commands themselves, at every build.
+
+It cannot go stale.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,32 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def commands() -> str:
-    """Markdown of every command of `pairmatch`: a section each, with arguments, options and an example."""
+    """Markdown of every command of `pairmatch`.
+
+    A section each, with arguments, options and an example.
+    """
     from pairmatch.cli import app
 
     group: Any = typer.main.get_command(app)
-    return "\n".join(line for name, command in group.commands.items() for line in _section(name, command))
+    return "\n".join(
+        line for name, command in group.commands.items() for line in _section(name, command)
+    )
 
 
 def _section(name: str, command: Any) -> Iterator[str]:
     arguments = [part for part in command.params if part.param_type_name == "argument"]
     options = [part for part in command.params if part.param_type_name == "option"]
-    needed = [f"{option.opts[0]} {option.metavar or option.name.upper()}" for option in options if option.required]
-    usage = ["pairmatch", name, *(argument.metavar or argument.name.upper() for argument in arguments), *needed]
+    needed = [
+        f"{option.opts[0]} {option.metavar or option.name.upper()}"
+        for option in options
+        if option.required
+    ]
+    usage = [
+        "pairmatch",
+        name,
+        *(argument.metavar or argument.name.upper() for argument in arguments),
+        *needed,
+    ]
     usage += ["[OPTIONS]"] if len(options) > len(needed) else []
     yield from (f"## `pairmatch {name}`", "", command.help, "")
     yield from ("```text", " ".join(usage), "```", "")
@@ -61,4 +78,6 @@ def _default(option: Any) -> str:
 
 
 def _text(words: str) -> str:
-    return html.escape(words, quote=False).replace("|", "\\|").replace("[", "\\[").replace("*", "\\*")
+    return (
+        html.escape(words, quote=False).replace("|", "\\|").replace("[", "\\[").replace("*", "\\*")
+    )

@@ -1,4 +1,7 @@
-"""Run by .ci/run where pairmatch is there from its wheel alone: is everything inside, does every part load?"""
+"""Run by .ci/run where pairmatch is there from its wheel alone.
+
+Is everything inside, does every part load?
+"""
 
 import sys
 from importlib.metadata import distribution
@@ -6,9 +9,11 @@ from importlib.resources import files
 from pathlib import Path
 
 import pairmatch
-from pairmatch import registry
+from pairmatch.core import registry
 
-assert Path(pairmatch.__file__).is_relative_to(sys.prefix), f"not from the wheel: {pairmatch.__file__}"
+assert Path(pairmatch.__file__).is_relative_to(sys.prefix), (
+    f"not from the wheel: {pairmatch.__file__}"
+)
 for name in ("py.typed", "templates/report.html.jinja"):
     assert files("pairmatch").joinpath(name).is_file(), f"{name} is not in the wheel"
 names = [str(file) for file in distribution("pairmatch").files or []]

@@ -2,9 +2,9 @@
 
     python benchmarks/coverage.py [--repetitions 500]
 
-Prints the share of 95 % intervals that hold the true value (a mean over many fresh draws of the same size), for the
-evaluation of one test set and for cross-validation, and how often two methods that are equal in truth are called
-different at 5 %.
+Prints the share of 95 % intervals that hold the true value (a mean over many fresh draws of the
+same size), for the evaluation of one test set and for cross-validation, and how often two learners
+that are equal in truth are called different at 5 %.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ import argparse
 import numpy as np
 
 from pairmatch import Evaluator
-from pairmatch.crossvalidation import cross_validate
-from pairmatch.interfaces import Method
-from pairmatch.methods import Centred
-from pairmatch.metrics import unit_rows
-from pairmatch.paired import PairedFeatures
+from pairmatch.core.arrays import unit_rows
+from pairmatch.core.interfaces import Learner
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.evaluation.crossvalidation import cross_validate
+from pairmatch.learning.baselines import Centred
 
 TRUTH_DRAWS = 1500
 
 
 def draw(rng, pairs, width, likeness, hubs):
-    """Partners' features correlate by `likeness`; everybody shares a direction of length `hubs`, which makes hubs."""
+    """Partners' features correlate by `likeness`.
+
+    Everybody shares a direction of length `hubs`, which makes hubs.
+    """
     x = rng.normal(size=(pairs, width))
     y = likeness * x + np.sqrt(1 - likeness**2) * rng.normal(size=(pairs, width))
     x[:, 0] += hubs
@@ -32,8 +35,11 @@ def draw(rng, pairs, width, likeness, hubs):
     return x, y
 
 
-class Half(Method):
-    """Cosine on one half of the dimensions, after centring: two such methods are equal in truth."""
+class Half(Learner):
+    """Cosine on one half of the dimensions, after centring.
+
+    Two such learners are equal in truth.
+    """
 
     def __init__(self, first: bool) -> None:
         self.first = first
@@ -86,7 +92,9 @@ def false_alarms(repetitions, pairs, width, likeness):
     misses = np.zeros(2)
     for seed in range(repetitions):
         data = PairedFeatures.of(*draw(np.random.default_rng(seed), pairs, width, likeness, 0.5))
-        found = cross_validate(data, {"one": Half(True), "other": Half(False)}, repeats=3, ks=(10,), seed=seed)
+        found = cross_validate(
+            data, {"one": Half(True), "other": Half(False)}, repeats=3, ks=(10,), seed=seed
+        )
         for column, metric in enumerate(("R@10", "MRR")):
             comparison = found.compare("one", "other", metric=metric)
             alarms[column] += comparison.p_value < 0.05
@@ -99,7 +107,10 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=500)
     count = parser.parse_args().repetitions
     print(f"{count} repetitions; share of 95 % intervals that hold the truth")
-    for name, run, pairs in (("one test set", one_test_set, 75), ("5-fold × 3", cross_validated, 300)):
+    for name, run, pairs in (
+        ("one test set", one_test_set, 75),
+        ("5-fold × 3", cross_validated, 300),
+    ):
         for likeness, hubs in ((0.1, 0.0), (0.3, 0.0), (0.3, 1.0)):
             recall, mrr, hits = run(count, pairs, 32, likeness, hubs)
             print(
@@ -110,7 +121,7 @@ def main() -> None:
     for likeness in (0.2, 0.4):
         alarms, cover = false_alarms(count, 300, 32, likeness)
         print(
-            f"  equal methods, 300 pairs, likeness {likeness}: called different at 5 %: R@10 {alarms[0]:.3f}, "
+            f"  equal learners, 300 pairs, likeness {likeness}: called different at 5 %: R@10 {alarms[0]:.3f}, "
             f"MRR {alarms[1]:.3f}; intervals of the difference hold 0: {cover[0]:.3f}, {cover[1]:.3f}",
             flush=True,
         )

@@ -15,8 +15,8 @@ import numpy as np
 import psutil
 import torch
 
-from pairmatch.metrics import unit_rows
-from pairmatch.search import top_k
+from pairmatch.core.arrays import unit_rows
+from pairmatch.gallery.search import top_k
 
 
 def timed(function):
@@ -59,7 +59,9 @@ def main() -> None:
         part = vectors[start : start + 50_000]
         part[:] = unit_rows(rng.standard_normal(part.shape, np.float32))
     queries = unit_rows(rng.standard_normal((given.queries, given.width), np.float32))
-    print(f"{given.queries} queries, top {given.k} of {given.people:,} × {given.width}, {threads} threads")
+    print(
+        f"{given.queries} queries, top {given.k} of {given.people:,} × {given.width}, {threads} threads"
+    )
 
     ours = []
     with Memory() as memory:
@@ -79,19 +81,34 @@ def main() -> None:
         min(ours, key=lambda t: t[0]),
         min(theirs, key=lambda t: t[0]),
     )
-    same = np.mean([len(np.intersect1d(a, b)) / given.k for a, b in zip(rows, their_rows, strict=True)])
-    print(f"ours {fast:.2f} s, faiss IndexFlatIP {slow:.2f} s: ratio {fast / slow:.2f}; the same people: {same:.6f}")
+    same = np.mean(
+        [len(np.intersect1d(a, b)) / given.k for a, b in zip(rows, their_rows, strict=True)]
+    )
+    print(
+        f"ours {fast:.2f} s, faiss IndexFlatIP {slow:.2f} s: ratio {fast / slow:.2f}; the same people: {same:.6f}"
+    )
     print(f"largest difference of scores: {np.abs(scores - their_scores).max():.1e}")
 
     for share in (0.001, 0.01, 0.1, 1.0):
         chosen = np.sort(rng.choice(given.people, int(given.people * share), replace=False))
         seconds, (found, _) = min(
-            (timed(lambda chosen=chosen: top_k(queries, vectors, given.k, rows=chosen)) for _ in range(2)),
+            (
+                timed(lambda chosen=chosen: top_k(queries, vectors, given.k, rows=chosen))
+                for _ in range(2)
+            ),
             key=lambda t: t[0],
         )
         sample = range(0, given.queries, max(1, given.queries // 50))
-        expected = [chosen[np.argsort(-(vectors[chosen] @ queries[q]), kind="stable")[: given.k]] for q in sample]
-        recall = np.mean([len(np.intersect1d(found[q], e)) / len(e) for q, e in zip(sample, expected, strict=True)])
+        expected = [
+            chosen[np.argsort(-(vectors[chosen] @ queries[q]), kind="stable")[: given.k]]
+            for q in sample
+        ]
+        recall = np.mean(
+            [
+                len(np.intersect1d(found[q], e)) / len(e)
+                for q, e in zip(sample, expected, strict=True)
+            ]
+        )
         print(f"eligible {100 * share:g} %: {seconds:.3f} s, recall {recall:.4f}")
 
 

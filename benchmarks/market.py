@@ -1,12 +1,12 @@
 """Balanced slates: the paper's synthetic markets, real pairs, how time and memory grow, and the figure of the docs.
 
-    python benchmarks/market.py paper
-    python benchmarks/market.py real furniture.npz [lookalikes.npz …]     files with a, b: [pairs, D] (and group)
-    python benchmarks/market.py scale 10000 20000 40000
-    python benchmarks/market.py figure docs/market.svg
+    python benchmarks/market.py paper python benchmarks/market.py real furniture.npz [lookalikes.npz
+    …]     files with a, b: [pairs, D] (and group) python benchmarks/market.py scale 10000 20000
+    40000 python benchmarks/market.py figure docs/market.svg
 
-The paper: Tomita and Yokoyama, "Fair Reciprocal Recommendation in Matching Markets" (RecSys 2024). Its generator, as in
-the authors' code: own tastes uniform in [0, 1], mixed with a popularity that falls evenly from 1 to 0, weight λ.
+The paper: Tomita and Yokoyama, "Fair Reciprocal Recommendation in Matching Markets" (RecSys 2024).
+Its generator, as in the authors' code: own tastes uniform in [0, 1], mixed with a popularity that
+falls evenly from 1 to 0, weight λ.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pairmatch.diagnostics import gini
+from pairmatch.core.arrays import unit_rows
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.evaluation.diagnostics import gini
+from pairmatch.learning.baselines import Contrastive, Frozen, Whitened
 from pairmatch.market import balance, csls, inverted_softmax, outcome
-from pairmatch.methods import Frozen, TrainedHead, Whitened
-from pairmatch.metrics import unit_rows
-from pairmatch.paired import PairedFeatures
 
 
 def ranked(scores, k=None):
@@ -39,7 +39,9 @@ def paper_market(n, m, weight, seed):
 def policies(likes_a, likes_b, temperature):
     """Slates of both sides by policy."""
     both = likes_a * likes_b.T
-    balanced = balance(both, np.eye(both.shape[1]), temperature=temperature, tolerance=1e-3, max_iterations=5000)
+    balanced = balance(
+        both, np.eye(both.shape[1]), temperature=temperature, tolerance=1e-3, max_iterations=5000
+    )
     return {
         "naive": (ranked(likes_a), ranked(likes_b)),
         "product": (ranked(both), ranked(both.T)),
@@ -59,7 +61,10 @@ def paper(markets=10, temperature=0.05):
                     p, q = paper_market(n, m, weight, seed)
                     for name, (slates_a, slates_b) in policies(p, q, temperature).items():
                         one = outcome(
-                            slates_a, slates_b, lambda i, j, p=p, q=q: (p[i, j], q[j, i]), examination_kind=kind
+                            slates_a,
+                            slates_b,
+                            lambda i, j, p=p, q=q: (p[i, j], q[j, i]),
+                            examination_kind=kind,
                         )
                         found.setdefault(name, []).append((one.matches, *one.gini, *one.envy))
                 for name, rows in found.items():
@@ -72,7 +77,10 @@ def paper(markets=10, temperature=0.05):
 
 
 def real(files, repeats=5, folds=5, ks=(5, 10, 20)):
-    """R@K of test pairs, both directions, by correction; the bank is training people's queries alone."""
+    """R@K of test pairs, both directions, by correction.
+
+    The bank is training people's queries alone.
+    """
     for file in files:
         loaded = np.load(file)
         groups = loaded["group"].tolist() if "group" in loaded else None
@@ -80,21 +88,26 @@ def real(files, repeats=5, folds=5, ks=(5, 10, 20)):
         if groups is None and len(data) > 495:
             data = data.of_components(np.random.default_rng(0).permutation(len(data))[:495])
         print(f"{file}: {len(data)} pairs, {repeats} × {folds} folds")
-        for method in (Frozen(), Whitened(), TrainedHead()):
+        for learner in (Frozen(), Whitened(), Contrastive()):
             hits, exposure = {}, {}
             for repeat in range(repeats):
                 parts = data.folds(folds, seed=repeat)
                 for number, labels in enumerate(parts):
-                    rest = np.concatenate([part for other, part in enumerate(parts) if other != number])
+                    rest = np.concatenate(
+                        [part for other, part in enumerate(parts) if other != number]
+                    )
                     train, test = data.of_components(rest), data.of_components(labels)
-                    project = method.fit(train, seed=repeat)
+                    project = learner.fit(train, seed=repeat)
                     a, b = project(test.a, "a"), project(test.b, "b")
                     bank_a, bank_b = project(train.a, "a"), project(train.b, "b")
                     balanced = balance(a, b, temperature=0.05, tolerance=1e-3, max_iterations=5000)
                     corrections = {
                         "plain": (0, 0),
                         "CSLS": (csls(a, bank_b), csls(b, bank_a)),
-                        "inverted softmax": (inverted_softmax(a, bank_b), inverted_softmax(b, bank_a)),
+                        "inverted softmax": (
+                            inverted_softmax(a, bank_b),
+                            inverted_softmax(b, bank_a),
+                        ),
                         "balanced": (balanced.bonus_a, balanced.bonus_b),
                     }
                     scores = a @ b.T
@@ -102,16 +115,21 @@ def real(files, repeats=5, folds=5, ks=(5, 10, 20)):
                     for name, (bonus_a, bonus_b) in corrections.items():
                         ahead, back = scores + bonus_b, scores.T + bonus_a
                         ranks = np.stack(
-                            [(ahead[i] > ahead[i, j][:, None]).sum(1), (back[j] > back[j, i][:, None]).sum(1)]
+                            [
+                                (ahead[i] > ahead[i, j][:, None]).sum(1),
+                                (back[j] > back[j, i][:, None]).sum(1),
+                            ]
                         )
-                        own = np.stack([(ranks < k).mean(0) for k in ks] + [(1 / (ranks + 1)).mean(0)], 1)
+                        own = np.stack(
+                            [(ranks < k).mean(0) for k in ks] + [(1 / (ranks + 1)).mean(0)], 1
+                        )
                         hits.setdefault(name, {})[repeat, number] = (labels, test.components, own)
                         shown = np.bincount(ranked(ahead, 10).ravel(), minlength=len(b))
                         exposure.setdefault(name, []).append(gini(shown))
-            _print_real(type(method).__name__, hits, exposure, ks)
+            _print_real(type(learner).__name__, hits, exposure, ks)
 
 
-def _print_real(method, hits, exposure, ks):
+def _print_real(learner, hits, exposure, ks):
     """Means over pairs with intervals of the difference to plain, resampling groups of pairs."""
     means = {}
     for name, parts in hits.items():
@@ -128,7 +146,9 @@ def _print_real(method, hits, exposure, ks):
     plain = draws @ means["plain"][0] / (draws @ means["plain"][1])[:, None]
     for name, (totals, counts) in means.items():
         mean = totals.sum(0) / counts.sum()
-        low, high = np.percentile(draws @ totals / (draws @ counts)[:, None] - plain, [2.5, 97.5], axis=0)
+        low, high = np.percentile(
+            draws @ totals / (draws @ counts)[:, None] - plain, [2.5, 97.5], axis=0
+        )
         cells = []
         for column in range(len(ks) + 1):
             value, lower, upper = mean[column], low[column], high[column]
@@ -137,7 +157,10 @@ def _print_real(method, hits, exposure, ks):
             digits = 1 if column < len(ks) else 3
             between = "" if name == "plain" else f" ({lower:+.{digits}f} to {upper:+.{digits}f})"
             cells.append(f"{value:.{digits}f}{between}")
-        print(f"| {method} | {name} | {' | '.join(cells)} | {np.mean(exposure[name]):.2f} |", flush=True)
+        print(
+            f"| {learner} | {name} | {' | '.join(cells)} | {np.mean(exposure[name]):.2f} |",
+            flush=True,
+        )
 
 
 def crowd(people, width, seed):
@@ -174,7 +197,9 @@ def figure(path):
         for name, (slates_a, slates_b) in policies(p, q, 0.05).items():
             looks = np.bincount(slates_a[:, :10].ravel(), minlength=n)
             seen.setdefault(name, []).append(np.sort(looks)[::-1])
-            one = outcome(slates_a[:, :10], slates_b[:, :10], lambda i, j, p=p, q=q: (p[i, j], q[j, i]))
+            one = outcome(
+                slates_a[:, :10], slates_b[:, :10], lambda i, j, p=p, q=q: (p[i, j], q[j, i])
+            )
             matches.setdefault(name, []).append(one.matches)
     width, height, left, top, bottom = 720, 360, 62, 46, 54
     most = max(np.mean(rows, axis=0).max() for rows in seen.values())
@@ -195,8 +220,12 @@ def figure(path):
         f"{n} × {n} people)</text>",
     ]
     for value in np.arange(0, ceiling + 1, 50):
-        parts.append(f'<line x1="{left}" x2="{width - 24}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="#ddd"/>')
-        parts.append(f'<text x="{left - 8}" y="{y(value) + 4:.1f}" text-anchor="end" fill="#555">{value:.0f}</text>')
+        parts.append(
+            f'<line x1="{left}" x2="{width - 24}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="#ddd"/>'
+        )
+        parts.append(
+            f'<text x="{left - 8}" y="{y(value) + 4:.1f}" text-anchor="end" fill="#555">{value:.0f}</text>'
+        )
     parts.append(
         f'<text x="{(left + width) / 2:.0f}" y="{height - 14}" text-anchor="middle" fill="#555">people, most seen first'
         "</text>"
@@ -204,7 +233,9 @@ def figure(path):
     for row, (name, rows) in enumerate(seen.items()):
         mean = np.mean(rows, axis=0)
         points = " ".join(f"{x(rank):.1f},{y(value):.1f}" for rank, value in enumerate(mean))
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{colours[name]}" stroke-width="3"/>')
+        parts.append(
+            f'<polyline points="{points}" fill="none" stroke="{colours[name]}" stroke-width="3"/>'
+        )
         parts.append(
             f'<text x="{width - 34}" y="{top + 22 + 22 * row}" text-anchor="end" fill="{colours[name]}">{name}: '
             f"{np.mean(matches[name]):.1f} expected matches</text>"

@@ -1,9 +1,11 @@
 """Metadata of many photos against a server with a fixed latency, beside the ideal time.
 
-    python benchmarks/metadata.py [--photos 1000] [--latency 0.05] [--concurrency 32] [--side 320] [--rounds 3]
+    python benchmarks/metadata.py [--photos 1000] [--latency 0.05] [--concurrency 32] [--side 320]
+    [--rounds 3]
 
-Photos are decoded, shrunk, encoded anew, sent by the real client over real sockets to a process of its own, and every
-answer is checked and committed to a store. The ideal is photos / concurrency × latency.
+Photos are decoded, shrunk, encoded anew, sent by the real client over real sockets to a process of
+its own, and every answer is checked and committed to a store. The ideal is photos / concurrency ×
+latency.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ import numpy as np
 from PIL import Image
 
 from pairmatch import Profile
+from pairmatch.io.store import Store
 from pairmatch.metadata import Metadata, annotate
 from pairmatch.metadata.openai import OpenAIMetadata
 from pairmatch.metadata.schema import json_schema
-from pairmatch.store import Store
 
 
 def answer() -> bytes:
@@ -63,7 +65,11 @@ def serve(latency: float, port) -> None:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+                length = next(
+                    line
+                    for line in head.lower().split(b"\r\n")
+                    if line.startswith(b"content-length")
+                )
                 await reader.readexactly(int(length.split(b":")[1]))
                 await asyncio.sleep(latency)
                 writer.write(reply)
@@ -84,16 +90,22 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=1000)
     parser.add_argument("--latency", type=float, default=0.05)
     parser.add_argument("--concurrency", type=int, default=32)
-    parser.add_argument("--side", type=int, default=320, help="Longest side of the photos, in pixels.")
+    parser.add_argument(
+        "--side", type=int, default=320, help="Longest side of the photos, in pixels."
+    )
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     os.environ["OPENAI_API_KEY"] = "of a server of our own"
     here, there = multiprocessing.get_context("spawn").Pipe()
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(given.latency, there), daemon=True)
+    server = multiprocessing.get_context("spawn").Process(
+        target=serve, args=(given.latency, there), daemon=True
+    )
     server.start()
     url = f"http://127.0.0.1:{here.recv()}/v1"
     ideal = given.photos / given.concurrency * given.latency
-    print(f"{given.photos} photos of {given.side} px, {given.latency * 1000:.0f} ms, {given.concurrency} at once")
+    print(
+        f"{given.photos} photos of {given.side} px, {given.latency * 1000:.0f} ms, {given.concurrency} at once"
+    )
     print(f"ideal: {ideal:.2f} s; {os.cpu_count()} CPUs, load before {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

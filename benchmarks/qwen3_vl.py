@@ -1,12 +1,14 @@
 """The Qwen3-VL backbone beside the script that a user would write: python benchmarks/qwen3_vl.py
 
-The true 2B configuration with random weights (what is computed does not depend on them), on this machine's CPU or GPU.
-The naive script: one photo at a time, `AutoModelForImageTextToText` with its language-model head, all hidden states,
-every setting at its default. Each runs in a process of its own, for its peak memory.
+The true 2B configuration with random weights (what is computed does not depend on them), on this
+machine's CPU or GPU. The naive script: one photo at a time, `AutoModelForImageTextToText` with its
+language-model head, all hidden states, every setting at its default. Each runs in a process of its
+own, for its peak memory.
 
 1. Equal pixels and number format: photos that both see at the same size.
-2. Each at its own defaults, on photos of 0.3 to 12 megapixels. Sizes above `--measure-up-to` are not run by the naive
-   script but computed from its counted operations at its own measured rate, and marked so.
+2. Each at its own defaults, on photos of 0.3 to 12 megapixels. Sizes above `--measure-up-to` are
+   not run by the naive script but computed from its counted operations at its own measured rate,
+   and marked so.
 """
 
 import argparse
@@ -97,7 +99,9 @@ def write_checkpoint(folder):
     model = model.to_empty(device="cpu")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.fill_(1.0) if "norm" in name and "weight" in name else parameter.normal_(0, 0.02)
+            parameter.fill_(1.0) if "norm" in name and "weight" in name else parameter.normal_(
+                0, 0.02
+            )
     model.tie_weights()
     model.save_pretrained(folder)
 
@@ -125,7 +129,9 @@ def naive(folder):
     def embed(path):
         content = [{"type": "image"}, {"type": "text", "text": TEXT}]
         text = processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
-        batch = processor(images=[Image.open(path)], text=[text], return_tensors="pt").to(model.device)
+        batch = processor(images=[Image.open(path)], text=[text], return_tensors="pt").to(
+            model.device
+        )
         with torch.no_grad():
             out = model(**batch, output_hidden_states=True)
             return out.hidden_states[-1].mean(1).float().cpu()
@@ -137,13 +143,15 @@ def ours(folder):
     """The backbone through the feature store: a function of one photo."""
     from pairmatch import FeatureStore, Profile
     from pairmatch.backbones.qwen3_vl import Qwen3VLBackbone
-    from pairmatch.poolers import MeanPooler
+    from pairmatch.features.poolers import MeanPooler
 
     backbone = Qwen3VLBackbone(model=folder, dtype="bfloat16")
     features = FeatureStore(Path(tempfile.mkdtemp()) / "store.sqlite")
 
     def embed(path):
-        features.embed([Profile(path.name, (path,), TEXT)], backbone, [MeanPooler()], prompt="{text}")
+        features.embed(
+            [Profile(path.name, (path,), TEXT)], backbone, [MeanPooler()], prompt="{text}"
+        )
 
     features.embed([Profile("first", text="loads the model")], backbone, [MeanPooler()])
     return embed
@@ -169,7 +177,9 @@ class Worker:
 
     def __init__(self, name, folder):
         command = [sys.executable, __file__, "--worker", name, "--folder", str(folder)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def seconds(self, path):
         self.process.stdin.write(f"{path}\n")
@@ -182,11 +192,17 @@ class Worker:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measure-up-to", type=float, default=1.0, help="megapixels that the naive script runs")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--measure-up-to", type=float, default=1.0, help="megapixels that the naive script runs"
+    )
     parser.add_argument("--photos", type=int, default=5, help="of the comparison at equal pixels")
     parser.add_argument("--worker", choices=["naive", "ours"], help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help="where a checkpoint is, or the 2B one is written (4 GB)")
+    parser.add_argument(
+        "--folder", type=Path, help="where a checkpoint is, or the 2B one is written (4 GB)"
+    )
     options = parser.parse_args()
     if options.worker:
         work(options.worker, options.folder)
@@ -197,16 +213,26 @@ def main():
             folder.mkdir(parents=True, exist_ok=True)
             write_checkpoint(folder)
         device = (
-            torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+            torch.cuda.get_device_name()
+            if torch.cuda.is_available()
+            else f"CPU, {torch.get_num_threads()} threads"
         )
-        what = "true 2B configuration, random weights" if options.folder is None else f"checkpoint {folder.name}"
-        print(f"{device}, torch {torch.__version__}, {what}, bfloat16; operations are those of the 2B configuration\n")
+        what = (
+            "true 2B configuration, random weights"
+            if options.folder is None
+            else f"checkpoint {folder.name}"
+        )
+        print(
+            f"{device}, torch {torch.__version__}, {what}, bfloat16; operations are those of the 2B configuration\n"
+        )
 
         equal = photos(Path(temporary), ["448²"] * (options.photos + 1))
         workers = {name: Worker(name, folder) for name in ("naive", "ours")}
         for worker in workers.values():
             worker.seconds(equal[0])  # loads and warms up
-        took = np.array([[workers[name].seconds(path) for name in workers] for path in equal[1:]])  # in turns
+        took = np.array(
+            [[workers[name].seconds(path) for name in workers] for path in equal[1:]]
+        )  # in turns
         print(f"1. Equal pixels (448²) and number format, {len(took)} photos in turns")
         for name, column in zip(workers, took.T, strict=True):
             count = operations(196, name == "naive")
@@ -218,7 +244,9 @@ def main():
             f"   ratio {fastest[0] / fastest[1]:.2f} of the fastest, {np.median(took[:, 0] / took[:, 1]):.2f} by turns"
         )
         print(
-            "   peak memory: " + ", ".join(f"{name} {worker.peak():.1f} GiB" for name, worker in workers.items()) + "\n"
+            "   peak memory: "
+            + ", ".join(f"{name} {worker.peak():.1f} GiB" for name, worker in workers.items())
+            + "\n"
         )
 
         workers = {name: Worker(name, folder) for name in ("naive", "ours")}
@@ -228,7 +256,10 @@ def main():
         print("2. Each at its own defaults")
         totals, rate = np.zeros(2), 0.0
         for (name, size), path in zip(MEGAPIXELS.items(), everything, strict=True):
-            theirs, own = operations(seen(size, 16_777_216), True), operations(seen(size, CAP), False)
+            theirs, own = (
+                operations(seen(size, 16_777_216), True),
+                operations(seen(size, CAP), False),
+            )
             fast = workers["ours"].seconds(path)
             if float(name) <= options.measure_up_to:
                 slow, how = workers["naive"].seconds(path), "measured"
@@ -241,7 +272,10 @@ def main():
                 f"{own:,.0f} GFLOP; ratio {slow / fast:.1f}"
             )
         print(f"   all four: ratio {totals[0] / totals[1]:.1f}")
-        print("   peak memory: " + ", ".join(f"{name} {worker.peak():.1f} GiB" for name, worker in workers.items()))
+        print(
+            "   peak memory: "
+            + ", ".join(f"{name} {worker.peak():.1f} GiB" for name, worker in workers.items())
+        )
 
 
 if __name__ == "__main__":

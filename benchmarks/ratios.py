@@ -1,6 +1,7 @@
 """Speed as ratios, each measured side by side in one run: python benchmarks/ratios.py
 
-Training and evaluation against the bare matrix products that they consist of, and a second fit against the first.
+Training and evaluation against the bare matrix products that they consist of, and a second fit
+against the first.
 """
 
 import tempfile
@@ -14,7 +15,7 @@ from torch.nn.functional import normalize
 
 from pairmatch import Evaluator, Matcher, Pairs, Trainer, TrainingConfig
 from pairmatch.backbones.descriptor import DescriptorBackbone
-from pairmatch.demo import draw_people
+from pairmatch.experiments.demo import draw_people
 
 
 def seconds(work):
@@ -76,7 +77,10 @@ class Counting(DescriptorBackbone):
 
 
 def second_fit():
-    """Fitting twice on the same 300 photos: backbone calls and seconds of the first and the second time."""
+    """Fitting twice on the same 300 photos.
+
+    Backbone calls and seconds of the first and the second time.
+    """
     with tempfile.TemporaryDirectory() as folder:
         pairs = Pairs.read(draw_people(folder, pairs=150))
         train, validation, _ = pairs.split()
@@ -85,9 +89,9 @@ def second_fit():
             Counting.people = 0
             config = TrainingConfig(epochs=1)
             took = seconds(
-                lambda: Matcher(backbone=Counting(), store=Path(folder) / "s.sqlite", training=config).fit(
-                    train, validation
-                )
+                lambda: Matcher(
+                    backbone=Counting(), store=Path(folder) / "s.sqlite", training=config
+                ).fit(train, validation)
             )
             return Counting.people, took
 
@@ -98,9 +102,13 @@ def main():
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, numpy {np.__version__}")
     for name, measure, limit in (("training", training, 2.0), ("evaluation", evaluation, 1.5)):
         ours, bare, ratio = measure()
-        print(f"{name}: {ours:.2f} s, bare matrix products {bare:.2f} s, ratio {ratio:.2f} (wanted: at most {limit})")
+        print(
+            f"{name}: {ours:.2f} s, bare matrix products {bare:.2f} s, ratio {ratio:.2f} (wanted: at most {limit})"
+        )
     (first, took), (second, again) = second_fit()
-    print(f"fit: {first} people through the backbone in {took:.2f} s; second fit: {second} people in {again:.2f} s")
+    print(
+        f"fit: {first} people through the backbone in {took:.2f} s; second fit: {second} people in {again:.2f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Not people at all, things that go together: python examples/furniture.py [PAIRS] [--onnx FILE --output NAME]
 
-PAIRS is a pairs file like any other: id_a, image_a, id_b, image_b, and `group` where several pairs share a room, so
-that no room stands on two sides of a split. Without it the script draws rooms: an armchair and a lamp whose colour lies
-opposite on the colour circle, in front of walls that say nothing.
+PAIRS is a pairs file like any other: id_a, image_a, id_b, image_b, and `group` where several pairs
+share a room, so that no room stands on two sides of a split. Without it the script draws rooms: an
+armchair and a lamp whose colour lies opposite on the colour circle, in front of walls that say
+nothing.
 
-Every pair is tested once per repeat, beside methods that cost nothing: on small data the trained head has to earn its
-place.
+Every pair is tested once per repeat, beside learners that cost nothing: on small data the trained
+head has to earn its place.
 """
 
 import argparse
@@ -58,25 +59,38 @@ def _lamp(hue: float, rng: np.random.Generator) -> Image.Image:
     image = _wall(rng)
     draw, x, y = ImageDraw.Draw(image), int(rng.integers(-4, 5)), int(rng.integers(-4, 5))
     draw.rectangle((30 + x, 30 + y, 34 + x, 56 + y), fill=(70, 70, 70))
-    draw.polygon([(22 + x, 8 + y), (42 + x, 8 + y), (52 + x, 32 + y), (12 + x, 32 + y)], fill=_colour(hue))
+    draw.polygon(
+        [(22 + x, 8 + y), (42 + x, 8 + y), (52 + x, 32 + y), (12 + x, 32 + y)], fill=_colour(hue)
+    )
     return image
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("pairs", nargs="?", type=Path, help="pairs file; rooms are drawn without one")
-    parser.add_argument("--images", type=Path, help="folder of the photos; the file's own by default")
-    parser.add_argument("--onnx", help="image encoder as an ONNX file; classical descriptors without one")
+    parser.add_argument(
+        "pairs", nargs="?", type=Path, help="pairs file; rooms are drawn without one"
+    )
+    parser.add_argument(
+        "--images", type=Path, help="folder of the photos; the file's own by default"
+    )
+    parser.add_argument(
+        "--onnx", help="image encoder as an ONNX file; classical descriptors without one"
+    )
     parser.add_argument("--output", help="name of the encoder's output; its first by default")
     parser.add_argument("--store", type=Path, help="where features are kept; nowhere by default")
     given = parser.parse_args()
-    backbone = ("onnx", {"path": given.onnx, "output": given.output}) if given.onnx else "descriptor"
+    backbone = (
+        ("onnx", {"path": given.onnx, "output": given.output}) if given.onnx else "descriptor"
+    )
     with tempfile.TemporaryDirectory() as folder:
         pairs = Pairs.read(given.pairs or draw_rooms(Path(folder) / "rooms"), images=given.images)
         matcher = Matcher(
             backbone=backbone,
             metadata=None,
-            head=("linear", {"width": 64, "shared": False}),  # the two sides are different things: a head for each
+            head=(
+                "linear",
+                {"width": 64, "shared": False},
+            ),  # the two sides are different things: a head for each
             loss=("infonce", {"directions": "both"}),
             training=TrainingConfig(learning_rate=1e-3),
             store=given.store or Path(folder) / "store.sqlite",

@@ -1,6 +1,7 @@
 """From scores to a market, on people made here: python examples/market_slates.py
 
-Some people are liked by nearly everybody. Slates by similarity alone show them to all; balanced slates do not.
+Some people are liked by nearly everybody. Slates by similarity alone show them to all; balanced
+slates do not.
 """
 
 import tempfile
@@ -9,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from pairmatch import Exclusions, Gallery, Profile
+from pairmatch.core.arrays import unit_rows
 from pairmatch.gallery import recommend_all
 from pairmatch.market import balance, outcome
-from pairmatch.metrics import unit_rows
 
 PEOPLE, WIDTH, K = 600, 24, 10
 
@@ -22,7 +23,9 @@ def crowd(side: str, seed: int) -> tuple[list[Profile], np.ndarray]:
     taste = np.random.default_rng(0).normal(size=WIDTH)
     vectors = rng.normal(size=(PEOPLE, WIDTH)) + rng.random((PEOPLE, 1)) * taste
     ages = rng.integers(20, 60, PEOPLE)
-    people = [Profile(f"{side}{number}", attributes={"age": int(age)}) for number, age in enumerate(ages)]
+    people = [
+        Profile(f"{side}{number}", attributes={"age": int(age)}) for number, age in enumerate(ages)
+    ]
     return people, unit_rows(vectors).astype(np.float32)
 
 
@@ -33,14 +36,21 @@ def main() -> None:
     # Only eligible candidates, in both directions, and nobody who was blocked
     rule = "abs(age - query.age) <= 10"
     blocked = Exclusions([("a0", "b0")], symmetric=True)
-    found = gallery_b.search(a[:1], 3, where=rule, asking=[people_a[0].attributes], mutual=True, excluded=[{"b0"}])
-    print(f"a0 is shown {', '.join(name for name, _ in found.of(0))} out of {found.eligible[0]} eligible")
+    found = gallery_b.search(
+        a[:1], 3, where=rule, asking=[people_a[0].attributes], mutual=True, excluded=[{"b0"}]
+    )
+    print(
+        f"a0 is shown {', '.join(name for name, _ in found.of(0))} out of {found.eligible[0]} eligible"
+    )
     nobody = gallery_b.search(a[:1], 3, where="age > 20 and age > 99")
-    print(f"nobody is left after: {nobody.emptied_by[0]}")
+    print(f"nobody is left after: {nobody.excluded_by[0]}")
 
     # Everybody's slate, before and after balancing
     balanced = balance(a, b)
-    row = {"a": {name: i for i, name in enumerate(gallery_a.ids)}, "b": {n: i for i, n in enumerate(gallery_b.ids)}}
+    row = {
+        "a": {name: i for i, name in enumerate(gallery_a.ids)},
+        "b": {n: i for i, n in enumerate(gallery_b.ids)},
+    }
     with tempfile.TemporaryDirectory() as folder:
         for name, evenness in (("most similar", 0.0), ("half way", 0.5), ("balanced", 1.0)):
             slates = recommend_all(

@@ -1,19 +1,22 @@
 """The whole job in Python, on people that pairmatch draws: python examples/quickstart.py [FOLDER]
 
-Draws pairs of people into FOLDER (default: quickstart), learns who goes with whom, measures it on people that training
-never saw, ranks candidates for one of them, and saves the matcher and a report.
+Draws pairs of people into FOLDER (default: quickstart), learns who goes with whom, measures it on
+people that training never saw, ranks candidates for one of them, and saves the matcher and a
+report.
 """
 
 import sys
 from pathlib import Path
 
 from pairmatch import Matcher, Pairs
-from pairmatch.demo import draw_people
+from pairmatch.experiments.demo import draw_people
 from pairmatch.report import matcher_report, write_report
 
 
 def main(folder: Path) -> None:
-    pairs = Pairs.read(draw_people(folder / "people", pairs=120))  # your own: Pairs.read("pairs.csv", images="photos/")
+    pairs = Pairs.read(
+        draw_people(folder / "people", pairs=120)
+    )  # your own: Pairs.read("pairs.csv", images="photos/")
     train, validation, test = pairs.split(0.70, 0.15, seed=0)
 
     matcher = Matcher(backbone="descriptor", metadata=None, store=folder / "store.sqlite")
@@ -21,13 +24,18 @@ def main(folder: Path) -> None:
     evaluation = matcher.evaluate(test)
     print(evaluation)
 
-    someone, gallery = pairs.profiles[test.ids_a[0]], matcher.gallery([pairs.profiles[b] for b in test.ids_b])
+    someone, gallery = (
+        pairs.profiles[test.ids_a[0]],
+        matcher.gallery([pairs.profiles[b] for b in test.ids_b]),
+    )
     print(f"\nFor {someone.id}, whose partner is {test.ids_b[0]}:")
     for found in matcher.recommend(someone, gallery, k=5):
         print(f"{found.rank}. {found.profile.id}  {found.score:.3f}")
 
     matcher.save(folder / "matcher")
-    report = matcher_report(matcher, train, validation, test, evaluation, title="Quickstart", photos=True)
+    report = matcher_report(
+        matcher, train, validation, test, evaluation, title="Quickstart", photos=True
+    )
     write_report(folder / "report.html", report)
     print(f"\nSaved {folder / 'matcher'} and {folder / 'report.html'}.")
 

@@ -1,13 +1,13 @@
 """Trainer and Evaluator on features that you already have, without the facade: python examples/vectors_alone.py
 
-The features are made here: partners are a fixed rotation of one another plus noise, so that cosine does not see who
-belongs to whom, and a small head can learn it.
+The features are made here: partners are a fixed rotation of one another plus noise, so that cosine
+does not see who belongs to whom, and a small head can learn it.
 """
 
 import numpy as np
 
 from pairmatch import Evaluator, Trainer, TrainingConfig
-from pairmatch.heads import embed
+from pairmatch.learning.heads import embed
 
 WIDTH = 64
 
@@ -30,7 +30,10 @@ def main() -> None:
     result = trainer.fit(*train, validation_a=validation[0], validation_b=validation[1])
     print(f"best epoch {result.best_epoch}, validation MRR {result.validation_mrr:.3f}")
     evaluation = Evaluator().evaluate(
-        embed(result.head, test[0], "a"), embed(result.head, test[1], "b"), frozen_a=test[0], frozen_b=test[1]
+        embed(result.head, test[0], "a"),
+        embed(result.head, test[1], "b"),
+        frozen_a=test[0],
+        frozen_b=test[1],
     )
     print(evaluation)
 

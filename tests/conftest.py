@@ -1,4 +1,7 @@
-"""What several tests use: a backbone with hand-chosen vectors, small photos, and plugins that look installed."""
+"""What several tests use.
+
+A backbone with hand-chosen vectors, small photos, and plugins that look installed.
+"""
 
 import hashlib
 import importlib
@@ -12,10 +15,11 @@ import torch
 from PIL import Image
 
 from pairmatch import Backbone, Pair, Pairs, Profile, TokenStates
-from pairmatch.images import image_bytes
+from pairmatch.io.images import image_bytes
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # A thread pool for each of several workers would have them fight for the cores, and run several times slower
+    # A thread pool for each of several workers would have them fight for the cores, and run several
+    # times slower
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
@@ -47,7 +51,10 @@ class HashBackbone(Backbone):
         return self.width
 
     def prepare(self, items):
-        return [b"".join([*(image_bytes(image) for image in item.images), item.text.encode()]) for item in items]
+        return [
+            b"".join([*(image_bytes(image) for image in item.images), item.text.encode()])
+            for item in items
+        ]
 
     def forward(self, batch):
         self.seen += len(batch)
@@ -55,7 +62,9 @@ class HashBackbone(Backbone):
 
     def vector(self, content):
         seed = int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
-        return torch.from_numpy(np.random.default_rng([seed, self.version]).normal(size=self.width).astype(np.float32))
+        return torch.from_numpy(
+            np.random.default_rng([seed, self.version]).normal(size=self.width).astype(np.float32)
+        )
 
     def fingerprint(self):
         return {"backbone": "hash", "version": self.version, "width": self.width}
@@ -94,7 +103,11 @@ def small_pairs(photo):
 
     def make(n, sides=2):
         profiles = [
-            Profile(f"{side}{i}", (photo(f"{side}{i}.png", seed=1000 * i + ord(side)),), text=f"text {side}{i}")
+            Profile(
+                f"{side}{i}",
+                (photo(f"{side}{i}.png", seed=1000 * i + ord(side)),),
+                text=f"text {side}{i}",
+            )
             for i in range(n)
             for side in "ab"
         ]
@@ -105,7 +118,10 @@ def small_pairs(photo):
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Makes a distribution look installed: a dist-info folder on the path, as pip would leave it."""
+    """Makes a distribution look installed.
+
+    A dist-info folder on the path, as pip would leave it.
+    """
 
     def make(name, entry_points, version="1.0", package=None):
         site = tmp_path / f"site-{name}"
@@ -131,6 +147,8 @@ def example_plugin(install):
     import tomllib
 
     project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
-    site = install(project["name"], project["entry-points"], project["version"], package=PLUGIN / "src")
+    site = install(
+        project["name"], project["entry-points"], project["version"], package=PLUGIN / "src"
+    )
     yield site
     sys.modules.pop("pairmatch_example", None)

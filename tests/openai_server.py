@@ -27,7 +27,15 @@ def reply(content, status="completed", reason=None):
         "model": "test",
         "status": status,
         "incomplete_details": {"reason": reason} if reason else None,
-        "output": [{"id": "m", "type": "message", "role": "assistant", "status": status, "content": content}],
+        "output": [
+            {
+                "id": "m",
+                "type": "message",
+                "role": "assistant",
+                "status": status,
+                "content": content,
+            }
+        ],
         "parallel_tool_calls": True,
         "tool_choice": "auto",
         "tools": [],
@@ -46,7 +54,10 @@ def text(words):
 
 
 class Server:
-    """Answers every request by `behave(number, body)`: a body, or (status, body, headers), or None to hang up."""
+    """Answers every request by `behave(number, body)`.
+
+    A body, or (status, body, headers), or None to hang up.
+    """
 
     def __init__(self, behave):
         self.behave = behave
@@ -84,7 +95,9 @@ class Server:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01})
+        self.thread = threading.Thread(
+            target=self.http.serve_forever, kwargs={"poll_interval": 0.01}
+        )
 
     def route(self, method, path, number, raw):
         return self.behave(number, json.loads(raw))
@@ -106,8 +119,8 @@ class Server:
 class BatchServer(Server):
     """Speaks the Batch API: files go up, batches are made of them, and `finish` answers their lines by `behave`.
 
-    `hook(method, path)` may answer in its place (an answer as `behave` gives it), or hang up with `HANG_UP` after the
-    request has had its effect.
+    `hook(method, path)` may answer in its place (an answer as `behave` gives it), or hang up with
+    `HANG_UP` after the request has had its effect.
     """
 
     HANG_UP = object()
@@ -144,7 +157,11 @@ class BatchServer(Server):
             }
             return self.batches[name]
         if (method, path) == ("GET", ["batches"]):
-            return {"object": "list", "data": list(reversed(self.batches.values())), "has_more": False}
+            return {
+                "object": "list",
+                "data": list(reversed(self.batches.values())),
+                "has_more": False,
+            }
         kind, name = path[:2]
         known = self.files if kind == "files" else self.batches
         if name not in known:
@@ -182,18 +199,28 @@ class BatchServer(Server):
             well, badly = [], []
             for number, line in enumerate(self.lines(batch)):
                 if answered is not None and number >= answered:
-                    gone = {"code": "batch_expired", "message": "This request could not be executed in time."}
+                    gone = {
+                        "code": "batch_expired",
+                        "message": "This request could not be executed in time.",
+                    }
                     badly.append({"custom_id": line["custom_id"], "response": None, "error": gone})
                     continue
                 answer = self.behave(number, line["body"])
                 code, body, _ = answer if isinstance(answer, tuple) else (200, answer, {})
                 response = {"status_code": code, "request_id": "r", "body": body}
-                found = {"id": "x", "custom_id": line["custom_id"], "response": response, "error": None}
+                found = {
+                    "id": "x",
+                    "custom_id": line["custom_id"],
+                    "response": response,
+                    "error": None,
+                }
                 (well if code == 200 else badly).append(found)
             well.reverse()  # the API keeps no order
             for name, found in (("output_file_id", well), ("error_file_id", badly)):
                 if found:
-                    batch[name] = self.put("".join(json.dumps(one) + "\n" for one in found).encode())
+                    batch[name] = self.put(
+                        "".join(json.dumps(one) + "\n" for one in found).encode()
+                    )
             batch["status"] = status
 
 

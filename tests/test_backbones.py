@@ -6,19 +6,21 @@ import torch
 from conftest import shared
 from PIL import Image
 
-from pairmatch import Pairs, registry
+from pairmatch import Pairs
 from pairmatch.backbones.clip import CLIPBackbone
 from pairmatch.backbones.descriptor import DescriptorBackbone
 from pairmatch.backbones.hf_text import HFTextBackbone
 from pairmatch.backbones.hf_vision import HFVisionBackbone
 from pairmatch.backbones.onnx import ONNXBackbone
 from pairmatch.backbones.qwen3_vl import Qwen3VLBackbone
-from pairmatch.errors import BackboneError, ConfigurationError
-from pairmatch.frozen import load_or_explain, resolve_device, resolve_dtype, weights_digest
-from pairmatch.images import load_image
-from pairmatch.poolers import ImageMeanPooler, NativePooler
+from pairmatch.core import registry
+from pairmatch.core.devices import resolve_device, resolve_dtype
+from pairmatch.core.errors import BackboneError, ConfigurationError
+from pairmatch.core.types import Item
+from pairmatch.features.poolers import ImageMeanPooler, NativePooler
+from pairmatch.io.checkpoints import load_or_explain, weights_digest
+from pairmatch.io.images import load_image
 from pairmatch.testing import check_backbone
-from pairmatch.types import Item
 
 
 def picture(seed=0, size=(80, 60)):
@@ -38,17 +40,26 @@ def test_descriptor_conforms_and_sees_shape_colour_and_texture():
     backbone = DescriptorBackbone()
     check_backbone(backbone)
     red, dark, blue = (Image.new("RGB", (60, 60), c) for c in ("#c02020", "#b81e1e", "#2030c0"))
-    stripes = Image.fromarray(np.tile(np.repeat([[0], [255]], 6, 0), (10, 120)).astype(np.uint8).T).convert("RGB")
+    stripes = Image.fromarray(
+        np.tile(np.repeat([[0], [255]], 6, 0), (10, 120)).astype(np.uint8).T
+    ).convert("RGB")
     near, far, turned = (
         np.linalg.norm(vectors(backbone, [Item((a,)), Item((b,))]).T @ [1, -1])
-        for a, b in ((red, dark), (red, blue), (stripes, stripes.transpose(Image.Transpose.ROTATE_90)))
+        for a, b in (
+            (red, dark),
+            (red, blue),
+            (stripes, stripes.transpose(Image.Transpose.ROTATE_90)),
+        )
     )
     assert near < far
     assert turned > 0.5
     h = vectors(backbone, [Item((stripes,))])
     assert h.shape == (1, backbone.dim) == (1, 1756)
     assert np.linalg.norm(h) == pytest.approx(np.sqrt(3), abs=1e-3)  # three blocks of unit length
-    assert np.allclose(vectors(backbone, [Item((red, blue))]), vectors(backbone, [Item((red,)), Item((blue,))]).mean(0))
+    assert np.allclose(
+        vectors(backbone, [Item((red, blue))]),
+        vectors(backbone, [Item((red,)), Item((blue,))]).mean(0),
+    )
 
 
 def test_descriptor_options_change_its_fingerprint():
@@ -71,7 +82,10 @@ def encoder(tmp_path):
         shape = [batch, 3, 16, 16] if layout == "nchw" else [batch, 16, 16, 3]
         axes = [2, 3] if layout == "nchw" else [1, 2]
         pixels = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, shape)
-        outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [batch, 3]) for n in ("mean", "gained")]
+        outputs = [
+            helper.make_tensor_value_info(n, TensorProto.FLOAT, [batch, 3])
+            for n in ("mean", "gained")
+        ]
         nodes = [
             helper.make_node("ReduceMean", ["pixels"], ["mean"], axes=axes, keepdims=0),
             helper.make_node("Mul", ["mean", "gain"], ["gained"]),
@@ -93,11 +107,14 @@ def test_onnx_runs_the_file_on_scaled_pixels(encoder):
     photo = Image.new("RGB", (40, 20), (50, 60, 70))
     expected = (np.array([50, 60, 70]) - [10, 20, 30]) / [2, 4, 8]
     assert np.allclose(vectors(backbone, [Item((photo,))]), expected, atol=1e-5)
-    gained = ONNXBackbone(path=encoder(), size_px=16, mean=[10, 20, 30], scale=[2, 4, 8], output="gained")
+    gained = ONNXBackbone(
+        path=encoder(), size_px=16, mean=[10, 20, 30], scale=[2, 4, 8], output="gained"
+    )
     assert np.allclose(vectors(gained, [Item((photo,))]), 2 * expected, atol=1e-5)
     white = Image.new("RGB", (40, 20), "white")
     assert np.allclose(
-        vectors(backbone, [Item((photo, white))]), (expected + (255 - np.array([10, 20, 30])) / [2, 4, 8]) / 2
+        vectors(backbone, [Item((photo, white))]),
+        (expected + (255 - np.array([10, 20, 30])) / [2, 4, 8]) / 2,
     )
 
 
@@ -105,7 +122,10 @@ def test_onnx_resizes_as_it_is_told(encoder):
     left = Image.new("RGB", (40, 20), "black")
     left.paste("white", (0, 0, 10, 20))
     share = {
-        mode: vectors(ONNXBackbone(path=encoder(), size_px=16, mean=0, scale=255, resize=mode), [Item((left,))])[0, 0]
+        mode: vectors(
+            ONNXBackbone(path=encoder(), size_px=16, mean=0, scale=255, resize=mode),
+            [Item((left,))],
+        )[0, 0]
         for mode in ("squash", "crop", "pad")
     }
     assert share["squash"] == pytest.approx(0.25, abs=0.02)
@@ -120,7 +140,9 @@ def test_onnx_fixed_batches_and_channels_last(encoder):
     last = ONNXBackbone(path=encoder("last.onnx", layout="nhwc"), size_px=16, layout="nhwc")
     assert np.allclose(vectors(free, items), vectors(fixed, items), atol=1e-6)
     assert np.allclose(vectors(free, items), vectors(last, items), atol=1e-5)
-    with pytest.raises(BackboneError, match="fixes its batch at 4: export it with a free batch size"):
+    with pytest.raises(
+        BackboneError, match="fixes its batch at 4: export it with a free batch size"
+    ):
         vectors(ONNXBackbone(path=encoder("four.onnx", batch=4), size_px=16), items)
 
 
@@ -137,7 +159,10 @@ def test_onnx_errors(encoder, tmp_path):
     (tmp_path / "text.onnx").write_text("no model")
     items = [Item((picture(),))]
     for options, reason in (
-        ({"path": tmp_path / "gone.onnx"}, r"gone.onnx cannot be read: No such file.*--set backbone.path=FILE"),
+        (
+            {"path": tmp_path / "gone.onnx"},
+            r"gone.onnx cannot be read: No such file.*--set backbone.path=FILE",
+        ),
         ({"path": tmp_path / "text.onnx"}, "is not a model that onnxruntime can run"),
         ({"path": encoder(), "output": "maen"}, "Unknown output 'maen'. Did you mean 'mean'"),
         ({"path": encoder(), "size_px": 17}, r"cannot run on \[1, 3, 17, 17\]"),
@@ -175,7 +200,9 @@ def test_onnx_gives_the_ready_made_features():
 def test_clip_image_tokens_and_embeddings():
     import open_clip
 
-    backbone = CLIPBackbone(model="ViT-S-32-alt", random_weights=True, dtype="float32", device="cpu")
+    backbone = CLIPBackbone(
+        model="ViT-S-32-alt", random_weights=True, dtype="float32", device="cpu"
+    )
     check_backbone(backbone)
     model, preprocess = backbone._loaded
     photo = picture(5, (100, 90))
@@ -191,10 +218,18 @@ def test_clip_image_tokens_and_embeddings():
 
 
 def test_clip_reads_text_beside_the_photo():
-    backbone = CLIPBackbone(model="ViT-S-32-alt", random_weights=True, text=True, dtype="float32", device="cpu")
+    backbone = CLIPBackbone(
+        model="ViT-S-32-alt", random_weights=True, text=True, dtype="float32", device="cpu"
+    )
     photo = picture(1)
     h = vectors(
-        backbone, [Item((photo,), "a red coat"), Item((photo,)), Item((), "a red coat"), Item((photo,), "x " * 200)]
+        backbone,
+        [
+            Item((photo,), "a red coat"),
+            Item((photo,)),
+            Item((), "a red coat"),
+            Item((photo,), "x " * 200),
+        ],
     )
     width = backbone.dim // 2
     assert np.allclose(h[0, :width], h[1, :width], atol=1e-5)
@@ -208,15 +243,21 @@ def test_clip_reads_text_beside_the_photo():
     assert not plain.reads_text
 
 
-@pytest.mark.parametrize("hostile", ["<end_of_text>", "<END_OF_TEXT>", "&lt;end_of_text&gt;", "<start_of_text>"])
+@pytest.mark.parametrize(
+    "hostile", ["<end_of_text>", "<END_OF_TEXT>", "&lt;end_of_text&gt;", "<start_of_text>"]
+)
 def test_a_bio_does_not_end_where_it_says_so_to_clip(hostile):
     import open_clip
 
-    backbone = CLIPBackbone(model="ViT-S-32-alt", random_weights=True, text=True, dtype="float32", device="cpu")
+    backbone = CLIPBackbone(
+        model="ViT-S-32-alt", random_weights=True, text=True, dtype="float32", device="cpu"
+    )
     tokens = backbone.prepare([Item((), f"a red coat {hostile} and two dogs")])[2][0].tolist()
     raw = open_clip.get_tokenizer("ViT-S-32-alt")(f"a {hostile}")[0].tolist()
     special = (raw[0], max(raw))  # the start and end of every text
-    assert sum(raw.count(token) for token in special) == 3  # the tokenizer itself would take it for one
+    assert (
+        sum(raw.count(token) for token in special) == 3
+    )  # the tokenizer itself would take it for one
     assert [tokens.count(token) for token in special] == [1, 1]
     assert tokens.index(special[1]) > 8  # after the dogs
 
@@ -224,14 +265,18 @@ def test_a_bio_does_not_end_where_it_says_so_to_clip(hostile):
 def test_clip_without_weights_says_how_to_go_on(tmp_path):
     with pytest.raises(ConfigurationError, match="open_clip knows no model 'ViT-X'"):
         CLIPBackbone(model="ViT-X")
-    backbone = CLIPBackbone(model="ViT-S-32-alt", pretrained=str(tmp_path / "none.pt"), device="cpu")
-    with pytest.raises(BackboneError, match=r"none.pt does not exist. Name the checkpoint with pretrained="):
+    backbone = CLIPBackbone(
+        model="ViT-S-32-alt", pretrained=str(tmp_path / "none.pt"), device="cpu"
+    )
+    with pytest.raises(
+        BackboneError, match=r"none.pt does not exist. Name the checkpoint with pretrained="
+    ):
         backbone.prepare([Item((picture(),))])
     (tmp_path / "bad.pt").write_bytes(b"nothing")
     with pytest.raises(BackboneError, match=r"bad.pt cannot be loaded"):
-        CLIPBackbone(model="ViT-S-32-alt", pretrained=str(tmp_path / "bad.pt"), device="cpu").prepare(
-            [Item((picture(),))]
-        )
+        CLIPBackbone(
+            model="ViT-S-32-alt", pretrained=str(tmp_path / "bad.pt"), device="cpu"
+        ).prepare([Item((picture(),))])
 
 
 # --- transformers, two families of image encoders and a text encoder
@@ -243,9 +288,13 @@ def dinov2(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("dinov2")
     torch.manual_seed(0)
-    config = Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14)
+    config = Dinov2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
+    )
     Dinov2Model(config).save_pretrained(folder)
-    BitImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(folder)
+    BitImageProcessor(
+        size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
+    ).save_pretrained(folder)
     return folder
 
 
@@ -255,9 +304,15 @@ def siglip(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("siglip")
     torch.manual_seed(0)
-    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    small = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     config = SiglipConfig(
-        text_config={**small, "vocab_size": 64}, vision_config={**small, "image_size": 32, "patch_size": 16}
+        text_config={**small, "vocab_size": 64},
+        vision_config={**small, "image_size": 32, "patch_size": 16},
     )
     SiglipModel(config).save_pretrained(folder)
     SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
@@ -276,7 +331,9 @@ def test_hf_vision_dinov2(dinov2):
         expected = AutoModel.from_pretrained(dinov2).eval()(**pixels)
     assert torch.allclose(states.states, expected.last_hidden_state, atol=1e-5)
     assert torch.allclose(states.pooled, expected.pooler_output, atol=1e-5)
-    assert states.image_mask.tolist() == [[False, True, True, True, True]]  # the class token is no patch
+    assert states.image_mask.tolist() == [
+        [False, True, True, True, True]
+    ]  # the class token is no patch
     patches = ImageMeanPooler().pool(states)
     assert torch.allclose(patches, expected.last_hidden_state[:, 1:].mean(1), atol=1e-5)
 
@@ -295,12 +352,25 @@ def test_hf_vision_takes_the_image_tower_of_siglip(siglip):
 
 def test_hf_vision_of_native_aspect_ignores_padding(tmp_path):
     """SigLIP 2 NaFlex: as many patches as a photo's aspect asks for, padded to one number."""
-    from transformers import AutoImageProcessor, AutoModel, Siglip2Config, Siglip2ImageProcessor, Siglip2Model
+    from transformers import (
+        AutoImageProcessor,
+        AutoModel,
+        Siglip2Config,
+        Siglip2ImageProcessor,
+        Siglip2Model,
+    )
 
     torch.manual_seed(0)
-    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    small = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     text = {**small, "vocab_size": 64, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    config = Siglip2Config(text_config=text, vision_config={**small, "patch_size": 16, "num_patches": 16})
+    config = Siglip2Config(
+        text_config=text, vision_config={**small, "patch_size": 16, "num_patches": 16}
+    )
     Siglip2Model(config).save_pretrained(tmp_path)
     Siglip2ImageProcessor(patch_size=16, max_num_patches=10).save_pretrained(tmp_path)
     backbone = HFVisionBackbone(model=str(tmp_path), dtype="float32", device="cpu")
@@ -314,7 +384,9 @@ def test_hf_vision_of_native_aspect_ignores_padding(tmp_path):
         states = backbone.forward(backbone.prepare([Item((photo,))]))
     assert torch.equal(states.mask[0], real)
     assert torch.allclose(states.pooled, expected.pooler_output, atol=1e-5)
-    assert torch.allclose(ImageMeanPooler().pool(states)[0], expected.last_hidden_state[0, real].mean(0), atol=1e-5)
+    assert torch.allclose(
+        ImageMeanPooler().pool(states)[0], expected.last_hidden_state[0, real].mean(0), atol=1e-5
+    )
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +407,12 @@ def bert(tmp_path_factory):
     vocabulary.write_text("\n".join(words))
     BertTokenizerFast(vocab=str(vocabulary)).save_pretrained(folder)
     torch.manual_seed(0)
-    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    small = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     BertModel(BertConfig(vocab_size=len(words), **small)).save_pretrained(folder)
     return folder
 
@@ -344,14 +421,20 @@ def test_hf_text_reads_the_prompt(bert):
     from transformers import AutoModel, AutoTokenizer
 
     backbone = HFTextBackbone(model=str(bert), dtype="float32", device="cpu", max_tokens=40)
-    assert (backbone.reads_images, backbone.reads_text, backbone.default_pooler) == (False, True, "mean")
+    assert (backbone.reads_images, backbone.reads_text, backbone.default_pooler) == (
+        False,
+        True,
+        "mean",
+    )
     check_backbone(backbone)
     assert backbone.truncated > 0
     tokens = AutoTokenizer.from_pretrained(bert)(["two dogs"], return_tensors="pt")
     with torch.inference_mode():
         expected = AutoModel.from_pretrained(bert).eval()(**tokens).last_hidden_state.mean(1)
     h = vectors(
-        backbone, [Item((), "two dogs"), Item((), "a longer text about dogs")], registry.create("poolers", "mean")
+        backbone,
+        [Item((), "two dogs"), Item((), "a longer text about dogs")],
+        registry.create("poolers", "mean"),
     )
     assert np.allclose(h[:1], expected, atol=1e-5)
 
@@ -360,9 +443,13 @@ def test_special_tokens_in_a_bio_are_plain_text_to_a_sentence_encoder(bert):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(bert)
-    ids = HFTextBackbone(model=str(bert), device="cpu").prepare([Item((), "i cook [SEP] [CLS] and read")])["input_ids"]
+    ids = HFTextBackbone(model=str(bert), device="cpu").prepare(
+        [Item((), "i cook [SEP] [CLS] and read")]
+    )["input_ids"]
     found = ids[0].tolist()
-    assert tokenizer("i cook [SEP]")["input_ids"].count(tokenizer.sep_token_id) == 2  # what it does when it is let
+    assert (
+        tokenizer("i cook [SEP]")["input_ids"].count(tokenizer.sep_token_id) == 2
+    )  # what it does when it is let
     assert (found.count(tokenizer.sep_token_id), found.count(tokenizer.cls_token_id)) == (1, 1)
 
 
@@ -370,7 +457,9 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path):
     (tmp_path / "config.json").write_text(
         '{"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}'
     )
-    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Config: pass\nclass Model: pass\n")
+    (tmp_path / "evil.py").write_text(
+        f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Config: pass\nclass Model: pass\n"
+    )
     for backbone in (
         Qwen3VLBackbone(model=tmp_path, device="cpu"),
         HFVisionBackbone(model=tmp_path, device="cpu"),
@@ -425,7 +514,10 @@ def test_the_digest_follows_every_file_of_a_folder(dinov2, tmp_path):
     config = copy / "preprocessor_config.json"
     config.write_text(config.read_text() + " ")
     assert weights_digest(copy) != weights_digest(dinov2)
-    one, other = (HFVisionBackbone(model=str(f), dtype="float32", device="cpu").fingerprint() for f in (dinov2, copy))
+    one, other = (
+        HFVisionBackbone(model=str(f), dtype="float32", device="cpu").fingerprint()
+        for f in (dinov2, copy)
+    )
     assert one["weights"] != other["weights"]
     assert HFVisionBackbone(model=str(dinov2), dtype="bfloat16", device="cpu").fingerprint() != one
 
@@ -446,4 +538,6 @@ def test_photos_are_read_as_elsewhere(encoder, tmp_path):
     stored.save(tmp_path / "turned.png", exif=exif)
     backbone = ONNXBackbone(path=encoder(), size_px=16)
     upright = load_image(tmp_path / "turned.png")
-    assert np.allclose(vectors(backbone, [Item((tmp_path / "turned.png",))]), vectors(backbone, [Item((upright,))]))
+    assert np.allclose(
+        vectors(backbone, [Item((tmp_path / "turned.png",))]), vectors(backbone, [Item((upright,))])
+    )

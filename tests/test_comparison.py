@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pairmatch import Evaluator
-from pairmatch.comparison import compare, corrected, holm
-from pairmatch.errors import ConfigurationError
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.evaluation.comparison import compare, corrected, holm
 
 
 def test_the_randomisation_test_is_that_of_all_swaps_of_whole_clusters():
@@ -18,7 +18,9 @@ def test_the_randomisation_test_is_that_of_all_swaps_of_whole_clusters():
     ours, theirs = rng.random(10), rng.random(10)
     gain = np.bincount(clusters, ours - theirs)
     sums = np.array([np.dot(gain, signs) for signs in itertools.product((1, -1), repeat=6)])
-    expected = min(1, 2 * min((sums >= gain.sum() - 1e-12).mean(), (sums <= gain.sum() + 1e-12).mean()))
+    expected = min(
+        1, 2 * min((sums >= gain.sum() - 1e-12).mean(), (sums <= gain.sum() + 1e-12).mean())
+    )
     found = compare(ours, theirs, clusters)
     assert found.p_value == pytest.approx(expected)
     assert found.difference == pytest.approx((ours - theirs).mean())
@@ -33,7 +35,9 @@ def test_the_interval_is_about_that_of_the_normal_law():
     half = 1.96 * gain.std(ddof=1) / 20
     assert found.interval == pytest.approx((gain.mean() - half, gain.mean() + half), abs=0.02)
     doubled = compare(np.repeat(gain, 3), np.zeros(1200), np.repeat(np.arange(400), 3))
-    assert doubled.interval == pytest.approx(found.interval, abs=0.01)  # asking thrice is no new evidence
+    assert doubled.interval == pytest.approx(
+        found.interval, abs=0.01
+    )  # asking thrice is no new evidence
 
 
 def test_equal_methods_differ_by_nothing():
@@ -63,7 +67,9 @@ def test_holm_is_closed_testing_with_bonferroni(p_values):
 def test_sentences_say_what_was_found():
     rng = np.random.default_rng(2)
     gain = rng.normal(0.06, 0.2, 300)
-    found = compare(gain, np.zeros(300), np.arange(300), name="trained", baseline="frozen", metric="R@10")
+    found = compare(
+        gain, np.zeros(300), np.arange(300), name="trained", baseline="frozen", metric="R@10"
+    )
     assert str(found).startswith(
         f"trained is better than frozen by {100 * gain.mean():.1f} points of R@10, 95 % interval "
     )
@@ -89,7 +95,9 @@ def test_evaluations_of_the_same_people_are_compared():
 
 
 def test_what_cannot_be_compared_is_said():
-    with pytest.raises(ConfigurationError, match="one value of each method, and one cluster, per query"):
+    with pytest.raises(
+        ConfigurationError, match="one value of each learner, and one cluster, per query"
+    ):
         compare(np.zeros(3), np.zeros(4), np.arange(3))
     with pytest.raises(ConfigurationError, match="at least two clusters"):
         compare(np.zeros(3), np.ones(3), np.zeros(3, int))

@@ -1,4 +1,4 @@
-"""Cross-validation: nobody is tested by a method that saw them, and every figure has an oracle."""
+"""Cross-validation: nobody is tested by a learner that saw them, and every figure has an oracle."""
 
 import csv
 
@@ -10,22 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pairmatch import Evaluator, Matcher, Pair, Pairs, Profile, TrainingConfig, leakage
-from pairmatch.crossvalidation import (
+from pairmatch.core.arrays import unit_rows
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.interfaces import Learner
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.evaluation.crossvalidation import (
     BASELINES,
     Split,
     cross_validate,
     cross_validation_splits,
     holdout_splits,
 )
-from pairmatch.diagnostics import shortcuts
-from pairmatch.errors import ConfigurationError
-from pairmatch.interfaces import Method
-from pairmatch.methods import Frozen
-from pairmatch.metrics import unit_rows
-from pairmatch.paired import PairedFeatures
+from pairmatch.evaluation.diagnostics import shortcuts
+from pairmatch.learning.baselines import Frozen
 
 
-class Spy(Method):
+class Spy(Learner):
     """Notes whose features it was given to learn from, and whom it was asked about."""
 
     def __init__(self):
@@ -46,7 +46,9 @@ class Spy(Method):
 
 @settings(deadline=None, max_examples=30)
 @given(
-    st.lists(st.tuples(st.integers(0, 14), st.integers(15, 29)), min_size=8, max_size=25, unique=True),
+    st.lists(
+        st.tuples(st.integers(0, 14), st.integers(15, 29)), min_size=8, max_size=25, unique=True
+    ),
     st.integers(0, 5),
     st.booleans(),
 )
@@ -65,7 +67,11 @@ def test_nobody_is_tested_by_a_method_that_saw_them(pairs, seed, one_sided):
     for learned, asked in zip(spy.learned, spy.asked, strict=True):
         assert not learned & asked
     # Everyone with a partner asks once per repeat
-    expected = len(np.unique(data.matches)) if one_sided else sum(len(np.unique(c)) for c in data.matches.T)
+    expected = (
+        len(np.unique(data.matches))
+        if one_sided
+        else sum(len(np.unique(c)) for c in data.matches.T)
+    )
     for repeat in range(2):
         rows = found.columns["repeat"] == repeat
         keys = found.columns["query"][rows] * 2 + found.columns["direction"][rows]
@@ -89,7 +95,13 @@ def test_figures_are_those_of_a_naive_loop():
         for queries, candidates in ((a, b), (b, a)):
             for person in rows:
                 scores = candidates[rows] @ queries[person]
-                expected.append((person, 1 + np.sum(scores > candidates[person] @ queries[person] + 1e-6), len(rows)))
+                expected.append(
+                    (
+                        person,
+                        1 + np.sum(scores > candidates[person] @ queries[person] + 1e-6),
+                        len(rows),
+                    )
+                )
     np.testing.assert_array_equal(found.columns["query"], [e[0] for e in expected])
     ranks = np.array([e[1] for e in expected])
     np.testing.assert_array_equal(found.values[0][:, -1], ranks)
@@ -130,7 +142,10 @@ def test_groups_and_identical_people_stay_together():
 
 
 def test_leaks_of_the_same_person_and_of_a_photo_are_caught(photo, tmp_path):
-    """Planted on purpose: cross-validation keeps the person in one fold, and `leakage` names the photo."""
+    """Planted on purpose.
+
+    Cross-validation keeps the person in one fold, and `leakage` names the photo.
+    """
     people = [Profile(f"{s}{i}", (photo(f"{s}{i}.png"),)) for i in range(12) for s in "ab"]
     pairs = Pairs.of(people, [*(Pair(f"a{i}", f"b{i}") for i in range(12)), Pair("a0", "b5")])
     matcher = Matcher(backbone="descriptor", metadata=None, store=tmp_path / "s.sqlite")
@@ -147,7 +162,10 @@ def test_leaks_of_the_same_person_and_of_a_photo_are_caught(photo, tmp_path):
 
 def test_splits_of_ones_own_that_leak_are_refused():
     data = made(30)
-    clean, leaking = Split(0, 0, np.arange(10), np.arange(10, 30)), Split(1, 2, np.arange(12), np.arange(10, 30))
+    clean, leaking = (
+        Split(0, 0, np.arange(10), np.arange(10, 30)),
+        Split(1, 2, np.arange(12), np.arange(10, 30)),
+    )
     empty = Split(3, 0, np.array([99]), np.arange(5))
     with pytest.raises(ConfigurationError) as caught:
         cross_validate(data, ["frozen"], splits=[clean, leaking, empty])
@@ -165,20 +183,28 @@ def test_testing_on_people_who_were_trained_on_is_said(small_pairs, tmp_path, ca
     pairs = small_pairs(30)
     train, validation, test = pairs.split(seed=0)
     matcher = Matcher(
-        backbone="descriptor", metadata=None, store=tmp_path / "s.sqlite", training=TrainingConfig(epochs=1)
+        backbone="descriptor",
+        metadata=None,
+        store=tmp_path / "s.sqlite",
+        training=TrainingConfig(epochs=1),
     ).fit(train, validation)
     assert not matcher.evaluate(test, resamples=0).notes[1:]
     assert "took part in training" not in caplog.text
     whole = matcher.evaluate(pairs, resamples=0)
     seen = len(train.people) + len(validation.people)
-    assert whole.notes[-1] == (f"{seen} of 60 people took part in training: these figures say nothing of new people.")
+    assert whole.notes[-1] == (
+        f"{seen} of 60 people took part in training: these figures say nothing of new people."
+    )
     assert "took part in training" in caplog.text
     matcher.fit(train, train)
     assert f"{len(train.people)} people stand in training and validation pairs" in matcher.notes[-1]
 
 
 def test_tuning_cannot_see_test_pairs():
-    """A method that would cheat is given nothing to cheat with: shuffled test matches change nothing that it learns."""
+    """A learner that would cheat is given nothing to cheat with.
+
+    Shuffled test matches change nothing that it learns.
+    """
     data = made(50)
     spy, again = Spy(), Spy()
     cross_validate(data, {"spy": spy}, repeats=1, ks=(1,))
@@ -186,18 +212,24 @@ def test_tuning_cannot_see_test_pairs():
     test = np.isin(data.components, split.test)
     shuffled = data.b.copy()
     shuffled[test] = shuffled[test][::-1]
-    other = PairedFeatures(data.a, shuffled, data.matches, data.rejected, data.components, data.rejected_components)
+    other = PairedFeatures(
+        data.a, shuffled, data.matches, data.rejected, data.components, data.rejected_components
+    )
     cross_validate(other, {"spy": again}, splits=[split], ks=(1,))
     assert spy.learned[0] == again.learned[0]
 
 
 def test_a_better_method_is_found_better_and_its_twin_is_not():
-    class Blind(Method):
+    class Blind(Learner):
         def fit(self, train, *, seed=0):
-            return lambda features, side: unit_rows(np.random.default_rng(ord(side)).normal(size=features.shape))
+            return lambda features, side: unit_rows(
+                np.random.default_rng(ord(side)).normal(size=features.shape)
+            )
 
     data = made(120)
-    found = cross_validate(data, {"frozen": Frozen(), "twin": Frozen(), "blind": Blind()}, repeats=2, ks=(10,))
+    found = cross_validate(
+        data, {"frozen": Frozen(), "twin": Frozen(), "blind": Blind()}, repeats=2, ks=(10,)
+    )
     comparisons = {one.name: one for one in found.comparisons("frozen")}
     assert comparisons["twin"].p_value == 1
     assert comparisons["blind"].p_value < 0.01
@@ -206,7 +238,12 @@ def test_a_better_method_is_found_better_and_its_twin_is_not():
     against = found.compare("frozen", "chance", metric="R@10")
     assert against.difference == pytest.approx(found.metrics("frozen").recall[10] - 10 / 24)
     text = str(found)
-    for expected in ("frozen", "chance", "R@10", "240 queries, each tested 2 times among 24 candidates"):
+    for expected in (
+        "frozen",
+        "chance",
+        "R@10",
+        "240 queries, each tested 2 times among 24 candidates",
+    ):
         assert expected in text
 
 
@@ -214,8 +251,8 @@ def test_the_tidy_table_is_written_whole(tmp_path):
     found = cross_validate(made(), ["frozen", "centred"], repeats=1, ks=(3,))
     rows = list(csv.DictReader(found.save(tmp_path / "q.csv").read_text().splitlines()))
     assert len(rows) == 3 * 80
-    ours = [row for row in rows if row["method"] == "centred" and row["direction"] == "b_to_a"]
-    both = [float(row["reciprocal_rank"]) for row in rows if row["method"] == "centred"]
+    ours = [row for row in rows if row["learner"] == "centred" and row["direction"] == "b_to_a"]
+    both = [float(row["reciprocal_rank"]) for row in rows if row["learner"] == "centred"]
     assert len(ours) == 40
     assert np.mean(both) == pytest.approx(found.metrics("centred").mrr)
     table = pq.read_table(found.save(tmp_path / "q.parquet")).to_pylist()
@@ -233,9 +270,14 @@ def test_holdout_has_the_recipes_sizes():
 
 def test_what_cannot_be_asked_is_said():
     data = made(20)
-    with pytest.raises(ConfigurationError, match="from 2 to the number of components with a match, 20; got 21"):
+    with pytest.raises(
+        ConfigurationError, match="from 2 to the number of components with a match, 20; got 21"
+    ):
         cross_validate(data, folds=21)
-    with pytest.raises(ConfigurationError, match=r"K = 9 cannot be asked for: the smallest gallery has 4 candidates"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"K = 9 cannot be asked for: the smallest gallery has 4 candidates",
+    ):
         cross_validate(data, ["frozen"], ks=(1, 9))
     with pytest.raises(ConfigurationError, match="repeats"):
         cross_validate(data, ["frozen"], repeats=0)
@@ -252,7 +294,9 @@ def test_sets_of_features_stand_in_one_table():
     data = made(40)
     worse = PairedFeatures.of(data.a, data.b[::-1].copy())
     found = cross_validate(
-        {"good": data, "bad": worse}, {"frozen, good": ("good", "frozen"), "frozen, bad": ("bad", "frozen")}, repeats=1
+        {"good": data, "bad": worse},
+        {"frozen, good": ("good", "frozen"), "frozen, bad": ("bad", "frozen")},
+        repeats=1,
     )
     assert found.metrics("frozen, good").mrr > 2 * found.metrics("frozen, bad").mrr
 
@@ -260,11 +304,11 @@ def test_sets_of_features_stand_in_one_table():
 def test_a_plugins_method_stands_in_the_table(install, tmp_path):
     (tmp_path / "pkg").mkdir()
     (tmp_path / "pkg" / "shouting.py").write_text(
-        "from pairmatch.interfaces import Method\nfrom pairmatch.metrics import unit_rows\n"
-        "class Loud(Method):\n    def fit(self, train, *, seed=0):\n"
+        "from pairmatch.core.interfaces import Learner\nfrom pairmatch.core.arrays import unit_rows\n"
+        "class Loud(Learner):\n    def fit(self, train, *, seed=0):\n"
         "        return lambda features, side: unit_rows(features)\n"
     )
-    install("shouting", {"pairmatch.methods": {"loud": "shouting:Loud"}}, package=tmp_path / "pkg")
+    install("shouting", {"pairmatch.learners": {"loud": "shouting:Loud"}}, package=tmp_path / "pkg")
     found = cross_validate(made(), ["frozen", "loud"], repeats=1)
     np.testing.assert_array_equal(found.values[0], found.values[1])
 
@@ -273,6 +317,6 @@ def test_real_pairs_rank_the_baselines_as_measured_before():
     file = np.load(shared("furniture/features.npz"), allow_pickle=True)
     data = PairedFeatures.of(file["a"], file["b"], groups=file["group"].tolist())
     found = cross_validate(data, BASELINES, repeats=2)
-    mrr = {method: found.metrics(method, resamples=0).mrr for method in BASELINES}
+    mrr = {learner: found.metrics(learner, resamples=0).mrr for learner in BASELINES}
     assert mrr["cca"] > mrr["frozen"] > mrr["popularity"]
     assert mrr["popularity"] == pytest.approx(found.metrics("chance").mrr, abs=0.01)

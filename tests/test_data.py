@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pairmatch import Pair, Pairs, Profile, leakage
+from pairmatch.core.errors import ConfigurationError, DataError
 from pairmatch.data import read_profiles
-from pairmatch.errors import ConfigurationError, DataError
 
 
 @pytest.fixture
@@ -59,21 +59,39 @@ def test_reading_csv(folder):
     assert pairs.matches.tolist() == [[0, 0], [1, 1]]
     assert pairs.rejected.tolist() == [[0, 1]]
     assert pairs.profiles["a1"].text == "I cook, and\nI run"
-    assert pairs.profiles["a1"].attributes == {"age": 31.0}  # one type per attribute, over both sides
+    assert pairs.profiles["a1"].attributes == {
+        "age": 31.0
+    }  # one type per attribute, over both sides
     assert pairs.profiles["b2"].images == (folder / "dan.png", folder / "ben.png")
     assert pairs.profiles["b1"].attributes == {"age": 40.0, "smoker": True}
 
 
 def test_formats_agree(folder):
     rows = [
-        {"id_a": "a1", "image_a": "anna.png", "id_b": 7, "image_b": "ben.png", "age_b": 30, "group": 4},
-        {"id_a": "a2", "image_a": "cleo.png", "id_b": 8, "image_b": "dan.png", "age_b": None, "group": None},
+        {
+            "id_a": "a1",
+            "image_a": "anna.png",
+            "id_b": 7,
+            "image_b": "ben.png",
+            "age_b": 30,
+            "group": 4,
+        },
+        {
+            "id_a": "a2",
+            "image_a": "cleo.png",
+            "id_b": 8,
+            "image_b": "dan.png",
+            "age_b": None,
+            "group": None,
+        },
     ]
     path = folder / "pairs.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
     lines = Pairs.read(path)
     parquet = pytest.importorskip("pyarrow.parquet")
-    table = pytest.importorskip("pyarrow").Table.from_pylist([{**row, "id_b": str(row["id_b"])} for row in rows])
+    table = pytest.importorskip("pyarrow").Table.from_pylist(
+        [{**row, "id_b": str(row["id_b"])} for row in rows]
+    )
     parquet.write_table(table, folder / "pairs.parquet")
     assert lines == Pairs.read(folder / "pairs.parquet")
     csv = write(
@@ -83,17 +101,25 @@ def test_formats_agree(folder):
         header="id_a,image_a,id_b,image_b,age_b,group\n",
     )
     assert lines == Pairs.read(csv)
-    csv.write_bytes(b"\xef\xbb\xbf" + csv.read_bytes())  # a byte order mark, as spreadsheets write it
+    csv.write_bytes(
+        b"\xef\xbb\xbf" + csv.read_bytes()
+    )  # a byte order mark, as spreadsheets write it
     assert lines == Pairs.read(csv)
 
 
 def test_profiles_in_a_file_of_their_own(folder):
     profiles = write(
-        folder, "p,anna.png;ben.png,hello,30", "q,cleo.png,,31", name="profiles.csv", header="id,image,text,age\n"
+        folder,
+        "p,anna.png;ben.png,hello,30",
+        "q,cleo.png,,31",
+        name="profiles.csv",
+        header="id,image,text,age\n",
     )
     pairs = write(folder, "p,q", header="id_a,id_b\n")
     read = Pairs.read(pairs, profiles=profiles)
-    assert read.profiles["p"] == Profile("p", (folder / "anna.png", folder / "ben.png"), "hello", {"age": 30})
+    assert read.profiles["p"] == Profile(
+        "p", (folder / "anna.png", folder / "ben.png"), "hello", {"age": 30}
+    )
     assert [p.id for p in read_profiles(profiles)] == ["p", "q"]
     found = problems(write(folder, "p,nobody", header="id_a,id_b\n"), profiles=profiles)
     assert found == "pairs.csv line 2, column id_b: 'nobody' is not in profiles.csv."
@@ -143,7 +169,12 @@ def png(width, height):
     """A PNG that says it is that large, and holds next to nothing."""
 
     def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"0")) + chunk(b"IEND", b"")
@@ -194,7 +225,9 @@ def test_problems_of_one_file_do_not_hide_those_of_the_other(folder):
         "pairs.csv line 4, column id_a: 'z' is not in profiles.csv.",
     ]
     write(folder, "p,anna.png,x", "q,ben.png", name="profiles.csv", header="id,image\n")
-    assert problems(pairs, profiles=profiles).splitlines() == [  # nobody is missed whose row could not be read
+    assert problems(
+        pairs, profiles=profiles
+    ).splitlines() == [  # nobody is missed whose row could not be read
         *own,
         "profiles.csv line 2: has 3 cells, the header has 2. Put quotes around texts that hold commas.",
     ]
@@ -206,10 +239,18 @@ IDS_AND_IMAGES = "id_a,image_a,id_b,image_b\n"
 def test_a_person_may_be_described_over_several_rows(folder):
     header = "id_a,image_a,text_a,age_a,id_b,image_b\n"
     path = write(
-        folder, "a,,,,b,ben.png", "a,anna.png,,,c,cleo.png", "a,,hello,,d,dan.png", "a,,,31,e,dan.png", header=header
+        folder,
+        "a,,,,b,ben.png",
+        "a,anna.png,,,c,cleo.png",
+        "a,,hello,,d,dan.png",
+        "a,,,31,e,dan.png",
+        header=header,
     )
-    assert Pairs.read(path).profiles["a"] == Profile("a", (folder / "anna.png",), "hello", {"age": 31})
-    # What contradicts, or cannot be read, is found in the row that said it first, which need not be the person's first
+    assert Pairs.read(path).profiles["a"] == Profile(
+        "a", (folder / "anna.png",), "hello", {"age": 31}
+    )
+    # What contradicts, or cannot be read, is found in the row that said it first, which need not be
+    # the person's first
     (folder / "broken.png").write_bytes(b"no")
     rows = ("a,,,,b,ben.png", "a,broken.png,hello,31,c,cleo.png", "a,anna.png,hallo,32,d,dan.png")
     assert problems(write(folder, *rows, header=header)).splitlines() == [
@@ -218,11 +259,18 @@ def test_a_person_may_be_described_over_several_rows(folder):
         "pairs.csv line 4, column age_a: 'a' has '32' here and '31' in line 3.",
         f"pairs.csv line 3, column image_a: {folder / 'broken.png'}: not a photo in a format that Pillow reads.",
     ]
-    assert Pairs.read(write(folder, *rows[:2], header=header), check_images=False).profiles["a"].images
+    assert (
+        Pairs.read(write(folder, *rows[:2], header=header), check_images=False).profiles["a"].images
+    )
 
 
 def test_who_stands_on_both_sides_is_named_once(folder):
-    rows = ("x,anna.png,y,ben.png", "z,cleo.png,x,anna.png", "x,anna.png,w,ben.png", "v,dan.png,x,anna.png")
+    rows = (
+        "x,anna.png,y,ben.png",
+        "z,cleo.png,x,anna.png",
+        "x,anna.png,w,ben.png",
+        "v,dan.png,x,anna.png",
+    )
     assert problems(write(folder, *rows, header=IDS_AND_IMAGES)) == (
         "pairs.csv line 3, column id_b: 'x' stands on both sides, first as id_a in line 2. Use sides=1 (--sides 1) if "
         "anyone may match anyone, or give the two people different ids."
@@ -231,7 +279,12 @@ def test_who_stands_on_both_sides_is_named_once(folder):
 
 def json_pairs(folder, *rows):
     path = folder / "pairs.jsonl"
-    path.write_text("".join(json.dumps({"id_a": "a", "id_b": "b", "image_b": "ben.png", **row}) + "\n" for row in rows))
+    path.write_text(
+        "".join(
+            json.dumps({"id_a": "a", "id_b": "b", "image_b": "ben.png", **row}) + "\n"
+            for row in rows
+        )
+    )
     return path
 
 
@@ -251,21 +304,47 @@ def test_names_that_cannot_be_paths_are_problems(folder, name, reason):
 
 
 def test_values_that_are_no_values(folder):
-    rows = [{"image_a": "anna.png", "age_a": float("nan"), "id_b": b, "score_b": None} for b in ("b", "c")]
-    assert dict(Pairs.read(json_pairs(folder, *rows)).profiles["a"].attributes) == {}  # NaN is a null, and equals NaN
+    rows = [
+        {"image_a": "anna.png", "age_a": float("nan"), "id_b": b, "score_b": None}
+        for b in ("b", "c")
+    ]
+    assert (
+        dict(Pairs.read(json_pairs(folder, *rows)).profiles["a"].attributes) == {}
+    )  # NaN is a null, and equals NaN
     header = "id_a,image_a,id_b,image_b,code_b,height_b,inf_b,keen_b,mixed_b\n"
     read = Pairs.read(
-        write(folder, "a,anna.png,b,ben.png,1_2,1.80,inf,TRUE,", "c,cleo.png,d,dan.png,3,2,1,false,x", header=header)
+        write(
+            folder,
+            "a,anna.png,b,ben.png,1_2,1.80,inf,TRUE,",
+            "c,cleo.png,d,dan.png,3,2,1,false,x",
+            header=header,
+        )
     )
-    assert read.profiles["b"].attributes == {"code": "1_2", "height": 1.8, "inf": "inf", "keen": True}
-    assert read.profiles["d"].attributes == {"code": "3", "height": 2.0, "inf": "1", "keen": False, "mixed": "x"}
-    mixed = [{"image_a": "anna.png", "keen_b": True}, {"image_a": "anna.png", "id_b": "c", "keen_b": 1}]
+    assert read.profiles["b"].attributes == {
+        "code": "1_2",
+        "height": 1.8,
+        "inf": "inf",
+        "keen": True,
+    }
+    assert read.profiles["d"].attributes == {
+        "code": "3",
+        "height": 2.0,
+        "inf": "1",
+        "keen": False,
+        "mixed": "x",
+    }
+    mixed = [
+        {"image_a": "anna.png", "keen_b": True},
+        {"image_a": "anna.png", "id_b": "c", "keen_b": 1},
+    ]
     assert Pairs.read(json_pairs(folder, *mixed)).profiles["b"].attributes == {"keen": "True"}
 
 
 def test_long_lists_of_problems_are_shortened_in_the_message_alone(folder):
     path = write(folder, *(f"a{i},none.png,b{i},ben.png" for i in range(60)), header=IDS_AND_IMAGES)
-    with pytest.raises(DataError, match=r"60 problems:\n(  - pairs.csv line .*\n){50}  - … and 10 more$") as caught:
+    with pytest.raises(
+        DataError, match=r"60 problems:\n(  - pairs.csv line .*\n){50}  - … and 10 more$"
+    ) as caught:
         Pairs.read(path)
     assert len(caught.value.problems) == 60
 
@@ -299,9 +378,13 @@ def test_problems_of_a_profiles_file(folder):
     assert "profiles.csv line 4, column id: the id is blank" in found  # of both files at once
     with pytest.raises(DataError, match=r"profiles.csv: there is no column 'id'"):
         read_profiles(write(folder, "p,anna.png", name="profiles.csv", header="person,image\n"))
-    with pytest.raises(DataError, match=r"profiles.csv: there is no column 'image'\. Did you mean 'images'\?"):
+    with pytest.raises(
+        DataError, match=r"profiles.csv: there is no column 'image'\. Did you mean 'images'\?"
+    ):
         read_profiles(write(folder, "p,anna.png", name="profiles.csv", header="id,images\n"))
-    assert "pairs.csv: there is no column 'id_b'" in problems(write(folder, "p", header="id_a\n"), profiles=profiles)
+    assert "pairs.csv: there is no column 'id_b'" in problems(
+        write(folder, "p", header="id_a\n"), profiles=profiles
+    )
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "ndjson", "parquet"])
@@ -348,8 +431,15 @@ def test_parquet_that_cannot_be_used(folder):
     assert problems(path).endswith("pairs.parquet: the schema names columns twice: 'id_a'.")
     parquet.write_table(pyarrow.table(columns).slice(0, 0), path)
     assert problems(path) == "pairs.parquet: the file has no rows."
-    parquet.write_table(pyarrow.table({**columns, "text_b": ["naive"]}), path, compression="none", use_dictionary=False)
-    path.write_bytes(path.read_bytes().replace(b"naive", b"na\xefve"))  # Latin-1 where Parquet says UTF-8
+    parquet.write_table(
+        pyarrow.table({**columns, "text_b": ["naive"]}),
+        path,
+        compression="none",
+        use_dictionary=False,
+    )
+    path.write_bytes(
+        path.read_bytes().replace(b"naive", b"na\xefve")
+    )  # Latin-1 where Parquet says UTF-8
     assert "pairs.parquet: not a Parquet file, or a damaged one" in problems(path)
 
 
@@ -361,7 +451,9 @@ def test_files_that_are_no_tables(folder):
     assert "there is no column 'image_a'. Did you mean 'imagea'?" in problems(
         write(folder, "1,2,3,4", header="id_a,imagea,id_b,image_b\n")
     )
-    assert "line 1 names columns twice: 'id_a'" in problems(write(folder, "1,2", header="id_a,id_a\n"))
+    assert "line 1 names columns twice: 'id_a'" in problems(
+        write(folder, "1,2", header="id_a,id_a\n")
+    )
     for mark in (";", "\t", "|"):
         header = "id_a,image_a,id_b,image_b\n".replace(",", mark)
         found = problems(write(folder, mark.join("1234"), header=header))
@@ -389,7 +481,8 @@ def test_files_that_are_no_tables(folder):
     (folder / "folder.csv").mkdir()
     assert "folder.csv: Is a directory" in problems(folder / "folder.csv")
     assert problems(write(folder, "{}", "{}", name="bare.jsonl", header="")).splitlines() == [
-        f"bare.jsonl: there is no column {name!r}." for name in ("id_a", "id_b", "image_a", "image_b")
+        f"bare.jsonl: there is no column {name!r}."
+        for name in ("id_a", "id_b", "image_a", "image_b")
     ]
 
 
@@ -399,16 +492,22 @@ def test_images_folder_is_where_paths_start(folder, tmp_path_factory):
     assert Pairs.read(path, images=folder).profiles["a1"].images == (folder / "anna.png",)
     assert "'anna.png' does not exist in" in problems(path)
     path = write(folder, "a1,anna.png,b1,ben.png", header="id_a,image_a,id_b,image_b\n")
-    with pytest.raises(DataError, match=f"does not exist in {elsewhere}, but in {folder}: leave `images` .* out"):
+    with pytest.raises(
+        DataError, match=f"does not exist in {elsewhere}, but in {folder}: leave `images` .* out"
+    ):
         Pairs.read(path, images=elsewhere)
 
 
 def test_one_sided_pairs(folder):
-    path = write(folder, "x,anna.png,y,ben.png", "y,ben.png,z,cleo.png", header="id_a,image_a,id_b,image_b\n")
+    path = write(
+        folder, "x,anna.png,y,ben.png", "y,ben.png,z,cleo.png", header="id_a,image_a,id_b,image_b\n"
+    )
     pairs = Pairs.read(path, sides=1)
     assert pairs.ids_a == pairs.ids_b == ("x", "y", "z")
     assert pairs.matches.tolist() == [[0, 1], [1, 2]]
-    twice = write(folder, "x,anna.png,y,ben.png", "y,ben.png,x,anna.png", header="id_a,image_a,id_b,image_b\n")
+    twice = write(
+        folder, "x,anna.png,y,ben.png", "y,ben.png,x,anna.png", header="id_a,image_a,id_b,image_b\n"
+    )
     assert "is given twice" in problems(twice, sides=1)
     with pytest.raises(ConfigurationError, match="`sides` is 1 or 2, got 3"):
         Pairs.read(path, sides=3)
@@ -418,7 +517,14 @@ def test_folders_of_photos_are_galleries(folder):
     (folder / "more").mkdir()
     Image.new("RGB", (4, 4)).save(folder / "more" / "anna.jpg")
     Image.new("RGB", (4, 4)).save(folder / "anna.jpg")
-    assert [p.id for p in read_profiles(folder)] == ["anna.jpg", "anna.png", "ben", "cleo", "dan", "more/anna"]
+    assert [p.id for p in read_profiles(folder)] == [
+        "anna.jpg",
+        "anna.png",
+        "ben",
+        "cleo",
+        "dan",
+        "more/anna",
+    ]
     Image.new("RGB", (4, 4)).save(folder / "anna.jpg.png")  # its stem is the name of another
     assert len({p.id for p in read_profiles(folder)}) == len(read_profiles(folder)) == 7
     (folder / "broken.png").write_bytes(b"no")
@@ -457,7 +563,11 @@ def test_objects_are_checked_too():
 
 def test_the_papers_split_is_exact():
     assert [len(part) for part in disjoint(495).split(0.70, 0.15)] == [346, 74, 75]
-    assert [len(part) for part in disjoint(100).split(0.29, 0.01)] == [29, 1, 70]  # 0.29 * 100 is 28.999…
+    assert [len(part) for part in disjoint(100).split(0.29, 0.01)] == [
+        29,
+        1,
+        70,
+    ]  # 0.29 * 100 is 28.999…
 
 
 @settings(max_examples=40, deadline=None)
@@ -470,8 +580,14 @@ def test_disjoint_pairs_split_by_floor_floor_rest(n, seed):
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_nobody_and_no_group_stands_on_two_sides_of_a_split(data):
-    edges = data.draw(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=8, max_size=60, unique=True))
-    groups = data.draw(st.lists(st.one_of(st.none(), st.integers(0, 30)), min_size=len(edges), max_size=len(edges)))
+    edges = data.draw(
+        st.lists(
+            st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=8, max_size=60, unique=True
+        )
+    )
+    groups = data.draw(
+        st.lists(st.one_of(st.none(), st.integers(0, 30)), min_size=len(edges), max_size=len(edges))
+    )
     people = {f"a{i}" for i, _ in edges} | {f"b{j}" for _, j in edges}
     pairs = Pairs.of(
         [Profile(person) for person in sorted(people)],
@@ -491,7 +607,9 @@ def test_nobody_and_no_group_stands_on_two_sides_of_a_split(data):
     for one in range(3):
         for other in range(one):
             assert not set(parts[one].profiles) & set(parts[other].profiles)
-            shared_groups = {p.group for p in parts[one].pairs} & {p.group for p in parts[other].pairs}
+            shared_groups = {p.group for p in parts[one].pairs} & {
+                p.group for p in parts[other].pairs
+            }
             assert shared_groups <= {None}
     assert not leakage(*parts)
 
@@ -508,14 +626,20 @@ def test_splits_that_cannot_be():
     pairs = disjoint(10)
     with pytest.raises(ConfigurationError, match=r"a sum of at most 1, got 0\.9 and 0\.2"):
         pairs.split(0.9, 0.2)
-    chain = Pairs.of([Profile(f"a{i}") for i in range(9)] + [Profile("b")], [Pair(f"a{i}", "b") for i in range(9)])
+    chain = Pairs.of(
+        [Profile(f"a{i}") for i in range(9)] + [Profile("b")],
+        [Pair(f"a{i}", "b") for i in range(9)],
+    )
     with pytest.raises(DataError, match="split came out empty: 9 matches fall into 1 components"):
         chain.split()
     for train, validation in ((0, 0.5), (1.1, 0), (0.5, -0.1), (float("nan"), 0)):
         with pytest.raises(ConfigurationError, match="needs shares with 0 < train, 0 ≤ validation"):
             pairs.split(train, validation)
     for count, name in ((0, "training"), (1, "training"), (6, "validation")):  # ⌊6 · 0.15⌋ is none
-        with pytest.raises(DataError, match=f"The {name} split came out empty: {count} matches fall into {count} comp"):
+        with pytest.raises(
+            DataError,
+            match=f"The {name} split came out empty: {count} matches fall into {count} comp",
+        ):
             disjoint(count).split()
     assert [len(part) for part in disjoint(7).split()] == [4, 1, 2]
     assert [len(part) for part in disjoint(1).split(1, 0)] == [1, 0, 0]
@@ -527,12 +651,17 @@ def test_folds_cover_every_pair_once():
     folds = disjoint(23).folds(5, seed=1)
     assert sorted(np.concatenate(folds)) == list(range(23))
     assert sorted(len(fold) for fold in folds) == [4, 4, 5, 5, 5]
-    with pytest.raises(ConfigurationError, match="from 2 to the number of components with a match, 23; got 1"):
+    with pytest.raises(
+        ConfigurationError, match="from 2 to the number of components with a match, 23; got 1"
+    ):
         disjoint(23).folds(1)
 
 
 def graph(draw, sides):
-    """Random pairs with groups and rejections; its components by plain relabelling, as an oracle."""
+    """Random pairs with groups and rejections.
+
+    Its components by plain relabelling, as an oracle.
+    """
     node = st.integers(0, 40)
     edges = draw(st.lists(st.tuples(node, node), min_size=6, max_size=50, unique=True))
     a, b = ("a", "b") if sides == 2 else ("x", "x")
@@ -544,7 +673,9 @@ def graph(draw, sides):
     label = list(range(len(pairs)))
     owners = defaultdict(list)
     for index, pair in enumerate(pairs):
-        for name in {("person", pair.a), ("person", pair.b), ("group", pair.group)} - {("group", None)}:
+        for name in {("person", pair.a), ("person", pair.b), ("group", pair.group)} - {
+            ("group", None)
+        }:
             owners[name].append(index)
     for members in owners.values():
         joined = {label[index] for index in members}
@@ -553,7 +684,9 @@ def graph(draw, sides):
 
 
 def touched(pairs):
-    return set(pairs.profiles) | {("group", pair.group) for pair in pairs.pairs if pair.group is not None}
+    return set(pairs.profiles) | {
+        ("group", pair.group) for pair in pairs.pairs if pair.group is not None
+    }
 
 
 @settings(max_examples=60, deadline=None)
@@ -570,14 +703,19 @@ def test_splits_and_folds_of_any_graph_share_nobody_and_lose_nothing(data, sides
         parts = [pairs.subset(fold) for fold in folds]
         assert all(len(part) for part in parts)
         assert sum(len(touched(part)) for part in parts) == len(touched(pairs))
-    with pytest.raises(ConfigurationError, match=rf"components with a match, {len(matched)}; got {len(matched) + 1}"):
+    with pytest.raises(
+        ConfigurationError,
+        match=rf"components with a match, {len(matched)}; got {len(matched) + 1}",
+    ):
         pairs.folds(len(matched) + 1)
     try:
         parts = pairs.split(0.6, 0.2, seed=seed)
     except DataError as error:
         assert "split came out empty" in str(error)  # noqa: PT017
         return
-    assert sorted(pair.a + pair.b for part in parts for pair in part.pairs) == sorted(p.a + p.b for p in pairs.pairs)
+    assert sorted(pair.a + pair.b for part in parts for pair in part.pairs) == sorted(
+        p.a + p.b for p in pairs.pairs
+    )
     assert sum(len(touched(part)) for part in parts) == len(touched(pairs))
     shuffled = pairs.subset(data.draw(st.permutations(range(len(pairs.pairs)))))
     for part, again in zip(parts, shuffled.split(0.6, 0.2, seed=seed), strict=True):
@@ -587,7 +725,9 @@ def test_splits_and_folds_of_any_graph_share_nobody_and_lose_nothing(data, sides
 def test_rejections_travel_with_their_people():
     people = [Profile(f"{side}{i}") for i in range(20) for side in "ab"]
     matches = [Pair(f"a{i}", f"b{i}") for i in range(20)]
-    pairs = Pairs.of(people, [*matches, Pair("a0", "b1", "rejected"), Pair("a2", "b3", "rejected", "g")])
+    pairs = Pairs.of(
+        people, [*matches, Pair("a0", "b1", "rejected"), Pair("a2", "b3", "rejected", "g")]
+    )
     assert repr(pairs) == "Pairs(20 matches, 2 rejected, 40 people, sides=2)"
     parts = pairs.split(0.5, 0.25)
     assert [len(part) for part in parts] == [10, 5, 5]
@@ -598,7 +738,9 @@ def test_rejections_travel_with_their_people():
 
 def noise(seed, levels=255):
     rng = np.random.default_rng(seed)
-    return Image.fromarray(rng.integers(0, levels, (9, 9, 3), np.uint8)).resize((160, 160), Image.Resampling.BICUBIC)
+    return Image.fromarray(rng.integers(0, levels, (9, 9, 3), np.uint8)).resize(
+        (160, 160), Image.Resampling.BICUBIC
+    )
 
 
 def jpeg(image, quality):
@@ -608,7 +750,9 @@ def jpeg(image, quality):
 
 
 def couple(name, one, other):
-    return Pairs.of([Profile(f"{name}1", (one,)), Profile(f"{name}2", (other,))], [Pair(f"{name}1", f"{name}2")])
+    return Pairs.of(
+        [Profile(f"{name}1", (one,)), Profile(f"{name}2", (other,))], [Pair(f"{name}1", f"{name}2")]
+    )
 
 
 def test_no_leaks_are_none():
@@ -623,11 +767,16 @@ def test_photos_in_memory_leak_too():
     same = leakage(couple("p", photo, noise(1)), couple("q", photo.copy(), noise(2)))
     assert same.photos == ("'p1' of split 1 and 'q1' of split 2 have the same photo",)
     assert not same.near_duplicates
-    again = couple("p", jpeg(photo, 95), noise(1)), couple("q", jpeg(photo.resize((120, 120)), 60), noise(2))
+    again = (
+        couple("p", jpeg(photo, 95), noise(1)),
+        couple("q", jpeg(photo.resize((120, 120)), 60), noise(2)),
+    )
     found = leakage(*again)
     assert not found.photos
     assert len(found.near_duplicates) == 1
-    assert found.near_duplicates[0].startswith("'p1' of split 1 and 'q1' of split 2 have nearly the same photo (")
+    assert found.near_duplicates[0].startswith(
+        "'p1' of split 1 and 'q1' of split 2 have nearly the same photo ("
+    )
     assert not leakage(*again, near_duplicate_bits=-1)
     # The same layout in other colours is another photo
     inverted = Image.merge("RGB", photo.split()[::-1])
@@ -656,7 +805,9 @@ def test_many_leaks_are_shortened_when_shown_alone():
 
 def test_leaks_are_found(tmp_path):
     rng = np.random.default_rng(0)
-    photo = Image.fromarray(rng.integers(0, 255, (9, 9, 3), np.uint8)).resize((160, 160), Image.Resampling.BICUBIC)
+    photo = Image.fromarray(rng.integers(0, 255, (9, 9, 3), np.uint8)).resize(
+        (160, 160), Image.Resampling.BICUBIC
+    )
     photo.save(tmp_path / "one.png")
     photo.resize((120, 120)).save(tmp_path / "again.jpg", quality=70)
     (tmp_path / "copy.png").write_bytes((tmp_path / "one.png").read_bytes())
@@ -675,12 +826,16 @@ def test_leaks_are_found(tmp_path):
     assert found.people == ("'anna' stands in split 1 and split 3",)
     assert found.groups == ("the group 'house' stands in split 1 and split 2",)
     assert len(found.photos) == 2  # anna's of splits 1 and 3 with cleo's copy
-    assert len(found.near_duplicates) == 2  # the same with dan's re-encoded one; flat photos are left out
+    assert (
+        len(found.near_duplicates) == 2
+    )  # the same with dan's re-encoded one; flat photos are left out
     assert "'dan'" in found.near_duplicates[0]
     with pytest.raises(DataError, match="not independent"):
         found.raise_if_any()
     assert "1 people, 1 groups, 2 identical photos, 2 nearly identical photos" in str(found)
-    clean = leakage(part(("anna", "one.png"), ("ben", "flat.png")), part(("x", "flat2.png"), ("y", "flat.png")))
+    clean = leakage(
+        part(("anna", "one.png"), ("ben", "flat.png")), part(("x", "flat2.png"), ("y", "flat.png"))
+    )
     assert clean.photos == (
         "'ben' ("
         + str(tmp_path / "flat.png")
@@ -706,7 +861,10 @@ def test_real_pictures_that_are_the_same_file_are_found():
     # A shop shows one photo for a thing in two colours: different articles, equal bytes
     pairs = Pairs.read(shared("furniture/pairs.csv"), check_images=False)
     parts = pairs.split(seed=0)
-    digests = [{hashlib.sha256(i.read_bytes()).digest() for p in part.people for i in p.images} for part in parts]
+    digests = [
+        {hashlib.sha256(i.read_bytes()).digest() for p in part.people for i in p.images}
+        for part in parts
+    ]
     expected = sum(len(digests[one] & digests[other]) for one in range(3) for other in range(one))
     assert expected > 0
     assert len(leakage(*parts, near_duplicate_bits=-1).photos) == expected
@@ -714,5 +872,7 @@ def test_real_pictures_that_are_the_same_file_are_found():
 
 def test_outcomes_of_objects_are_checked():
     people = [Profile("x"), Profile("y")]
-    with pytest.raises(DataError, match=r"pair 0: the outcome 'maybe' is neither 'match' nor 'rejected'"):
+    with pytest.raises(
+        DataError, match=r"pair 0: the outcome 'maybe' is neither 'match' nor 'rejected'"
+    ):
         Pairs.of(people, [Pair("x", "y", "maybe")])

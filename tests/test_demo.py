@@ -1,19 +1,23 @@
-"""The demo's people: drawn alike from equal seeds, readable, and with the taste that the text promises."""
+"""The demo's people.
+
+Drawn alike from equal seeds, readable, and with the taste that the text promises.
+"""
 
 import numpy as np
 import pytest
 from skimage.color import rgb2lab
 
 from pairmatch import Matcher, Pairs
+from pairmatch.core.errors import ConfigurationError
 from pairmatch.data import read_profiles
-from pairmatch.demo import draw_people
-from pairmatch.errors import ConfigurationError
-from pairmatch.images import image_size, load_image
+from pairmatch.experiments.demo import draw_people
+from pairmatch.io.images import image_size, load_image
 
 
 def test_equal_seeds_draw_equal_files(tmp_path):
     one, two, other = (
-        draw_people(tmp_path / n, pairs=4, seed=s, size_px=48).parent for n, s in (("x", 1), ("y", 1), ("z", 2))
+        draw_people(tmp_path / n, pairs=4, seed=s, size_px=48).parent
+        for n, s in (("x", 1), ("y", 1), ("z", 2))
     )
     files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
     assert len(files) == 10
@@ -41,7 +45,10 @@ def test_photos_are_of_the_size_asked_for_and_no_two_are_alike(tmp_path):
 
 @pytest.mark.parametrize("wrong", [{"pairs": 0}, {"size_px": 8}])
 def test_numbers_out_of_range_are_named_before_anything_is_written(tmp_path, wrong):
-    with pytest.raises(ConfigurationError, match=r"pairs must be at least 1 and size_px at least 16, got \d+ and \d+"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"pairs must be at least 1 and size_px at least 16, got \d+ and \d+",
+    ):
         draw_people(tmp_path / "people", **wrong)
     assert not (tmp_path / "people").exists()
 
@@ -56,21 +63,27 @@ def test_the_taste_is_planted(tmp_path):
     pairs = Pairs.read(draw_people(tmp_path, pairs=120, seed=3, size_px=64))
     gaps, same, clothes = [], [], []
     for pair in pairs.pairs:
-        a, b = (rgb2lab(np.asarray(load_image(pairs.profiles[p].images[0]))) for p in (pair.a, pair.b))
+        a, b = (
+            rgb2lab(np.asarray(load_image(pairs.profiles[p].images[0]))) for p in (pair.a, pair.b)
+        )
         for one, other in ((a, b), (b, a)):
             gap = hue(other[1:8, 2:62]) - hue(one[58:63, 20:44]) - 120
             gaps.append((gap + 180) % 360 - 180)
         same.append((hue(a[1:8, 2:62]) - hue(b[1:8, 2:62]) + 180) % 360 - 180)
         clothes.append((hue(a[58:63, 20:44]) - hue(b[58:63, 20:44]) + 180) % 360 - 180)
     within = [np.mean(np.abs(values) < 60) for values in (gaps[::2], gaps[1::2], same, clothes)]
-    assert min(within[:2]) > 0.7  # backdrops lie a third of the circle beyond the partner's clothes, read either way
+    assert (
+        min(within[:2]) > 0.7
+    )  # backdrops lie a third of the circle beyond the partner's clothes, read either way
     assert max(within[2:]) < 0.45  # like with like is no part of it: a third, were it chance
 
 
 def test_the_taste_can_be_learned_and_is_hardly_seen_without(tmp_path):
     pairs = Pairs.read(draw_people(tmp_path / "people", pairs=300, size_px=96))
     train, validation, test = pairs.split(0.6, 0.1, seed=0)
-    matcher = Matcher(backbone="descriptor", metadata=None, store=tmp_path / "store.sqlite").fit(train, validation)
+    matcher = Matcher(backbone="descriptor", metadata=None, store=tmp_path / "store.sqlite").fit(
+        train, validation
+    )
     evaluation = matcher.evaluate(test, resamples=0)
     chance, frozen, trained = (
         evaluation.chance.recall[10],

@@ -9,8 +9,11 @@ from scipy.special import expit
 from sklearn.calibration import calibration_curve
 
 from pairmatch import Profile
-from pairmatch.crossvalidation import cross_validate
-from pairmatch.diagnostics import (
+from pairmatch.core.arrays import unit_rows
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.evaluation.crossvalidation import cross_validate
+from pairmatch.evaluation.diagnostics import (
     Calibration,
     attribute_traits,
     calibrate,
@@ -24,17 +27,18 @@ from pairmatch.diagnostics import (
     shortcuts,
     slices,
 )
-from pairmatch.errors import ConfigurationError
-from pairmatch.metrics import unit_rows
-from pairmatch.paired import PairedFeatures
 
 
 def turned(n=120, width=10, seed=0, noise=0.3):
-    """Partners are each other's features turned round: frozen cosine is blind, a linear map learns it."""
+    """Partners are each other's features turned round.
+
+    Frozen cosine is blind, a linear map learns it.
+    """
     rng = np.random.default_rng(seed)
     a = rng.normal(size=(n, width))
     return PairedFeatures.of(
-        a, a @ np.linalg.qr(rng.normal(size=(width, width)))[0] + noise * rng.normal(size=(n, width))
+        a,
+        a @ np.linalg.qr(rng.normal(size=(width, width)))[0] + noise * rng.normal(size=(n, width)),
     )
 
 
@@ -57,7 +61,10 @@ def test_more_pairs_help_where_there_is_something_to_learn():
 
 def test_hubness_counts_lists():
     rng = np.random.default_rng(0)
-    queries, candidates = unit_rows(rng.normal(size=(40, 5))), unit_rows(rng.normal([2, 0, 0, 0, 0], size=(30, 5)))
+    queries, candidates = (
+        unit_rows(rng.normal(size=(40, 5))),
+        unit_rows(rng.normal([2, 0, 0, 0, 0], size=(30, 5))),
+    )
     found = hubness(queries, candidates, k=4)
     counts = np.zeros(30, int)
     for query in queries:
@@ -65,7 +72,9 @@ def test_hubness_counts_lists():
             counts[candidate] += 1
     np.testing.assert_array_equal(found.counts, counts)
     assert found.never == np.mean(counts == 0)
-    assert found.skewness == pytest.approx(np.mean((counts - counts.mean()) ** 3) / counts.std() ** 3)
+    assert found.skewness == pytest.approx(
+        np.mean((counts - counts.mean()) ** 3) / counts.std() ** 3
+    )
     pairwise = np.abs(counts[:, None] - counts[None, :]).mean() / (2 * counts.mean())
     assert found.gini == pytest.approx(pairwise)
     assert "Gini" in str(found)
@@ -74,7 +83,10 @@ def test_hubness_counts_lists():
     np.testing.assert_array_equal(same.counts, np.bincount(nearest, minlength=40))
     assert gini([0, 0, 0, 5]) == pytest.approx(0.75)
     assert gini([2, 2, 2]) == pytest.approx(0)
-    with pytest.raises(ConfigurationError, match=r"`hubness\(k=...\)` must be from 1 to below 30 candidates, got 30"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"`hubness\(k=...\)` must be from 1 to below 30 candidates, got 30",
+    ):
         hubness(queries, candidates, k=30)
 
 
@@ -95,7 +107,9 @@ def test_calibration_recovers_known_probabilities(kind):
     fewer = (rate / 2) / (1 - rate / 2)
     p, q = calibration.probability(grid), calibration.probability(grid, base_rate=rate / 2)
     inside = (p > 0) & (p < 1)
-    np.testing.assert_allclose((q / (1 - q))[inside], (p / (1 - p) * fewer / (rate / (1 - rate)))[inside], rtol=1e-6)
+    np.testing.assert_allclose(
+        (q / (1 - q))[inside], (p / (1 - p) * fewer / (rate / (1 - rate)))[inside], rtol=1e-6
+    )
 
 
 def test_calibration_needs_both_kinds_of_pairs():
@@ -114,7 +128,9 @@ def test_reliability_is_that_of_another_library():
     observed, means = calibration_curve(truth, predicted, n_bins=10, strategy="quantile")
     np.testing.assert_allclose(found.observed, observed, atol=0.02)
     np.testing.assert_allclose(found.predicted, means, atol=0.01)
-    assert found.expected_calibration_error == pytest.approx(np.mean(np.abs(found.observed - found.predicted)))
+    assert found.expected_calibration_error == pytest.approx(
+        np.mean(np.abs(found.observed - found.predicted))
+    )
     assert found.brier_score == pytest.approx(np.mean((predicted - truth) ** 2))
     assert found.counts.sum() == 1000
 
@@ -165,12 +181,18 @@ def test_shortcuts_find_the_trait_that_decides():
     rng = np.random.default_rng(0)
     light = rng.normal(size=(100, 1))
     noise = rng.normal(size=(100, 3))
-    a, b = np.column_stack([3 * light, noise]), np.column_stack([3 * light + 0.1, rng.normal(size=(100, 3))])
+    a, b = (
+        np.column_stack([3 * light, noise]),
+        np.column_stack([3 * light + 0.1, rng.normal(size=(100, 3))]),
+    )
     data = PairedFeatures.of(a, b)
     found = {
         one.name: one
         for one in shortcuts(
-            data, {"light": (light, light), "noise": (noise[:, :1], rng.normal(size=(100, 1)))}, "frozen", repeats=1
+            data,
+            {"light": (light, light), "noise": (noise[:, :1], rng.normal(size=(100, 1)))},
+            "frozen",
+            repeats=1,
         )
     }
     assert found["light"].explained > 0.4
@@ -182,7 +204,12 @@ def test_photo_traits_measure_what_they_say(tmp_path):
     def person(name, colour, border, size=(200, 100), noise=0.0):
         pixels = np.full((size[1], size[0], 3), colour, np.float64)
         edge_y, edge_x = round(0.1 * size[1]), round(0.1 * size[0])
-        pixels[:edge_y], pixels[-edge_y:], pixels[:, :edge_x], pixels[:, -edge_x:] = border, border, border, border
+        pixels[:edge_y], pixels[-edge_y:], pixels[:, :edge_x], pixels[:, -edge_x:] = (
+            border,
+            border,
+            border,
+            border,
+        )
         pixels += noise * np.random.default_rng(0).normal(size=pixels.shape)
         path = tmp_path / f"{name}.png"
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)

@@ -1,4 +1,7 @@
-"""README and docs: code runs, commands parse, links lead somewhere, and every public name has its place in the API."""
+"""README and docs.
+
+Code runs, commands parse, links lead somewhere, and every public name has its place in the API.
+"""
 
 import importlib
 import inspect
@@ -16,7 +19,7 @@ from markdown.extensions.toc import slugify
 
 import pairmatch
 from pairmatch.cli import app
-from pairmatch.demo import draw_people
+from pairmatch.experiments.demo import draw_people
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -40,7 +43,10 @@ def blocks(language):
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
-    """The demo's people, drawn once, and one store: a feature is computed once for all the examples."""
+    """The demo's people, drawn once, and one store.
+
+    A feature is computed once for all the examples.
+    """
     folder = tmp_path_factory.mktemp("docs")
     draw_people(folder / "photos", pairs=60, size_px=48)
     return folder
@@ -117,10 +123,16 @@ def anchors(page):
     """Anchors of a page's headings; those of generated API pages are names."""
     text = TEXTS[page]
     found = set(re.findall(r'id="([^"]+)"', text))
-    for heading in re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE):
+    for heading in re.findall(
+        r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE
+    ):
         slug = slugify(re.sub(r"[`*]", "", heading), "-")
         found.add(slug)
-    return found | {name for name in documented() if f"::: {name.rpartition('.')[0]}" in text or f"::: {name}" in text}
+    return found | {
+        name
+        for name in documented()
+        if f"::: {name.rpartition('.')[0]}" in text or f"::: {name}" in text
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES.get)
@@ -134,7 +146,9 @@ def test_links_lead_somewhere(page):
         file = (page.parent / path).resolve() if path else page
         assert file.exists(), f"{NAMES[page]} links to {target}"
         if anchor:
-            assert anchor in anchors(file), f"{NAMES[page]} links to {target}: {file.name} has no such heading"
+            assert anchor in anchors(file), (
+                f"{NAMES[page]} links to {target}: {file.name} has no such heading"
+            )
 
 
 def test_every_page_is_in_the_navigation():
@@ -147,10 +161,14 @@ def test_every_page_is_in_the_navigation():
     def files(entry):
         if isinstance(entry, str):
             yield entry
-        for part in entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ():
+        for part in (
+            entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ()
+        ):
             yield from files(part)
 
-    assert sorted(files(config["nav"])) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
+    assert sorted(files(config["nav"])) == sorted(
+        page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")
+    )
 
 
 def test_pictures_are_small():
@@ -165,7 +183,10 @@ DIRECTIVES = re.findall(r"^::: ([\w.]+)$", "\n".join(TEXTS.values()), re.MULTILI
 
 
 def members(module):
-    """Public names that a module defines itself: classes, functions, and what carries a comment of its own."""
+    """Public names that a module defines itself.
+
+    Classes, functions, and what carries a comment of its own.
+    """
     for name, value in vars(module).items():
         defined = inspect.isclass(value) or inspect.isfunction(value)
         if not name.startswith("_") and defined and value.__module__ == module.__name__:
@@ -198,11 +219,24 @@ def test_api_pages_show_every_public_name():
     for name in pairmatch.__all__:
         value = getattr(pairmatch, name)
         if name != "__version__":
-            assert f"{value.__module__}.{value.__qualname__}" in found, f"pairmatch.{name} is on no API page"
+            assert f"{value.__module__}.{value.__qualname__}" in found, (
+                f"pairmatch.{name} is on no API page"
+            )
 
 
-#: Modules whose names are reached through others: the command line has its own page, files and hub serve `Matcher`.
-INTERNAL = {"cli", "files", "hub", "saved", "tables", "search", "report.plots", "data.reading", "intervals"}
+#: Modules whose names are reached through others: the command line has its own page, files and hub
+#: serve `Matcher`.
+INTERNAL = {
+    "cli",
+    "files",
+    "hub",
+    "saved",
+    "tables",
+    "search",
+    "report.plots",
+    "data.reading",
+    "intervals",
+}
 INTERNAL |= {
     "metadata.models",
     "metadata.schema",
@@ -221,7 +255,9 @@ def test_every_module_is_shown_or_internal():
         if info.name == "pairmatch.__main__":
             continue
         names = {f"{info.name}.{name}" for name, _ in members(importlib.import_module(info.name))}
-        if names and not any(info.name == one or info.name.startswith(f"{one}.") for one in internal):
+        if names and not any(
+            info.name == one or info.name.startswith(f"{one}.") for one in internal
+        ):
             assert names <= found, f"on no API page: {', '.join(sorted(names - found))}"
 
 
@@ -230,18 +266,24 @@ def test_api_pages_show_every_registered_part():
     points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
     for group, parts in points.items():
         for name, target in parts.items():
-            assert target.replace(":", ".") in found, f"{group}: {name} ({target}) is on no API page"
+            assert target.replace(":", ".") in found, (
+                f"{group}: {name} ({target}) is on no API page"
+            )
 
 
 def test_api_pages_show_whatever_docs_and_examples_import():
     found = documented()
     sources = [block.values[0] for block in blocks("python")]
     sources += [path.read_text() for path in (ROOT / "examples").rglob("*.py")]
-    for module, names in re.findall(r"^from (pairmatch\.[\w.]+) import ([\w, ]+)$", "\n".join(sources), re.MULTILINE):
+    for module, names in re.findall(
+        r"^from (pairmatch\.[\w.]+) import ([\w, ]+)$", "\n".join(sources), re.MULTILINE
+    ):
         for name in names.split(","):
             value = getattr(importlib.import_module(module), name.strip())
             if inspect.isclass(value) or inspect.isfunction(value):
-                assert f"{value.__module__}.{value.__qualname__}" in found, f"{module}.{name.strip()} is on no API page"
+                assert f"{value.__module__}.{value.__qualname__}" in found, (
+                    f"{module}.{name.strip()} is on no API page"
+                )
 
 
 def test_what_the_api_pages_show_is_described():
@@ -250,9 +292,11 @@ def test_what_the_api_pages_show_is_described():
         value = resolve(name)
         assert inspect.getdoc(value), name
         if inspect.isclass(value):
-            for member, method in vars(value).items():
-                public = not member.startswith("_") and (inspect.isfunction(method) or isinstance(method, property))
-                assert not public or inspect.getdoc(method), f"{name}.{member}"
+            for member, learner in vars(value).items():
+                public = not member.startswith("_") and (
+                    inspect.isfunction(learner) or isinstance(learner, property)
+                )
+                assert not public or inspect.getdoc(learner), f"{name}.{member}"
 
 
 def test_types_are_shipped():

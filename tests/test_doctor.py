@@ -5,10 +5,9 @@ from importlib.metadata import PackageNotFoundError
 import numpy as np
 from typer.testing import CliRunner
 
-from pairmatch import doctor
-from pairmatch.cli import app
-from pairmatch.doctor import examine, screen
-from pairmatch.store import Store
+from pairmatch.cli import app, doctor
+from pairmatch.cli.doctor import examine, screen
+from pairmatch.io.store import Store
 
 
 def found(checks):
@@ -17,7 +16,9 @@ def found(checks):
 
 def test_every_missing_thing_has_its_mend(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("huggingface_hub.utils._cache_manager.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
+    monkeypatch.setattr(
+        "huggingface_hub.utils._cache_manager.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False
+    )
 
     def nothing(name):
         raise PackageNotFoundError(name)

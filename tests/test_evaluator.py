@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pairmatch import Evaluator
-from pairmatch.errors import ConfigurationError
+from pairmatch.core.errors import ConfigurationError
 
 RNG = np.random.default_rng(0)
 
@@ -22,7 +22,9 @@ def noisy_pairs(n, noise=1.5, seed=0):
 def test_chance_is_exact():
     evaluation = Evaluator(resamples=0).evaluate(*noisy_pairs(75))
     assert evaluation.chance.recall == pytest.approx({k: k / 75 for k in (5, 10, 20, 30, 50)})
-    assert evaluation.chance.mrr == pytest.approx(sum(1 / r for r in range(1, 76)) / 75)  # 0.065, as in the paper
+    assert evaluation.chance.mrr == pytest.approx(
+        sum(1 / r for r in range(1, 76)) / 75
+    )  # 0.065, as in the paper
     assert evaluation.chance.median_rank == 38
     assert evaluation.queries == 150
 
@@ -31,13 +33,17 @@ def test_constant_embeddings_score_chance_in_every_figure():
     evaluation = Evaluator().evaluate(np.ones((75, 512)), np.ones((75, 512)))
     assert evaluation.both.recall == pytest.approx(evaluation.chance.recall)
     assert evaluation.both.mrr == pytest.approx(evaluation.chance.mrr)
-    assert evaluation.both.mrr_interval == pytest.approx((evaluation.chance.mrr, evaluation.chance.mrr))
+    assert evaluation.both.mrr_interval == pytest.approx(
+        (evaluation.chance.mrr, evaluation.chance.mrr)
+    )
 
 
 def test_both_directions_are_averaged_over_their_queries():
     a, b = noisy_pairs(20)
     matches = [(i, i) for i in range(20)] + [(0, 1), (0, 2)]
-    evaluation = Evaluator(ks=[3], resamples=0).evaluate(a, b[:15], matches=[m for m in matches if m[1] < 15])
+    evaluation = Evaluator(ks=[3], resamples=0).evaluate(
+        a, b[:15], matches=[m for m in matches if m[1] < 15]
+    )
     one, two = evaluation.a_to_b, evaluation.b_to_a
     assert (one.queries, two.queries, evaluation.queries) == (15, 15, 30)
     assert evaluation.both.recall[3] == pytest.approx((one.recall[3] + two.recall[3]) / 2)
@@ -45,7 +51,8 @@ def test_both_directions_are_averaged_over_their_queries():
 
 
 def test_intervals_resample_people_not_queries():
-    # One hub with 30 partners and 30 disjoint pairs: a bootstrap over queries would take the hub for 30 observations
+    # One hub with 30 partners and 30 disjoint pairs: a bootstrap over queries would take the hub
+    # for 30 observations
     a, b = noisy_pairs(60)
     hub = [(0, j) for j in range(30)]
     alone = [(i, i) for i in range(30, 60)]
@@ -61,7 +68,9 @@ def test_intervals_match_the_plain_bootstrap():
     per_pair = np.stack([m.recall[:, 0] for m in evaluation.query_metrics]).mean(0)
     rng = np.random.default_rng(1)
     means = [rng.choice(per_pair, 40).mean() for _ in range(4000)]
-    assert evaluation.both.recall_interval[5] == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.02)
+    assert evaluation.both.recall_interval[5] == pytest.approx(
+        tuple(np.quantile(means, [0.025, 0.975])), abs=0.02
+    )
     ranks = np.stack([m.rank for m in evaluation.query_metrics])
     medians = [np.median(ranks[:, rng.integers(0, 40, 40)]) for _ in range(4000)]
     low, high = np.quantile(medians, [0.025, 0.975])
@@ -78,7 +87,9 @@ def test_default_k_beyond_the_gallery_is_left_out_with_a_note():
 
 
 def test_a_k_that_was_asked_for_is_an_error():
-    with pytest.raises(ConfigurationError, match=r"asks for K = 50, but the gallery has only 12 candidates"):
+    with pytest.raises(
+        ConfigurationError, match=r"asks for K = 50, but the gallery has only 12 candidates"
+    ):
         Evaluator(ks=[5, 50]).evaluate(*noisy_pairs(12))
     with pytest.raises(ConfigurationError, match="whole numbers of at least 1"):
         Evaluator(ks=[0])
@@ -105,7 +116,9 @@ def test_frozen_features_stand_in_the_table():
 
 def test_one_sided_sets():
     a, b = noisy_pairs(20, noise=0.01)
-    evaluation = Evaluator(ks=[1]).evaluate(np.concatenate([a, b]), matches=[(i, i + 20) for i in range(20)])
+    evaluation = Evaluator(ks=[1]).evaluate(
+        np.concatenate([a, b]), matches=[(i, i + 20) for i in range(20)]
+    )
     assert evaluation.a_to_b is None
     assert evaluation.queries == 40
     assert evaluation.both.recall[1] == 1
@@ -136,10 +149,15 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, eval
 
 @pytest.mark.parametrize(
     ("people", "megabytes"),
-    [(12_000, 300), pytest.param(50_000, 900, marks=pytest.mark.slow)],  # one matrix of scores: 576, and 10,000
+    [
+        (12_000, 300),
+        pytest.param(50_000, 900, marks=pytest.mark.slow),
+    ],  # one matrix of scores: 576, and 10,000
 )
 def test_no_matrix_of_all_scores_is_held(people, megabytes):
-    done = subprocess.run([sys.executable, "-c", MEMORY, str(people)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(people)], capture_output=True, text=True, check=True
+    )
     grown, queries = done.stdout.split()
     assert int(queries) == 2 * people
     assert float(grown) < megabytes
@@ -149,13 +167,18 @@ def test_bad_input_is_named():
     a, b = noisy_pairs(6)
     broken = a.copy()
     broken[2, 3] = np.nan
-    with pytest.raises(ConfigurationError, match="`embeddings_a` has values that are not finite, in 1 rows: 2"):
+    with pytest.raises(
+        ConfigurationError, match="`embeddings_a` has values that are not finite, in 1 rows: 2"
+    ):
         Evaluator().evaluate(broken, b)
     with pytest.raises(ConfigurationError, match="need one width, got 16 and 8"):
         Evaluator().evaluate(a, b[:, :8])
     with pytest.raises(ConfigurationError, match="`matches` is needed"):
         Evaluator().evaluate(a, b[:3])
-    with pytest.raises(ConfigurationError, match=r"rows that do not exist \(6 on side a, 6 on side b\): \[\[0, 6\]\]"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"rows that do not exist \(6 on side a, 6 on side b\): \[\[0, 6\]\]",
+    ):
         Evaluator().evaluate(a, b, matches=[(0, 6)])
     with pytest.raises(ConfigurationError, match="pairs people with themselves"):
         Evaluator().evaluate(a, matches=[(1, 1)])

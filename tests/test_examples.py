@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import shared
 
-from pairmatch.demo import draw_people
+from pairmatch.experiments.demo import draw_people
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -32,7 +32,7 @@ def run(tmp_path, monkeypatch, capsys):
 
 
 def mrr(text, line):
-    """The MRR that a table shows for a method."""
+    """The MRR that a table shows for a learner."""
     return float(re.search(rf"^{re.escape(line)} .*?(0\.\d{{3}})", text, re.MULTILINE)[1])
 
 
@@ -56,7 +56,11 @@ def test_walkthrough(run, tmp_path):
     text = run("walkthrough.py")
     assert "region north: MRR" in text
     assert "background colour: alone MRR" in text
-    assert {path.name for path in (tmp_path / "walkthrough").iterdir()} >= {"recall.png", "methods.png", "report.html"}
+    assert {path.name for path in (tmp_path / "walkthrough").iterdir()} >= {
+        "recall.png",
+        "learners.png",
+        "report.html",
+    }
     cells = (EXAMPLES / "walkthrough.py").read_text().split("# %%")
     assert len(cells) > 8
 
@@ -74,9 +78,13 @@ def test_swap_backbone(run, tmp_path):
     )
     onnx.save(model, tmp_path / "encoder.onnx")
     text = run("swap_backbone.py", "--onnx", "encoder.onnx", "--output", "colours")
-    tables = re.split(r"^(?=(?:descriptor|half the size|both joined|onnx)$)", text, flags=re.MULTILINE)[1:]
+    tables = re.split(
+        r"^(?=(?:descriptor|half the size|both joined|onnx)$)", text, flags=re.MULTILINE
+    )[1:]
     assert len(tables) == 4
-    assert len({mrr(table, "frozen") for table in tables}) == 4  # four backbones, four sets of features
+    assert (
+        len({mrr(table, "frozen") for table in tables}) == 4
+    )  # four backbones, four sets of features
 
 
 def test_furniture_learns_rooms_that_it_draws(run):
@@ -88,7 +96,9 @@ def test_furniture_takes_a_pairs_file(run, tmp_path):
     pairs, encoder = shared("furniture/pairs.csv"), shared("mobilenet_v1.onnx")
     some = pairs.read_text().splitlines()[:151]  # 464 pairs would take three times as long
     (tmp_path / "some.csv").write_text("\n".join(some) + "\n")
-    text = run("furniture.py", "some.csv", "--images", pairs.parent, "--onnx", encoder, "--output", "emb")
+    text = run(
+        "furniture.py", "some.csv", "--images", pairs.parent, "--onnx", encoder, "--output", "emb"
+    )
     assert "300 queries" in text
     assert mrr(text, "trained") > mrr(text, "chance")
 
@@ -109,9 +119,19 @@ def test_vectors_alone(run):
 def installed(tmp_path_factory):
     """The template as pip installs it, in a folder of its own."""
     target = tmp_path_factory.mktemp("installed")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-index"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--quiet",
+        "install",
+        "--no-index",
+    ]
     subprocess.run(
-        [*pip, "--no-deps", "--no-build-isolation", "--target", target, TEMPLATE], check=True, capture_output=True
+        [*pip, "--no-deps", "--no-build-isolation", "--target", target, TEMPLATE],
+        check=True,
+        capture_output=True,
     )
     return target
 
@@ -137,15 +157,34 @@ def test_the_template_works_on_the_command_line_and_passes_its_own_tests(install
 
     def python(*arguments):
         line = [sys.executable, *map(str, arguments)]
-        done = subprocess.run(line, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+        done = subprocess.run(
+            line, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     assert "patches" in python("-m", "pairmatch", "plugins")
     draw_people(tmp_path / "people", pairs=20, size_px=32)
-    options = ["--set", "backbone.patch_px=32", "--set", "training.epochs=1", "--metadata", "none", "--quiet"]
+    options = [
+        "--set",
+        "backbone.patch_px=32",
+        "--set",
+        "training.epochs=1",
+        "--metadata",
+        "none",
+        "--quiet",
+    ]
     options += ["--store", "store.sqlite", "--no-learning-curve"]
-    fit = ["-m", "pairmatch", "fit", "people/pairs.csv", "--backbone", "patches", "--output", "couples"]
+    fit = [
+        "-m",
+        "pairmatch",
+        "fit",
+        "people/pairs.csv",
+        "--backbone",
+        "patches",
+        "--output",
+        "couples",
+    ]
     assert "Saved the matcher in couples" in python(*fit, *options)
     assert "pairmatch-patches 0.1.0" in (tmp_path / "couples" / "README.md").read_text()
     assert "4 passed" in python("-m", "pytest", "-q", "-p", "no:cacheprovider", TEMPLATE / "tests")

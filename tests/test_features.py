@@ -16,10 +16,10 @@ from conftest import HashBackbone
 from PIL import Image
 
 from pairmatch import FeatureStore, Profile, TokenStates
-from pairmatch.errors import BackboneError, ConfigurationError, DataError
-from pairmatch.features import join
-from pairmatch.poolers import MeanPooler, NativePooler
-from pairmatch.types import Item
+from pairmatch.core.errors import BackboneError, ConfigurationError, DataError
+from pairmatch.core.types import Item
+from pairmatch.features.extractor import join
+from pairmatch.features.poolers import MeanPooler, NativePooler
 
 NATIVE = [NativePooler()]
 
@@ -33,7 +33,10 @@ def test_vectors_are_the_backbones_and_in_order(tmp_path, people, hash_backbone)
     store = FeatureStore(tmp_path / "s.sqlite")
     (h,) = store.embed(people, hash_backbone, NATIVE)
     assert h.dtype == np.float32
-    expected = [hash_backbone.vector(p.images[0].read_bytes() + f"Profile: {p.text}".encode()) for p in people]
+    expected = [
+        hash_backbone.vector(p.images[0].read_bytes() + f"Profile: {p.text}".encode())
+        for p in people
+    ]
     assert np.array_equal(h, torch.stack(expected))
     assert np.array_equal(store.embed(people[::-1], hash_backbone, NATIVE)[0], h[::-1])
 
@@ -57,12 +60,16 @@ class Tokens(HashBackbone):
     def forward(self, batch):
         pooled = super().forward(batch).pooled
         states = torch.stack([pooled, 3 * pooled], dim=1)
-        return TokenStates(states=states, mask=torch.ones(states.shape[:2], dtype=torch.bool), pooled=pooled)
+        return TokenStates(
+            states=states, mask=torch.ones(states.shape[:2], dtype=torch.bool), pooled=pooled
+        )
 
 
 def test_all_poolers_come_from_one_pass(tmp_path, people):
     backbone = Tokens()
-    native, mean = FeatureStore(tmp_path / "s.sqlite").embed(people, backbone, [NativePooler(), MeanPooler()])
+    native, mean = FeatureStore(tmp_path / "s.sqlite").embed(
+        people, backbone, [NativePooler(), MeanPooler()]
+    )
     assert backbone.seen == len(people)
     assert np.allclose(mean, 2 * native)
     FeatureStore(tmp_path / "s.sqlite").embed(people, backbone, [MeanPooler()])
@@ -71,7 +78,16 @@ def test_all_poolers_come_from_one_pass(tmp_path, people):
 
 @pytest.mark.parametrize(
     "change",
-    ["pixel", "text", "prompt", "prompt attribute", "pooler", "backbone option", "store dtype", "one more photo"],
+    [
+        "pixel",
+        "text",
+        "prompt",
+        "prompt attribute",
+        "pooler",
+        "backbone option",
+        "store dtype",
+        "one more photo",
+    ],
 )
 def test_whatever_changes_changes_the_key(tmp_path, people, change):
     store, backbone, poolers, options = FeatureStore(tmp_path / "s.sqlite"), Tokens(), NATIVE, {}
@@ -115,7 +131,9 @@ def test_what_a_backbone_does_not_read_does_not_enter_its_key(tmp_path, people):
 
 def test_float16_is_half_the_space(tmp_path, people, hash_backbone):
     exact = FeatureStore(tmp_path / "a.sqlite").embed(people, hash_backbone, NATIVE)[0]
-    half = FeatureStore(tmp_path / "b.sqlite", dtype="float16").embed(people, hash_backbone, NATIVE)[0]
+    half = FeatureStore(tmp_path / "b.sqlite", dtype="float16").embed(
+        people, hash_backbone, NATIVE
+    )[0]
     assert half.dtype == np.float32
     assert np.array_equal(half, exact.astype(np.float16).astype(np.float32))
     with pytest.raises(ConfigurationError, match="'float32' or 'float16', got 'int8'"):
@@ -144,7 +162,9 @@ def test_batches_keep_to_the_budget_and_go_longest_first(tmp_path, people):
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes."),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes."
+        ),
         RuntimeError("MPS backend out of memory"),
         MemoryError(),
     ],
@@ -164,7 +184,9 @@ def test_out_of_memory_halves_the_budget_and_goes_on(tmp_path, people, error):
     (h,) = FeatureStore(tmp_path / "s.sqlite").embed(people, backbone, NATIVE)
     assert backbone.seen == len(people)
     assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
-    assert np.array_equal(h, FeatureStore(tmp_path / "t.sqlite").embed(people, HashBackbone(), NATIVE)[0])
+    assert np.array_equal(
+        h, FeatureStore(tmp_path / "t.sqlite").embed(people, HashBackbone(), NATIVE)[0]
+    )
 
     class Tiny(HashBackbone):
         def forward(self, batch):
@@ -184,7 +206,7 @@ def test_out_of_memory_halves_the_budget_and_goes_on(tmp_path, people, error):
 def test_everybody_else_goes_on_when_photos_are_broken(tmp_path, people):
     class Decodes(HashBackbone):
         def prepare(self, items):
-            from pairmatch.images import load_image
+            from pairmatch.io.images import load_image
 
             for item in items:
                 for image in item.images:
@@ -205,7 +227,9 @@ def test_everybody_else_goes_on_when_photos_are_broken(tmp_path, people):
     assert backbone.seen == 9
 
 
-def test_people_with_nothing_to_read_are_named_before_anything_runs(tmp_path, people, hash_backbone):
+def test_people_with_nothing_to_read_are_named_before_anything_runs(
+    tmp_path, people, hash_backbone
+):
     people = [*people, Profile("empty"), Profile("lost", (tmp_path / "gone.png",))]
     with pytest.raises(DataError) as caught:
         FeatureStore(tmp_path / "s.sqlite").embed(people, hash_backbone, NATIVE)
@@ -240,7 +264,9 @@ def test_joining_scales_weighs_and_concatenates():
     a, b = np.array([[3.0, 4.0], [0.0, 2.0]]), np.array([[10.0], [-5.0]])
     assert np.allclose(join([a, b], [1.0, 0.5]), [[0.6, 0.8, 0.5], [0, 1, -0.5]])
     assert np.array_equal(join([a]), a)  # one backbone alone is not scaled
-    with pytest.raises(ConfigurationError, match=r"one positive number per backbone \(2\), got \[1.0\]"):
+    with pytest.raises(
+        ConfigurationError, match=r"one positive number per backbone \(2\), got \[1.0\]"
+    ):
         join([a, b], [1.0])
 
 
@@ -251,7 +277,7 @@ RUN = textwrap.dedent(
     from pathlib import Path
     from conftest import HashBackbone
     from pairmatch import FeatureStore, Profile
-    from pairmatch.poolers import NativePooler
+    from pairmatch.features.poolers import NativePooler
 
     class Mortal(HashBackbone):
         def forward(self, batch):
@@ -270,7 +296,9 @@ RUN = textwrap.dedent(
 def run(photos, store, mode):
     tests = str(Path(__file__).parent)
     command = [sys.executable, "-c", RUN, tests, str(photos), str(store), mode]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
 
 
 @pytest.fixture
@@ -301,7 +329,10 @@ def test_two_processes_embed_at_once(tmp_path, fifty):
     assert results[0][1] == results[1][1]
     connection = sqlite3.connect(store)
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert connection.execute("SELECT count(*), count(DISTINCT key) FROM features").fetchone() == (50, 50)
+    assert connection.execute("SELECT count(*), count(DISTINCT key) FROM features").fetchone() == (
+        50,
+        50,
+    )
 
 
 def test_prepare_runs_ahead_in_other_threads(tmp_path, people):

@@ -7,13 +7,13 @@ import pytest
 from test_diagnostics import turned
 
 from pairmatch import Evaluator
-from pairmatch.crossvalidation import cross_validate
-from pairmatch.diagnostics import hubness, learning_curve, reliability
-from pairmatch.errors import ConfigurationError
-from pairmatch.figures import (
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.evaluation.crossvalidation import cross_validate
+from pairmatch.evaluation.diagnostics import hubness, learning_curve, reliability
+from pairmatch.report.figures import (
     exposure_figure,
+    learners_figure,
     learning_curve_figure,
-    methods_figure,
     recall_figure,
     reliability_figure,
 )
@@ -36,18 +36,22 @@ def test_recall(tmp_path):
 
 def test_methods():
     result = cross_validate(turned(40), ["frozen", "ridge"], repeats=1, ks=(3,))
-    figure = methods_figure(result, metric="R@3")
-    points = [line.get_xdata()[0] for line in figure.axes[0].get_lines() if line.get_marker() == "o"]
+    figure = learners_figure(result, metric="R@3")
+    points = [
+        line.get_xdata()[0] for line in figure.axes[0].get_lines() if line.get_marker() == "o"
+    ]
     assert points == [result.metrics(name).recall[3] for name in ("ridge", "frozen")]
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["ridge", "frozen"]
     with pytest.raises(ConfigurationError, match=r"one of MRR, R@3, got 'R@4'"):
-        methods_figure(result, metric="R@4")
+        learners_figure(result, metric="R@4")
 
 
 def test_learning_curve_reliability_and_exposure():
     curve = learning_curve(turned(40), "ridge", shares=(0.5, 1), repeats=1, ks=(3,))
     figure = learning_curve_figure(curve)
-    np.testing.assert_allclose(figure.axes[0].get_lines()[0].get_ydata(), [one.mrr for one in curve.metrics])
+    np.testing.assert_allclose(
+        figure.axes[0].get_lines()[0].get_ydata(), [one.mrr for one in curve.metrics]
+    )
     rng = np.random.default_rng(0)
     found = reliability(rng.random(100), rng.random(100) < 0.5)
     np.testing.assert_allclose(lines(reliability_figure(found))["test pairs"], found.observed)

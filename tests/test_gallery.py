@@ -1,4 +1,7 @@
-"""Galleries: exact under filters and exclusions, the same in memory and on disk, and whole after a kill."""
+"""Galleries.
+
+Exact under filters and exclusions, the same in memory and on disk, and whole after a kill.
+"""
 
 import json
 import os
@@ -13,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pairmatch import Exclusions, Gallery, Profile
-from pairmatch.errors import ConfigurationError, DataError, StoreError
+from pairmatch.core.arrays import unit_rows
+from pairmatch.core.errors import ConfigurationError, DataError, StoreError
 from pairmatch.gallery import Slates, eligible, forget, recommend_all
-from pairmatch.metrics import unit_rows
 
 
 def vectors(count, width=8, seed=0):
@@ -26,7 +29,10 @@ def crowd(count, seed=0, prefix="p"):
     rng = np.random.default_rng(seed)
     people = []
     for number in range(count):
-        attributes = {"age": int(rng.integers(20, 60)), "region": str(rng.choice(["north", "south"]))}
+        attributes = {
+            "age": int(rng.integers(20, 60)),
+            "region": str(rng.choice(["north", "south"])),
+        }
         if number == 0 or rng.random() < 0.8:
             attributes["smoker"] = bool(rng.integers(2))
         people.append(Profile(f"{prefix}{number}", attributes=attributes))
@@ -54,7 +60,9 @@ def plain(query, people, embeddings, k, allowed):
     on_disk=st.booleans(),
     seed=st.integers(0, 5),
 )
-def test_search_is_a_plain_loop(count, k, low, mutual, removed, added, on_disk, seed, tmp_path_factory):
+def test_search_is_a_plain_loop(
+    count, k, low, mutual, removed, added, on_disk, seed, tmp_path_factory
+):
     people, e = crowd(count, seed), vectors(count, seed=seed)
     gallery = Gallery.of(people, e)
     if on_disk:
@@ -72,10 +80,16 @@ def test_search_is_a_plain_loop(count, k, low, mutual, removed, added, on_disk, 
     people, e = [people[row] for row in kept], e[kept]
     assert gallery.ids == [person.id for person in people]
     np.testing.assert_array_equal(gallery.embeddings, e)
-    asking = [{"age": 30, "region": "north"}, {"age": 50, "region": "south"}, {"age": 30, "region": "south"}]
+    asking = [
+        {"age": 30, "region": "north"},
+        {"age": 50, "region": "south"},
+        {"age": 30, "region": "south"},
+    ]
     hidden = [{person.id for person in people[::3]}, set(), {"nobody", "p0"}]
     queries = vectors(3, seed=seed + 100)
-    rule = f"age >= {low} and abs(age - query.age) <= 12 and (smoker = false or region = query.region)"
+    rule = (
+        f"age >= {low} and abs(age - query.age) <= 12 and (smoker = false or region = query.region)"
+    )
     if not people:
         return
     found = gallery.search(queries, k, where=rule, asking=asking, mutual=mutual, excluded=hidden)
@@ -84,34 +98,48 @@ def test_search_is_a_plain_loop(count, k, low, mutual, removed, added, on_disk, 
         def allowed(person, own=own, number=number):
             theirs = person.attributes
             one_way = theirs["age"] >= low and abs(theirs["age"] - own["age"]) <= 12
-            one_way = one_way and (theirs.get("smoker") is False or theirs["region"] == own["region"])
+            one_way = one_way and (
+                theirs.get("smoker") is False or theirs["region"] == own["region"]
+            )
             # the asker has no `smoker`: seen from the other side that part is unknown
             other = own["age"] >= low and theirs["region"] == own["region"]
             return one_way and (other or not mutual) and person.id not in hidden[number]
 
-        assert [name for name, _ in found.of(number)] == plain(queries[number], people, e, k, allowed)
+        assert [name for name, _ in found.of(number)] == plain(
+            queries[number], people, e, k, allowed
+        )
         assert found.eligible[number] == sum(map(allowed, people))
-        assert (found.emptied_by[number] is None) == (found.eligible[number] > 0)
+        assert (found.excluded_by[number] is None) == (found.eligible[number] > 0)
 
 
 def test_what_left_nobody_is_said():
-    people = [Profile("a", attributes={"age": 30, "region": "north"}), Profile("b", attributes={"age": 40})]
+    people = [
+        Profile("a", attributes={"age": 30, "region": "north"}),
+        Profile("b", attributes={"age": 40}),
+    ]
     gallery, query = Gallery.of(people, vectors(2)), vectors(1, seed=1)
 
     def emptied(where=None, **options):
         found = gallery.search(query, 3, where=where, **options)
         assert found.of(0) == []
-        return found.emptied_by[0]
+        return found.excluded_by[0]
 
     assert emptied("age > 20 and age > 45 and region = 'north'") == "age > 45"
-    assert emptied("region = 'north' and age > 35") == "age > 35"  # each holds for somebody, both for nobody
+    assert (
+        emptied("region = 'north' and age > 35") == "age > 35"
+    )  # each holds for somebody, both for nobody
     assert emptied(["age > 20", "age is null"]) == "age IS NULL"
-    assert emptied("age > query.age", asking=[{"age": 20}], mutual=True) == "age > query.age, the other way round"
-    assert emptied("age > query.age") == "age > query.age"  # nobody knows the age of the one who asks
+    assert (
+        emptied("age > query.age", asking=[{"age": 20}], mutual=True)
+        == "age > query.age, the other way round"
+    )
+    assert (
+        emptied("age > query.age") == "age > query.age"
+    )  # nobody knows the age of the one who asks
     assert emptied(excluded=[["a", "b"]]) == "exclusions"
     gallery.remove(["a", "b"])
     assert emptied("age > 20") == "no candidates"
-    assert Gallery().search(query).emptied_by == ("no candidates",)
+    assert Gallery().search(query).excluded_by == ("no candidates",)
 
 
 def test_everybody_gets_their_own_rule():
@@ -135,10 +163,20 @@ def test_a_bonus_is_added_to_the_score():
     bonus = np.random.default_rng(2).normal(size=48).astype(np.float32)
     found = gallery.search(queries, 48, bonus=bonus)
     for number, query in enumerate(queries):
-        total = dict(zip(gallery.ids, gallery.embeddings.astype(float) @ query.astype(float) + bonus, strict=True))
-        assert [name for name, _ in found.of(number)] == sorted(total, key=lambda name: -total[name])
+        total = dict(
+            zip(
+                gallery.ids,
+                gallery.embeddings.astype(float) @ query.astype(float) + bonus,
+                strict=True,
+            )
+        )
+        assert [name for name, _ in found.of(number)] == sorted(
+            total, key=lambda name: -total[name]
+        )
         assert found.of(number)[0][1] == pytest.approx(max(total.values()), abs=1e-6)
-    with pytest.raises(ConfigurationError, match=r"one finite number per candidate, \[48\], got \[50\]"):
+    with pytest.raises(
+        ConfigurationError, match=r"one finite number per candidate, \[48\], got \[50\]"
+    ):
         gallery.search(queries, bonus=np.zeros(50))
 
 
@@ -238,8 +276,12 @@ def traces(folder, *needles):
 def test_who_is_forgotten_is_in_no_file(tmp_path, hash_backbone):
     from pairmatch import Matcher
 
-    people = [Profile(f"somebody-{n}", text=f"text {n}", attributes={"age": 20 + n}) for n in range(40)]
-    matcher = Matcher(backbone=hash_backbone, metadata=None, head="identity", store=tmp_path / "store.sqlite")
+    people = [
+        Profile(f"somebody-{n}", text=f"text {n}", attributes={"age": 20 + n}) for n in range(40)
+    ]
+    matcher = Matcher(
+        backbone=hash_backbone, metadata=None, head="identity", store=tmp_path / "store.sqlite"
+    )
     a = matcher.gallery(people[:20], side="a")
     b = matcher.gallery(people[20:], side="b")
     for name, gallery in (("a", a), ("b", b)):
@@ -251,10 +293,19 @@ def test_who_is_forgotten_is_in_no_file(tmp_path, hash_backbone):
     matcher.recommend_all(a, opened, tmp_path / "slates", k=19)
     gone = [victim.id, newcomer.id, people[26].id]
     needles = [name.encode() for name in gone]
-    needles += [matcher.embed([one], side="b")[0].tobytes() for one in (victim, newcomer, people[26])]
+    needles += [
+        matcher.embed([one], side="b")[0].tobytes() for one in (victim, newcomer, people[26])
+    ]
     needles += [matcher.features([one])[0].tobytes() for one in (victim, newcomer)]
-    assert {"store.sqlite-wal", "gallery.sqlite-wal", "a-00000.parquet"} <= set(traces(tmp_path, *needles))
-    erased = forget(gone, store=matcher.store, galleries=[tmp_path / "a", tmp_path / "b"], slates=[tmp_path / "slates"])
+    assert {"store.sqlite-wal", "gallery.sqlite-wal", "a-00000.parquet"} <= set(
+        traces(tmp_path, *needles)
+    )
+    erased = forget(
+        gone,
+        store=matcher.store,
+        galleries=[tmp_path / "a", tmp_path / "b"],
+        slates=[tmp_path / "slates"],
+    )
     assert erased.store.people == 3
     assert erased.galleries == {str(tmp_path / "a"): 0, str(tmp_path / "b"): 2}
     assert erased.slates[str(tmp_path / "slates")] > 19
@@ -276,7 +327,11 @@ def test_slates_of_everybody(tmp_path, monkeypatch):
     blocked = Exclusions([("a0", "b3")], symmetric=True)
     options = {"where": "abs(age - query.age) <= 15", "mutual": True, "exclude": blocked}
     slates = recommend_all(a, b, tmp_path / "s", 4, **options)
-    assert [file.name for file in slates.files("a")] == ["a-00000.parquet", "a-00001.parquet", "a-00002.parquet"]
+    assert [file.name for file in slates.files("a")] == [
+        "a-00000.parquet",
+        "a-00001.parquet",
+        "a-00002.parquet",
+    ]
     for side, asking, other in (("a", a, b), ("b", b, a)):
         table = slates.table(side).to_pylist()
         for person, query in zip(asking.ids, asking.embeddings, strict=True):
@@ -288,13 +343,21 @@ def test_slates_of_everybody(tmp_path, monkeypatch):
                 excluded=[blocked.of(person)],
             )
             rows = [row for row in table if row["id"] == person]
-            assert [(row["candidate"], row["score"]) for row in rows] == found.of(0) == slates.of(person, side)
+            assert (
+                [(row["candidate"], row["score"]) for row in rows]
+                == found.of(0)
+                == slates.of(person, side)
+            )
             assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
     written = {file: file.read_bytes() for file in slates.files()}
     (tmp_path / "s" / "a-00001.parquet").unlink()  # as a kill would leave it
     calls = []
     search = Gallery.search
-    monkeypatch.setattr(Gallery, "search", lambda self, *args, **more: calls.append(1) or search(self, *args, **more))
+    monkeypatch.setattr(
+        Gallery,
+        "search",
+        lambda self, *args, **more: calls.append(1) or search(self, *args, **more),
+    )
     recommend_all(a, b, tmp_path / "s", 4, **options)
     assert len(calls) == 1
     assert {file: file.read_bytes() for file in slates.files()} == written
@@ -325,7 +388,9 @@ def test_exclusions(tmp_path):
     with pytest.raises(DataError, match="other is missing"):
         Exclusions.read(tmp_path / "y.csv")
     (tmp_path / "z.csv").write_text("id,other\na,\n,b\n")
-    with pytest.raises(DataError, match=r"line 2, column other: the id is blank\.\n.*line 3, column id"):
+    with pytest.raises(
+        DataError, match=r"line 2, column other: the id is blank\.\n.*line 3, column id"
+    ):
         Exclusions.read(tmp_path / "z.csv")
 
 
@@ -339,7 +404,7 @@ def test_nobody_is_embedded_who_could_not_be_shown(hash_backbone, tmp_path):
     assert {one.profile.id for one in found} == {"p3", "p5"}
     assert hash_backbone.seen == 3
     nobody = matcher.recommend(me, people, where="age > 90")
-    assert (nobody, nobody.eligible, nobody.emptied_by) == ([], 0, "age > 90")
+    assert (nobody, nobody.eligible, nobody.excluded_by) == ([], 0, "age > 90")
     assert eligible(people, "age > 26", asking={})[0] == people[7:]
     assert eligible([], "age > 26", asking={}) == ([], "no candidates")
 
@@ -383,7 +448,10 @@ def test_what_cannot_be_done_is_said(tmp_path):
         (lambda: gallery.add(["x"], np.full((1, 8), np.nan)), "not finite"),
         (lambda: gallery.search(vectors(1, width=5)), "8 wide, the queries 5"),
         (lambda: gallery.search(vectors(1), 0), r"`search\(k=...\)` must be at least 1"),
-        (lambda: gallery.search(vectors(2), asking=[{}]), "`asking` needs one entry per query, 2, got 1"),
+        (
+            lambda: gallery.search(vectors(2), asking=[{}]),
+            "`asking` needs one entry per query, 2, got 1",
+        ),
         (lambda: gallery.search(vectors(1), where="aeg > 3"), "Did you mean 'age'?"),
         (gallery.save, "needs a folder"),
     ):
@@ -404,7 +472,12 @@ def test_people_without_attributes_beside_people_with(tmp_path):
     gallery.add([Profile("d", attributes={"age": 31})], vectors(1, seed=4))
     gallery.save(tmp_path / "g")
     opened = Gallery.open(tmp_path / "g")
-    assert [opened.profile(i).attributes for i in "abcd"] == [{}, {}, {"age": 30.5, "x.y": "é"}, {"age": 31.0}]
+    assert [opened.profile(i).attributes for i in "abcd"] == [
+        {},
+        {},
+        {"age": 30.5, "x.y": "é"},
+        {"age": 31.0},
+    ]
     assert opened.search(vectors(1), where="\"x.y\" = 'é'").of(0)[0][0] == "c"
     assert json.dumps(opened.attribute_kinds) == '{"age": "number", "x.y": "text"}'
 
@@ -443,9 +516,14 @@ def test_those_who_ask_have_one_kind_of_an_attribute():
 def test_numbers_of_numpy_nan_and_large_ones(tmp_path):
     Gallery.of(["z"], np.eye(1, 2)).save(tmp_path / "g")
     for gallery in (Gallery.open(tmp_path / "g"), Gallery()):
-        gallery.add([Profile("p", attributes={"age": np.int64(3), "smoker": np.bool_(True)})], np.eye(1, 2))
+        gallery.add(
+            [Profile("p", attributes={"age": np.int64(3), "smoker": np.bool_(True)})], np.eye(1, 2)
+        )
         gallery.add([Profile("nan", attributes={"age": float("nan")})], np.eye(1, 2))
         gallery.add([Profile("large", attributes={"age": 2**70})], np.eye(1, 2))
         gallery.add([Profile("half", attributes={"age": 0.5})], np.eye(1, 2))
-        assert set(gallery.search(np.ones((1, 2)), where="age != 0.5").ids[0]) - {None} == {"p", "large"}
+        assert set(gallery.search(np.ones((1, 2)), where="age != 0.5").ids[0]) - {None} == {
+            "p",
+            "large",
+        }
         assert "nan" in gallery.search(np.ones((1, 2)), where="age is null").ids[0]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pairmatch.errors import ConfigurationError, PartError
-from pairmatch.heads import (
+from pairmatch.core.errors import ConfigurationError, PartError
+from pairmatch.learning.heads import (
     IdentityHead,
     LinearHead,
     MLPHead,
@@ -35,7 +35,9 @@ def test_mlp_head_is_the_printed_formula():
     normed = centred * norm.weight.detach().numpy() + norm.bias.detach().numpy()
     expected = np.maximum(normed, 0) @ second.weight.detach().numpy().T
     assert np.allclose(head.project(h, "a").detach(), expected, atol=1e-5)
-    assert sum(p.numel() for p in head.parameters()) == 5 * 5 + 2 * 5 + 5 * 3  # no biases; hidden width is D
+    assert (
+        sum(p.numel() for p in head.parameters()) == 5 * 5 + 2 * 5 + 5 * 3
+    )  # no biases; hidden width is D
 
 
 def test_batchnorm_sees_both_sides_at_once():
@@ -81,7 +83,9 @@ def test_seeds_fix_the_weights_and_leave_the_global_state_alone():
 def test_description_builds_the_same_architecture(name):
     head = build_head(name, dim=6)
     again = build_head(describe_head(head), dim=6)
-    assert {k: v.shape for k, v in head.state_dict().items()} == {k: v.shape for k, v in again.state_dict().items()}
+    assert {k: v.shape for k, v in head.state_dict().items()} == {
+        k: v.shape for k, v in again.state_dict().items()
+    }
 
 
 def test_embed_is_unit_length_in_evaluation_mode_for_any_chunk():
@@ -97,11 +101,17 @@ def test_embed_is_unit_length_in_evaluation_mode_for_any_chunk():
 
 
 def test_errors_quote_the_call():
-    with pytest.raises(ConfigurationError, match=r"`MLPHead\(width=...\)` must be positive, got -3"):
+    with pytest.raises(
+        ConfigurationError, match=r"`MLPHead\(width=...\)` must be positive, got -3"
+    ):
         build_head(("mlp", {"width": -3}), dim=4)
-    with pytest.raises(ConfigurationError, match=r"`ResidualHead\(dropout=...\)` must be in \[0, 1\), got 1"):
+    with pytest.raises(
+        ConfigurationError, match=r"`ResidualHead\(dropout=...\)` must be in \[0, 1\), got 1"
+    ):
         ResidualHead(dim=4, dropout=1)
-    with pytest.raises(ConfigurationError, match="`shared` of the head 'mlp' must be true or false"):
+    with pytest.raises(
+        ConfigurationError, match="`shared` of the head 'mlp' must be true or false"
+    ):
         build_head(("mlp", {"shared": "yes"}), dim=4)
     with pytest.raises(PartError, match=r"Unknown head 'mpl'\. Did you mean 'mlp'"):
         build_head("mpl", dim=4)

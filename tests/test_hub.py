@@ -1,4 +1,7 @@
-"""A matcher goes to a hub and comes back: the real client against a small server that keeps what it is sent."""
+"""A matcher goes to a hub and comes back.
+
+The real client against a small server that keeps what it is sent.
+"""
 
 import base64
 import hashlib
@@ -12,7 +15,7 @@ import pytest
 import yaml
 
 from pairmatch import Matcher, TrainingConfig
-from pairmatch.errors import NotFittedError, SavedMatcherError
+from pairmatch.core.errors import NotFittedError, SavedMatcherError
 
 COMMIT = "a" * 40
 
@@ -47,31 +50,57 @@ class Hub:
                     self.send({"errors": [], "warnings": []})
                 elif "/preupload/" in self.path:
                     names = [file["path"] for file in json.loads(raw)["files"]]
-                    self.send({"files": [{"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names]})
+                    self.send(
+                        {
+                            "files": [
+                                {"path": n, "uploadMode": "regular", "shouldIgnore": False}
+                                for n in names
+                            ]
+                        }
+                    )
                 elif "/commit/" in self.path:
                     for line in map(json.loads, raw.decode().splitlines()):
                         if line["key"] == "file":
-                            hub.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+                            hub.files[line["value"]["path"]] = base64.b64decode(
+                                line["value"]["content"]
+                            )
                     self.send(
-                        {"success": True, "commitOid": COMMIT, "commitUrl": f"{hub.url}/me/couples/commit/{COMMIT}"}
+                        {
+                            "success": True,
+                            "commitOid": COMMIT,
+                            "commitUrl": f"{hub.url}/me/couples/commit/{COMMIT}",
+                        }
                     )
                 else:
                     self.send({"error": f"no {self.path}"}, 404)
 
             def do_GET(self):
                 if not self.path.startswith(("/api/models/me/couples", "/me/couples/")):
-                    self.send({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
+                    self.send(
+                        {"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"}
+                    )
                 elif found := re.match(r"/me/couples/resolve/[^/]+/(.+)", self.path):
                     content = hub.files[found[1]]
                     etag = hashlib.sha256(content).hexdigest()
                     self.send(content, headers={"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
                 elif "/tree/" in self.path:
                     self.send(
-                        [{"type": "file", "path": n, "size": len(c), "oid": "0"} for n, c in sorted(hub.files.items())]
+                        [
+                            {"type": "file", "path": n, "size": len(c), "oid": "0"}
+                            for n, c in sorted(hub.files.items())
+                        ]
                     )
                 else:
                     names = [{"rfilename": name} for name in hub.files]
-                    self.send({"id": "me/couples", "sha": COMMIT, "private": True, "tags": [], "siblings": names})
+                    self.send(
+                        {
+                            "id": "me/couples",
+                            "sha": COMMIT,
+                            "private": True,
+                            "tags": [],
+                            "siblings": names,
+                        }
+                    )
 
             do_HEAD = do_GET  # noqa: N815
 
@@ -80,7 +109,9 @@ class Hub:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01})
+        self.thread = threading.Thread(
+            target=self.http.serve_forever, kwargs={"poll_interval": 0.01}
+        )
 
     @property
     def url(self):
@@ -100,7 +131,9 @@ class Hub:
 def fitted(tmp_path, small_pairs):
     pairs = small_pairs(20)
     config = TrainingConfig(epochs=1, batch_size=8)
-    matcher = Matcher(backbone="descriptor", metadata=None, training=config, store=tmp_path / "store.sqlite")
+    matcher = Matcher(
+        backbone="descriptor", metadata=None, training=config, store=tmp_path / "store.sqlite"
+    )
     return matcher.fit(pairs), pairs
 
 
@@ -116,7 +149,10 @@ def test_a_matcher_goes_to_the_hub_and_comes_back(fitted, tmp_path, monkeypatch)
         loaded = Matcher.from_pretrained(
             "me/couples", endpoint=hub.url, token="hf_secret", store=tmp_path / "store.sqlite"
         )
-        with pytest.raises(SavedMatcherError, match="'me/nothing' is neither a folder here nor a matcher on the hub"):
+        with pytest.raises(
+            SavedMatcherError,
+            match="'me/nothing' is neither a folder here nor a matcher on the hub",
+        ):
             Matcher.from_pretrained("me/nothing", endpoint=hub.url, token="hf_secret")
     people = list(pairs.people)
     np.testing.assert_array_equal(loaded.embed(people), matcher.embed(people))
@@ -140,15 +176,22 @@ def test_paths_of_this_machine_are_not_shared(tmp_path, small_pairs, monkeypatch
     onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), path)
     backbone, store = ("onnx", {"path": path, "size_px": 8}), tmp_path / "store.sqlite"
     training = TrainingConfig(epochs=1, batch_size=8)
-    matcher = Matcher(backbone=backbone, metadata=None, head="linear", training=training, store=store)
+    matcher = Matcher(
+        backbone=backbone, metadata=None, head="linear", training=training, store=store
+    )
     people = list(small_pairs(8).people)
     expected = matcher.fit(small_pairs(8)).embed(people)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     with Hub() as hub:
         matcher.push_to_hub("me/couples", token="hf_secret", endpoint=hub.url)
-        loaded = Matcher.from_pretrained("me/couples", endpoint=hub.url, backbone=backbone, store=store)
+        loaded = Matcher.from_pretrained(
+            "me/couples", endpoint=hub.url, backbone=backbone, store=store
+        )
     assert b"anna" not in b"".join(hub.files.values())
-    assert json.loads(hub.files["matcher.json"])["parts"]["backbones"][0]["options"]["path"] == "encoder.onnx"
+    assert (
+        json.loads(hub.files["matcher.json"])["parts"]["backbones"][0]["options"]["path"]
+        == "encoder.onnx"
+    )
     np.testing.assert_array_equal(loaded.embed(people), expected)
 
 
@@ -156,7 +199,10 @@ def test_the_card_is_in_the_hubs_format(fitted, tmp_path):
     folder = fitted[0].save(tmp_path / "saved")
     card = (folder / "README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])
-    assert front == {"library_name": "pairmatch", "tags": ["pairmatch", "matching", "recommendation"]}
+    assert front == {
+        "library_name": "pairmatch",
+        "tags": ["pairmatch", "matching", "recommendation"],
+    }
     assert "# A pairmatch matcher" in card
 
 
@@ -173,7 +219,9 @@ def test_a_folder_is_loaded_without_a_hub(fitted, tmp_path):
     matcher, pairs = fitted
     folder = matcher.save(tmp_path / "saved")
     loaded = Matcher.from_pretrained(folder, store=tmp_path / "store.sqlite")
-    np.testing.assert_array_equal(loaded.embed(list(pairs.people)), matcher.embed(list(pairs.people)))
+    np.testing.assert_array_equal(
+        loaded.embed(list(pairs.people)), matcher.embed(list(pairs.people))
+    )
 
 
 def test_what_the_hub_refuses_is_said(fitted):

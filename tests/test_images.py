@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin, features
 
-from pairmatch import images
-from pairmatch.errors import ConfigurationError, ImageError
-from pairmatch.images import check_image, image_bytes, image_digest, image_size, load_image
+from pairmatch.core.errors import ConfigurationError, ImageError
+from pairmatch.io import images
+from pairmatch.io.images import check_image, image_bytes, image_digest, image_size, load_image
 
 
 def encoded(image, form="PNG", **options):
@@ -62,7 +62,11 @@ def test_size_from_the_header_is_the_size_of_the_photo(form, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation  # 9 means nothing; Pillow turns TIFF itself
     photo = encoded(corners(), form, exif=exif)
-    assert image_size(photo) == load_image(photo).size == ((20, 40) if 5 <= orientation <= 8 else (40, 20))
+    assert (
+        image_size(photo)
+        == load_image(photo).size
+        == ((20, 40) if 5 <= orientation <= 8 else (40, 20))
+    )
     assert image_size(Image.open(io.BytesIO(photo))) == image_size(photo)
 
 
@@ -89,27 +93,50 @@ def test_cmyk_palette_alpha_and_16_bits():
     assert np.all(np.asarray(load_image(encoded(palette))) == (10, 200, 30))
     assert np.all(np.asarray(load_image(encoded(palette, transparency=1))) == 255)
     ramp = np.array([[0, 257, 32896, 65535]], np.uint16)
-    assert np.asarray(load_image(encoded(Image.fromarray(ramp))))[0, :, 0].tolist() == [0, 1, 128, 255]
+    assert np.asarray(load_image(encoded(Image.fromarray(ramp))))[0, :, 0].tolist() == [
+        0,
+        1,
+        128,
+        255,
+    ]
 
 
 def test_transparency_of_every_kind_shows_white():
     for mode in ("LA", "PA", "RGBa", "La"):
         assert load_image(Image.new(mode, (3, 3))).getpixel((1, 1)) == (255, 255, 255)
-    assert load_image(encoded(Image.new("1", (3, 3), 0), transparency=0)).getpixel((0, 0)) == (255, 255, 255)
-    assert load_image(encoded(Image.new("L", (3, 3), 7), transparency=7)).getpixel((0, 0)) == (255, 255, 255)
-    assert load_image(encoded(Image.new("RGB", (3, 3), (1, 2, 3)), transparency=(1, 2, 3))).getpixel((0, 0)) == (
+    assert load_image(encoded(Image.new("1", (3, 3), 0), transparency=0)).getpixel((0, 0)) == (
         255,
         255,
         255,
     )
-    assert load_image(encoded(Image.new("P", (3, 3)), "GIF", transparency=0)).getpixel((0, 0)) == (255, 255, 255)
+    assert load_image(encoded(Image.new("L", (3, 3), 7), transparency=7)).getpixel((0, 0)) == (
+        255,
+        255,
+        255,
+    )
+    assert load_image(
+        encoded(Image.new("RGB", (3, 3), (1, 2, 3)), transparency=(1, 2, 3))
+    ).getpixel((0, 0)) == (
+        255,
+        255,
+        255,
+    )
+    assert load_image(encoded(Image.new("P", (3, 3)), "GIF", transparency=0)).getpixel((0, 0)) == (
+        255,
+        255,
+        255,
+    )
     quarter = load_image(encoded(Image.new("RGBA", (3, 3), (255, 0, 0, 64)))).getpixel((0, 0))
     assert quarter == (255, 191, 191)  # 255 · (1 − 64/255)
 
 
 def test_deep_greys_are_scaled_by_what_they_hold():
     shades = np.array([[0, 128, 255]])
-    for array in (shades.astype(np.int32), shades.astype(np.float32), shades.astype(np.int32) * 257):
+    for array in (
+        shades.astype(np.int32),
+        shades.astype(np.float32),
+        shades.astype(np.int32) * 257,
+    ):
         assert np.asarray(load_image(Image.fromarray(array)))[0, :, 0].tolist() == [0, 128, 255]
     big_endian = Image.frombytes("I;16B", (3, 1), (shades * 257).astype(">u2").tobytes())
     assert np.asarray(load_image(encoded(big_endian, "TIFF")))[0, :, 0].tolist() == [0, 128, 255]
@@ -120,11 +147,15 @@ def test_longest_side_is_exact_and_never_enlarges():
     assert load_image(photo, longest_side_px=300).size == (300, 120)
     assert load_image(photo, longest_side_px=3000).size == (1000, 400)
     assert load_image(Image.new("L", (10, 30)), longest_side_px=15).size == (5, 15)
-    with pytest.raises(ConfigurationError, match=r"longest_side_px=\.\.\.\)` must be at least 1, got 0"):
+    with pytest.raises(
+        ConfigurationError, match=r"longest_side_px=\.\.\.\)` must be at least 1, got 0"
+    ):
         load_image(photo, longest_side_px=0)
 
 
-@pytest.mark.parametrize("size", [(999, 333), (1500, 1001), (1001, 1500), (803, 801), (1600, 1599), (640, 8)])
+@pytest.mark.parametrize(
+    "size", [(999, 333), (1500, 1001), (1001, 1500), (803, 801), (1600, 1599), (640, 8)]
+)
 def test_reduced_decoding_gives_the_size_of_the_full_one(size):
     # JPEG is decoded at 1/2, 1/4 or 1/8, rounded up; the target must come from the photo's own size
     blank = Image.new("RGB", size)
@@ -133,17 +164,22 @@ def test_reduced_decoding_gives_the_size_of_the_full_one(size):
     for longest in (10, 100, 128, 224, 333):
         expected = load_image(encoded(blank, "BMP"), longest_side_px=longest).size
         assert load_image(encoded(blank, "JPEG"), longest_side_px=longest).size == expected
-        assert load_image(encoded(blank, "JPEG", exif=turned), longest_side_px=longest).size == expected[::-1]
+        assert (
+            load_image(encoded(blank, "JPEG", exif=turned), longest_side_px=longest).size
+            == expected[::-1]
+        )
 
 
 def test_reduced_decoding_gives_nearly_the_full_decoding():
     rng = np.random.default_rng(0)
-    smooth = Image.fromarray(rng.integers(0, 255, (12, 16, 3), np.uint8)).resize((1600, 1200), Image.Resampling.BICUBIC)
+    smooth = Image.fromarray(rng.integers(0, 255, (12, 16, 3), np.uint8)).resize(
+        (1600, 1200), Image.Resampling.BICUBIC
+    )
     photo = encoded(smooth, "JPEG", quality=92)
     fast = np.asarray(load_image(photo, longest_side_px=200)).astype(int)
-    full = np.asarray(Image.open(io.BytesIO(photo)).convert("RGB").resize((200, 150), Image.Resampling.BICUBIC)).astype(
-        int
-    )
+    full = np.asarray(
+        Image.open(io.BytesIO(photo)).convert("RGB").resize((200, 150), Image.Resampling.BICUBIC)
+    ).astype(int)
     assert np.abs(fast - full).mean() < 1
 
 
@@ -162,7 +198,24 @@ def test_digest_is_content():
 
 @pytest.mark.parametrize(
     "mode",
-    ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16"],
+    [
+        "1",
+        "L",
+        "LA",
+        "P",
+        "PA",
+        "RGB",
+        "RGBA",
+        "RGBa",
+        "RGBX",
+        "CMYK",
+        "YCbCr",
+        "LAB",
+        "HSV",
+        "I",
+        "F",
+        "I;16",
+    ],
 )
 def test_pil_images_of_every_mode_have_bytes_that_show_the_same(mode):
     image = Image.new(mode, (5, 3))
@@ -172,7 +225,12 @@ def test_pil_images_of_every_mode_have_bytes_that_show_the_same(mode):
 def test_bytes_of_a_pil_image_are_upright():
     image = corners()
     image.getexif()[0x0112] = 6
-    assert load_image(image_bytes(image)).size == load_image(image).size == image_size(image) == (20, 40)
+    assert (
+        load_image(image_bytes(image)).size
+        == load_image(image).size
+        == image_size(image)
+        == (20, 40)
+    )
     assert load_image(image_bytes(image)).tobytes() == load_image(image).tobytes()
 
 
@@ -219,7 +277,10 @@ def test_what_cannot_be_read_is_named(tmp_path):
         "missing.jpg": (None, "No such file"),
         "empty.jpg": (b"", "the file is empty"),
         "text.jpg": (b"hello, I am no photo at all", "not a photo in a format"),
-        "cut.jpg": (encoded(Image.effect_noise((64, 64), 50), "JPEG")[:900], "truncated or damaged"),
+        "cut.jpg": (
+            encoded(Image.effect_noise((64, 64), 50), "JPEG")[:900],
+            "truncated or damaged",
+        ),
         "cut.png": (encoded(Image.effect_noise((64, 64), 50))[:900], "truncated or damaged"),
     }
     for name, (content, reason) in cases.items():
@@ -244,29 +305,42 @@ def test_decompression_bombs_are_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(images, "MAX_PIXELS", 500)
     path = tmp_path / "bomb.png"
     corners(40, 20).save(path)
-    with pytest.raises(ImageError, match=r"bomb.png: 40 × 20 pixels, more than 500; shrink it first"):
+    with pytest.raises(
+        ImageError, match=r"bomb.png: 40 × 20 pixels, more than 500; shrink it first"
+    ):
         load_image(path)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow's own limit, met first by far larger files
+    monkeypatch.setattr(
+        Image, "MAX_IMAGE_PIXELS", 100
+    )  # Pillow's own limit, met first by far larger files
     with pytest.raises(ImageError, match="more than 500 pixels; shrink it first"):
         load_image(path)
 
 
 def test_our_own_limit_is_the_only_one(monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # Pillow would warn from here to twice as many
+    monkeypatch.setattr(
+        Image, "MAX_IMAGE_PIXELS", 500
+    )  # Pillow would warn from here to twice as many
     assert load_image(encoded(corners(40, 20))).size == (40, 20)
     assert image_size(encoded(corners(40, 20))) == (40, 20)
 
     def bomb(self):
         raise Image.DecompressionBombError("a frame of many pixels")
 
-    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", bomb)  # as icons do, whose size is known when decoded
+    monkeypatch.setattr(
+        PngImagePlugin.PngImageFile, "load", bomb
+    )  # as icons do, whose size is known when decoded
     with pytest.raises(ImageError, match=r"a photo of .* bytes: a frame of many pixels"):
         load_image(encoded(corners(40, 20)))
 
 
 def test_threads_leave_the_warning_filters_alone(monkeypatch):
-    # Filters belong to the process: threads that save and restore them at once leave each other's behind
-    photo, before, interval = encoded(corners(2, 2)), list(warnings.filters), sys.getswitchinterval()
+    # Filters belong to the process: threads that save and restore them at once leave each other's
+    # behind
+    photo, before, interval = (
+        encoded(corners(2, 2)),
+        list(warnings.filters),
+        sys.getswitchinterval(),
+    )
     sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(8) as pool:

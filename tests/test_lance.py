@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pairmatch import Gallery, Profile
-from pairmatch.errors import ConfigurationError
-from pairmatch.metrics import unit_rows
+from pairmatch.core.arrays import unit_rows
+from pairmatch.core.errors import ConfigurationError
 
 pytest.importorskip("lancedb", reason="the extra `lance` is not installed")
 
@@ -15,12 +15,17 @@ from pairmatch.gallery.lance import LanceGallery
 def test_it_finds_what_the_gallery_finds(tmp_path):
     rng = np.random.default_rng(0)
     e = unit_rows(rng.normal(size=(60, 8))).astype(np.float32)
-    people = [Profile(f"p{n}", attributes={"age": 20 + n, "region": "Da'ejeon" if n % 2 else "x"}) for n in range(60)]
+    people = [
+        Profile(f"p{n}", attributes={"age": 20 + n, "region": "Da'ejeon" if n % 2 else "x"})
+        for n in range(60)
+    ]
     exact, lance = Gallery(), LanceGallery(tmp_path / "l")
     for gallery in (exact, lance):
         gallery.add(people[:40], e[:40])
         gallery.add(people[30:], e[30:])  # some again
-        gallery.add([Profile("new", attributes={"height": 1.7})], e[:1])  # an attribute that nobody had
+        gallery.add(
+            [Profile("new", attributes={"height": 1.7})], e[:1]
+        )  # an attribute that nobody had
         assert gallery.remove(["p3", "nobody's"]) == 1
         assert len(gallery) == 60
     queries = unit_rows(rng.normal(size=(3, 8))).astype(np.float32)
@@ -37,7 +42,7 @@ def test_it_finds_what_the_gallery_finds(tmp_path):
         np.testing.assert_array_equal(one.ids, other.ids)
         np.testing.assert_allclose(one.scores, other.scores, atol=1e-6)
         np.testing.assert_array_equal(one.eligible, other.eligible)
-        assert one.emptied_by == other.emptied_by
+        assert one.excluded_by == other.excluded_by
     with pytest.raises(ConfigurationError, match=r"Did you mean 'age'\?"):
         lance.search(queries, where="aeg > 3")
     with pytest.raises(ConfigurationError, match="for others it is number"):
@@ -48,7 +53,7 @@ def test_it_finds_what_the_gallery_finds(tmp_path):
 
 def test_an_empty_one(tmp_path):
     lance = LanceGallery(tmp_path / "l")
-    assert lance.search(np.ones((1, 3), np.float32)).emptied_by == ("no candidates",)
+    assert lance.search(np.ones((1, 3), np.float32)).excluded_by == ("no candidates",)
     assert lance.remove(["x"]) == 0
     with pytest.raises(ConfigurationError, match="needs people"):
         lance.build_index()

@@ -54,7 +54,11 @@ def imports(path):
 
 
 def test_every_module_has_a_layer_and_imports_downwards():
-    files = [file for file in ROOT.rglob("*.py") if file.name not in ("__main__.py",) and file != ROOT / "__init__.py"]
+    files = [
+        file
+        for file in ROOT.rglob("*.py")
+        if file.name not in ("__main__.py",) and file != ROOT / "__init__.py"
+    ]
     assert len(files) > 25
     for file in files:
         module = file.relative_to(ROOT).parts[0].removesuffix(".py")
@@ -63,6 +67,10 @@ def test_every_module_has_a_layer_and_imports_downwards():
             if imported in ("__version__", module):
                 continue
             assert imported in LEVEL, f"{file.name} imports {imported}, which has no layer"
-            assert LEVEL[imported] <= LEVEL[module], f"{module} imports {imported}, which is above it"
+            assert LEVEL[imported] <= LEVEL[module], (
+                f"{module} imports {imported}, which is above it"
+            )
             if LEVEL[module] == 2:
-                assert LEVEL[imported] < 2, f"{module} imports {imported}: implementations never import one another"
+                assert LEVEL[imported] < 2, (
+                    f"{module} imports {imported}: implementations never import one another"
+                )

@@ -1,4 +1,7 @@
-"""What splits share: against brute force, with photos encoded again, and with photos that many people have."""
+"""What splits share.
+
+Against brute force, with photos encoded again, and with photos that many people have.
+"""
 
 import io
 import re
@@ -14,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from pairmatch import Pair, Pairs, Profile, leakage
-from pairmatch.errors import ImageError
-from pairmatch.images import load_image
+from pairmatch.core.errors import ImageError
+from pairmatch.io.images import load_image
 
 
 def split(photos):
@@ -45,7 +48,9 @@ def on_white(shape, box, grey):
 
 
 people_and_photos = st.dictionaries(
-    st.sampled_from("stuvwxyz"), st.lists(st.sampled_from([b"1", b"2", b"3"]), max_size=3), max_size=6
+    st.sampled_from("stuvwxyz"),
+    st.lists(st.sampled_from([b"1", b"2", b"3"]), max_size=3),
+    max_size=6,
 )
 
 
@@ -62,7 +67,8 @@ def test_identical_photos_agree_with_brute_force(parts):
     }
     found = leakage(*map(split, parts), near_duplicate_bits=-1).photos
     read = [
-        re.match(r"'(.)' of split (\d) and '(.)' of split (\d) have the same photo", sentence) for sentence in found
+        re.match(r"'(.)' of split (\d) and '(.)' of split (\d) have the same photo", sentence)
+        for sentence in found
     ]
     assert Counter((int(m[2]), int(m[4])) for m in read) == Counter((p, q) for _, p, q in expected)
     for one, p, other, q in (m.groups() for m in read):
@@ -78,7 +84,9 @@ def test_near_duplicates_are_those_within_the_bits(bits):
         "webp": lambda image: encoded(image, "WEBP", quality=20),
     }
     originals = {f"o{seed}": [encoded(scenery(seed), "PNG")] for seed in range(10)}
-    again = {f"{name}{seed}": [form(scenery(seed))] for seed in range(10) for name, form in forms.items()}
+    again = {
+        f"{name}{seed}": [form(scenery(seed))] for seed in range(10) for name, form in forms.items()
+    }
     expected = {}
     for one, (photo,) in originals.items():
         for other, (copy,) in again.items():
@@ -96,11 +104,16 @@ def test_near_duplicates_are_those_within_the_bits(bits):
 
 
 def test_objects_on_white_are_not_alike_for_their_ground():
-    plate, shelf = on_white("ellipse", (50, 116, 206, 140), 200), on_white("rectangle", (50, 120, 206, 136), 150)
+    plate, shelf = (
+        on_white("ellipse", (50, 116, 206, 140), 200),
+        on_white("rectangle", (50, 120, 206, 136), 150),
+    )
     assert imagehash.phash(plate) - imagehash.phash(shelf) <= 4  # the hash alone takes them for one
     assert not leakage(split({"p": [plate]}), split({"s": [shelf]}))
     again = [encoded(plate, quality=50), encoded(plate.resize((120, 120)), quality=80)]
-    found = leakage(split({"p": [plate]}), split({"q": again, "s": [shelf]}), near_duplicate_bits=16)
+    found = leakage(
+        split({"p": [plate]}), split({"q": again, "s": [shelf]}), near_duplicate_bits=16
+    )
     assert len(found.near_duplicates) == 2
     assert all("'q'" in sentence for sentence in found.near_duplicates)
 
@@ -115,15 +128,22 @@ def test_colours_tell_photos_of_one_layout_apart():
 def test_a_photo_that_many_people_have_is_one_finding():
     # An app's placeholder portrait: naming every two people who have it would be quadratic
     avatar, other = encoded(scenery(1)), encoded(scenery(1), quality=30)
-    parts = [split({f"{part}.{i}": [other if part == 2 else avatar] for i in range(300)}) for part in range(3)]
+    parts = [
+        split({f"{part}.{i}": [other if part == 2 else avatar] for i in range(300)})
+        for part in range(3)
+    ]
     found = leakage(*parts)
-    assert found.photos == ("'0.0' of split 1 and '1.0' of split 2 have the same photo, as have 598 others",)
+    assert found.photos == (
+        "'0.0' of split 1 and '1.0' of split 2 have the same photo, as have 598 others",
+    )
     assert [sentence.split(" have ")[0] for sentence in found.near_duplicates] == [
         "'0.0' of split 1 and '2.0' of split 3",
         "'1.0' of split 2 and '2.0' of split 3",
     ]
     three = leakage(split({"x": [b"1"], "y": [b"1"]}), split({"z": [b"1"]}), near_duplicate_bits=-1)
-    assert three.photos == ("'x' of split 1 and 'z' of split 2 have the same photo, as has 1 other",)
+    assert three.photos == (
+        "'x' of split 1 and 'z' of split 2 have the same photo, as has 1 other",
+    )
 
 
 def test_a_person_of_two_splits_is_named_once_and_hides_nobody_else():
@@ -145,7 +165,9 @@ def test_photos_that_cannot_be_read(tmp_path):
     (tmp_path / "damaged.jpg").write_bytes(encoded(scenery(3))[:400])
     damaged = split({"p": [tmp_path / "damaged.jpg"]})
     assert not leakage(damaged, split({"q": [scenery(3)]}))
-    assert leakage(damaged, split({"q": [tmp_path / "damaged.jpg"]})).photos  # equal bytes need no decoding
+    assert leakage(
+        damaged, split({"q": [tmp_path / "damaged.jpg"]})
+    ).photos  # equal bytes need no decoding
     with pytest.raises(ImageError, match=r"gone\.jpg: No such file"):
         leakage(damaged, split({"q": [tmp_path / "gone.jpg"]}))
 
@@ -159,8 +181,16 @@ def test_real_photos_encoded_again_are_found_among_all_the_others():
     for number, person in enumerate(copied):
         image = load_image(person.images[0])
         half = image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
-        copies[f"copy of {person.id}"] = [encoded(half, quality=80) if number % 2 else encoded(image, quality=60)]
+        copies[f"copy of {person.id}"] = [
+            encoded(half, quality=80) if number % 2 else encoded(image, quality=60)
+        ]
     found = leakage(train, split(copies)).near_duplicates
-    recovered = {m[1] for sentence in found for m in re.finditer(r"'(\S+)' \S+ of split 1 and 'copy of \1'", sentence)}
+    recovered = {
+        m[1]
+        for sentence in found
+        for m in re.finditer(r"'(\S+)' \S+ of split 1 and 'copy of \1'", sentence)
+    }
     assert len(recovered) >= 0.95 * len(copied)
-    assert len(before.near_duplicates) <= 5  # recoloured products; photos of other products are no near-duplicates
+    assert (
+        len(before.near_duplicates) <= 5
+    )  # recoloured products; photos of other products are no near-duplicates

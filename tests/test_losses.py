@@ -5,12 +5,14 @@ import math
 import pytest
 import torch
 
-from pairmatch.errors import ConfigurationError
-from pairmatch.losses import InfoNCELoss, SigmoidLoss, TripletLoss
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.learning.losses import InfoNCELoss, SigmoidLoss, TripletLoss
 
 
 def unit(rows, width, seed):
-    vectors = torch.randn(rows, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    vectors = torch.randn(
+        rows, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     return torch.nn.functional.normalize(vectors, dim=1)
 
 
@@ -19,10 +21,13 @@ def dot(x, y):
 
 
 def info_nce_loop(e_a, e_b, tau):
-    # Eq. 4 as printed: −log( exp(sim(a_i, b_i)/τ) / Σ_j exp(sim(a_i, b_j)/τ) ), averaged over the batch
+    # Eq. 4 as printed: −log( exp(sim(a_i, b_i)/τ) / Σ_j exp(sim(a_i, b_j)/τ) ), averaged over the
+    # batch
     total = 0.0
     for i, a in enumerate(e_a):
-        total -= math.log(math.exp(dot(a, e_b[i]) / tau) / sum(math.exp(dot(a, b) / tau) for b in e_b))
+        total -= math.log(
+            math.exp(dot(a, e_b[i]) / tau) / sum(math.exp(dot(a, b) / tau) for b in e_b)
+        )
     return total / len(e_a)
 
 
@@ -33,17 +38,21 @@ def test_infonce_equals_the_printed_formula(tau):
     one_way = InfoNCELoss(temperature=tau).double()(e_a, e_b, eye)
     assert one_way.item() == pytest.approx(info_nce_loop(e_a, e_b, tau), rel=1e-6)
     both = InfoNCELoss(temperature=tau, directions="both").double()(e_a, e_b, eye)
-    assert both.item() == pytest.approx((info_nce_loop(e_a, e_b, tau) + info_nce_loop(e_b, e_a, tau)) / 2, rel=1e-6)
+    assert both.item() == pytest.approx(
+        (info_nce_loop(e_a, e_b, tau) + info_nce_loop(e_b, e_a, tau)) / 2, rel=1e-6
+    )
 
 
 def test_infonce_closed_forms():
     same = torch.ones(5, 3) / math.sqrt(3)
-    assert InfoNCELoss()(same, same, torch.eye(5, dtype=torch.bool)).item() == pytest.approx(math.log(5), rel=1e-6)
+    assert InfoNCELoss()(same, same, torch.eye(5, dtype=torch.bool)).item() == pytest.approx(
+        math.log(5), rel=1e-6
+    )
     corners = torch.eye(4)  # own partner at cosine 1, strangers at 0: log(1 + 3 exp(−1/τ))
     expected = math.log(1 + 3 * math.exp(-1 / 0.2))
-    assert InfoNCELoss(temperature=0.2)(corners, corners, torch.eye(4, dtype=torch.bool)).item() == pytest.approx(
-        expected
-    )
+    assert InfoNCELoss(temperature=0.2)(
+        corners, corners, torch.eye(4, dtype=torch.bool)
+    ).item() == pytest.approx(expected)
 
 
 def test_a_known_match_is_never_a_negative():
@@ -82,7 +91,9 @@ def test_sigmoid_equals_siglip_equation_1():
 
 def test_triplet_is_batch_hard():
     e_a, e_b, margin = unit(4, 3, 0), unit(4, 3, 1), 0.2
-    positives = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.bool)
+    positives = torch.tensor(
+        [[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.bool
+    )
 
     def one_way(x, y, mask):
         total = 0.0
@@ -94,7 +105,9 @@ def test_triplet_is_batch_hard():
         return total / 4
 
     expected = (one_way(e_a, e_b, positives.tolist()) + one_way(e_b, e_a, positives.T.tolist())) / 2
-    assert TripletLoss(margin=margin).double()(e_a, e_b, positives).item() == pytest.approx(expected, rel=1e-6)
+    assert TripletLoss(margin=margin).double()(e_a, e_b, positives).item() == pytest.approx(
+        expected, rel=1e-6
+    )
     assert TripletLoss()(e_a, e_b, torch.ones(4, 4, dtype=torch.bool)).item() == 0
 
 
@@ -108,7 +121,9 @@ def test_learned_temperature_has_a_gradient_and_a_fixed_one_has_none():
 
 
 def test_arguments_are_checked():
-    with pytest.raises(ConfigurationError, match=r"`InfoNCELoss\(temperature=...\)` must be positive, got 0"):
+    with pytest.raises(
+        ConfigurationError, match=r"`InfoNCELoss\(temperature=...\)` must be positive, got 0"
+    ):
         InfoNCELoss(temperature=0)
     with pytest.raises(ConfigurationError, match="'a_to_b' or 'both', got 'b_to_a'"):
         InfoNCELoss(directions="b_to_a")

@@ -1,4 +1,8 @@
-"""Markets: against the dense textbook algorithm, loops, scipy and closed forms; and what the paper's markets show."""
+"""Markets.
+
+Against the dense textbook algorithm, loops, scipy and closed forms; and what the paper's markets
+show.
+"""
 
 import numpy as np
 import pytest
@@ -7,8 +11,9 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 import pairmatch.market.balancing as balancing
-from pairmatch.diagnostics import gini, hubness
-from pairmatch.errors import ConfigurationError
+from pairmatch.core.arrays import unit_rows
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.evaluation.diagnostics import gini, hubness
 from pairmatch.market import (
     assign,
     balance,
@@ -19,7 +24,6 @@ from pairmatch.market import (
     reciprocal,
     reciprocal_top_k,
 )
-from pairmatch.metrics import unit_rows
 
 
 def sides(n, m, width=8, seed=0, popular=0.7):
@@ -60,12 +64,20 @@ def textbook(scores, temperature, room_a, room_b, mask=None):
 def test_balance_is_the_dense_algorithm(n, m, temperature, wide, seed):
     a, b = sides(n, m, seed=seed)
     rng = np.random.default_rng(seed)
-    room_a, room_b = (rng.uniform(0.5, 3, n), rng.uniform(0.5, 3, m)) if wide else (np.ones(n), np.ones(m))
+    room_a, room_b = (
+        (rng.uniform(0.5, 3, n), rng.uniform(0.5, 3, m)) if wide else (np.ones(n), np.ones(m))
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(balancing, "_STRIP", 7 * m)  # several strips
         patch.setattr(balancing, "_SAMPLE", 10)
         found = balance(
-            a, b, temperature=temperature, capacity_a=room_a, capacity_b=room_b, tolerance=1e-6, max_iterations=5000
+            a,
+            b,
+            temperature=temperature,
+            capacity_a=room_a,
+            capacity_b=room_b,
+            tolerance=1e-6,
+            max_iterations=5000,
         )
     expected = textbook(a.astype(float) @ b.T.astype(float), temperature, room_a, room_b)
     np.testing.assert_allclose(found.dense(a, b), expected, atol=1e-4)
@@ -83,7 +95,9 @@ def test_both_sides_have_the_same_room_by_default():
     a, b = sides(30, 20)
     matched = balance(a, b, temperature=0.2, tolerance=1e-6).dense(a, b)
     np.testing.assert_allclose(
-        matched, textbook(a.astype(float) @ b.T.astype(float), 0.2, np.ones(30), np.full(20, 1.5)), atol=1e-4
+        matched,
+        textbook(a.astype(float) @ b.T.astype(float), 0.2, np.ones(30), np.full(20, 1.5)),
+        atol=1e-4,
     )
 
 
@@ -104,7 +118,12 @@ def test_one_sided_and_masked_markets():
     a, b = sides(20, 25)
     allowed = np.random.default_rng(0).random((20, 25)) < 0.5
     found = balance(
-        a, b, temperature=0.2, capacity_b=1, allowed=lambda start, stop: allowed[start:stop], tolerance=1e-6
+        a,
+        b,
+        temperature=0.2,
+        capacity_b=1,
+        allowed=lambda start, stop: allowed[start:stop],
+        tolerance=1e-6,
     )
     expected = textbook(a.astype(float) @ b.T.astype(float), 0.2, np.ones(20), np.ones(25), allowed)
     np.testing.assert_allclose(found.dense(a, b) * allowed, expected, atol=1e-4)
@@ -118,7 +137,9 @@ def test_the_knob_goes_from_the_best_assignment_to_everybody_alike():
     best = (a @ b.T)[rows, columns].sum()
     totals = []
     for temperature in (0.01, 0.1, 1.0, 100.0):
-        matched = balance(a, b, temperature=temperature, tolerance=1e-2, max_iterations=3000).dense(a, b)
+        matched = balance(a, b, temperature=temperature, tolerance=1e-2, max_iterations=3000).dense(
+            a, b
+        )
         totals.append((matched * (a @ b.T)).sum() / matched.sum() * 40)
     assert totals == sorted(totals, reverse=True)
     assert totals[0] > 0.97 * best
@@ -145,7 +166,9 @@ def test_corrections_by_their_formulas():
     expected = [-sum(sorted(row)[-4:]) / 8 for row in scores]
     np.testing.assert_allclose(csls(candidates, bank, neighbours=4), expected, atol=1e-6)
     expected = [-0.2 * np.log(np.mean(np.exp(row / 0.2))) for row in scores]
-    np.testing.assert_allclose(inverted_softmax(candidates, bank, temperature=0.2), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        inverted_softmax(candidates, bank, temperature=0.2), expected, atol=1e-5
+    )
     with pytest.raises(ConfigurationError, match="from 1 to the bank's 30, got 31"):
         csls(candidates, bank, neighbours=31)
     with pytest.raises(ConfigurationError, match="must be above 0, got 0"):
@@ -161,7 +184,11 @@ def test_reciprocal_scores(p, how):
     found = reciprocal(p, q, how)
     for one, other, value in zip(p, q, found, strict=True):
         product, total = one * other, one + other
-        expected = {"product": product, "min": min(one, other), "harmonic": 2 * product / total if total else 0}[how]
+        expected = {
+            "product": product,
+            "min": min(one, other),
+            "harmonic": 2 * product / total if total else 0,
+        }[how]
         assert value == pytest.approx(expected)
     assert (found <= np.maximum(p, q) + 1e-12).all()
 
@@ -174,10 +201,15 @@ def test_reciprocal_search_is_a_plain_loop():
     def chance(scores):
         return 1 / (1 + np.exp(-scores))
 
-    rows, values = reciprocal_top_k(there, back, 5, probability_there=chance, probability_back=chance, how="min")
+    rows, values = reciprocal_top_k(
+        there, back, 5, probability_there=chance, probability_back=chance, how="min"
+    )
     for query in range(70):
         both = [
-            min(chance(float(there[0][query] @ there[1][j])), chance(float(back[0][query] @ back[1][j])))
+            min(
+                chance(float(there[0][query] @ there[1][j])),
+                chance(float(back[0][query] @ back[1][j])),
+            )
             for j in range(20)
         ]
         expected = sorted(range(20), key=lambda j: -both[j])[:5]
@@ -190,7 +222,10 @@ def test_reciprocal_search_is_a_plain_loop():
 
 
 def paper_market(n, m, popularity, seed):
-    """Tomita and Yokoyama's synthetic market: own uniform tastes mixed with a popularity that falls from 1 to 0."""
+    """Tomita and Yokoyama's synthetic market.
+
+    Own uniform tastes mixed with a popularity that falls from 1 to 0.
+    """
     rng = np.random.default_rng(seed)
     likes_a = (1 - popularity) * rng.random((n, m)) + popularity * np.linspace(1, 0, m)
     likes_b = (1 - popularity) * rng.random((m, n)) + popularity * np.linspace(1, 0, n)
@@ -215,7 +250,9 @@ def test_outcome_is_a_plain_loop(kind, k):
             for place, other in enumerate(slate):
                 if other >= 0:
                     looks[person, other] = v[place]
-    matches = sum(look_a[i, j] * p[i, j] * look_b[j, i] * q[j, i] for i in range(n) for j in range(m))
+    matches = sum(
+        look_a[i, j] * p[i, j] * look_b[j, i] * q[j, i] for i in range(n) for j in range(m)
+    )
     envy_a = envy_b = 0
     for i in range(n):
         own = sum(look_a[i, j] * p[i, j] * q[j, i] * look_b[j, i] for j in range(m))
@@ -253,9 +290,13 @@ def test_balanced_slates_on_the_papers_markets(n, m, popularity, kind):
             "balanced": (ranked(both + found.bonus_b), ranked(both.T + found.bonus_a)),
         }
         for name, (slates_a, slates_b) in slates.items():
-            result = outcome(slates_a, slates_b, lambda i, j, p=p, q=q: (p[i, j], q[j, i]), examination_kind=kind)
+            result = outcome(
+                slates_a, slates_b, lambda i, j, p=p, q=q: (p[i, j], q[j, i]), examination_kind=kind
+            )
             totals[name].append((result.matches, *result.gini, *result.envy))
-    naive, product, balanced = (np.mean(totals[name], axis=0) for name in ("naive", "product", "balanced"))
+    naive, product, balanced = (
+        np.mean(totals[name], axis=0) for name in ("naive", "product", "balanced")
+    )
     assert balanced[0] >= max(naive[0], product[0])
     assert (balanced[1:3] <= np.minimum(naive, product)[1:3] / 2).all()
     assert (balanced[3:] <= np.minimum(naive, product)[3:]).all()
@@ -266,8 +307,14 @@ def test_what_cannot_be_balanced_is_said():
     for call, said in (
         (lambda: balance(a, b[:, :3]), "one width, got 8 and 3"),
         (lambda: balance(a, b, temperature=0), "must be above 0"),
-        (lambda: balance(a, b, temperature=1e-4), r"too low for scores of this size: use at least 0\.0029"),
-        (lambda: balance(a, b, capacity_a=np.ones(5)), r"`capacity_a` needs one number, or one per person, \[4\]"),
+        (
+            lambda: balance(a, b, temperature=1e-4),
+            r"too low for scores of this size: use at least 0\.0029",
+        ),
+        (
+            lambda: balance(a, b, capacity_a=np.ones(5)),
+            r"`capacity_a` needs one number, or one per person, \[4\]",
+        ),
         (lambda: balance(a, b, capacity_b=0), "`capacity_b` must be finite and above 0"),
         (lambda: balance(a, b, tolerance=1e-12, max_iterations=2), "did not converge in 2 passes"),
         (lambda: balance(a, np.full((2, 8), np.nan)), "`b` has values that are not finite"),

@@ -1,4 +1,7 @@
-"""The facade: fit, evaluate, recommend, save and load, with parts by name, by options and as instances."""
+"""The facade.
+
+Fit, evaluate, recommend, save and load, with parts by name, by options and as instances.
+"""
 
 import json
 import logging
@@ -11,20 +14,25 @@ import torch
 from conftest import HashBackbone, shared
 
 from pairmatch import Evaluator, Matcher, Pair, Pairs, Profile, Trainer, TrainingConfig
-from pairmatch.errors import (
+from pairmatch.core.errors import (
     ConfigurationError,
     NotFittedError,
     PairmatchError,
     PartError,
     SavedMatcherError,
 )
-from pairmatch.heads import embed
+from pairmatch.learning.heads import embed
 
 FAST = TrainingConfig(epochs=2, batch_size=8)
 
 
 def matcher(tmp_path, **options):
-    defaults = {"backbone": "descriptor", "metadata": None, "training": FAST, "store": tmp_path / "store.sqlite"}
+    defaults = {
+        "backbone": "descriptor",
+        "metadata": None,
+        "training": FAST,
+        "store": tmp_path / "store.sqlite",
+    }
     return Matcher(**{**defaults, **options})
 
 
@@ -36,7 +44,12 @@ def test_fit_is_trainer_and_evaluator_on_the_features(tmp_path, small_pairs):
     row = {p.id: i for i, p in enumerate([*train.people, *validation.people])}
     side = {
         name: people[[row[person] for person in ids]]
-        for name, ids in (("a", train.ids_a), ("b", train.ids_b), ("va", validation.ids_a), ("vb", validation.ids_b))
+        for name, ids in (
+            ("a", train.ids_a),
+            ("b", train.ids_b),
+            ("va", validation.ids_a),
+            ("vb", validation.ids_b),
+        )
     }
     expected = Trainer(config=FAST).fit(
         side["a"],
@@ -48,10 +61,14 @@ def test_fit_is_trainer_and_evaluator_on_the_features(tmp_path, small_pairs):
     )
     assert all(
         torch.equal(a, b)
-        for a, b in zip(expected.head.state_dict().values(), fitted.head.state_dict().values(), strict=True)
+        for a, b in zip(
+            expected.head.state_dict().values(), fitted.head.state_dict().values(), strict=True
+        )
     )
     evaluation = fitted.evaluate(test)
-    h_a, h_b = (fitted.features([test.profiles[i] for i in ids]) for ids in (test.ids_a, test.ids_b))
+    h_a, h_b = (
+        fitted.features([test.profiles[i] for i in ids]) for ids in (test.ids_a, test.ids_b)
+    )
     again = Evaluator().evaluate(
         embed(expected.head, h_a, "a"), embed(expected.head, h_b, "b"), frozen_a=h_a, frozen_b=h_b
     )
@@ -64,7 +81,9 @@ def test_a_second_fit_makes_no_backbone_call(tmp_path, small_pairs):
     seen = backbone.seen
     second = matcher(tmp_path, backbone=backbone, loss="sigmoid").fit(pairs)
     assert backbone.seen == seen == 24
-    assert not torch.equal(first.head.state_dict()["layers.0.weight"], second.head.state_dict()["layers.0.weight"])
+    assert not torch.equal(
+        first.head.state_dict()["layers.0.weight"], second.head.state_dict()["layers.0.weight"]
+    )
 
 
 def test_embeddings_and_recommendations(tmp_path, small_pairs):
@@ -77,7 +96,11 @@ def test_embeddings_and_recommendations(tmp_path, small_pairs):
     assert np.allclose(np.linalg.norm(e, axis=1), 1, atol=1e-5)
     gallery = fitted.gallery(people)
     found = fitted.recommend(people[3], gallery, k=5)
-    scores = {p.id: float(e[3] @ vector) for p, vector in zip(people, e, strict=True) if p.id != people[3].id}
+    scores = {
+        p.id: float(e[3] @ vector)
+        for p, vector in zip(people, e, strict=True)
+        if p.id != people[3].id
+    }
     best = sorted(scores, key=lambda i: -scores[i])[:5]
     assert [one.profile.id for one in found] == best
     assert [one.rank for one in found] == [1, 2, 3, 4, 5]
@@ -92,8 +115,13 @@ def test_embeddings_and_recommendations(tmp_path, small_pairs):
 
 def test_its_summary_says_what_is_used(tmp_path, hash_backbone):
     seeing = Matcher(backbone="descriptor", store=tmp_path / "s.sqlite")
-    assert seeing.summary()["Metadata"] == "none: no backbone here reads text"  # the default generator is never asked
-    assert "<class" not in Matcher(backbone=hash_backbone, store=tmp_path / "s.sqlite").summary()["Metadata"]
+    assert (
+        seeing.summary()["Metadata"] == "none: no backbone here reads text"
+    )  # the default generator is never asked
+    assert (
+        "<class"
+        not in Matcher(backbone=hash_backbone, store=tmp_path / "s.sqlite").summary()["Metadata"]
+    )
     assert Matcher(backbone=hash_backbone, metadata=None).summary()["Metadata"] == "none"
 
 
@@ -102,7 +130,9 @@ def test_the_frozen_baseline_needs_no_fit(tmp_path, small_pairs):
     frozen = matcher(tmp_path, head="identity")
     evaluation = frozen.evaluate(pairs)
     assert evaluation.frozen is None
-    assert np.allclose(frozen.embed(pairs.people[:2]) * np.sqrt(3), frozen.features(pairs.people[:2]), atol=1e-5)
+    assert np.allclose(
+        frozen.embed(pairs.people[:2]) * np.sqrt(3), frozen.features(pairs.people[:2]), atol=1e-5
+    )
     assert len(frozen.recommend(pairs.people[0], pairs.people, k=3)) == 3
     unfitted = matcher(tmp_path)
     for call in (
@@ -137,31 +167,45 @@ def test_saving_and_loading_keeps_everything(tmp_path, small_pairs):
     ]
     loaded = Matcher.load(folder, store=tmp_path / "other.sqlite")
     for side in "ab":
-        assert np.array_equal(loaded.embed(test.people, side=side), fitted.embed(test.people, side=side))
+        assert np.array_equal(
+            loaded.embed(test.people, side=side), fitted.embed(test.people, side=side)
+        )
     assert loaded.metrics == json.loads(json.dumps(evaluation.to_dict()))
     assert loaded.history == fitted.history
-    assert (loaded.weights, loaded.prompt, loaded.prompt_attributes) == ([1.0, 0.5], "{text}", ("age",))
+    assert (loaded.weights, loaded.prompt, loaded.prompt_attributes) == (
+        [1.0, 0.5],
+        "{text}",
+        ("age",),
+    )
     assert loaded.evaluate(test).to_dict() == evaluation.to_dict()
     again = loaded.save(tmp_path / "again")
-    assert json.loads((again / "matcher.json").read_text()) == json.loads((folder / "matcher.json").read_text())
+    assert json.loads((again / "matcher.json").read_text()) == json.loads(
+        (folder / "matcher.json").read_text()
+    )
     record = (folder / "matcher.json").read_text() + (folder / "README.md").read_text()
-    assert not any(profile.id in record.split('"') or profile.text in record for profile in pairs.people)
+    assert not any(
+        profile.id in record.split('"') or profile.text in record for profile in pairs.people
+    )
     assert "pairmatch.heads" not in record  # registry names, never import paths
     assert "| head | mlp | width=16" in (folder / "README.md").read_text()
 
 
 def test_instances_are_saved_by_their_registered_names(tmp_path, small_pairs):
     from pairmatch.backbones.descriptor import DescriptorBackbone
-    from pairmatch.losses import InfoNCELoss
+    from pairmatch.learning.losses import InfoNCELoss
 
     pairs = small_pairs(10)
-    fitted = matcher(tmp_path, backbone=DescriptorBackbone(size_px=56), loss=InfoNCELoss(temperature=0.5)).fit(pairs)
+    fitted = matcher(
+        tmp_path, backbone=DescriptorBackbone(size_px=56), loss=InfoNCELoss(temperature=0.5)
+    ).fit(pairs)
     record = json.loads((fitted.save(tmp_path / "saved") / "matcher.json").read_text())
     assert record["parts"]["backbones"][0]["options"] == {"size_px": 56}
     assert record["parts"]["loss"]["options"]["temperature"] == 0.5
     assert record["parts"]["loss"]["distribution"] == "pairmatch"
     unregistered = matcher(tmp_path, backbone=HashBackbone()).fit(pairs)
-    with pytest.raises(PartError, match=r"declare it as an entry point of the group pairmatch\.backbones"):
+    with pytest.raises(
+        PartError, match=r"declare it as an entry point of the group pairmatch\.backbones"
+    ):
         unregistered.save(tmp_path / "no")
     assert not (tmp_path / "no").exists()
 
@@ -177,9 +221,15 @@ def folder(tmp_path, small_pairs):
         (lambda f: (f / "matcher.json").unlink(), "holds no saved matcher"),
         (lambda f: (f / "matcher.json").write_text("{"), "not valid JSON"),
         (lambda f: (f / "matcher.json").write_text("[]"), "has no format version"),
-        (lambda f: (f / "matcher.json").write_text('{"format": 99}'), "has format 99, this pairmatch reads format 1"),
+        (
+            lambda f: (f / "matcher.json").write_text('{"format": 99}'),
+            "has format 99, this pairmatch reads format 1",
+        ),
         (lambda f: (f / "head.safetensors").unlink(), "head.safetensors cannot be read"),
-        (lambda f: (f / "head.safetensors").write_bytes(b"\x80\x04pickle"), "does not belong to matcher.json"),
+        (
+            lambda f: (f / "head.safetensors").write_bytes(b"\x80\x04pickle"),
+            "does not belong to matcher.json",
+        ),
     ],
 )
 def test_damaged_folders_are_refused(folder, damage, reason):
@@ -208,7 +258,8 @@ def test_a_missing_plugin_is_named(example_plugin, tmp_path, small_pairs, monkey
     assert Matcher.load(folder).loss.weight == 1.0
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(example_plugin)])
     with pytest.raises(
-        PartError, match=r"Unknown backbone 'mean-colour'.*'mean-colour' came from pairmatch-example 1.2.3: install it"
+        PartError,
+        match=r"Unknown backbone 'mean-colour'.*'mean-colour' came from pairmatch-example 1.2.3: install it",
     ):
         Matcher.load(folder)
 
@@ -217,7 +268,9 @@ def test_other_features_than_those_trained_on_are_a_warning(folder, small_pairs,
     people = small_pairs(3).people
     Matcher.load(folder, store=tmp_path / "s.sqlite").embed(people)
     assert "was trained on features of another" not in caplog.text
-    other = Matcher.load(folder, backbone=("descriptor", {"size_px": 56}), store=tmp_path / "s.sqlite")
+    other = Matcher.load(
+        folder, backbone=("descriptor", {"size_px": 56}), store=tmp_path / "s.sqlite"
+    )
     with caplog.at_level(logging.WARNING):
         other.embed(people)
     assert "size_px: 112 then, 56 now" in caplog.text
@@ -270,10 +323,14 @@ def test_importing_the_package_imports_no_torch():
 
 
 def test_every_error_is_a_pairmatch_error_and_a_standard_one():
-    from pairmatch import errors
+    from pairmatch.core import errors
 
     for name, error in vars(errors).items():
-        if isinstance(error, type) and issubclass(error, PairmatchError) and error is not PairmatchError:
+        if (
+            isinstance(error, type)
+            and issubclass(error, PairmatchError)
+            and error is not PairmatchError
+        ):
             assert len(error.__mro__) > 4, name
 
 
@@ -284,15 +341,25 @@ def test_real_pictures_end_with_a_table(backbone, tmp_path):
     pairs = Pairs.read(shared("furniture/pairs.csv"), check_images=False)
     pairs = pairs.subset(range(0, len(pairs.pairs), 4))
     train, validation, test = pairs.split(seed=0)
-    fitted = Matcher(backbone=parts, store=tmp_path / "s.sqlite", training=FAST).fit(train, validation)
+    fitted = Matcher(backbone=parts, store=tmp_path / "s.sqlite", training=FAST).fit(
+        train, validation
+    )
     evaluation = fitted.evaluate(test)
     assert evaluation.queries == len(test.ids_a) + len(test.ids_b)
-    assert 0 < evaluation.both.mrr_interval[0] < evaluation.both.mrr < evaluation.both.mrr_interval[1] < 1
+    assert (
+        0
+        < evaluation.both.mrr_interval[0]
+        < evaluation.both.mrr
+        < evaluation.both.mrr_interval[1]
+        < 1
+    )
 
 
 def test_robust_is_saved_with_its_method_and_recommends_as_it_was_evaluated(tmp_path, small_pairs):
     pairs = small_pairs(24)
-    fitted = Matcher.preset("robust", backbone="descriptor", metadata=None, store=tmp_path / "store.sqlite").fit(pairs)
+    fitted = Matcher.preset(
+        "robust", backbone="descriptor", metadata=None, store=tmp_path / "store.sqlite"
+    ).fit(pairs)
     assert type(fitted.head).__name__ == "MetricHead"
     evaluation = fitted.evaluate(small_pairs(10), resamples=0)
     assert "frozen" in evaluation.to_dict()
@@ -300,10 +367,10 @@ def test_robust_is_saved_with_its_method_and_recommends_as_it_was_evaluated(tmp_
     loaded = Matcher.load(folder, store=tmp_path / "store.sqlite")
     people = list(pairs.people)
     assert np.array_equal(loaded.embed(people), fitted.embed(people))
-    assert type(loaded.method()).__name__ == "Robust"
-    assert loaded.method().strengths == fitted.method().strengths
+    assert type(loaded.learner()).__name__ == "Robust"
+    assert loaded.learner().strengths == fitted.learner().strengths
     card = (folder / "README.md").read_text()
-    assert "| method | robust |" in card
+    assert "| learner | robust |" in card
     assert "Training:" not in card
     # What ranks is what was evaluated: the same vectors, whose product is the score
     found = loaded.recommend(people[0], people[1:], k=3)
@@ -314,7 +381,7 @@ def test_robust_is_saved_with_its_method_and_recommends_as_it_was_evaluated(tmp_
 
 def test_robust_of_many_pairs_comes_back(tmp_path, small_pairs):
     pairs = small_pairs(150)  # more directions than the constructor's trial head is wide
-    fitted = matcher(tmp_path, method=("metric", {"strength": 0.1})).fit(pairs)
+    fitted = matcher(tmp_path, learner=("metric", {"strength": 0.1})).fit(pairs)
     assert fitted.head.rank > 240
     loaded = Matcher.load(fitted.save(tmp_path / "saved"), store=tmp_path / "store.sqlite")
     assert np.array_equal(loaded.embed(pairs.people[:9]), fitted.embed(pairs.people[:9]))
@@ -324,10 +391,13 @@ def test_robust_of_many_pairs_comes_back(tmp_path, small_pairs):
 def test_a_method_reads_training_pairs_alone(tmp_path, small_pairs):
     pairs = small_pairs(30)
     train, validation, _ = pairs.split(seed=0)
-    one = matcher(tmp_path, method="robust").fit(train, validation)
-    other = matcher(tmp_path, method="robust").fit(train)
-    both = matcher(tmp_path, method="robust").fit(pairs)
-    assert all(torch.equal(value, other.head.state_dict()[name]) for name, value in one.head.state_dict().items())
+    one = matcher(tmp_path, learner="robust").fit(train, validation)
+    other = matcher(tmp_path, learner="robust").fit(train)
+    both = matcher(tmp_path, learner="robust").fit(pairs)
+    assert all(
+        torch.equal(value, other.head.state_dict()[name])
+        for name, value in one.head.state_dict().items()
+    )
     assert one.notes == other.notes
     assert not torch.equal(one.head.mean, both.head.mean)  # more people would have shown
 
@@ -335,15 +405,15 @@ def test_a_method_reads_training_pairs_alone(tmp_path, small_pairs):
 def test_methods_that_cannot_serve_and_presets_that_are_not_there(tmp_path, small_pairs):
     with pytest.raises(ConfigurationError, match=r"Unknown preset 'robus'\. Did you mean 'robust'"):
         Matcher.preset("robus")
-    with pytest.raises(ConfigurationError, match="The method Frozen learns no head"):
-        matcher(tmp_path, method="frozen").fit(small_pairs(4))
+    with pytest.raises(ConfigurationError, match="The learner Frozen learns no head"):
+        matcher(tmp_path, learner="frozen").fit(small_pairs(4))
     with pytest.raises(NotFittedError):
-        matcher(tmp_path, method="robust").embed(small_pairs(4).people)
+        matcher(tmp_path, learner="robust").embed(small_pairs(4).people)
 
 
 def test_robust_on_a_one_sided_set_and_its_caution(tmp_path, small_pairs, caplog):
     with caplog.at_level(logging.WARNING, "pairmatch"):
-        fitted = matcher(tmp_path, method="robust").fit(small_pairs(12, sides=1))
+        fitted = matcher(tmp_path, learner="robust").fit(small_pairs(12, sides=1))
     assert "Too few pairs to learn from" in caplog.text
     assert "Too few pairs to learn from" in fitted.notes[0]
     assert fitted.evaluate(small_pairs(6, sides=1), resamples=0).queries == 12

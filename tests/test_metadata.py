@@ -1,4 +1,7 @@
-"""Metadata against a real server on this machine: the real client, real sockets, no patched functions."""
+"""Metadata against a real server on this machine.
+
+The real client, real sockets, no patched functions.
+"""
 
 import base64
 import datetime
@@ -21,15 +24,22 @@ from PIL import Image
 from pydantic import BaseModel, Field
 
 from pairmatch import Matcher, Profile, TrainingConfig
-from pairmatch.errors import ConfigurationError, GeneratorError, UploadError
+from pairmatch.core.errors import ConfigurationError, GeneratorError, UploadError
+from pairmatch.features.prompt import render
+from pairmatch.io.store import Store
 from pairmatch.metadata import Metadata, annotate, estimate
 from pairmatch.metadata.measured import MeasuredMetadata
 from pairmatch.metadata.models import MODELS, TABLE_DATE, end_notice
 from pairmatch.metadata.openai import GPT5NanoMetadata, OpenAIMetadata
 from pairmatch.metadata.pace import Pace
-from pairmatch.metadata.schema import INSTRUCTIONS, json_schema, read_reply, read_schema, schema_key, write_schema
-from pairmatch.prompt import render
-from pairmatch.store import Store
+from pairmatch.metadata.schema import (
+    INSTRUCTIONS,
+    json_schema,
+    read_reply,
+    read_schema,
+    schema_key,
+    write_schema,
+)
 from pairmatch.testing import check_metadata_generator
 
 KEY = "sk-test-very-secret"
@@ -38,7 +48,14 @@ KEY = "sk-test-very-secret"
 @pytest.fixture(autouse=True)
 def key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+    for name in (
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -65,7 +82,13 @@ def people(tmp_path):
 
 def generator(server, **options):
     return OpenAIMetadata(
-        **{"model": "test", "base_url": server.url, "concurrency": 2, "timeout_seconds": 5.0, **options}
+        **{
+            "model": "test",
+            "base_url": server.url,
+            "concurrency": 2,
+            "timeout_seconds": 5.0,
+            **options,
+        }
     )
 
 
@@ -137,13 +160,29 @@ def test_what_passes_by_itself_is_retried(people, store, first):
 @pytest.mark.parametrize(
     ("answer", "kind", "detail"),
     [
-        (reply([{"type": "refusal", "refusal": "I can't help with that"}]), "refusal", "I can't help"),
-        (reply([], status="incomplete", reason="max_output_tokens"), "truncated", "raise max_output_tokens"),
-        (reply([], status="incomplete", reason="content_filter"), "content_filter", "content filter"),
+        (
+            reply([{"type": "refusal", "refusal": "I can't help with that"}]),
+            "refusal",
+            "I can't help",
+        ),
+        (
+            reply([], status="incomplete", reason="max_output_tokens"),
+            "truncated",
+            "raise max_output_tokens",
+        ),
+        (
+            reply([], status="incomplete", reason="content_filter"),
+            "content_filter",
+            "content filter",
+        ),
         (text('{"caption": "cut'), "invalid", "not valid JSON"),
         (text("[]"), "invalid", "not a JSON object"),
         (text(json.dumps({**ANSWER, "grooming_level": "superb"})), "invalid", "grooming_level"),
-        (text(json.dumps({**ANSWER, "caption": None})), "invalid", "attributes are missing: caption"),
+        (
+            text(json.dumps({**ANSWER, "caption": None})),
+            "invalid",
+            "attributes are missing: caption",
+        ),
         (error(400, "blocked", code="content_filter"), "content_filter", "blocked"),
         (text(json.dumps({**ANSWER, "mood": "good"})), "invalid", "mood: Extra inputs"),
     ],
@@ -190,7 +229,12 @@ def test_timeouts_are_outcomes_that_are_tried_again(people, store):
             "401: Incorrect key … given",
         ),
         (
-            error(429, "You exceeded your quota", code="insufficient_quota", headers={"retry-after-ms": "1"}),
+            error(
+                429,
+                "You exceeded your quota",
+                code="insufficient_quota",
+                headers={"retry-after-ms": "1"},
+            ),
             "exceeded your quota",
         ),
     ],
@@ -199,7 +243,9 @@ def test_what_concerns_everybody_is_said_once(people, store, answer, expected):
     with Server(lambda number, body: answer) as server:
         with pytest.raises(GeneratorError, match=expected) as caught:
             run(people, store, server)
-        assert len(server.requests) <= 6  # two at once, each at most three times; never all six people
+        assert (
+            len(server.requests) <= 6
+        )  # two at once, each at most three times; never all six people
         assert KEY not in str(caught.value)
 
 
@@ -216,13 +262,18 @@ def test_a_key_that_is_revoked_half_way_loses_no_paid_answer(people, store):
 
 def test_a_server_that_dies_half_way_loses_no_paid_answer(people, store):
     with Server(lambda number, body: good(number, body) if number < 3 else None) as server:
-        found = annotate(people, generator(server, concurrency=1, max_retries=0), store, allow_upload=True)
+        found = annotate(
+            people, generator(server, concurrency=1, max_retries=0), store, allow_upload=True
+        )
         assert len(server.requests) == 6
         assert {refusal.kind for refusal in found.refused.values()} == {"error"}
         assert all("APIConnectionError" in refusal.detail for refusal in found.refused.values())
         assert len(found.refused) == 3
     # Now nobody listens any more
-    assert len(annotate(people, generator(server, max_retries=0), store, allow_upload=True).refused) == 3
+    assert (
+        len(annotate(people, generator(server, max_retries=0), store, allow_upload=True).refused)
+        == 3
+    )
     assert store.spent()[0].calls == 3
     with Server(good) as server:
         found = annotate(people, generator(server), store, allow_upload=True)
@@ -239,7 +290,7 @@ from pathlib import Path
 from pairmatch import Profile
 from pairmatch.metadata import annotate
 from pairmatch.metadata.openai import OpenAIMetadata
-from pairmatch.store import Store
+from pairmatch.io.store import Store
 people = [Profile(p.stem, (p,)) for p in sorted(Path(sys.argv[2]).glob("*.jpg"))]
 writer = OpenAIMetadata(model="test", base_url=sys.argv[4], concurrency=1)
 annotate(people, writer, Store(sys.argv[3]), allow_upload=True)
@@ -255,7 +306,15 @@ def test_a_killed_run_loses_no_paid_answer(people, store, tmp_path):
         return good(number, body)
 
     with Server(behave) as server:
-        line = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path), str(store.path), server.url]
+        line = [
+            sys.executable,
+            "-c",
+            KILLED,
+            str(Path(__file__).parent),
+            str(tmp_path),
+            str(store.path),
+            server.url,
+        ]
         running.append(subprocess.Popen(line))
         assert running[0].wait(60) == -signal.SIGKILL
         assert store.counts()["metadata"] == 4
@@ -271,7 +330,9 @@ def test_consent_comes_before_the_first_photo(people, store, tmp_path):
         ):
             annotate(people, generator(server), store)
         matcher = Matcher(
-            backbone=("hf-text", {"model": "unused", "device": "cpu"}), metadata=generator(server), store=store
+            backbone=("hf-text", {"model": "unused", "device": "cpu"}),
+            metadata=generator(server),
+            store=store,
         )
         with pytest.raises(UploadError, match="allow_upload=True"):
             matcher.annotate(people)
@@ -290,7 +351,8 @@ def test_the_cost_cap_is_never_passed(people, store, concurrency):
         priced = generator(server, input_usd=1000.0, output_usd=0.0, concurrency=concurrency)
         assert 1 < priced.worst_usd() < 1.5
         found = annotate(people, priced, store, allow_upload=True, max_usd=4.0)
-        # Each photo costs $1 and might cost up to worst_usd: the last dollar is not enough to begin another
+        # Each photo costs $1 and might cost up to worst_usd: the last dollar is not enough to begin
+        # another
         assert len(server.requests) == 3 if concurrency > 1 else len(server.requests) in (3, 4)
         assert found.usage.usd == pytest.approx(len(server.requests))
         assert found.usage.usd <= 4
@@ -298,8 +360,12 @@ def test_the_cost_cap_is_never_passed(people, store, concurrency):
         assert len(found.refused) == 6 - len(server.requests)
         assert not annotate(people, priced, store, allow_upload=True).refused
         assert len(server.requests) == 6
-        with pytest.raises(ConfigurationError, match=r"none are known for test: give input_usd and output_usd"):
-            annotate(people, generator(server, detail="high"), store, allow_upload=True, max_usd=1.0)
+        with pytest.raises(
+            ConfigurationError, match=r"none are known for test: give input_usd and output_usd"
+        ):
+            annotate(
+                people, generator(server, detail="high"), store, allow_upload=True, max_usd=1.0
+            )
 
 
 def test_what_the_store_has_paid_for_is_summed_by_model(people, store):
@@ -310,7 +376,9 @@ def test_what_the_store_has_paid_for_is_summed_by_model(people, store):
         annotate(people[:1], generator(server, model="free"), store, allow_upload=True)
     free, test = store.spent()
     assert (test.model, test.calls, test.input_tokens, test.output_tokens) == ("test", 7, 7000, 700)
-    assert test.usd == pytest.approx(7 * (1000 * 1.0 + 100 * 10.0) / 1e6)  # the answer that could not be used was paid
+    assert test.usd == pytest.approx(
+        7 * (1000 * 1.0 + 100 * 10.0) / 1e6
+    )  # the answer that could not be used was paid
     assert (free.calls, free.usd, free.unpriced) == (1, 0, 1)
     assert str(free) == "free: 1 calls, 1,100 tokens, $0.0000 and 1 calls of unknown price"
     store.forget([person.id for person in people])
@@ -367,7 +435,10 @@ def test_the_key_is_nowhere(people, store, tmp_path, caplog):
     assert KEY not in caplog.text
     assert KEY not in json.dumps(writer.fingerprint())
     assert KEY not in str(vars(writer))
-    with caplog.at_level(logging.DEBUG), Server(lambda number, body: error(401, f"no {KEY}")) as server:
+    with (
+        caplog.at_level(logging.DEBUG),
+        Server(lambda number, body: error(401, f"no {KEY}")) as server,
+    ):
         try:
             annotate(people, generator(server, model="other"), store, allow_upload=True)
         except GeneratorError:
@@ -377,8 +448,14 @@ def test_the_key_is_nowhere(people, store, tmp_path, caplog):
 def test_without_a_key_the_message_names_the_ways_on(people, store, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     own = "http://127.0.0.1:1/v1"  # a server of one's own has no end date, so this test has none
-    for make in (lambda: GPT5NanoMetadata(base_url=own), lambda: OpenAIMetadata(model="gpt-6-luna")):
-        with pytest.raises(GeneratorError, match=r"set the environment variable OPENAI_API_KEY.*'measured'.*base_url="):
+    for make in (
+        lambda: GPT5NanoMetadata(base_url=own),
+        lambda: OpenAIMetadata(model="gpt-6-luna"),
+    ):
+        with pytest.raises(
+            GeneratorError,
+            match=r"set the environment variable OPENAI_API_KEY.*'measured'.*base_url=",
+        ):
             make().generate(people)
 
 
@@ -387,7 +464,8 @@ def test_a_model_that_the_server_does_not_know_names_its_successor(people, store
     with Server(lambda number, body: gone) as server:
         writer = GPT5NanoMetadata(base_url=server.url)
         with pytest.raises(
-            GeneratorError, match=r"does not exist .*successor is gpt-6-luna.*metadata.model=gpt-6-luna"
+            GeneratorError,
+            match=r"does not exist .*successor is gpt-6-luna.*metadata.model=gpt-6-luna",
         ):
             annotate(people, writer, store, allow_upload=True)
 
@@ -398,12 +476,16 @@ def test_the_recipes_model_is_about_to_end(caplog):
         GPT5NanoMetadata().check(before)
     assert "shuts gpt-5-nano down on 2026-12-11; its successor is gpt-6-luna" in caplog.text
     assert "--set metadata.model=gpt-6-luna" in caplog.text
-    with pytest.raises(GeneratorError, match="shut gpt-5-nano down on 2026-12-11; its successor is gpt-6-luna"):
+    with pytest.raises(
+        GeneratorError, match="shut gpt-5-nano down on 2026-12-11; its successor is gpt-6-luna"
+    ):
         GPT5NanoMetadata().check(after)
     assert end_notice("gpt-5-nano", datetime.date(2026, 1, 1)) is None
     assert end_notice("my-own-model", after) is None
     assert all(facts.successor in MODELS for facts in MODELS.values() if facts.ends)
-    OpenAIMetadata(model="gpt-5-nano", base_url="http://127.0.0.1:1/v1").check(after)  # one's own server knows best
+    OpenAIMetadata(model="gpt-5-nano", base_url="http://127.0.0.1:1/v1").check(
+        after
+    )  # one's own server knows best
 
 
 class Outfit(BaseModel):
@@ -428,15 +510,24 @@ def test_schemas_of_your_own(people, store):
             "layers",
             "colours",
         ]
-    assert json_schema(Metadata)["properties"]["grooming_level"]["enum"] == ["low", "medium", "high"]
+    assert json_schema(Metadata)["properties"]["grooming_level"]["enum"] == [
+        "low",
+        "medium",
+        "high",
+    ]
     assert set(json_schema(Metadata)["required"]) == set(Metadata.model_fields)
     with pytest.raises(ConfigurationError, match="'outfit' of Nested is not flat"):
         OpenAIMetadata(model="x", schema=Nested)
-    assert read_reply(Outfit, '{"garment": "coat", "layers": "x", "colours": []}').startswith("layers:")
+    assert read_reply(Outfit, '{"garment": "coat", "layers": "x", "colours": []}').startswith(
+        "layers:"
+    )
 
 
 def test_options_are_checked_together():
-    with pytest.raises(ConfigurationError, match=r"longest_side_px must be at least 1.*concurrency must be.*detail is"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"longest_side_px must be at least 1.*concurrency must be.*detail is",
+    ):
         OpenAIMetadata(model="x", longest_side_px=0, concurrency=0, detail="much")
 
 
@@ -445,7 +536,9 @@ def test_what_is_measured_is_measured(tmp_path):
     noise = Image.fromarray(rng.integers(0, 255, (700, 400), np.uint8)).convert("RGB")
     red = Image.new("RGB", (1200, 1100), (220, 20, 30))
     dark = Image.new("RGB", (900, 500), (20, 20, 22))
-    people = [Profile(name, (image,)) for name, image in (("noise", noise), ("red", red), ("dark", dark))]
+    people = [
+        Profile(name, (image,)) for name, image in (("noise", noise), ("red", red), ("dark", dark))
+    ]
     check_metadata_generator(MeasuredMetadata(), people)
     sharp, plain, night = MeasuredMetadata().generate(people)
     assert (sharp.sharpness, sharp.framing, sharp.resolution, sharp.colours) == (
@@ -454,7 +547,12 @@ def test_what_is_measured_is_measured(tmp_path):
         "low",
         "black and white",
     )
-    assert (plain.sharpness, plain.framing, plain.resolution, plain.colours) == ("low", "square", "high", "red")
+    assert (plain.sharpness, plain.framing, plain.resolution, plain.colours) == (
+        "low",
+        "square",
+        "high",
+        "red",
+    )
     assert night.exposure == "dark, flat"
     assert night.framing == "landscape"
     (tmp_path / "broken.jpg").write_bytes(b"no")
@@ -462,19 +560,31 @@ def test_what_is_measured_is_measured(tmp_path):
     assert refusal.kind == "unreadable"
 
 
-def test_a_matcher_with_metadata_is_saved_without_key_or_class(people, store, tmp_path, small_pairs):
-    matcher = Matcher(backbone="descriptor", metadata="gpt-5-nano", store=store, training=TrainingConfig(epochs=1))
-    record = json.loads((matcher.fit(small_pairs(4)).save(tmp_path / "m") / "matcher.json").read_text())
+def test_a_matcher_with_metadata_is_saved_without_key_or_class(
+    people, store, tmp_path, small_pairs
+):
+    matcher = Matcher(
+        backbone="descriptor", metadata="gpt-5-nano", store=store, training=TrainingConfig(epochs=1)
+    )
+    record = json.loads(
+        (matcher.fit(small_pairs(4)).save(tmp_path / "m") / "matcher.json").read_text()
+    )
     assert record["parts"]["metadata"]["name"] == "gpt-5-nano"
     assert "schema" not in record["parts"]["metadata"]["options"]
     assert KEY not in json.dumps(record)
     assert isinstance(Matcher.load(tmp_path / "m").metadata, GPT5NanoMetadata)
 
 
-def test_a_schema_of_your_own_is_saved_as_json_and_comes_back_equal(people, store, tmp_path, small_pairs):
+def test_a_schema_of_your_own_is_saved_as_json_and_comes_back_equal(
+    people, store, tmp_path, small_pairs
+):
     own = OpenAIMetadata(model="x", schema=Outfit)
-    matcher = Matcher(backbone="descriptor", metadata=own, store=store, training=TrainingConfig(epochs=1))
-    reader = Matcher(backbone=("hf-text", {"model": "unused", "device": "cpu"}), metadata=own, store=store)
+    matcher = Matcher(
+        backbone="descriptor", metadata=own, store=store, training=TrainingConfig(epochs=1)
+    )
+    reader = Matcher(
+        backbone=("hf-text", {"model": "unused", "device": "cpu"}), metadata=own, store=store
+    )
     assert "schema=Outfit" in reader.summary()["Metadata"]
     folder = matcher.fit(small_pairs(4)).save(tmp_path / "n")
     assert "schema=Outfit" in (folder / "README.md").read_text()
@@ -509,10 +619,26 @@ def test_every_flat_schema_survives_json(schema, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"rooms": 21}, {"light": 1}, {"words": ["a" * 10]}, {"words": ["a"] * 4}, {"floor": 3}, {"code": "a"}],
+    [
+        {},
+        {"rooms": 21},
+        {"light": 1},
+        {"words": ["a" * 10]},
+        {"words": ["a"] * 4},
+        {"floor": 3},
+        {"code": "a"},
+    ],
 )
 def test_a_schema_from_json_judges_as_its_original(change):
-    fits = {"rooms": 2, "light": 0.5, "pets": True, "words": ["a"], "floor": 1, "kind": "flat", "code": "AB"}
+    fits = {
+        "rooms": 2,
+        "light": 0.5,
+        "pets": True,
+        "words": ["a"],
+        "floor": 1,
+        "kind": "flat",
+        "code": "AB",
+    }
     for schema in (Limited, read_schema(write_schema(Limited))):
         assert isinstance(read_reply(schema, json.dumps(fits | change)), str) == bool(change)
 
@@ -523,7 +649,10 @@ def test_what_is_no_schema_is_explained(tmp_path):
         (tmp_path / "absent.json", r"absent.json cannot be read: No such file"),
         (tmp_path / "broken.json", r"broken.json cannot be read: not valid JSON"),
         ({"type": "object"}, r"with `properties`; got"),
-        ({"properties": {"a": {"type": "object"}, "b": {}}}, r"'a': its type is 'object'.*'b': its type is None"),
+        (
+            {"properties": {"a": {"type": "object"}, "b": {}}},
+            r"'a': its type is 'object'.*'b': its type is None",
+        ),
         ({"properties": {}}, "has no attributes"),
     ):
         with pytest.raises(ConfigurationError, match=expected):
@@ -563,14 +692,18 @@ def test_the_command_counts_asks_and_lists_refusals(people, tmp_path):
             assert result.exit_code == code, result.output
             return result.output
 
-        assert "6 photos to ask for, 0 answered already; they would be sent to" in command("--dry-run")
+        assert "6 photos to ask for, 0 answered already; they would be sent to" in command(
+            "--dry-run"
+        )
         assert "Nothing was sent. Allow it with allow_upload=True (--yes)" in command(code=2)
         assert not server.requests
         output = command("--yes")
         assert "5 of 6 people have metadata; 6 photos were asked for now" in output
         assert "secret-id-0: refusal: I can't" in output
         assert "0 photos to ask for, 6 answered already." in command("--dry-run")
-        assert "6 of 6 people have metadata; 1 photos were asked for now" in command("--yes", "--retry-refused")
+        assert "6 of 6 people have metadata; 1 photos were asked for now" in command(
+            "--yes", "--retry-refused"
+        )
 
 
 def test_the_docs_hold_the_prompt_and_the_table():
@@ -593,7 +726,11 @@ def test_what_a_photo_might_cost_grows_with_its_size(people, store):
 
 
 def test_the_name_of_a_schema_is_one_that_the_api_takes(people, store):
-    schema = {"title": "Kleider & Schuhe", "type": "object", "properties": {"colour": {"type": "string"}}}
+    schema = {
+        "title": "Kleider & Schuhe",
+        "type": "object",
+        "properties": {"colour": {"type": "string"}},
+    }
     with Server(good) as server:
         annotate(people[:1], generator(server, schema=schema), store, allow_upload=True)
         assert json.loads(server.requests[0])["text"]["format"]["name"] == "Kleider___Schuhe"

@@ -1,4 +1,7 @@
-"""The Batch API against a real server on this machine: the real client, real sockets, no patched functions."""
+"""The Batch API against a real server on this machine.
+
+The real client, real sockets, no patched functions.
+"""
 
 import base64
 import io
@@ -14,12 +17,12 @@ from openai_server import ANSWER, BatchServer, error, good, reply, text
 from PIL import Image
 
 from pairmatch import Profile
-from pairmatch.errors import ConfigurationError, GeneratorError, StoreError, UploadError
+from pairmatch.core.errors import ConfigurationError, GeneratorError, StoreError, UploadError
+from pairmatch.io.store import Store
 from pairmatch.metadata import Metadata, annotate, estimate
 from pairmatch.metadata.batch import annotate_in_batches
 from pairmatch.metadata.measured import MeasuredMetadata
 from pairmatch.metadata.openai import OpenAIMetadata
-from pairmatch.store import Store
 
 KEY = "sk-test-very-secret"
 
@@ -27,7 +30,14 @@ KEY = "sk-test-very-secret"
 @pytest.fixture(autouse=True)
 def key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+    for name in (
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -51,7 +61,9 @@ def people(tmp_path):
 
 
 def generator(server, **options):
-    return OpenAIMetadata(**{"model": "test", "base_url": server.url, "timeout_seconds": 5.0, **options})
+    return OpenAIMetadata(
+        **{"model": "test", "base_url": server.url, "timeout_seconds": 5.0, **options}
+    )
 
 
 def run(people, store, server, **options):
@@ -73,9 +85,13 @@ def test_a_batch_is_submitted_once_and_collected_later(people, store):
         assert estimate(people, generator(server), store).pending == 6
         server.finish()
         priced = generator(server, input_usd=1.0, output_usd=10.0)
-        done = annotate_in_batches(people, priced, store)  # collecting sends nothing, so nobody has to allow it
+        done = annotate_in_batches(
+            people, priced, store
+        )  # collecting sends nothing, so nobody has to allow it
         assert all(profile.metadata == Metadata(**ANSWER) for profile in done.annotation.profiles)
-        assert done.annotation.usage.usd == pytest.approx(6 * (1000 * 1.0 + 100 * 10.0) / 1e6 / 2)  # half the price
+        assert done.annotation.usage.usd == pytest.approx(
+            6 * (1000 * 1.0 + 100 * 10.0) / 1e6 / 2
+        )  # half the price
         assert not done.under_way
         assert not server.files  # photos and answers are gone from the provider
         assert sorted(server.deleted) == ["file_0", "file_1"]
@@ -104,7 +120,9 @@ def test_lines_that_failed_have_their_own_outcome_and_are_asked_again(people, st
         error(400, "blocked", code="content_filter"),
         error(404, "The model `test` does not exist", code="model_not_found"),
     ]
-    with BatchServer(lambda number, body: answers[number] if number < 4 else good(number, body)) as server:
+    with BatchServer(
+        lambda number, body: answers[number] if number < 4 else good(number, body)
+    ) as server:
         run(people, store, server)
         server.finish("expired", answered=5)
         server.behave = good
@@ -132,9 +150,13 @@ def test_large_jobs_become_several_batches_and_the_cap_holds(people, store):
     with BatchServer(good) as server:
         priced = generator(server, input_usd=1000.0, output_usd=0.0)
         assert 0.5 < priced.worst_usd(batch=True) < 0.75
-        few = annotate_in_batches(people, priced, store, allow_upload=True, max_usd=2.5, max_requests=2)
+        few = annotate_in_batches(
+            people, priced, store, allow_upload=True, max_usd=2.5, max_requests=2
+        )
         assert [len(server.lines(batch)) for batch in server.batches.values()] == [2, 2]
-        assert [one.kind for one in few.annotation.refused.values()] == ["pending"] * 4 + ["stopped"] * 2
+        assert [one.kind for one in few.annotation.refused.values()] == ["pending"] * 4 + [
+            "stopped"
+        ] * 2
         rest = run(people, store, server, max_megabytes=1e-6)
         assert [len(server.lines(batch)) for batch in server.batches.values()] == [2, 2, 1, 1]
         server.finish()
@@ -170,11 +192,17 @@ def test_an_unreadable_photo_is_an_outcome(people, store, tmp_path):
             error(401, f"Incorrect API key provided: {KEY}", code="invalid_api_key"),
             "401.*key from OPENAI_API_KEY",
         ),
-        ("/batches", error(400, "Enqueued token limit reached"), "was not started.*Enqueued token limit reached"),
+        (
+            "/batches",
+            error(400, "Enqueued token limit reached"),
+            "was not started.*Enqueued token limit reached",
+        ),
     ],
 )
 def test_a_batch_that_is_refused_leaves_nothing_behind(people, store, path, answer, expected):
-    with BatchServer(good, hook=lambda method, at: answer if (method, at) == ("POST", path) else None) as server:
+    with BatchServer(
+        good, hook=lambda method, at: answer if (method, at) == ("POST", path) else None
+    ) as server:
         with pytest.raises(GeneratorError, match=expected) as caught:
             run(people, store, server)
         assert KEY not in str(caught.value)
@@ -193,7 +221,9 @@ def test_a_batch_that_fails_as_a_whole_says_why_once(people, store):
                 "data": [{"code": "model_not_found", "message": "no model `test`", "line": 1}],
             },
         }
-        with pytest.raises(GeneratorError, match="batch_0 failed: no model `test` Name another with model="):
+        with pytest.raises(
+            GeneratorError, match="batch_0 failed: no model `test` Name another with model="
+        ):
             run(people, store, server)
         assert run(people, store, server).annotation.asked == 6
 
@@ -207,7 +237,9 @@ def test_a_batch_that_the_provider_forgot_is_asked_anew(people, store, caplog):
 
 
 def test_a_connection_that_drops_while_a_batch_starts_submits_nothing_twice(people, store):
-    drop = lambda method, at: BatchServer.HANG_UP if (method, at) == ("POST", "/batches") else None  # noqa: E731
+    def drop(method, at):
+        return BatchServer.HANG_UP if (method, at) == ("POST", "/batches") else None
+
     with BatchServer(good, hook=drop) as server:
         with pytest.raises(GeneratorError, match="it finds out whether it was"):
             run(people, store, server)
@@ -225,7 +257,7 @@ from pathlib import Path
 from pairmatch import Profile
 from pairmatch.metadata.batch import annotate_in_batches
 from pairmatch.metadata.openai import OpenAIMetadata
-from pairmatch.store import Store
+from pairmatch.io.store import Store
 people = [Profile(f"secret-id-{p.stem[-1]}", (p,)) for p in sorted(Path(sys.argv[1]).glob("*.jpg"))]
 annotate_in_batches(people, OpenAIMetadata(model="test", base_url=sys.argv[3]), Store(sys.argv[2]), allow_upload=True)
 """
@@ -233,7 +265,12 @@ annotate_in_batches(people, OpenAIMetadata(model="test", base_url=sys.argv[3]), 
 
 @pytest.mark.parametrize(
     "at",
-    [("POST", "/files"), ("POST", "/batches"), ("GET", "/files/file_1/content"), ("DELETE", "/files/file_0")],
+    [
+        ("POST", "/files"),
+        ("POST", "/batches"),
+        ("GET", "/files/file_1/content"),
+        ("DELETE", "/files/file_0"),
+    ],
     ids=["while uploading", "while starting", "while collecting", "after collecting"],
 )
 def test_a_killed_run_neither_loses_nor_repeats_a_batch(people, store, tmp_path, at):
@@ -273,7 +310,10 @@ def test_who_is_forgotten_meanwhile_stays_forgotten(people, store):
 
 def test_two_processes_do_not_submit_at_once(people, store):
     with BatchServer(good) as server:
-        with store.alone("batches"), pytest.raises(StoreError, match="Another process works on the batches"):
+        with (
+            store.alone("batches"),
+            pytest.raises(StoreError, match="Another process works on the batches"),
+        ):
             run(people, store, server)
         assert run(people, store, server).annotation.asked == 6
 
@@ -296,6 +336,8 @@ def test_separators_of_unicode_in_an_answer_end_no_line(people, store):
         server.finish()
         for name, content in server.files.items():
             lines = [json.loads(line) for line in content.splitlines()]
-            server.files[name] = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+            server.files[name] = "".join(
+                json.dumps(line, ensure_ascii=False) + "\n" for line in lines
+            ).encode()
         found = run(people, store, server).annotation
     assert found.profiles[0].metadata.caption == "One\u2028two\u0085three"

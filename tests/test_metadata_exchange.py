@@ -12,11 +12,11 @@ from PIL import Image
 from pydantic import BaseModel
 
 from pairmatch import Matcher, Profile
-from pairmatch.errors import ConfigurationError, DataError
+from pairmatch.core.errors import ConfigurationError, DataError
+from pairmatch.io.store import Store
 from pairmatch.metadata import Metadata, annotate, correct, export_metadata, import_metadata
 from pairmatch.metadata.measured import MeasuredMetadata
 from pairmatch.metadata.openai import OpenAIMetadata
-from pairmatch.store import Store
 
 
 class Outfit(BaseModel):
@@ -32,7 +32,14 @@ OUTFIT = {"garment": "coat", "layers": 2, "colours": ["red", "sea green"], "warm
 @pytest.fixture(autouse=True)
 def key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-very-secret")
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+    for name in (
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -48,7 +55,9 @@ def people(photo):
 
 
 def writer(server, **options):
-    return OpenAIMetadata(**{"model": "test", "base_url": server.url, "concurrency": 1, "max_retries": 0, **options})
+    return OpenAIMetadata(
+        **{"model": "test", "base_url": server.url, "concurrency": 1, "max_retries": 0, **options}
+    )
 
 
 REFUSAL = reply([{"type": "refusal", "refusal": "I can't, sorry"}])
@@ -58,7 +67,9 @@ REFUSAL = reply([{"type": "refusal", "refusal": "I can't, sorry"}])
 @pytest.mark.parametrize("schema", [Metadata, Outfit])
 def test_what_is_exported_comes_back_equal(people, store, tmp_path, suffix, schema):
     answer = ANSWER if schema is Metadata else OUTFIT
-    with Server(lambda number, body: REFUSAL if number == 1 else text(json.dumps(answer))) as server:
+    with Server(
+        lambda number, body: REFUSAL if number == 1 else text(json.dumps(answer))
+    ) as server:
         generator = writer(server, schema=schema, input_usd=1.0, output_usd=1.0)
         found = annotate(people, generator, store, allow_upload=True)
         file = tmp_path / f"metadata.{suffix}"
@@ -73,7 +84,9 @@ def test_what_is_exported_comes_back_equal(people, store, tmp_path, suffix, sche
             assert import_metadata(file, people, generator, other) == 0
             assert export_metadata(tmp_path / f"again.{suffix}", people, generator, other) == 3
             assert (tmp_path / f"again.{suffix}").read_bytes() == file.read_bytes()
-            assert other.forget(["anna"]).metadata == 1  # imported outcomes belong to their people too
+            assert (
+                other.forget(["anna"]).metadata == 1
+            )  # imported outcomes belong to their people too
 
 
 def test_a_file_must_fit_people_photos_and_generator(people, store, tmp_path, photo):
@@ -96,7 +109,8 @@ def test_a_file_must_fit_people_photos_and_generator(people, store, tmp_path, ph
         file.write_text(file.read_text().replace(",medium,", ",superb,"))
         with Store(tmp_path / "other.sqlite") as other:
             with pytest.raises(
-                DataError, match=r"3 problems; nothing was read:\n.*line 2, column attributes: grooming_level"
+                DataError,
+                match=r"3 problems; nothing was read:\n.*line 2, column attributes: grooming_level",
             ):
                 import_metadata(file, people, generator, other)
             assert other.counts()["metadata"] == 0
@@ -106,14 +120,18 @@ def test_a_file_must_fit_people_photos_and_generator(people, store, tmp_path, ph
 
 def test_corrections_override_and_survive_annotating_anew(people, store, tmp_path):
     file = tmp_path / "metadata.csv"
-    file.write_text("id,grooming_level,caption,style_vibe\nanna,high,I sing.,\nben,,-,\nstranger,low,,\n")
+    file.write_text(
+        "id,grooming_level,caption,style_vibe\nanna,high,I sing.,\nben,,-,\nstranger,low,,\n"
+    )
     with Server(good) as server:
         first, second = writer(server), writer(server, model="another")
         annotate(people, first, store, allow_upload=True)
         assert correct(file, people, first, store) == 3
         for generator in (first, second):
             anna, ben, cleo = annotate(people, generator, store, allow_upload=True).profiles
-            assert anna.metadata == Metadata(**{**ANSWER, "grooming_level": "high", "caption": "I sing."})
+            assert anna.metadata == Metadata(
+                **{**ANSWER, "grooming_level": "high", "caption": "I sing."}
+            )
             assert ben.metadata == Metadata(**{**ANSWER, "caption": None})
             assert cleo.metadata == Metadata(**ANSWER)
         # Kept apart: what the model wrote is still there
@@ -126,7 +144,9 @@ def test_corrections_override_and_survive_annotating_anew(people, store, tmp_pat
         assert annotate(people, MeasuredMetadata(), store).profiles[0].metadata is not None
         gone = store.forget(["anna"])
         assert gone.corrections == 2
-        assert annotate(people[:1], first, store, allow_upload=True).profiles[0].metadata == Metadata(**ANSWER)
+        assert annotate(people[:1], first, store, allow_upload=True).profiles[
+            0
+        ].metadata == Metadata(**ANSWER)
 
 
 def test_an_exported_file_can_be_edited_and_given_back(people, store, tmp_path):
@@ -135,19 +155,27 @@ def test_an_exported_file_can_be_edited_and_given_back(people, store, tmp_path):
         generator = writer(server)
         annotate(people, generator, store, allow_upload=True)
         export_metadata(file, people, generator, store)
-        assert correct(file, people, generator, store) == 0  # nothing was edited, so nothing is a correction
+        assert (
+            correct(file, people, generator, store) == 0
+        )  # nothing was edited, so nothing is a correction
         file.write_text(file.read_text().replace("A person smiles in a garden.", "I laugh.", 1))
         assert correct(file, people, generator, store) == 1
         assert store.corrections(["anna", "ben"]) == {"anna": {"caption": "I laugh."}}
         export_metadata(file, people, generator, store)
         file.write_text(file.read_text().replace("natural", "classic", 1))
         assert correct(file, people, generator, store) == 1  # the earlier correction stays
-        assert store.corrections(["anna"]) == {"anna": {"caption": "I laugh.", "appearance_type": "classic"}}
+        assert store.corrections(["anna"]) == {
+            "anna": {"caption": "I laugh.", "appearance_type": "classic"}
+        }
 
 
 def test_who_said_everything_themselves_is_not_asked_about(people, store, tmp_path):
     file = tmp_path / "metadata.jsonl"
-    file.write_text("".join(json.dumps({"id": name, **OUTFIT}) + "\n" for name in ("anna", "nobody-with-a-photo")))
+    file.write_text(
+        "".join(
+            json.dumps({"id": name, **OUTFIT}) + "\n" for name in ("anna", "nobody-with-a-photo")
+        )
+    )
     people = [*people[:1], Profile("nobody-with-a-photo", text="hi")]
     with Server(good) as server:
         generator = writer(server, schema=Outfit)
@@ -179,7 +207,12 @@ def test_faults_of_a_corrections_file_are_named_all_at_once(people, store, tmp_p
 def test_a_matcher_reads_corrections_from_its_store(people, tmp_path, hash_backbone):
     file = tmp_path / "metadata.csv"
     file.write_text("id,colours\nanna,the very colours of the sea\n")
-    matcher = Matcher(backbone=hash_backbone, metadata="measured", head="identity", store=tmp_path / "store.sqlite")
+    matcher = Matcher(
+        backbone=hash_backbone,
+        metadata="measured",
+        head="identity",
+        store=tmp_path / "store.sqlite",
+    )
     before = matcher.embed(people)
     correct(file, people, matcher.metadata, matcher.store)
     after = matcher.embed(people)
@@ -229,7 +262,9 @@ def test_the_commands(people, tmp_path):
         rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
         assert rows[0]["corrections"] == '{"caption": "I sing."}'
         server.behave = lambda number, body: text(json.dumps(OUTFIT))
-        assert "3 of 3 people have metadata" in command("--yes", "--set", f"metadata.schema={folder / 'outfit.json'}")
+        assert "3 of 3 people have metadata" in command(
+            "--yes", "--set", f"metadata.schema={folder / 'outfit.json'}"
+        )
         assert "/files" not in command("--batch")  # nothing is left to submit
         assert (
             "MeasuredMetadata has no batches"

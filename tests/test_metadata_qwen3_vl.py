@@ -11,11 +11,11 @@ from PIL import Image
 from pydantic import BaseModel, Field
 
 from pairmatch import Matcher, Profile
-from pairmatch.errors import ConfigurationError, GeneratorError
+from pairmatch.core.errors import ConfigurationError, GeneratorError
+from pairmatch.io.store import Store
 from pairmatch.metadata import annotate
 from pairmatch.metadata.qwen3_vl import _REPAIR, Qwen3VLMetadata
 from pairmatch.metadata.schema import instructions, read_reply
-from pairmatch.store import Store
 from pairmatch.testing import check_metadata_generator
 
 
@@ -47,7 +47,10 @@ def teach(untaught, folder, *replies):
     model = AutoModelForImageTextToText.from_pretrained(untaught)
     processor = AutoProcessor.from_pretrained(untaught)
     talk = [
-        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": instructions(Outfit)}]},
+        {
+            "role": "user",
+            "content": [{"type": "image"}, {"type": "text", "text": instructions(Outfit)}],
+        },
     ]
     batches = []
     for reply in replies:
@@ -64,7 +67,10 @@ def teach(untaught, folder, *replies):
         problem = read_reply(Outfit, reply)
         talk += [
             {"role": "assistant", "content": [{"type": "text", "text": reply}]},
-            {"role": "user", "content": [{"type": "text", "text": _REPAIR.format(problem=problem)}]},
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": _REPAIR.format(problem=problem)}],
+            },
         ]
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for _step in range(300):
@@ -82,7 +88,13 @@ def teach(untaught, folder, *replies):
 
 def generator(folder, **options):
     return Qwen3VLMetadata(
-        **{"model": folder, "schema": Outfit, "max_output_tokens": 60, "dtype": "float32", **options}
+        **{
+            "model": folder,
+            "schema": Outfit,
+            "max_output_tokens": 60,
+            "dtype": "float32",
+            **options,
+        }
     )
 
 
@@ -97,7 +109,9 @@ def test_answers_fill_the_schema_and_stay_on_this_machine(taught, tmp_path):
     assert not writer.sends_photos
     with Store(tmp_path / "store.sqlite") as store:
         found = annotate(PEOPLE, writer, store)  # nobody has to allow anything
-        assert [profile.metadata for profile in found.profiles] == [Outfit(garment="coat", layers=2)] * 3
+        assert [profile.metadata for profile in found.profiles] == [
+            Outfit(garment="coat", layers=2)
+        ] * 3
         assert found.usage.usd == 0
         assert found.usage.output_tokens > 30
         assert annotate(PEOPLE, writer, store).asked == 0
@@ -116,14 +130,26 @@ def test_a_wrong_answer_is_asked_for_once_more(untaught, tmp_path):
     (outcome,) = mended.generate(PEOPLE[:1], lambda index, outcome, usage: seen.append(usage))
     assert outcome == Outfit(garment="coat", layers=2)
     tokens = mended._processor.tokenizer
-    assert seen[0].output_tokens == len(tokens(BAD)["input_ids"]) + len(tokens(GOOD)["input_ids"])  # both count
+    assert seen[0].output_tokens == len(tokens(BAD)["input_ids"]) + len(
+        tokens(GOOD)["input_ids"]
+    )  # both count
 
 
 def test_an_untaught_model_is_cut_or_invalid_and_the_rest_goes_on(untaught, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no")
-    people = [Profile("broken", (tmp_path / "broken.jpg",)), *PEOPLE, Profile("thin", (photo(0).resize((1000, 4)),))]
+    people = [
+        Profile("broken", (tmp_path / "broken.jpg",)),
+        *PEOPLE,
+        Profile("thin", (photo(0).resize((1000, 4)),)),
+    ]
     outcomes = generator(untaught, max_output_tokens=8, batch_size=2).generate(people)
-    assert [outcome.kind for outcome in outcomes] == ["unreadable", "truncated", "truncated", "truncated", "unreadable"]
+    assert [outcome.kind for outcome in outcomes] == [
+        "unreadable",
+        "truncated",
+        "truncated",
+        "truncated",
+        "unreadable",
+    ]
     assert all("reply: " in outcome.detail for outcome in outcomes[1:4])
 
 
@@ -135,12 +161,18 @@ def test_the_prompt_names_every_attribute_and_choice():
 
 
 def test_what_cannot_be_loaded_is_explained(tmp_path):
-    with pytest.raises(GeneratorError, match=r"/nowhere does not exist. Name the checkpoint with model="):
+    with pytest.raises(
+        GeneratorError, match=r"/nowhere does not exist. Name the checkpoint with model="
+    ):
         generator("/nowhere").generate(PEOPLE)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(GeneratorError, match="is a 'bert' checkpoint; 'qwen3-vl' loads 'qwen3_vl' alone"):
+    with pytest.raises(
+        GeneratorError, match="is a 'bert' checkpoint; 'qwen3-vl' loads 'qwen3_vl' alone"
+    ):
         generator(tmp_path).generate(PEOPLE)
-    with pytest.raises(ConfigurationError, match=r"longest_side_px must be at least 32.*batch_size must be"):
+    with pytest.raises(
+        ConfigurationError, match=r"longest_side_px must be at least 32.*batch_size must be"
+    ):
         Qwen3VLMetadata(longest_side_px=1, batch_size=0)
 
 

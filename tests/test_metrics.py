@@ -10,12 +10,19 @@ from hypothesis import strategies as st
 from sklearn.metrics import label_ranking_average_precision_score
 from torchmetrics.functional.retrieval import retrieval_recall, retrieval_reciprocal_rank
 
-from pairmatch.metrics import TIE_TOLERANCE, clusters, place, query_metrics, recall_curve, unit_rows
+from pairmatch.core.arrays import unit_rows
+from pairmatch.evaluation.ranks import TIE_TOLERANCE, clusters, place, query_metrics, recall_curve
 
 
 def by_all_orders(scores, relevant, ks):
-    """Mean over every order of the tied candidates: Recall@K, reciprocal rank and first rank, by brute force."""
-    groups = [[i for i, s in enumerate(scores) if s == value] for value in sorted(set(scores), reverse=True)]
+    """Mean over every order of the tied candidates.
+
+    Recall@K, reciprocal rank and first rank, by brute force.
+    """
+    groups = [
+        [i for i, s in enumerate(scores) if s == value]
+        for value in sorted(set(scores), reverse=True)
+    ]
     recalls, reciprocals, ranks = [], [], []
     for orders in itertools.product(*(itertools.permutations(group) for group in groups)):
         order = [i for group in orders for i in group]
@@ -40,43 +47,65 @@ def test_metrics_equal_the_mean_over_all_orders_of_ties(data):
     matches = np.array(data.draw(st.lists(st.sampled_from(every), min_size=1, unique=True)))
     ks = (1, 2)
     forward, backward = place(unit_rows(a), unit_rows(b), matches)
-    for placements, table, pairs in ((forward, a @ b.T, matches), (backward, b @ a.T, matches[:, ::-1])):
+    for placements, table, pairs in (
+        (forward, a @ b.T, matches),
+        (backward, b @ a.T, matches[:, ::-1]),
+    ):
         if placements.candidates < 2:
             continue
         measured = query_metrics(placements, ks)
         for row, query in enumerate(measured.queries):
             relevant = [j for i, j in pairs.tolist() if i == query]
-            recall, reciprocal, rank = by_all_orders(np.round(table[query], 5).tolist(), relevant, ks)
+            recall, reciprocal, rank = by_all_orders(
+                np.round(table[query], 5).tolist(), relevant, ks
+            )
             assert np.allclose(measured.recall[row], recall)
             assert measured.reciprocal_rank[row] == pytest.approx(reciprocal)
             assert measured.rank[row] == pytest.approx(rank)
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), n=st.integers(2, 30), m=st.integers(2, 30), partners=st.integers(1, 3))
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(2, 30),
+    m=st.integers(2, 30),
+    partners=st.integers(1, 3),
+)
 def test_metrics_agree_with_torchmetrics(seed, n, m, partners):
     rng = np.random.default_rng(seed)
     a, b = unit_rows(rng.normal(size=(n, 8))), unit_rows(rng.normal(size=(m, 8)))
-    matches = np.unique(np.stack([rng.integers(0, n, n * partners), rng.integers(0, m, n * partners)], 1), axis=0)
+    matches = np.unique(
+        np.stack([rng.integers(0, n, n * partners), rng.integers(0, m, n * partners)], 1), axis=0
+    )
     ks = (1, min(5, m))
     measured = query_metrics(place(a, b, matches)[0], ks)
     for row, query in enumerate(measured.queries):
-        scores = torch.from_numpy(b @ a[query]) + 2  # torchmetrics takes scores of 0 and less for no answer
+        scores = (
+            torch.from_numpy(b @ a[query]) + 2
+        )  # torchmetrics takes scores of 0 and less for no answer
         if np.diff(np.sort(scores.numpy())).min() <= 2 * TIE_TOLERANCE:
             continue
         target = torch.zeros(m, dtype=torch.bool)
         target[matches[matches[:, 0] == query, 1]] = True
         for column, k in enumerate(ks):
-            assert measured.recall[row, column] == pytest.approx(retrieval_recall(scores, target, top_k=k).item())
-        assert measured.reciprocal_rank[row] == pytest.approx(retrieval_reciprocal_rank(scores, target).item())
+            assert measured.recall[row, column] == pytest.approx(
+                retrieval_recall(scores, target, top_k=k).item()
+            )
+        assert measured.reciprocal_rank[row] == pytest.approx(
+            retrieval_reciprocal_rank(scores, target).item()
+        )
 
 
 def test_mrr_agrees_with_scikit_learn():
     rng = np.random.default_rng(0)
     a, b = unit_rows(rng.normal(size=(200, 16))), unit_rows(rng.normal(size=(200, 16)))
     measured = query_metrics(place(a, b, np.repeat(np.arange(200)[:, None], 2, 1))[0], (1,))
-    expected = label_ranking_average_precision_score(np.eye(200), a @ b.T)  # one relevant each: LRAP is MRR
-    assert measured.reciprocal_rank.mean() == pytest.approx(expected, rel=1e-5)  # ties within the tolerance
+    expected = label_ranking_average_precision_score(
+        np.eye(200), a @ b.T
+    )  # one relevant each: LRAP is MRR
+    assert measured.reciprocal_rank.mean() == pytest.approx(
+        expected, rel=1e-5
+    )  # ties within the tolerance
 
 
 @pytest.mark.parametrize("width", [3, 512, 2048, 777])
@@ -89,7 +118,9 @@ def test_constant_embeddings_score_exactly_chance(width, people):
         measured = query_metrics(placements, (1, 5))
         assert np.all(placements.tied == people)
         assert measured.recall.mean(0) == pytest.approx([1 / people, 5 / people], rel=1e-12)
-        assert measured.reciprocal_rank.mean() == pytest.approx(sum(1 / r for r in range(1, people + 1)) / people)
+        assert measured.reciprocal_rank.mean() == pytest.approx(
+            sum(1 / r for r in range(1, people + 1)) / people
+        )
         assert np.array_equal(measured.recall, measured.chance_recall)
 
 
@@ -115,7 +146,7 @@ def test_chunks_change_nothing(monkeypatch):
     a, b = unit_rows(rng.normal(size=(300, 5))), unit_rows(rng.normal(size=(400, 5)))
     matches = np.unique(np.stack([rng.integers(0, 300, 500), rng.integers(0, 400, 500)], 1), axis=0)
     whole = place(a, b, matches)
-    monkeypatch.setattr("pairmatch.metrics._CHUNK_BYTES", 4 * 400 * 7)
+    monkeypatch.setattr("pairmatch.evaluation.ranks._CHUNK_BYTES", 4 * 400 * 7)
     for one, other in zip(whole, place(a, b, matches), strict=True):
         for field in ("queries", "better", "tied"):
             assert np.array_equal(getattr(one, field), getattr(other, field))

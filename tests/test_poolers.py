@@ -5,8 +5,14 @@ import pytest
 import torch
 
 from pairmatch import TokenStates
-from pairmatch.errors import ConfigurationError
-from pairmatch.poolers import EOSPooler, ImageMeanPooler, MeanPooler, NativePooler, TextMeanPooler
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.features.poolers import (
+    EOSPooler,
+    ImageMeanPooler,
+    MeanPooler,
+    NativePooler,
+    TextMeanPooler,
+)
 
 STATES = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 1, 1, 0]], dtype=torch.bool)
@@ -20,13 +26,19 @@ def mean_of(row, marks):
 
 def test_means_cover_exactly_their_tokens():
     given = TokenStates(states=STATES, mask=MASK, image_mask=IMAGE)
-    for pooler, marks in ((MeanPooler(), MASK), (ImageMeanPooler(), IMAGE), (TextMeanPooler(), MASK & ~IMAGE)):
+    for pooler, marks in (
+        (MeanPooler(), MASK),
+        (ImageMeanPooler(), IMAGE),
+        (TextMeanPooler(), MASK & ~IMAGE),
+    ):
         expected = np.stack([mean_of(row, marks) for row in range(3)])
         assert np.allclose(pooler.pool(given), expected, atol=1e-6)
 
 
 def test_eos_takes_the_ending_token_and_native_the_models_own():
-    given = TokenStates(states=STATES, mask=MASK, end=torch.tensor([4, 2, 3]), pooled=torch.ones(3, 2).bfloat16())
+    given = TokenStates(
+        states=STATES, mask=MASK, end=torch.tensor([4, 2, 3]), pooled=torch.ones(3, 2).bfloat16()
+    )
     assert torch.equal(EOSPooler().pool(given), STATES[[0, 1, 2], [4, 2, 3]])
     assert NativePooler().pool(given).dtype == torch.float32
 
@@ -40,7 +52,9 @@ def test_bfloat16_states_are_summed_in_float32():
 def test_layers_are_pooled_where_they_were_asked_for():
     given = TokenStates(states=STATES, mask=MASK, layers={2: 2 * STATES})
     assert torch.allclose(MeanPooler(layer=2).pool(given), 2 * MeanPooler().pool(given))
-    with pytest.raises(ConfigurationError, match=r"asks for layer 3, and the backbone gave \[2\].*layers=\[3\]"):
+    with pytest.raises(
+        ConfigurationError, match=r"asks for layer 3, and the backbone gave \[2\].*layers=\[3\]"
+    ):
         MeanPooler(layer=3).pool(given)
 
 
@@ -55,6 +69,10 @@ def test_what_is_missing_is_named():
         EOSPooler().pool(tokens)
     with pytest.raises(ConfigurationError, match="'image-mean' needs image tokens"):
         ImageMeanPooler().pool(tokens)
-    photos = TokenStates(states=STATES, mask=MASK, image_mask=MASK)  # zeros for everybody would look like a result
-    with pytest.raises(ConfigurationError, match="'text-mean' needs tokens of text, and this backbone gives none"):
+    photos = TokenStates(
+        states=STATES, mask=MASK, image_mask=MASK
+    )  # zeros for everybody would look like a result
+    with pytest.raises(
+        ConfigurationError, match="'text-mean' needs tokens of text, and this backbone gives none"
+    ):
         TextMeanPooler().pool(photos)

@@ -6,8 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from pairmatch import Profile
-from pairmatch.errors import ConfigurationError
-from pairmatch.prompt import DEFAULT_TEMPLATE, check_template, leave_out, render
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.features.prompt import DEFAULT_TEMPLATE, check_template, leave_out, render
 
 
 class Style(Enum):
@@ -43,20 +43,31 @@ def test_the_default_template_says_what_is_known():
 def test_templates_are_the_users():
     assert render(FULL, template="{age} years, {caption}\n{{{region}}}") == "{north}"
     assert render(FULL, template="{text} ({style_vibe})") == "I cook. (casual)"
-    assert render(Profile("x", text="{age} and {text}", attributes={"age": 3})) == "Profile: {age} and {text}"
+    assert (
+        render(Profile("x", text="{age} and {text}", attributes={"age": 3}))
+        == "Profile: {age} and {text}"
+    )
 
 
 def test_fields_can_be_left_out():
     assert leave_out(None, []) == DEFAULT_TEMPLATE
     template = leave_out("Photo: {metadata}", ["colours"])
     assert render(FULL, template=template) == "Photo: style vibe: casual; smiling: yes"
-    assert render(FULL, template=leave_out("{metadata}", ["style_vibe", "colours"])) == "smiling: yes"
-    assert render(FULL, template=leave_out("{metadata}", ["style_vibe", "colours", "smiling"])) == ""
+    assert (
+        render(FULL, template=leave_out("{metadata}", ["style_vibe", "colours"])) == "smiling: yes"
+    )
+    assert (
+        render(FULL, template=leave_out("{metadata}", ["style_vibe", "colours", "smiling"])) == ""
+    )
     assert render(Profile("x"), template=template) == ""
     check_template(template, [FULL])
-    with pytest.raises(ConfigurationError, match=r"metadata field to leave out 'colour'. Did you mean 'colours'"):
+    with pytest.raises(
+        ConfigurationError, match=r"metadata field to leave out 'colour'. Did you mean 'colours'"
+    ):
         check_template(leave_out(None, ["colour"]), [FULL])
-    with pytest.raises(ConfigurationError, match=r"Leaving out caption needs a prompt template with \{metadata\}"):
+    with pytest.raises(
+        ConfigurationError, match=r"Leaving out caption needs a prompt template with \{metadata\}"
+    ):
         leave_out("{text}", ["caption"])
     with pytest.raises(ConfigurationError, match="no plain names: metadata"):
         render(FULL, template="{metadata:>9}")
@@ -72,6 +83,7 @@ def test_faults_of_a_template_are_named():
             render(FULL, template=template)
     check_template("{text} {age} {caption}", [FULL])
     with pytest.raises(
-        ConfigurationError, match=r"Unknown placeholder in the prompt template 'aeg'. Did you mean 'age'"
+        ConfigurationError,
+        match=r"Unknown placeholder in the prompt template 'aeg'. Did you mean 'age'",
     ):
         check_template("{aeg}", [FULL])

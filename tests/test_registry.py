@@ -1,13 +1,16 @@
-"""Finding parts by entry point: only the one asked for is imported, and every fault names its distribution."""
+"""Finding parts by entry point.
+
+Only the one asked for is imported, and every fault names its distribution.
+"""
 
 import sys
 
 import pytest
 
-from pairmatch import registry
-from pairmatch.errors import ConfigurationError, PartError
-from pairmatch.heads import MLPHead
-from pairmatch.losses import InfoNCELoss
+from pairmatch.core import registry
+from pairmatch.core.errors import ConfigurationError, PartError
+from pairmatch.learning.heads import MLPHead
+from pairmatch.learning.losses import InfoNCELoss
 
 
 def module(folder, name, text):
@@ -15,12 +18,14 @@ def module(folder, name, text):
 
 
 def test_only_the_part_that_is_asked_for_is_imported(install):
-    site = install("several", {"pairmatch.losses": {"one": "several_one:One", "two": "several_two:Two"}})
+    site = install(
+        "several", {"pairmatch.losses": {"one": "several_one:One", "two": "several_two:Two"}}
+    )
     for name in ("One", "Two"):
         module(
             site,
             f"several_{name.lower()}",
-            f"from pairmatch.losses import InfoNCELoss\nclass {name}(InfoNCELoss): pass\n",
+            f"from pairmatch.learning.losses import InfoNCELoss\nclass {name}(InfoNCELoss): pass\n",
         )
     registry.load("losses", "one")
     assert "several_one" in sys.modules
@@ -31,15 +36,22 @@ def test_one_broken_plugin_breaks_nothing_else(install):
     install("broken-dist", {"pairmatch.losses": {"broken": "no_such_module:Loss"}})
     assert isinstance(registry.create("losses", "infonce"), InfoNCELoss)
     assert any(plugin.name == "broken" for plugin in registry.plugins("losses"))
-    with pytest.raises(PartError, match=r"loss 'broken' \(no_such_module:Loss, from broken-dist\) cannot be imported"):
+    with pytest.raises(
+        PartError,
+        match=r"loss 'broken' \(no_such_module:Loss, from broken-dist\) cannot be imported",
+    ):
         registry.load("losses", "broken")
 
 
 def test_plugins_that_are_hardly_installed_break_nothing_else(install):
-    site = install("quits", {"pairmatch.losses": {"quits": "quits_mod:Loss", "module": "quits_mod"}})
+    site = install(
+        "quits", {"pairmatch.losses": {"quits": "quits_mod:Loss", "module": "quits_mod"}}
+    )
     module(site, "quits_mod", "raise SystemExit(3)")
     (site / "nameless-1.0.dist-info").mkdir()
-    (site / "nameless-1.0.dist-info" / "entry_points.txt").write_text("[pairmatch.losses]\nnameless = no_such:Loss\n")
+    (site / "nameless-1.0.dist-info" / "entry_points.txt").write_text(
+        "[pairmatch.losses]\nnameless = no_such:Loss\n"
+    )
     with pytest.raises(PartError, match=r"from quits\) cannot be imported: SystemExit: 3"):
         registry.load("losses", "quits")
     with pytest.raises(PartError, match=r"from an unknown distribution\) cannot be imported"):
@@ -49,16 +61,20 @@ def test_plugins_that_are_hardly_installed_break_nothing_else(install):
 
 
 def test_options_of_the_wrong_kind_are_messages():
-    with pytest.raises(ConfigurationError, match=r"The head 'mlp' cannot be built with width='wide': "):
+    with pytest.raises(
+        ConfigurationError, match=r"The head 'mlp' cannot be built with width='wide': "
+    ):
         registry.create("heads", ("mlp", {"width": "wide"}), dim=4)
-    with pytest.raises(ConfigurationError, match=r"The loss 'infonce' cannot be built with temperature='hot': "):
+    with pytest.raises(
+        ConfigurationError, match=r"The loss 'infonce' cannot be built with temperature='hot': "
+    ):
         registry.create("losses", ("infonce", {"temperature": "hot"}))
 
 
 def test_a_class_that_is_registered_where_it_is_not_defined_is_found(install):
     site = install("package", {"pairmatch.losses": {"inner": "outer_package : InnerLoss"}})
     (site / "outer_package").mkdir()
-    text = "from pairmatch.losses import InfoNCELoss\nclass InnerLoss(InfoNCELoss): pass\n"
+    text = "from pairmatch.learning.losses import InfoNCELoss\nclass InnerLoss(InfoNCELoss): pass\n"
     module(site / "outer_package", "inner", text)
     module(site / "outer_package", "__init__", "from outer_package.inner import InnerLoss\n")
     loss = registry.create("losses", "inner")
@@ -80,26 +96,36 @@ def test_a_claim_of_a_built_in_name_is_an_error_too(install):
 
 
 def test_what_does_not_implement_the_interface_is_named(install):
-    site = install("wrong", {"pairmatch.losses": {"wrong": "wrong_mod:Thing", "half": "wrong_mod:Half"}})
+    site = install(
+        "wrong", {"pairmatch.losses": {"wrong": "wrong_mod:Thing", "half": "wrong_mod:Half"}}
+    )
     module(
         site,
         "wrong_mod",
         "from pairmatch import ContrastiveLoss\nclass Thing: pass\nclass Half(ContrastiveLoss): pass\n",
     )
-    with pytest.raises(PartError, match=r"from wrong\) does not implement `pairmatch.ContrastiveLoss`"):
+    with pytest.raises(
+        PartError, match=r"from wrong\) does not implement `pairmatch.ContrastiveLoss`"
+    ):
         registry.load("losses", "wrong")
     with pytest.raises(PartError, match=r"leaves methods of `pairmatch.ContrastiveLoss` out: loss"):
         registry.load("losses", "half")
 
 
 def test_near_misses_are_suggested():
-    with pytest.raises(PartError, match=r"Unknown loss 'infonec'\. Did you mean 'infonce'\? Known: infonce, sigmoid"):
+    with pytest.raises(
+        PartError,
+        match=r"Unknown loss 'infonec'\. Did you mean 'infonce'\? Known: infonce, sigmoid",
+    ):
         registry.create("losses", "infonec")
     with pytest.raises(
-        ConfigurationError, match=r"Unknown option of loss 'infonce' 'temprature'\. Did you mean 'temperature'"
+        ConfigurationError,
+        match=r"Unknown option of loss 'infonce' 'temprature'\. Did you mean 'temperature'",
     ):
         registry.create("losses", ("infonce", {"temprature": 0.1}))
-    with pytest.raises(ConfigurationError, match=r"'onnx' needs path \(command line: --set backbone.path=…\)"):
+    with pytest.raises(
+        ConfigurationError, match=r"'onnx' needs path \(command line: --set backbone.path=…\)"
+    ):
         registry.create("backbones", "onnx")
     with pytest.raises(ConfigurationError, match="A part is"):
         registry.create("losses", ("infonce", 3))
@@ -116,7 +142,10 @@ def test_instances_are_checked_and_given_arguments_are_only_defaults():
 
 def test_description_rebuilds_the_part():
     name, options = registry.describe("losses", InfoNCELoss(temperature=0.3))
-    assert (name, options) == ("infonce", {"temperature": 0.3, "directions": "a_to_b", "learn_temperature": False})
+    assert (name, options) == (
+        "infonce",
+        {"temperature": 0.3, "directions": "a_to_b", "learn_temperature": False},
+    )
     assert registry.describe("heads", MLPHead(dim=4, width=2))[1] == {
         "dim": 4,
         "width": 2,
@@ -140,7 +169,9 @@ def test_plugins_name_their_distribution(example_plugin):
 
 
 def test_a_part_without_a_constructor_is_given_nothing():
-    assert type(registry.create("metadata", "measured", device="cpu")).__name__ == "MeasuredMetadata"
-    assert registry.describe("methods", registry.create("methods", "frozen")) == ("frozen", {})
+    assert (
+        type(registry.create("metadata", "measured", device="cpu")).__name__ == "MeasuredMetadata"
+    )
+    assert registry.describe("learners", registry.create("learners", "frozen")) == ("frozen", {})
     with pytest.raises(ConfigurationError, match="option of metadata generator 'measured'"):
         registry.create("metadata", ("measured", {"size": 3}))

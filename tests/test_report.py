@@ -14,7 +14,15 @@ import pytest
 from PIL import Image
 
 from pairmatch import Evaluator, Matcher
-from pairmatch.report import Candidate, Query, Report, evaluation_curves, matcher_report, summary, write_report
+from pairmatch.report import (
+    Candidate,
+    Query,
+    Report,
+    evaluation_curves,
+    matcher_report,
+    summary,
+    write_report,
+)
 from pairmatch.report.content import rank_edges, thumbnail
 from pairmatch.report.plots import Plot, plots
 
@@ -55,7 +63,9 @@ def example(evaluation, **changes):
             "title": "Couples",
             "evaluation": evaluation.to_dict(),
             **evaluation_curves(evaluation),
-            "history": [{"epoch": e, "train_loss": 2 / e, "validation_mrr": e / 9} for e in (1.0, 2.0, 3.0)],
+            "history": [
+                {"epoch": e, "train_loss": 2 / e, "validation_mrr": e / 9} for e in (1.0, 2.0, 3.0)
+            ],
             "facts": {"Backbone": "descriptor"},
             **changes,
         }
@@ -78,9 +88,16 @@ def test_the_page_is_whole_and_needs_nothing_from_outside(evaluation, tmp_path):
     assert "<img" not in page  # no photos unless asked for
     assert page.count("<svg") == page.count("<title>") - 1 == page.count("<desc>") == 4
     identified = {attributes["id"] for _, attributes in parsed.tags if "id" in attributes}
-    named = {attributes["aria-labelledby"] for _, attributes in parsed.tags if "aria-labelledby" in attributes}
+    named = {
+        attributes["aria-labelledby"]
+        for _, attributes in parsed.tags
+        if "aria-labelledby" in attributes
+    }
     assert named <= identified
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["report.html", "report.json"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "report.html",
+        "report.json",
+    ]
 
 
 def test_figures_are_those_of_the_evaluation(evaluation, tmp_path):
@@ -89,7 +106,10 @@ def test_figures_are_those_of_the_evaluation(evaluation, tmp_path):
     for value in both.recall.values():
         assert f">{100 * value:.1f}<small>" in page
     low, high = both.mrr_interval
-    assert f'<td data-value="{both.mrr:.3f}">{both.mrr:.3f}<small>{low:.3f}–{high:.3f}</small></td>' in page
+    assert (
+        f'<td data-value="{both.mrr:.3f}">{both.mrr:.3f}<small>{low:.3f}–{high:.3f}</small></td>'
+        in page
+    )
     # The path of our recall curve goes through R@10 of the table, its band through that interval
     left, right, top, bottom = Plot.left, Plot.right, Plot.top, Plot.bottom
 
@@ -116,10 +136,15 @@ def test_figures_are_those_of_the_evaluation(evaluation, tmp_path):
 def test_text_alternatives_tell_the_figures(evaluation):
     recall, ranks, _, mrr = plots(example(evaluation))
     both = evaluation.both
-    assert f"trained: {100 * both.recall[5]:.0f} % at 5, {100 * both.recall[10]:.0f} % at 10" in recall.description
+    assert (
+        f"trained: {100 * both.recall[5]:.0f} % at 5, {100 * both.recall[10]:.0f} % at 10"
+        in recall.description
+    )
     assert "chance: 8 % at 5, 17 % at 10" in recall.description
     share = np.mean(evaluation.ranks <= 4.5)
-    assert ranks.description.startswith(f"{100 * share:.0f} % of true partners stand among the first 4 ranks")
+    assert ranks.description.startswith(
+        f"{100 * share:.0f} % of true partners stand among the first 4 ranks"
+    )
     assert mrr.description == "from 0.111 in epoch 1 to 0.333 in epoch 3"
     assert mrr.caption == "Weights of epoch 3, the best on the validation pairs, were kept."
 
@@ -134,7 +159,9 @@ def test_curves_and_bands_are_the_tables_and_stay_small():
     assert ks[-1] == 230
     assert {7, 10, 201} < set(ks)
     assert len(ks) <= 83
-    assert fields["curves"]["ours"] == pytest.approx(found.recall_curve()[np.array(ks) - 1].tolist())
+    assert fields["curves"]["ours"] == pytest.approx(
+        found.recall_curve()[np.array(ks) - 1].tolist()
+    )
     assert fields["curves"]["chance"] == pytest.approx([k / 230 for k in ks])
     for k, interval in found.both.recall_interval.items():
         assert fields["bands"]["ours"][ks.index(k)] == pytest.approx(interval)
@@ -142,14 +169,17 @@ def test_curves_and_bands_are_the_tables_and_stay_small():
 
 
 def test_chance_of_the_histogram_is_that_of_a_random_order():
-    # Every order of 4 and 3 candidates, by counting: persons with 2, 1 and 1 partners on side a, and the other way
+    # Every order of 4 and 3 candidates, by counting: persons with 2, 1 and 1 partners on side a,
+    # and the other way
     matches = [(0, 0), (0, 1), (1, 2), (2, 3)]
     found = Evaluator(ks=(1,), resamples=0).evaluate(np.eye(4)[:3], np.eye(4), matches=matches)
     expected = np.zeros(4)
     for partners, size in ((2, 4), (1, 4), (1, 4), (1, 3), (1, 3), (1, 3), (1, 3)):
         orders = list(itertools.permutations(range(size)))
         for order in orders:
-            expected[min(order.index(partner) for partner in range(partners))] += 1 / len(orders) / 7
+            expected[min(order.index(partner) for partner in range(partners))] += (
+                1 / len(orders) / 7
+            )
     assert rank_edges(4).tolist() == [0.5, 1.5, 2.5, 3.5, 4.5]
     assert evaluation_curves(found)["rank_chance"] == pytest.approx(expected.tolist())
 
@@ -165,11 +195,15 @@ def test_bars_span_whole_ranks_and_cover_them_all(candidates):
     assert np.all(spans % 1 == 0)
 
 
-@pytest.mark.parametrize("values", [(-1.0, -2.0, -3.5), (0.0, 0.0, 0.0), (1e-7, 2e-7, 5e-7), (3e4, float("nan"), 2e4)])
+@pytest.mark.parametrize(
+    "values", [(-1.0, -2.0, -3.5), (0.0, 0.0, 0.0), (1e-7, 2e-7, 5e-7), (3e4, float("nan"), 2e4)]
+)
 def test_any_history_is_drawn_inside_its_frame(evaluation, values):
     history = [{"epoch": float(e), "train_loss": v} for e, v in enumerate(values, 1)]
     plot = plots(example(evaluation, history=history))[-1]
-    points = [tuple(map(float, p.split())) for _, d in plot.paths for p in d.removeprefix("M").split(" L")]
+    points = [
+        tuple(map(float, p.split())) for _, d in plot.paths for p in d.removeprefix("M").split(" L")
+    ]
     assert len(points) == np.isfinite(values).sum()
     assert all(plot.left <= x <= plot.right and plot.top <= y <= plot.bottom for x, y in points)
     assert 1 <= len(plot.y_ticks) <= 6
@@ -207,7 +241,13 @@ def test_hostile_text_stays_text(evaluation, tmp_path):
     evil = "<script>alert(1)</script>"
     quote = '" onload="alert(1)'
     queries = [Query(quote, (Candidate(1, quote, True),))]
-    changes = {"title": evil, "notes": [evil], "facts": {evil: evil}, "created": quote, "queries": queries}
+    changes = {
+        "title": evil,
+        "notes": [evil],
+        "facts": {evil: evil},
+        "created": quote,
+        "queries": queries,
+    }
     page = written(tmp_path, example(evaluation, **changes))
     assert evil not in page
     assert page.count("&lt;script&gt;") == 5  # twice the title, the note, name and value
@@ -221,24 +261,42 @@ def test_missing_parts_are_left_out(tmp_path):
     page = written(tmp_path, Report(title="x", evaluation=plain.to_dict()))
     assert "<svg" not in page
     assert "frozen" not in page[page.index("<main>") : page.index("How to read it")]
-    bare = written(tmp_path, Report(title="x", evaluation={"both": {"recall": {"1": 0.5}}}, ranks=[1.0, 2.0]))
+    bare = written(
+        tmp_path, Report(title="x", evaluation={"both": {"recall": {"1": 0.5}}}, ranks=[1.0, 2.0])
+    )
     assert "the true partner stood among the first 1 in 50 % of cases.</p>" in bare
     assert not Balanced(bare).faults
-    assert "candidates." not in bare[bare.index('id="results-text"') : bare.index("</p>", bare.index("results-text"))]
+    assert (
+        "candidates."
+        not in bare[
+            bare.index('id="results-text"') : bare.index("</p>", bare.index("results-text"))
+        ]
+    )
 
 
 def test_photos_stand_beside_ranks_and_reach_no_json(evaluation, tmp_path):
-    shown = tuple(Candidate(rank, f"data:image/jpeg;base64,{rank}AAA", rank == 9) for rank in (1, 2, 9))
-    page = written(tmp_path, example(evaluation, queries=[Query("data:image/jpeg;base64,QQQQ", shown)]))
+    shown = tuple(
+        Candidate(rank, f"data:image/jpeg;base64,{rank}AAA", rank == 9) for rank in (1, 2, 9)
+    )
+    page = written(
+        tmp_path, example(evaluation, queries=[Query("data:image/jpeg;base64,QQQQ", shown)])
+    )
     assert "Person 1: true partner at rank 9" in page
-    assert [a["src"][-4:] for tag, a in Balanced(page).tags if tag == "img"] == ["QQQQ", "1AAA", "2AAA", "9AAA"]
+    assert [a["src"][-4:] for tag, a in Balanced(page).tags if tag == "img"] == [
+        "QQQQ",
+        "1AAA",
+        "2AAA",
+        "9AAA",
+    ]
     assert page.count('alt="True partner"') == page.count('class="person true"') == 1
     assert "base64" not in (tmp_path / "report.json").read_text()
 
 
 def test_a_matchers_report_shows_people_only_when_told_to(small_pairs, hash_backbone, tmp_path):
     train, validation, test = small_pairs(20).split(0.5, 0.2, seed=0)
-    matcher = Matcher(backbone=hash_backbone, metadata=None, store=tmp_path / "s.sqlite").fit(train, validation)
+    matcher = Matcher(backbone=hash_backbone, metadata=None, store=tmp_path / "s.sqlite").fit(
+        train, validation
+    )
     evaluation = matcher.evaluate(test)
     hidden, shown = (
         matcher_report(matcher, train, validation, test, evaluation, title="t", photos=photos)
@@ -247,7 +305,11 @@ def test_a_matchers_report_shows_people_only_when_told_to(small_pairs, hash_back
     page = written(tmp_path, hidden)
     assert not hidden.queries
     assert "<img" not in page
-    assert not [person for person in test.profiles if re.search(rf"\b{person}\b", page[page.index("<main>") :])]
+    assert not [
+        person
+        for person in test.profiles
+        if re.search(rf"\b{person}\b", page[page.index("<main>") :])
+    ]
     assert len(shown.queries) == len(test)
     for query in shown.queries:
         ranks = [candidate.rank for candidate in query.candidates]
@@ -287,11 +349,16 @@ def test_thumbnails_hold_pixels_alone(tmp_path):
 
 def in_browser(folder, width, script):
     """What `script` (JavaScript, a function body about `page`, the report's window) returns in Chromium."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromium = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if chromium is None:
         pytest.skip("no Chromium is installed")
     frame = folder / "frame.html"
-    # A frame has the exact width that is wanted; a headless window is never narrower than 500 pixels
+    # A frame has the exact width that is wanted; a headless window is never narrower than 500
+    # pixels
     frame.write_text(
         f'<iframe id=f src="report.html" style="width:{width}px;height:900px;border:0"></iframe><script>f.onload = () '
         f"=> {{ document.title = JSON.stringify((page => {{ {script} }})(f.contentWindow)) }}</script>"
@@ -315,7 +382,9 @@ def in_browser(folder, width, script):
         frame.as_uri(),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in done.stderr  # the page's policy refuses nothing that the page itself does
+    assert (
+        "CONSOLE" not in done.stderr
+    )  # the page's policy refuses nothing that the page itself does
     return json.loads(re.search(r"<title>(.*?)</title>", done.stdout).group(1))
 
 
@@ -323,7 +392,12 @@ def in_browser(folder, width, script):
 def test_no_width_overflows(evaluation, tmp_path, width):
     photo = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
     queries = [Query(photo, tuple(Candidate(rank, photo, rank == 7) for rank in range(1, 8)))]
-    changes = {"notes": ["x" * 300], "title": "w" * 120, "facts": {"Backbone": "y" * 200}, "queries": queries}
+    changes = {
+        "notes": ["x" * 300],
+        "title": "w" * 120,
+        "facts": {"Backbone": "y" * 200},
+        "queries": queries,
+    }
     write_report(tmp_path / "report.html", example(evaluation, **changes))
     script = "const e = page.document.documentElement; return [e.clientWidth, e.scrollWidth]"
     assert in_browser(tmp_path, width, script) == [width, width]
@@ -357,14 +431,17 @@ def test_the_table_sorts_by_keyboard_buttons(evaluation, tmp_path):
 def diagnosed(tmp_path_factory):
     """A demo whose report has every section, and the matcher and pairs that it is about."""
     from pairmatch import Pairs, TrainingConfig
-    from pairmatch.demo import draw_people
+    from pairmatch.experiments.demo import draw_people
     from pairmatch.report import diagnose
 
     folder = tmp_path_factory.mktemp("diagnosed")
     pairs = Pairs.read(draw_people(folder / "people", pairs=90, seed=0))
     parts = pairs.split(seed=0)
     matcher = Matcher(
-        backbone="descriptor", metadata=None, store=folder / "s.sqlite", training=TrainingConfig(epochs=3)
+        backbone="descriptor",
+        metadata=None,
+        store=folder / "s.sqlite",
+        training=TrainingConfig(epochs=3),
     ).fit(*parts[:2])
     evaluation = matcher.evaluate(parts[2])
     sections = diagnose(matcher, *parts)
@@ -380,7 +457,7 @@ def test_every_diagnosis_stands_in_the_report(diagnosed):
     assert not parsed.faults
     titles = [section.title for section in sections]
     assert titles == [
-        "Beside other methods",
+        "Beside other learners",
         "Who is shown, and who never is",
         "From scores to probabilities",
         "For whom it works",
@@ -390,14 +467,27 @@ def test_every_diagnosis_stands_in_the_report(diagnosed):
     for title in titles:
         assert f">{title}</h2>" in page
     figures = json.loads((folder / "report.json").read_text())
-    lines = {line["method"]: line for line in figures["sections"][0]["data"]}
+    lines = {line["learner"]: line for line in figures["sections"][0]["data"]}
     # The same head on the same people: the section's line is the table's
     assert lines["trained"]["mrr"] == pytest.approx(evaluation.both.mrr)
     assert lines["frozen"]["mrr"] == pytest.approx(evaluation.frozen.both.mrr)
-    assert set(lines) == {"chance", "trained", "frozen", "centred", "whitened", "cca", "ridge", "popularity"}
+    assert set(lines) == {
+        "chance",
+        "trained",
+        "frozen",
+        "centred",
+        "whitened",
+        "cca",
+        "ridge",
+        "popularity",
+    }
     slices = figures["sections"][3]["data"]
     assert {"age", "region"} & {one["attribute"] for one in slices}
-    assert {one["trait"] for one in figures["sections"][4]["data"]} >= {"photo quality", "background colour", "age"}
+    assert {one["trait"] for one in figures["sections"][4]["data"]} >= {
+        "photo quality",
+        "background colour",
+        "age",
+    }
     assert len(figures["sections"][5]["data"]["pairs"]) == 3
     assert "NaN" not in (folder / "report.json").read_text()
 
@@ -419,7 +509,7 @@ def test_blank_cells_come_last_and_signs_are_numbers(diagnosed):
         assert numbers == sorted(numbers, reverse=turn)
         assert min(numbers) < 0 < max(numbers)
     page = (folder / "report.html").read_text()
-    assert "each tested once by methods" in page
+    assert "each tested once by learners" in page
     assert ">−0." in page  # a minus, not a hyphen
 
 
@@ -429,10 +519,16 @@ def test_one_sided_sets_are_diagnosed_too(tmp_path, small_pairs):
 
     parts = small_pairs(40, sides=1).split(seed=0)
     matcher = Matcher(
-        backbone="descriptor", metadata=None, store=tmp_path / "s.sqlite", training=TrainingConfig(epochs=1)
+        backbone="descriptor",
+        metadata=None,
+        store=tmp_path / "s.sqlite",
+        training=TrainingConfig(epochs=1),
     ).fit(*parts[:2])
     sections = diagnose(matcher, *parts, with_learning_curve=False)
-    assert [section.title for section in sections][:2] == ["Beside other methods", "Who is shown, and who never is"]
+    assert [section.title for section in sections][:2] == [
+        "Beside other learners",
+        "Who is shown, and who never is",
+    ]
     assert sections[1].table.rows[0].name == "trained"
 
 
@@ -443,10 +539,13 @@ def test_a_single_test_pair_is_no_error(tmp_path, small_pairs):
     pairs = small_pairs(12)
     parts = pairs.subset(range(9)), pairs.subset(range(9, 11)), pairs.subset([11])
     matcher = Matcher(
-        backbone="descriptor", metadata=None, store=tmp_path / "s.sqlite", training=TrainingConfig(epochs=1)
+        backbone="descriptor",
+        metadata=None,
+        store=tmp_path / "s.sqlite",
+        training=TrainingConfig(epochs=1),
     ).fit(*parts[:2])
     titles = [section.title for section in diagnose(matcher, *parts)]
-    assert titles[0] == "Beside other methods"
+    assert titles[0] == "Beside other learners"
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -1,15 +1,18 @@
-"""Oracles: the formula with full matrices; limits that equal centred and whitened cosine; planted signal."""
+"""Oracles.
+
+The formula with full matrices; limits that equal centred and whitened cosine; planted signal.
+"""
 
 import numpy as np
 import pytest
 
-from pairmatch.crossvalidation import cross_validate
-from pairmatch.errors import ConfigurationError
-from pairmatch.heads import HeadProjection, MetricHead
-from pairmatch.methods import Centred, Whitened
-from pairmatch.paired import PairedFeatures
-from pairmatch.robust import PairMetric, Robust
-from pairmatch.testing import check_head, check_method
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.evaluation.crossvalidation import cross_validate
+from pairmatch.learning.baselines import Centred, Whitened
+from pairmatch.learning.heads import FittedHead, MetricHead
+from pairmatch.learning.robust import PairMetric, Robust
+from pairmatch.testing import check_head, check_learner
 
 
 def couples(pairs, *, dim=24, noise=1.0, seed=0, groups=None, one_sided=False):
@@ -88,11 +91,11 @@ def test_the_metric_is_the_formula(one_sided, pairs, group_weight):
 def test_its_limits_are_centred_and_whitened_cosine():
     train = couples(40)
     new = np.random.default_rng(5).standard_normal((7, 24)).astype(np.float32)
-    for method, limit in (
+    for learner, limit in (
         (Centred(), PairMetric(shrinkage=1.0, strength=0.0, power=1.0)),
         (Whitened(shrinkage=0.8), PairMetric(shrinkage=0.8, strength=0.0, power=1.0)),
     ):
-        expected = method.fit(train)(new, "a")
+        expected = learner.fit(train)(new, "a")
         np.testing.assert_allclose(limit.fit(train)(new, "a"), expected, atol=1e-5)
 
 
@@ -106,12 +109,16 @@ def test_it_learns_a_planted_taste_and_says_nothing():
 def test_without_a_taste_it_falls_back_and_says_so():
     rng = np.random.default_rng(1)
     look = rng.standard_normal((60, 12))
-    noise = PairedFeatures.of(look + 0.5 * rng.standard_normal((60, 12)), look + 0.5 * rng.standard_normal((60, 12)))
+    noise = PairedFeatures.of(
+        look + 0.5 * rng.standard_normal((60, 12)), look + 0.5 * rng.standard_normal((60, 12))
+    )
     found = Robust().fit(noise)
     assert "does not show that learning from them pays" in found.notes[0]
     new = rng.standard_normal((5, 12)).astype(np.float32)
     simple = [
-        PairMetric(shrinkage=s, strength=0.0, power=p).fit(noise)(new, "a") for s in (1.0, 0.9) for p in (1.0, 0.5)
+        PairMetric(shrinkage=s, strength=0.0, power=p).fit(noise)(new, "a")
+        for s in (1.0, 0.9)
+        for p in (1.0, 0.5)
     ]
     assert any(np.array_equal(found(new, "a"), one) for one in simple)
 
@@ -119,7 +126,10 @@ def test_without_a_taste_it_falls_back_and_says_so():
 def test_too_few_pairs_are_centred_and_that_is_said():
     few = couples(8)
     found = Robust().fit(few)
-    assert "Too few pairs to learn from (8 independent groups of pairs, at least 20 are needed)" in found.notes[0]
+    assert (
+        "Too few pairs to learn from (8 independent groups of pairs, at least 20 are needed)"
+        in found.notes[0]
+    )
     np.testing.assert_array_equal(
         found(few.a, "a"), PairMetric(shrinkage=1.0, strength=0.0, power=1.0).fit(few)(few.a, "a")
     )
@@ -130,13 +140,13 @@ def test_too_few_pairs_are_centred_and_that_is_said():
 def test_people_who_all_look_alike_are_no_error():
     same = np.ones((30, 6), np.float32)
     found = Robust().fit(PairedFeatures.of(same, same))
-    assert isinstance(found, HeadProjection)
+    assert isinstance(found, FittedHead)
     assert np.isfinite(found(same, "a")).all()
 
 
-@pytest.mark.parametrize("method", [PairMetric(group_weight=0.3), Robust()])
-def test_they_conform(method):
-    check_method(method)
+@pytest.mark.parametrize("learner", [PairMetric(group_weight=0.3), Robust()])
+def test_they_conform(learner):
+    check_learner(learner)
 
 
 def test_the_head_conforms():
@@ -146,7 +156,10 @@ def test_the_head_conforms():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: PairMetric(shrinkage=0.0), r"`PairMetric\(shrinkage=...\)` must be in \(0, 1\], got 0.0"),
+        (
+            lambda: PairMetric(shrinkage=0.0),
+            r"`PairMetric\(shrinkage=...\)` must be in \(0, 1\], got 0.0",
+        ),
         (lambda: PairMetric(strength=1.0), "strength must be in"),
         (lambda: PairMetric(group_weight=-1.0), "group_weight at least 0"),
         (lambda: Robust(strengths=(0.1, 0.1)), "must be above 0 and rise"),

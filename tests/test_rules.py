@@ -1,4 +1,7 @@
-"""Eligibility rules: SQL's logic on columns, every fault with its place, and nothing that is not understood."""
+"""Eligibility rules.
+
+SQL's logic on columns, every fault with its place, and nothing that is not understood.
+"""
 
 import sqlite3
 
@@ -7,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pairmatch.errors import ConfigurationError
+from pairmatch.core.errors import ConfigurationError
 from pairmatch.rules import Column, parse_rule, person_columns
 
 KINDS = {"age": "number", "region": "text", "smoker": "bool", "height": "number"}
@@ -90,7 +93,10 @@ def test_the_person_who_asks():
         ("age = null", "write `is null`"),
         ("null is null", "write `is null`"),
         ("other.age = 3", "only `query.` may stand before a name"),
-        ("agee > 3", "character 1: Unknown attribute 'agee'. Did you mean 'age'? Known: age, height, region, smoker"),
+        (
+            "agee > 3",
+            "character 1: Unknown attribute 'agee'. Did you mean 'age'? Known: age, height, region, smoker",
+        ),
         ("region = north", "Texts stand in quotes: 'north'"),
         ("query.agee > 3", "Did you mean 'age'?"),
         ("age > 'old'", "character 1: age is a number, 'old' is text"),
@@ -122,19 +128,32 @@ def test_an_attribute_has_one_kind():
 
 
 # An oracle: SQLite evaluates the same text on the same rows.
-numbers = st.sampled_from(["age", "height", "3", "30", "1.5", "abs(age - 31)", "age + height", "-height"])
+numbers = st.sampled_from(
+    ["age", "height", "3", "30", "1.5", "abs(age - 31)", "age + height", "-height"]
+)
 simple = st.one_of(
     st.tuples(numbers, st.sampled_from(["=", "!=", "<", "<=", ">", ">="]), numbers).map(" ".join),
     st.tuples(numbers, numbers, numbers).map(lambda t: "{} between {} and {}".format(*t)),
     st.sampled_from(
-        ["age in (24, 30, 41)", "height not in (1.5)", "age is null", "smoker = true", "smoker", "not smoker"]
+        [
+            "age in (24, 30, 41)",
+            "height not in (1.5)",
+            "age is null",
+            "smoker = true",
+            "smoker",
+            "not smoker",
+        ]
     ),
-    st.sampled_from(["region = 'north'", "region < 'o'", "region in ('south', 'x')", "region is not null"]),
+    st.sampled_from(
+        ["region = 'north'", "region < 'o'", "region in ('south', 'x')", "region is not null"]
+    ),
 )
 conditions = st.recursive(
     simple,
     lambda inner: st.one_of(
-        st.tuples(inner, st.sampled_from(["and", "or"]), inner).map(lambda t: "({} {} {})".format(*t)),
+        st.tuples(inner, st.sampled_from(["and", "or"]), inner).map(
+            lambda t: "({} {} {})".format(*t)
+        ),
         inner.map("not ({})".format),
     ),
     max_leaves=8,
@@ -159,6 +178,14 @@ def test_rules_mean_what_sqlite_means(text, rows):
     base.executemany("INSERT INTO people VALUES (?, ?, ?, ?)", rows)
     expected = {row - 1 for (row,) in base.execute(f"SELECT rowid FROM people WHERE {text}")}
     base.close()
-    own = columns(**dict(zip(["age", "region", "smoker", "height"], map(list, zip(*rows, strict=True)), strict=True)))
+    own = columns(
+        **dict(
+            zip(
+                ["age", "region", "smoker", "height"],
+                map(list, zip(*rows, strict=True)),
+                strict=True,
+            )
+        )
+    )
     masks = parse_rule(text).holds(own, {}, len(rows))
     assert set(np.flatnonzero(np.logical_and.reduce(masks)).tolist()) == expected

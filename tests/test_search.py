@@ -1,15 +1,15 @@
 """Exact search is plain NumPy, whatever the filter, the width, the ties and the number format."""
 
 import numpy as np
+import pairmatch.gallery.search as search
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import pairmatch.search as search
-from pairmatch.errors import ConfigurationError
-from pairmatch.metrics import unit_rows
-from pairmatch.search import top_k
+from pairmatch.core.arrays import unit_rows
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.gallery.search import top_k
 
 
 def plain(queries, vectors, k, rows, excluded):
@@ -48,10 +48,14 @@ def test_search_is_plain_sorting(dtype, people, width, k, share, scale, seed):
         patch.setattr(search, "_CHUNK_ROWS", 128)
         rng = np.random.default_rng(seed)
         vectors = (scale * rng.normal(size=(people, width))).astype(np.float32)
-        vectors[rng.integers(0, people, people // 3)] = vectors[0]  # equals: the first row comes first
+        vectors[rng.integers(0, people, people // 3)] = vectors[
+            0
+        ]  # equals: the first row comes first
         queries = rng.normal(size=(5, width)).astype(np.float32)
         rows = np.sort(rng.choice(people, int(share * people), replace=False))
-        excluded = [np.sort(rng.choice(people, min(people, q * 3), replace=False)) for q in range(5)]
+        excluded = [
+            np.sort(rng.choice(people, min(people, q * 3), replace=False)) for q in range(5)
+        ]
         found, scores = top_k(queries, vectors, k, rows=rows, excluded=excluded)
         np.testing.assert_array_equal(found, plain(queries, vectors, k, rows, excluded))
         exact = np.einsum("qkw,qw->qk", vectors[found].astype(float), queries.astype(float))

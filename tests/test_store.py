@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from pairmatch.errors import StoreError
-from pairmatch.store import Store, content_key
+from pairmatch.core.errors import StoreError
+from pairmatch.io.store import Store, content_key
 
 
 def test_files_are_private_to_their_owner(tmp_path):
@@ -29,13 +29,17 @@ def test_what_goes_in_comes_out(tmp_path):
     }
     with Store(tmp_path / "s.sqlite") as store:
         store.put_features(vectors)
-        store.put_features({"k0": np.zeros(4, np.float32)})  # equal keys mean equal content: the first stays
+        store.put_features(
+            {"k0": np.zeros(4, np.float32)}
+        )  # equal keys mean equal content: the first stays
         store.put_metadata({"m": {"caption": "zwei Äpfel", "n": 1}})
         store.put_metadata({"m": {"caption": "neu"}})
     with Store(tmp_path / "s.sqlite") as store:
         found = store.features([*vectors, "absent"])
         assert found.keys() == vectors.keys()
-        assert all(np.array_equal(found[k], v) and found[k].dtype == v.dtype for k, v in vectors.items())
+        assert all(
+            np.array_equal(found[k], v) and found[k].dtype == v.dtype for k, v in vectors.items()
+        )
         assert store.has_features(["k1", "absent"]) == {"k1"}
         assert store.metadata(["m", "absent"]) == {"m": {"caption": "neu"}}
 
@@ -79,7 +83,7 @@ def test_files_that_are_no_store(tmp_path):
 WRITER = """
 import sys
 import numpy as np
-from pairmatch.store import Store
+from pairmatch.io.store import Store
 store = Store(sys.argv[1])
 for i in range(150):
     store.put_features({f"shared{i}": np.full(64, i, np.float32), f"{sys.argv[2]}-{i}": np.ones(64, np.float32)})
@@ -89,9 +93,14 @@ for i in range(150):
 
 def test_processes_write_at_once(tmp_path):
     path = tmp_path / "s.sqlite"
-    running = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), name]) for name in ("one", "two")]
+    running = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(path), name]) for name in ("one", "two")
+    ]
     assert [process.wait(60) for process in running] == [0, 0]
     with Store(path) as store:
         assert store.counts() == {"features": 450, "metadata": 0, "people": 150}
-        assert all(np.all(v == int(k[6:])) for k, v in store.features([f"shared{i}" for i in range(150)]).items())
+        assert all(
+            np.all(v == int(k[6:]))
+            for k, v in store.features([f"shared{i}" for i in range(150)]).items()
+        )
     assert sqlite3.connect(path).execute("PRAGMA integrity_check").fetchone() == ("ok",)

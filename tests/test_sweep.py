@@ -3,19 +3,19 @@
 import re
 
 import numpy as np
+import pairmatch.experiments.sweep as sweeping
 import pytest
 import tiny_qwen3_vl
 from PIL import Image
 
-import pairmatch.sweep as sweeping
 from pairmatch import Matcher, Pair, Pairs, Profile, TrainingConfig
 from pairmatch.backbones.descriptor import DescriptorBackbone
 from pairmatch.backbones.qwen3_vl import Qwen3VLBackbone
-from pairmatch.crossvalidation import cross_validate
-from pairmatch.errors import ConfigurationError
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.evaluation.crossvalidation import cross_validate
+from pairmatch.experiments.paper import PRINTED, paper_tables
+from pairmatch.experiments.sweep import grid, plan, sweep
 from pairmatch.metadata.measured import MeasuredMetadata
-from pairmatch.paper import PRINTED, paper_tables
-from pairmatch.sweep import grid, plan, sweep
 
 BASE = {"backbone": "descriptor", "metadata": None, "training": {"epochs": 2, "batch_size": 16}}
 
@@ -36,16 +36,26 @@ def counted(monkeypatch):
 
 
 def test_a_grid_is_every_combination_in_words():
-    found = grid({"head": "mlp"}, {"head.width": [8, 16], "loss": ["infonce", ("triplet", {})], "training.epochs": [2]})
+    found = grid(
+        {"head": "mlp"},
+        {"head.width": [8, 16], "loss": ["infonce", ("triplet", {})], "training.epochs": [2]},
+    )
     assert [one.label for one in found] == [
         "head.width 8, loss infonce, training.epochs 2",
         "head.width 8, loss triplet, training.epochs 2",
         "head.width 16, loss infonce, training.epochs 2",
         "head.width 16, loss triplet, training.epochs 2",
     ]
-    assert found[-1].arguments == {"head": ("mlp", {"width": 16}), "loss": ("triplet", {}), "training": {"epochs": 2}}
+    assert found[-1].arguments == {
+        "head": ("mlp", {"width": 16}),
+        "loss": ("triplet", {}),
+        "training": {"epochs": 2},
+    }
     assert grid({}, {})[0].label == "as it is"
-    assert grid({}, {"head": ["linear"], "head.width": [4]})[0].arguments["head"] == ("linear", {"width": 4})
+    assert grid({}, {"head": ["linear"], "head.width": [4]})[0].arguments["head"] == (
+        "linear",
+        {"width": 4},
+    )
     with pytest.raises(ConfigurationError, match=r"head\.width have no values"):
         grid({}, {"head.width": []})
     with pytest.raises(ConfigurationError, match=r"`pooler\.layer` needs `pooler` to be named"):
@@ -56,10 +66,16 @@ def test_a_grid_is_every_combination_in_words():
 def written(tmp_path_factory):
     """A backbone that reads text: a tiny Qwen3-VL."""
     folder = tiny_qwen3_vl.write(tmp_path_factory.mktemp("tiny"))
-    return {"backbone": ("qwen3-vl-2b", {"model": str(folder)}), "head": "linear", "training": {"epochs": 1}}
+    return {
+        "backbone": ("qwen3-vl-2b", {"model": str(folder)}),
+        "head": "linear",
+        "training": {"epochs": 1},
+    }
 
 
-def test_attributes_are_left_out_one_at_a_time_on_answers_that_are_kept(small_pairs, tmp_path, monkeypatch, written):
+def test_attributes_are_left_out_one_at_a_time_on_answers_that_are_kept(
+    small_pairs, tmp_path, monkeypatch, written
+):
     measured = []
     generate = MeasuredMetadata.generate
 
@@ -69,7 +85,9 @@ def test_attributes_are_left_out_one_at_a_time_on_answers_that_are_kept(small_pa
 
     monkeypatch.setattr(MeasuredMetadata, "generate", counting)
     pairs = small_pairs(6)
-    combinations = grid({**written, "metadata": "measured"}, {"without": [None, "framing", ("colours", "exposure")]})
+    combinations = grid(
+        {**written, "metadata": "measured"}, {"without": [None, "framing", ("colours", "exposure")]}
+    )
     labels = ["with every attribute", "without framing", "without colours, exposure"]
     assert [one.label for one in combinations] == labels
     assert [one.arguments.get("prompt", "").splitlines()[-1] for one in combinations] == [
@@ -79,13 +97,19 @@ def test_attributes_are_left_out_one_at_a_time_on_answers_that_are_kept(small_pa
     ]
     shared = {"store": tmp_path / "store.sqlite", "device": "cpu"}
     found = sweep(pairs, combinations, repeats=1, folds=2, ks=(2,), baselines=(), **shared)
-    assert found.methods == tuple(labels)
+    assert found.learners == tuple(labels)
     assert len(measured) == 12  # each photo once, for all three
     again = sweep(pairs, combinations, repeats=1, folds=2, ks=(2,), baselines=(), **shared)
     assert len(measured) == 12
     assert np.array_equal(found.values, again.values)
     with pytest.raises(ConfigurationError, match="to leave out 'caption'"):
-        sweep(pairs, grid(combinations[0].arguments, {"without": ["caption"]}), repeats=1, folds=2, **shared)
+        sweep(
+            pairs,
+            grid(combinations[0].arguments, {"without": ["caption"]}),
+            repeats=1,
+            folds=2,
+            **shared,
+        )
 
 
 def test_all_combinations_share_one_extraction(small_pairs, tmp_path, counted):
@@ -94,7 +118,7 @@ def test_all_combinations_share_one_extraction(small_pairs, tmp_path, counted):
     shared = {"store": tmp_path / "store.sqlite"}
     found = sweep(pairs, combinations, repeats=1, folds=3, ks=(5,), baselines=("frozen",), **shared)
     assert sum(counted) == 50
-    assert found.methods == (*(one.label for one in combinations), "frozen")
+    assert found.learners == (*(one.label for one in combinations), "frozen")
     # A line of the sweep is that combination's own cross-validation
     matcher = Matcher(
         backbone="descriptor",
@@ -104,7 +128,9 @@ def test_all_combinations_share_one_extraction(small_pairs, tmp_path, counted):
         training=TrainingConfig(epochs=2, batch_size=16),
         **shared,
     )
-    alone = cross_validate(matcher.paired_features(pairs), {"one": matcher.method()}, repeats=1, folds=3, ks=(5,))
+    alone = cross_validate(
+        matcher.paired_features(pairs), {"one": matcher.learner()}, repeats=1, folds=3, ks=(5,)
+    )
     np.testing.assert_array_equal(found.values[2], alone.values[0])
     assert sum(counted) == 50
 
@@ -125,7 +151,9 @@ def test_a_sweep_goes_on_where_it_stopped(small_pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(sweeping, "measure", failing)
     with pytest.raises(KeyboardInterrupt):
         sweep(pairs, combinations, **arguments)
-    monkeypatch.setattr(sweeping, "measure", lambda *given, **named: done.append(1) or measured(*given, **named))
+    monkeypatch.setattr(
+        sweeping, "measure", lambda *given, **named: done.append(1) or measured(*given, **named)
+    )
     whole = sweep(pairs, combinations, **arguments)
     assert len(done) == 4
     again = sweep(pairs, combinations, **arguments)
@@ -142,9 +170,15 @@ def test_a_sweep_goes_on_where_it_stopped(small_pairs, tmp_path, monkeypatch):
 def test_sets_of_features_have_baselines_of_their_own(small_pairs, tmp_path):
     combinations = grid(BASE, {"backbone.size_px": [56, 112]})
     found = sweep(
-        small_pairs(16), combinations, repeats=1, folds=2, ks=(3,), baselines=("frozen",), store=tmp_path / "s.sqlite"
+        small_pairs(16),
+        combinations,
+        repeats=1,
+        folds=2,
+        ks=(3,),
+        baselines=("frozen",),
+        store=tmp_path / "s.sqlite",
     )
-    assert found.methods == (
+    assert found.learners == (
         "backbone.size_px 56",
         "backbone.size_px 112",
         "frozen (backbone.size_px 56)",
@@ -155,7 +189,9 @@ def test_sets_of_features_have_baselines_of_their_own(small_pairs, tmp_path):
 
 def test_the_plan_lists_everything_and_runs_next_to_nothing(small_pairs, tmp_path, counted):
     pairs = small_pairs(20)
-    found = plan(pairs, grid(BASE, {"head.width": [4, 8]}), repeats=2, folds=3, store=tmp_path / "s.sqlite")
+    found = plan(
+        pairs, grid(BASE, {"head.width": [4, 8]}), repeats=2, folds=3, store=tmp_path / "s.sqlite"
+    )
     assert found.to_embed == 40
     assert found.fits == 8 * 6
     assert found.seconds > 0
@@ -205,10 +241,20 @@ def test_the_papers_tables_on_token_states(people, tmp_path, monkeypatch):
         return forward(self, batch)
 
     monkeypatch.setattr(Qwen3VLBackbone, "forward", counting)
-    options = {"model": str(checkpoint), "min_pixels": 1024, "max_pixels": 1024, "dtype": "float32", "device": "cpu"}
+    options = {
+        "model": str(checkpoint),
+        "min_pixels": 1024,
+        "max_pixels": 1024,
+        "dtype": "float32",
+        "device": "cpu",
+    }
     base = {"backbone": ("qwen3-vl-2b", options), "metadata": None, "training": {"epochs": 1}}
-    found = paper_tables(people, base, repeats=2, store=tmp_path / "s.sqlite", note="Random weights.")
-    assert sum(seen) == 160 + 1  # everybody once, and one blank picture that tells what the backbone gives
+    found = paper_tables(
+        people, base, repeats=2, store=tmp_path / "s.sqlite", note="Random weights."
+    )
+    assert (
+        sum(seen) == 160 + 1
+    )  # everybody once, and one blank picture that tells what the backbone gives
     text = str(found)
     assert text.startswith("Random weights.")
     for table, lines in PRINTED.items():
@@ -227,26 +273,46 @@ def test_metadata_poolers_and_layers_are_axes(people, tmp_path, monkeypatch):
     checkpoint = tiny_qwen3_vl.write(tmp_path / "tiny")
     seen = []
     prepare = Qwen3VLBackbone.prepare
-    monkeypatch.setattr(Qwen3VLBackbone, "prepare", lambda self, items: seen.extend(items) or prepare(self, items))
-    options = {"model": str(checkpoint), "min_pixels": 1024, "max_pixels": 1024, "dtype": "float32", "device": "cpu"}
+    monkeypatch.setattr(
+        Qwen3VLBackbone, "prepare", lambda self, items: seen.extend(items) or prepare(self, items)
+    )
+    options = {
+        "model": str(checkpoint),
+        "min_pixels": 1024,
+        "max_pixels": 1024,
+        "dtype": "float32",
+        "device": "cpu",
+    }
     base = {"backbone": ("qwen3-vl-2b", options), "head": "identity"}
     axes = {"metadata": [None, "measured"], "pooler": ["eos", ("mean", {"layer": 1}), "mean"]}
     pairs = people.subset(range(12))
-    found = sweep(pairs, grid(base, axes), repeats=1, folds=2, ks=(3,), baselines=(), store=tmp_path / "s.sqlite")
+    found = sweep(
+        pairs,
+        grid(base, axes),
+        repeats=1,
+        folds=2,
+        ks=(3,),
+        baselines=(),
+        store=tmp_path / "s.sqlite",
+    )
     assert len(seen) == 24 * 2  # one pass per prompt gives all poolers
     assert len({found.values[index].tobytes() for index in range(6)}) == 6
     assert [item.text for item in seen if "sharpness" in item.text]
 
 
 def test_the_papers_tables_without_token_states(people, tmp_path):
-    found = paper_tables(people, {**BASE, "training": {"epochs": 1}}, repeats=1, store=tmp_path / "s.sqlite")
+    found = paper_tables(
+        people, {**BASE, "training": {"epochs": 1}}, repeats=1, store=tmp_path / "s.sqlite"
+    )
     text = str(found)
     assert "Table 2: does not apply. The pooler 'eos' needs token states" in text
     assert "Table 1\n" in text
     assert "Table 3: trained" in text
     assert "descriptor, frozen" in text
     with pytest.raises(ConfigurationError, match="one backbone, got 2"):
-        paper_tables(people, {**BASE, "backbone": ["descriptor", "clip"]}, store=tmp_path / "s.sqlite")
+        paper_tables(
+            people, {**BASE, "backbone": ["descriptor", "clip"]}, store=tmp_path / "s.sqlite"
+        )
 
 
 def test_the_command_leaves_attributes_out(small_pairs, tmp_path):
@@ -274,12 +340,17 @@ def test_the_command_leaves_attributes_out(small_pairs, tmp_path):
             "--plan",
             "--quiet",
         ]
-        result = CliRunner().invoke(app, [str(part) for part in (*line, "--repeats", 1, "--folds", 2, *more)])
+        result = CliRunner().invoke(
+            app, [str(part) for part in (*line, "--repeats", 1, "--folds", 2, *more)]
+        )
         return result.exit_code, result.output
 
     code, output = command("--metadata", "measured", "--leave-out", "each", "--baseline", "none")
     assert code == 0, output
-    expected = ["with every attribute", *(f"without {name}" for name in MeasuredMetadata.schema.model_fields)]
+    expected = [
+        "with every attribute",
+        *(f"without {name}" for name in MeasuredMetadata.schema.model_fields),
+    ]
     assert re.findall(r"^  (.*)$", output, re.MULTILINE) == expected
     code, output = command("--metadata", "measured", "--leave-out", "framin,colours")
     assert (code, "Did you mean 'framing'?" in output) == (2, True)

@@ -1,4 +1,7 @@
-"""The conformance suites: built-ins and the example plugin pass, parts broken on purpose fail with the reason."""
+"""The conformance suites.
+
+Built-ins and the example plugin pass, parts broken on purpose fail with the reason.
+"""
 
 import numpy as np
 import pytest
@@ -13,20 +16,20 @@ from pairmatch import (
     ProjectionHead,
     Refusal,
     TokenStates,
-    registry,
 )
-from pairmatch.interfaces import Method
+from pairmatch.core import registry
+from pairmatch.core.arrays import unit_rows
+from pairmatch.core.interfaces import Learner
+from pairmatch.core.types import Usage
 from pairmatch.metadata import Metadata
-from pairmatch.metrics import unit_rows
 from pairmatch.testing import (
     check_backbone,
     check_head,
+    check_learner,
     check_loss,
     check_metadata_generator,
-    check_method,
     check_pooler,
 )
-from pairmatch.types import Usage
 
 
 @pytest.mark.parametrize("name", ["mlp", "linear", "residual", "identity"])
@@ -48,15 +51,15 @@ def test_built_in_poolers_conform(name):
 
 @pytest.mark.parametrize("name", ["frozen", "centred", "whitened", "cca", "ridge", "popularity"])
 def test_built_in_methods_conform(name):
-    check_method(registry.create("methods", name))
+    check_learner(registry.create("learners", name))
 
 
 def test_built_in_methods_that_train_conform():
-    check_method(registry.create("methods", ("trained", {"training": {"epochs": 1}})))
+    check_learner(registry.create("learners", ("contrastive", {"training": {"epochs": 1}})))
 
 
 def test_broken_methods_fail():
-    class Broken(Method):
+    class Broken(Learner):
         def __init__(self, project):
             self.project = project
 
@@ -68,13 +71,16 @@ def test_broken_methods_fail():
         (lambda h, side: np.asarray(h, np.float32), "unit length"),
         (lambda h, side: unit_rows(h).astype(float), "float32"),
         (lambda h, side: unit_rows(h)[:2], "one vector per person"),
-        (lambda h, side: unit_rows(h)[:, : 3 if side == "a" else 4], "unit length|different widths"),
+        (
+            lambda h, side: unit_rows(h)[:, : 3 if side == "a" else 4],
+            "unit length|different widths",
+        ),
         (lambda h, side: unit_rows(h if side == "a" else h[:, :4]), "different widths"),
         (lambda h, side: unit_rows(random.normal(size=h.shape)), "equal seeds"),
         (lambda h, side: unit_rows(h - h.mean(0) + 1e-3), "who else"),
     ):
         with pytest.raises(AssertionError, match=words):
-            check_method(Broken(project))
+            check_learner(Broken(project))
 
 
 def test_the_plugin_conforms(example_plugin):
@@ -95,9 +101,12 @@ class Good(Backbone):
         return self.width
 
     def prepare(self, items):
-        from pairmatch.images import load_image
+        from pairmatch.io.images import load_image
 
-        return [np.asarray(load_image(item.images[0]).resize((1, 1)), np.float32).ravel() for item in items]
+        return [
+            np.asarray(load_image(item.images[0]).resize((1, 1)), np.float32).ravel()
+            for item in items
+        ]
 
     def forward(self, batch):
         return TokenStates(pooled=torch.from_numpy(np.stack(batch)))
@@ -121,23 +130,41 @@ COUNTER = iter(range(1000))
         ({"forward": lambda self, batch: torch.ones(4, 3)}, "must return TokenStates, got Tensor"),
         ({"forward": lambda self, batch: TokenStates()}, "gives neither states nor pooled"),
         (
-            {"forward": lambda self, batch: TokenStates(pooled=torch.from_numpy(np.stack(batch) - np.mean(batch)))},
+            {
+                "forward": lambda self, batch: TokenStates(
+                    pooled=torch.from_numpy(np.stack(batch) - np.mean(batch))
+                )
+            },
             "depends on who else is in the batch",
         ),
         (
-            {"forward": lambda self, batch: TokenStates(pooled=torch.full((len(batch), 3), torch.nan))},
+            {
+                "forward": lambda self, batch: TokenStates(
+                    pooled=torch.full((len(batch), 3), torch.nan)
+                )
+            },
             "not finite",
         ),
         (
-            {"forward": lambda self, batch: TokenStates(pooled=torch.zeros(len(batch), 3).add_(float(next(COUNTER))))},
+            {
+                "forward": lambda self, batch: TokenStates(
+                    pooled=torch.zeros(len(batch), 3).add_(float(next(COUNTER)))
+                )
+            },
             "another output for the same input",
         ),
-        ({"forward": lambda self, batch: TokenStates(states=torch.ones(len(batch), 2, 3))}, "without a mask"),
+        (
+            {"forward": lambda self, batch: TokenStates(states=torch.ones(len(batch), 2, 3))},
+            "without a mask",
+        ),
         ({"fingerprint": lambda self: {"at": next(COUNTER)}}, "differs from call to call"),
         ({"fingerprint": lambda self: {"what": object()}}, "JSON values alone"),
         ({"fingerprint": lambda self: {}}, "is empty"),
         ({"length": lambda self, item: 0}, "at least 1, got 0"),
-        ({"__init__": lambda self, *, size=3: setattr(self, "width", size)}, "store its argument 'size'"),
+        (
+            {"__init__": lambda self, *, size=3: setattr(self, "width", size)},
+            "store its argument 'size'",
+        ),
     ],
 )
 def test_broken_backbones_fail_with_the_reason(changes, reason):

@@ -1,14 +1,17 @@
-"""Training on vectors: the recipe's numbers, bit-identical seeds, and every small or odd set of pairs."""
+"""Training on vectors.
+
+The recipe's numbers, bit-identical seeds, and every small or odd set of pairs.
+"""
 
 import numpy as np
 import pytest
 import torch
 
 from pairmatch import Evaluator, Trainer, TrainingConfig
-from pairmatch.errors import ConfigurationError
-from pairmatch.heads import LinearHead, PerSideHead, embed
-from pairmatch.losses import InfoNCELoss
-from pairmatch.trainer import _Batches, _Rows
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.learning.heads import LinearHead, PerSideHead, embed
+from pairmatch.learning.losses import InfoNCELoss
+from pairmatch.learning.trainer import _Batches, _Rows
 
 FAST = TrainingConfig(epochs=3, batch_size=8, learning_rate=1e-3)
 
@@ -23,7 +26,12 @@ def rotated(n, seed=0, width=12, noise=0.3):
 
 def test_defaults_are_the_recipe():
     config = TrainingConfig()
-    assert (config.learning_rate, config.batch_size, config.weight_decay, config.epochs) == (5e-5, 48, 1e-3, 30)
+    assert (config.learning_rate, config.batch_size, config.weight_decay, config.epochs) == (
+        5e-5,
+        48,
+        1e-3,
+        30,
+    )
     trainer = Trainer()
     assert (trainer.head, trainer.loss, trainer.config) == ("mlp", "infonce", config)
     assert InfoNCELoss().temperature == 0.2
@@ -38,14 +46,19 @@ def test_it_learns_what_cosine_does_not_see():
         *train, validation_a=held[0], validation_b=held[1]
     )
     frozen = Evaluator(resamples=0).evaluate(*test)
-    trained = Evaluator(resamples=0).evaluate(embed(result.head, test[0], "a"), embed(result.head, test[1], "b"))
+    trained = Evaluator(resamples=0).evaluate(
+        embed(result.head, test[0], "a"), embed(result.head, test[1], "b")
+    )
     assert frozen.both.mrr < 0.12
     assert trained.both.mrr > 0.6
 
 
 def test_seeds_give_bit_identical_heads():
     a, b = rotated(50)
-    weights = [Trainer("mlp", config=TrainingConfig(epochs=2, seed=s)).fit(a, b).head.state_dict() for s in (1, 1, 2)]
+    weights = [
+        Trainer("mlp", config=TrainingConfig(epochs=2, seed=s)).fit(a, b).head.state_dict()
+        for s in (1, 1, 2)
+    ]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert not torch.equal(weights[0]["layers.0.weight"], weights[2]["layers.0.weight"])
     torch.manual_seed(7)
@@ -77,7 +90,9 @@ def test_without_validation_all_epochs_are_run():
     assert result.validation_mrr is None
 
 
-@pytest.mark.parametrize("n", [2, 3, 7, 8, 9, 17])  # fewer than a batch, exactly one, a last batch of one
+@pytest.mark.parametrize(
+    "n", [2, 3, 7, 8, 9, 17]
+)  # fewer than a batch, exactly one, a last batch of one
 def test_every_number_of_pairs_trains(n):
     result = Trainer(config=FAST).fit(*rotated(n))
     assert all(np.isfinite(row["train_loss"]) for row in result.history)
@@ -92,13 +107,19 @@ def test_one_step_is_adamw_on_the_printed_loss():
     weight = start.layer.weight.detach().clone().requires_grad_()
     optimiser = torch.optim.AdamW([weight], lr=1e-2, weight_decay=0.1)
     z_a, z_b = torch.from_numpy(a) @ weight.T, torch.from_numpy(b) @ weight.T
-    logits = torch.nn.functional.normalize(z_a, dim=1) @ torch.nn.functional.normalize(z_b, dim=1).T / 0.2
+    logits = (
+        torch.nn.functional.normalize(z_a, dim=1)
+        @ torch.nn.functional.normalize(z_b, dim=1).T
+        / 0.2
+    )
     loss = torch.nn.functional.cross_entropy(logits, torch.arange(6))
     loss.backward()
     optimiser.step()
     assert result.history[0]["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
     assert torch.allclose(result.head.layer.weight, weight, atol=1e-6)
-    assert not torch.equal(result.head.layer.weight, start.layer.weight)  # the instance itself is left alone
+    assert not torch.equal(
+        result.head.layer.weight, start.layer.weight
+    )  # the instance itself is left alone
 
 
 def batches_of(matches, people_a, people_b, rejected=None, size=4, one_sided=False, seed=0):
@@ -132,7 +153,9 @@ def test_in_one_sided_sets_nobody_meets_themself():
     matches = [(0, 1), (1, 2), (2, 0), (3, 4), (4, 5), (0, 5)]
     for seed in range(10):
         seen = []
-        for rows_a, rows_b, positives in batches_of(matches, 6, 6, one_sided=True, size=6, seed=seed):
+        for rows_a, rows_b, positives in batches_of(
+            matches, 6, 6, one_sided=True, size=6, seed=seed
+        ):
             assert not set(rows_a.tolist()) & set(rows_b.tolist())
             known = {frozenset(m) for m in matches}
             for i, a in enumerate(rows_a.tolist()):
@@ -140,7 +163,9 @@ def test_in_one_sided_sets_nobody_meets_themself():
                     assert bool(positives[i, j]) == (frozenset((a, b)) in known)
             seen.append(int(positives.sum()))
         assert sum(seen) >= 4
-    result = Trainer(config=FAST).fit(np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32), matches=matches)
+    result = Trainer(config=FAST).fit(
+        np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32), matches=matches
+    )
     assert np.isfinite(result.history[-1]["train_loss"])
 
 
@@ -160,30 +185,48 @@ def test_learned_temperature_moves_and_is_never_decayed():
 
 def test_memorising_is_said():
     rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(40, 64)).astype(np.float32), rng.normal(size=(40, 64)).astype(np.float32)
+    a, b = (
+        rng.normal(size=(40, 64)).astype(np.float32),
+        rng.normal(size=(40, 64)).astype(np.float32),
+    )
     held = rng.normal(size=(2, 30, 64)).astype(np.float32)
     config = TrainingConfig(epochs=60, learning_rate=1e-2, patience=60)
-    result = Trainer(config=config).fit(a, b, validation_a=np.ones_like(held[0]), validation_b=held[1])
+    result = Trainer(config=config).fit(
+        a, b, validation_a=np.ones_like(held[0]), validation_b=held[1]
+    )
     assert result.train_recall_at_1 > 0.9
     assert "The head only memorises: it puts" in result.notes[0]
-    assert not Trainer(config=FAST).fit(*rotated(40), validation_a=held[0][:, :12], validation_b=held[1][:, :12]).notes
+    assert (
+        not Trainer(config=FAST)
+        .fit(*rotated(40), validation_a=held[0][:, :12], validation_b=held[1][:, :12])
+        .notes
+    )
 
 
 def test_bad_input_is_named():
     a, b = rotated(5)
     with pytest.raises(ConfigurationError, match="at least 2 matched pairs, got 1"):
         Trainer().fit(a[:1], b[:1])
-    with pytest.raises(ConfigurationError, match="need `validation_a` too"):  # early stopping is not left out silently
+    with pytest.raises(
+        ConfigurationError, match="need `validation_a` too"
+    ):  # early stopping is not left out silently
         Trainer().fit(a, b, validation_b=b)
-    with pytest.raises(ConfigurationError, match="`features_a` must be a NumPy array or a tensor, got list"):
+    with pytest.raises(
+        ConfigurationError, match="`features_a` must be a NumPy array or a tensor, got list"
+    ):
         Trainer().fit(a.tolist(), b.tolist())
-    with pytest.raises(ConfigurationError, match="`features_a` and `features_b` need one width, got 12 and 3"):
+    with pytest.raises(
+        ConfigurationError, match="`features_a` and `features_b` need one width, got 12 and 3"
+    ):
         Trainer().fit(a, b[:, :3])
     with pytest.raises(ConfigurationError, match="The head IdentityHead has nothing to train"):
         Trainer("identity").fit(a, b)
     with pytest.raises(ConfigurationError, match="same width and the same sides"):
         Trainer().fit(a, b, validation_a=a[:, :4], validation_b=b[:, :4])
-    with pytest.raises(ConfigurationError, match=r"Training diverged in epoch \d .*lower `learning_rate` \(1e\+30\)"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"Training diverged in epoch \d .*lower `learning_rate` \(1e\+30\)",
+    ):
         Trainer("linear", config=TrainingConfig(learning_rate=1e30, batch_size=2)).fit(a, b)
     with pytest.raises(ConfigurationError) as caught:
         TrainingConfig(epochs=0, batch_size=1, learning_rate=-1, seed=True)

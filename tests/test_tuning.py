@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from test_diagnostics import turned
 
-from pairmatch import registry
-from pairmatch.crossvalidation import cross_validate
-from pairmatch.errors import ConfigurationError
-from pairmatch.methods import TrainedHead
-from pairmatch.tuning import TunedHead
+from pairmatch.core import registry
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.evaluation.crossvalidation import cross_validate
+from pairmatch.learning.baselines import Contrastive
+from pairmatch.learning.tuning import Tuned
 
 BAD = {"training.learning_rate": [1e-9, 1e-2]}
 FAST = {"epochs": 8, "batch_size": 32}
@@ -18,23 +18,30 @@ FAST = {"epochs": 8, "batch_size": 32}
 
 def test_a_search_inside_the_training_part_finds_what_works():
     data = turned(90)
-    tuned = TunedHead(head="linear", training=FAST, space=BAD, trials=4, folds=2)
+    tuned = Tuned(head="linear", training=FAST, space=BAD, trials=4, folds=2)
     assert tuned.search(data) == {"training.learning_rate": 1e-2}
     found = cross_validate(
         data,
-        {"tuned": tuned, "bad": TrainedHead(head="linear", training={**FAST, "learning_rate": 1e-9})},
+        {
+            "tuned": tuned,
+            "bad": Contrastive(head="linear", training={**FAST, "learning_rate": 1e-9}),
+        },
         repeats=1,
         folds=3,
         ks=(1,),
     )
     assert found.metrics("tuned").mrr > found.metrics("bad").mrr + 0.05
     # What it returns is the head trained on the whole training part with the best setting
-    expected = TrainedHead(head=("linear", {}), training={**FAST, "learning_rate": 1e-2}).fit(data, seed=3)
+    expected = Contrastive(head=("linear", {}), training={**FAST, "learning_rate": 1e-2}).fit(
+        data, seed=3
+    )
     np.testing.assert_array_equal(tuned.fit(data, seed=3)(data.a, "a"), expected(data.a, "a"))
 
 
 def test_ranges_are_searched_and_seeds_repeat():
-    tuned = TunedHead(training={"epochs": 1}, space={"loss.temperature": (0.05, 0.5)}, trials=3, folds=2)
+    tuned = Tuned(
+        training={"epochs": 1}, space={"loss.temperature": (0.05, 0.5)}, trials=3, folds=2
+    )
     first, again = (tuned.search(turned(30), seed=1) for _ in range(2))
     assert first == again
     assert 0.05 <= first["loss.temperature"] <= 0.5
@@ -42,10 +49,10 @@ def test_ranges_are_searched_and_seeds_repeat():
 
 def test_what_cannot_be_searched_is_said(monkeypatch):
     with pytest.raises(ConfigurationError, match=r"trials ≥ 1 and folds ≥ 2, got 0 and 3"):
-        TunedHead(trials=0)
+        Tuned(trials=0)
     with pytest.raises(ConfigurationError, match=r"takes head\.OPTION.*got pooler\.layer"):
-        TunedHead(space={"pooler.layer": [1]})
-    assert isinstance(registry.create("methods", ("tuned", {"trials": 2})), TunedHead)
+        Tuned(space={"pooler.layer": [1]})
+    assert isinstance(registry.create("learners", ("tuned", {"trials": 2})), Tuned)
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ConfigurationError, match=r'pip install "pairmatch\[tune\]"'):
-        TunedHead().search(turned(30))
+        Tuned().search(turned(30))

@@ -37,9 +37,14 @@ def tokenizer():
     trainer = trainers.BpeTrainer(
         vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    raw.train_from_iterator(["I cook, read and climb; two dogs, a red coat and 12 books"] * 4, trainer)
+    raw.train_from_iterator(
+        ["I cook, read and climb; two dogs, a red coat and 12 books"] * 4, trainer
+    )
     bpe = json.loads(raw.to_str())["model"]
-    merges = [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in bpe["merges"]]
+    merges = [
+        tuple(merge) if isinstance(merge, list) else tuple(merge.split(" "))
+        for merge in bpe["merges"]
+    ]
     return Qwen2Tokenizer(
         vocab=bpe["vocab"],
         merges=merges,
@@ -102,6 +107,10 @@ def write(folder, seed=0, dtype=torch.float32):
         "image_mean": [0.5] * 3,
         "image_std": [0.5] * 3,
     }
-    images = Qwen2VLImageProcessor(size={"shortest_edge": 4096, "longest_edge": 16_777_216}, **pixels)
-    Qwen3VLProcessor(images, words, Qwen3VLVideoProcessor(**pixels), chat_template=TEMPLATE).save_pretrained(folder)
+    images = Qwen2VLImageProcessor(
+        size={"shortest_edge": 4096, "longest_edge": 16_777_216}, **pixels
+    )
+    Qwen3VLProcessor(
+        images, words, Qwen3VLVideoProcessor(**pixels), chat_template=TEMPLATE
+    ).save_pretrained(folder)
     return folder

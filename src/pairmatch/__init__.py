@@ -8,68 +8,68 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from pairmatch.core._version import __version__
 
 _PUBLIC = {
-    "Matcher": "matcher",
+    "Matcher": "matcher.matcher",
     "Gallery": "gallery",
     "Recommendation": "gallery",
     "Exclusions": "gallery",
     "Pairs": "data",
-    "Pair": "types",
-    "Profile": "types",
-    "Item": "types",
-    "TokenStates": "types",
-    "Refusal": "types",
-    "PairmatchError": "errors",
-    "TrainingConfig": "config",
-    "Backbone": "interfaces",
-    "Pooler": "interfaces",
-    "MetadataGenerator": "interfaces",
-    "ProjectionHead": "interfaces",
-    "ContrastiveLoss": "interfaces",
-    "Trainer": "trainer",
-    "Evaluator": "evaluator",
-    "Evaluation": "evaluator",
-    "FeatureStore": "features",
-    "PairedFeatures": "paired",
-    "Method": "interfaces",
-    "CrossValidation": "crossvalidation",
-    "cross_validate": "crossvalidation",
-    "Comparison": "comparison",
+    "Pair": "core.types",
+    "Profile": "core.types",
+    "Item": "core.types",
+    "TokenStates": "core.types",
+    "Refusal": "core.types",
+    "PairmatchError": "core.errors",
+    "TrainingConfig": "core.config",
+    "Backbone": "core.interfaces",
+    "Pooler": "core.interfaces",
+    "MetadataGenerator": "core.interfaces",
+    "ProjectionHead": "core.interfaces",
+    "ContrastiveLoss": "core.interfaces",
+    "Trainer": "learning.trainer",
+    "Evaluator": "evaluation.evaluator",
+    "Evaluation": "evaluation.evaluator",
+    "FeatureStore": "features.extractor",
+    "PairedFeatures": "core.paired_features",
+    "Learner": "core.interfaces",
+    "CrossValidation": "evaluation.crossvalidation",
+    "cross_validate": "evaluation.crossvalidation",
+    "Comparison": "evaluation.comparison",
     "leakage": "data",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
-    from pairmatch.comparison import Comparison as Comparison
-    from pairmatch.config import TrainingConfig as TrainingConfig
-    from pairmatch.crossvalidation import CrossValidation as CrossValidation
-    from pairmatch.crossvalidation import cross_validate as cross_validate
+    from pairmatch.core.config import TrainingConfig as TrainingConfig
+    from pairmatch.core.errors import PairmatchError as PairmatchError
+    from pairmatch.core.interfaces import Backbone as Backbone
+    from pairmatch.core.interfaces import ContrastiveLoss as ContrastiveLoss
+    from pairmatch.core.interfaces import Learner as Learner
+    from pairmatch.core.interfaces import MetadataGenerator as MetadataGenerator
+    from pairmatch.core.interfaces import Pooler as Pooler
+    from pairmatch.core.interfaces import ProjectionHead as ProjectionHead
+    from pairmatch.core.paired_features import PairedFeatures as PairedFeatures
+    from pairmatch.core.types import Item as Item
+    from pairmatch.core.types import Pair as Pair
+    from pairmatch.core.types import Profile as Profile
+    from pairmatch.core.types import Refusal as Refusal
+    from pairmatch.core.types import TokenStates as TokenStates
     from pairmatch.data import Pairs as Pairs
     from pairmatch.data import leakage as leakage
-    from pairmatch.errors import PairmatchError as PairmatchError
-    from pairmatch.evaluator import Evaluation as Evaluation
-    from pairmatch.evaluator import Evaluator as Evaluator
-    from pairmatch.features import FeatureStore as FeatureStore
+    from pairmatch.evaluation.comparison import Comparison as Comparison
+    from pairmatch.evaluation.crossvalidation import CrossValidation as CrossValidation
+    from pairmatch.evaluation.crossvalidation import cross_validate as cross_validate
+    from pairmatch.evaluation.evaluator import Evaluation as Evaluation
+    from pairmatch.evaluation.evaluator import Evaluator as Evaluator
+    from pairmatch.features.extractor import FeatureStore as FeatureStore
     from pairmatch.gallery import Exclusions as Exclusions
     from pairmatch.gallery import Gallery as Gallery
     from pairmatch.gallery import Recommendation as Recommendation
-    from pairmatch.interfaces import Backbone as Backbone
-    from pairmatch.interfaces import ContrastiveLoss as ContrastiveLoss
-    from pairmatch.interfaces import MetadataGenerator as MetadataGenerator
-    from pairmatch.interfaces import Method as Method
-    from pairmatch.interfaces import Pooler as Pooler
-    from pairmatch.interfaces import ProjectionHead as ProjectionHead
-    from pairmatch.matcher import Matcher as Matcher
-    from pairmatch.paired import PairedFeatures as PairedFeatures
-    from pairmatch.trainer import Trainer as Trainer
-    from pairmatch.types import Item as Item
-    from pairmatch.types import Pair as Pair
-    from pairmatch.types import Profile as Profile
-    from pairmatch.types import Refusal as Refusal
-    from pairmatch.types import TokenStates as TokenStates
+    from pairmatch.learning.trainer import Trainer as Trainer
+    from pairmatch.matcher.matcher import Matcher as Matcher
 
 
 def __getattr__(name: str) -> object:

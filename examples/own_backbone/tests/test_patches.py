@@ -4,7 +4,7 @@ import pytest
 from pairmatch_patches import PatchesBackbone
 
 from pairmatch import Matcher, Pairs
-from pairmatch.demo import draw_people
+from pairmatch.experiments.demo import draw_people
 from pairmatch.testing import check_backbone
 
 

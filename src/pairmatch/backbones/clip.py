@@ -14,35 +14,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pairmatch.errors import ConfigurationError
-from pairmatch.frozen import (
-    by_person,
-    freeze,
-    load_or_explain,
-    mean_by_person,
-    resolve_device,
-    resolve_dtype,
-    weights_digest,
-)
-from pairmatch.images import load_image
-from pairmatch.interfaces import Backbone
-from pairmatch.types import Item, TokenStates
+from pairmatch.backbones.photos import by_person, mean_by_person
+from pairmatch.core.devices import resolve_device, resolve_dtype
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.interfaces import Backbone
+from pairmatch.core.types import Item, TokenStates
+from pairmatch.io.checkpoints import freeze, load_or_explain, weights_digest
+from pairmatch.io.images import load_image
 
 
 class CLIPBackbone(Backbone):
     """A CLIP image encoder, with its text encoder beside it on request. Small and fast; the alternative to a VLM.
 
-    `native` gives the projected image embedding, unit length, the mean over several photos. With `text=True` the
-    text embedding of the prompt stands beside it, also of unit length, and zeros stand for what a person lacks.
-    `mean` and `image-mean` pool the image tokens before the projection, where the architecture gives them (ViT).
+    `native` gives the projected image embedding, unit length, the mean over several photos. With
+    `text=True` the text embedding of the prompt stands beside it, also of unit length, and zeros
+    stand for what a person lacks. `mean` and `image-mean` pool the image tokens before the
+    projection, where the architecture gives them (ViT).
 
     Args:
         model: Architecture name of open_clip.
         pretrained: Weights tag of open_clip, or a path to a weights file.
-        text: Reads the rendered prompt too; CLIP's text encoder reads 77 tokens and the rest is cut.
+        text: Reads the rendered prompt too; CLIP's text encoder reads 77 tokens and the rest is
+            cut.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         device: `auto`, `cpu`, `cuda`, …
-        random_weights: Takes random weights in place of `pretrained`: for tests of a pipeline, never for results.
+        random_weights: Takes random weights in place of `pretrained`: for tests of a pipeline,
+            never for results.
     """
 
     default_pooler: ClassVar[str] = "native"
@@ -59,7 +56,13 @@ class CLIPBackbone(Backbone):
     ) -> None:
         import open_clip
 
-        self.model, self.pretrained, self.text, self.dtype, self.device = model, pretrained, text, dtype, device
+        self.model, self.pretrained, self.text, self.dtype, self.device = (
+            model,
+            pretrained,
+            text,
+            dtype,
+            device,
+        )
         self.random_weights = random_weights
         self.reads_text = text
         self._device = resolve_device(device)
@@ -81,9 +84,13 @@ class CLIPBackbone(Backbone):
             if self.random_weights:
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed(0)
-                    model, _, preprocess = open_clip.create_model_and_transforms(self.model, load_weights=False)
+                    model, _, preprocess = open_clip.create_model_and_transforms(
+                        self.model, load_weights=False
+                    )
             else:
-                model, preprocess = open_clip.create_model_from_pretrained(self.model, pretrained=self.pretrained)
+                model, preprocess = open_clip.create_model_from_pretrained(
+                    self.model, pretrained=self.pretrained
+                )
             return model, preprocess
 
         model, preprocess = load_or_explain(load, model=self.pretrained, option="pretrained")
@@ -108,20 +115,33 @@ class CLIPBackbone(Backbone):
         """Width P of the pooled output: the embedding's, twice that with text."""
         return int(self._config["embed_dim"]) * (2 if self.text else 1)
 
-    def prepare(self, items: Sequence[Item]) -> tuple[Tensor | None, list[int], Tensor | None, list[bool]]:
+    def prepare(
+        self, items: Sequence[Item]
+    ) -> tuple[Tensor | None, list[int], Tensor | None, list[bool]]:
         """Pixels of all photos, photos per person, tokens of all texts, and who has a text."""
         _, preprocess = self._loaded
         side = 4 * int(self._config["vision_cfg"].get("image_size", 224))
-        pixels = [preprocess(load_image(image, longest_side_px=side)) for item in items for image in item.images]
+        pixels = [
+            preprocess(load_image(image, longest_side_px=side))
+            for item in items
+            for image in item.images
+        ]
         counts = [len(item.images) for item in items]
         if not self.text:
             return torch.stack(pixels), counts, None, []
         texts = [item.text for item in items]
         tokens = self._tokenize([_plain(text) for text in texts])
         self.truncated += int((tokens[:, -1] != 0).sum())
-        return torch.stack(pixels) if pixels else None, counts, tokens, [bool(text) for text in texts]
+        return (
+            torch.stack(pixels) if pixels else None,
+            counts,
+            tokens,
+            [bool(text) for text in texts],
+        )
 
-    def forward(self, batch: tuple[Tensor | None, list[int], Tensor | None, list[bool]]) -> TokenStates:
+    def forward(
+        self, batch: tuple[Tensor | None, list[int], Tensor | None, list[bool]]
+    ) -> TokenStates:
         """Token states of the photos where there are some, and the pooled output."""
         model, _ = self._loaded
         pixels, counts, tokens, has_text = batch
@@ -133,7 +153,9 @@ class CLIPBackbone(Backbone):
             image, patches = found if isinstance(found, tuple) else (found, None)
             seen = [row for row, count in enumerate(counts) if count]
             own = [counts[row] for row in seen]
-            pooled[seen] = F.normalize(mean_by_person(F.normalize(image.float(), dim=-1), own), dim=-1)
+            pooled[seen] = F.normalize(
+                mean_by_person(F.normalize(image.float(), dim=-1), own), dim=-1
+            )
             if patches is not None and len(seen) == len(counts):
                 states, mask = by_person(patches, counts)
         if tokens is not None:
@@ -145,7 +167,13 @@ class CLIPBackbone(Backbone):
     def fingerprint(self) -> Mapping[str, Any]:
         """Architecture, weights (tag, or digest of the file), number format, text, and library versions."""
         local = Path(self.pretrained).expanduser()
-        weights = "random" if self.random_weights else weights_digest(local) if local.is_file() else self.pretrained
+        weights = (
+            "random"
+            if self.random_weights
+            else weights_digest(local)
+            if local.is_file()
+            else self.pretrained
+        )
         return {
             "backbone": "clip",
             "format": 2,
@@ -164,4 +192,9 @@ def _plain(text: str) -> str:
 
     The tokenizer itself unescapes HTML and lowers case before it looks for them.
     """
-    return re.sub("(start|end)_of_text", r"\1 of text", html.unescape(html.unescape(text)), flags=re.IGNORECASE)
+    return re.sub(
+        "(start|end)_of_text",
+        r"\1 of text",
+        html.unescape(html.unescape(text)),
+        flags=re.IGNORECASE,
+    )

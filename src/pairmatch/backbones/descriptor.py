@@ -1,4 +1,7 @@
-"""Classical image descriptors: shape, colour and texture measured by formula, without a model or a download."""
+"""Classical image descriptors.
+
+Shape, colour and texture measured by formula, without a model or a download.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ from skimage.color import rgb2lab
 from skimage.feature import hog, local_binary_pattern
 from torch import Tensor
 
-from pairmatch.errors import ConfigurationError
-from pairmatch.images import load_image
-from pairmatch.interfaces import Backbone
-from pairmatch.types import Item, TokenStates
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.interfaces import Backbone
+from pairmatch.core.types import Item, TokenStates
+from pairmatch.io.images import load_image
 
 _CELLS = 7  # HOG cells per side
 _ORIENTATIONS = 9
@@ -31,12 +34,12 @@ _REGIONS = 5  # the whole photo and its four quarters
 class DescriptorBackbone(Backbone):
     """HOG, Lab colour histograms and local binary patterns of a photo. Serves where nothing can be downloaded.
 
-    It sees outlines, colours and textures and where they are; it knows nothing of people, clothes or meaning, so expect
-    far less of it than of a pre-trained model. Each of its three blocks is scaled to unit length, so that none
-    dominates. Several photos of a person are averaged.
+    It sees outlines, colours and textures and where they are; it knows nothing of people, clothes
+    or meaning, so expect far less of it than of a pre-trained model. Each of its three blocks is
+    scaled to unit length, so that none dominates. Several photos of a person are averaged.
 
-    Sources: HOG, Dalal and Triggs 2005; uniform LBP, Ojala et al. 2002; histograms compared by their square roots,
-    Arandjelović and Zisserman 2012.
+    Sources: HOG, Dalal and Triggs 2005; uniform LBP, Ojala et al. 2002; histograms compared by
+    their square roots, Arandjelović and Zisserman 2012.
 
     Args:
         size_px: Photos are scaled to a square of this many pixels, a multiple of 7 from 56 up.
@@ -81,24 +84,40 @@ class DescriptorBackbone(Backbone):
         pixels = np.asarray(photo.resize((self.size_px, self.size_px), Image.Resampling.BICUBIC))
         lab = rgb2lab(pixels)
         cell = self.size_px // _CELLS
-        shape = hog(lab[..., 0], orientations=_ORIENTATIONS, pixels_per_cell=(cell, cell), cells_per_block=(2, 2))
+        shape = hog(
+            lab[..., 0],
+            orientations=_ORIENTATIONS,
+            pixels_per_cell=(cell, cell),
+            cells_per_block=(2, 2),
+        )
         half = self.size_px // 2
         lightness = np.clip(lab[..., 0] / 100 * _LIGHTNESS_BINS, 0, _LIGHTNESS_BINS - 1).astype(int)
         chroma = (lab[..., 1:] / _COLOUR_REACH + 1) / 2 * _COLOUR_BINS
         chroma = np.clip(chroma, 0, _COLOUR_BINS - 1).astype(int)
         colour = chroma[..., 0] * _COLOUR_BINS + chroma[..., 1]
         grey = np.clip(lab[..., 0] * 2.55, 0, 255).astype(np.uint8)
-        codes = [local_binary_pattern(grey, 8, radius, "uniform").astype(int) for radius in _LBP_RADII]
+        codes = [
+            local_binary_pattern(grey, 8, radius, "uniform").astype(int) for radius in _LBP_RADII
+        ]
         whole = slice(None)
         regions = [
             (whole, whole),
-            *((y, x) for y in (slice(half), slice(half, None)) for x in (slice(half), slice(half, None))),
+            *(
+                (y, x)
+                for y in (slice(half), slice(half, None))
+                for x in (slice(half), slice(half, None))
+            ),
         ]
         colours, textures = [], []
         for region in regions:
-            colours += [_histogram(lightness[region], _LIGHTNESS_BINS), _histogram(colour[region], _COLOUR_BINS**2)]
+            colours += [
+                _histogram(lightness[region], _LIGHTNESS_BINS),
+                _histogram(colour[region], _COLOUR_BINS**2),
+            ]
             textures += [_histogram(code[region], 10) for code in codes]
-        return np.concatenate([_unit(shape), _unit(np.concatenate(colours)), _unit(np.concatenate(textures))])
+        return np.concatenate(
+            [_unit(shape), _unit(np.concatenate(colours)), _unit(np.concatenate(textures))]
+        )
 
 
 def _histogram(values: npt.NDArray[np.integer], bins: int) -> npt.NDArray[np.float64]:

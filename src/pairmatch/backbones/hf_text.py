@@ -1,4 +1,7 @@
-"""Any text encoder of transformers, over the rendered prompt: profile text, chosen attributes and metadata."""
+"""Any text encoder of transformers, over the rendered prompt.
+
+Profile text, chosen attributes and metadata.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from pairmatch.frozen import checkpoint_mark, freeze, load_pretrained, resolve_device, resolve_dtype
-from pairmatch.interfaces import Backbone
-from pairmatch.types import Item, TokenStates
+from pairmatch.core.devices import resolve_device, resolve_dtype
+from pairmatch.core.interfaces import Backbone
+from pairmatch.core.types import Item, TokenStates
+from pairmatch.io.checkpoints import checkpoint_mark, freeze, load_pretrained
 
 
 class HFTextBackbone(Backbone):
@@ -67,7 +71,9 @@ class HFTextBackbone(Backbone):
         from transformers import AutoModel
 
         return freeze(
-            load_pretrained(AutoModel, self.model, self.revision, dtype=self._dtype), self._device, self._dtype
+            load_pretrained(AutoModel, self.model, self.revision, dtype=self._dtype),
+            self._device,
+            self._dtype,
         )
 
     @property
@@ -99,7 +105,9 @@ class HFTextBackbone(Backbone):
         """Last hidden states, their mask, and the last real token."""
         mask = batch["attention_mask"].bool().to(self._device)
         states = self._network(**batch.to(self._device)).last_hidden_state
-        return TokenStates(states=states, mask=mask, image_mask=torch.zeros_like(mask), end=mask.sum(1) - 1)
+        return TokenStates(
+            states=states, mask=mask, image_mask=torch.zeros_like(mask), end=mask.sum(1) - 1
+        )
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Digest of a local folder's files or commit of a hub model, the cut, number format, and library versions."""

@@ -11,29 +11,25 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from pairmatch.errors import BackboneError
-from pairmatch.frozen import (
-    by_person,
-    checkpoint_mark,
-    freeze,
-    load_pretrained,
-    mean_by_person,
-    resolve_device,
-    resolve_dtype,
-)
-from pairmatch.images import load_image
-from pairmatch.interfaces import Backbone
-from pairmatch.types import Item, TokenStates
+from pairmatch.backbones.photos import by_person, mean_by_person
+from pairmatch.core.devices import resolve_device, resolve_dtype
+from pairmatch.core.errors import BackboneError
+from pairmatch.core.interfaces import Backbone
+from pairmatch.core.types import Item, TokenStates
+from pairmatch.io.checkpoints import checkpoint_mark, freeze, load_pretrained
+from pairmatch.io.images import load_image
 
-_LONGEST_SIDE_PX = 2048  # photos are shrunk to this before the checkpoint's own processor resizes them
+_LONGEST_SIDE_PX = (
+    2048  # photos are shrunk to this before the checkpoint's own processor resizes them
+)
 
 
 class HFVisionBackbone(Backbone):
     """A transformers image encoder, by hub name or folder. Choose it for DINOv2/3, SigLIP 2 and the like.
 
-    Of models with two towers (SigLIP, CLIP) the image tower is used. `native` gives the model's own pooled output, or
-    the mean of its tokens where it has none; the mean over several photos. `mean` pools all tokens, `image-mean` the
-    patches without class and register tokens.
+    Of models with two towers (SigLIP, CLIP) the image tower is used. `native` gives the model's own
+    pooled output, or the mean of its tokens where it has none; the mean over several photos. `mean`
+    pools all tokens, `image-mean` the patches without class and register tokens.
 
     Args:
         model: Hub name or folder.
@@ -42,12 +38,15 @@ class HFVisionBackbone(Backbone):
         device: `auto`, `cpu`, `cuda`, …
 
     Raises:
-        BackboneError: At the first use: no weights, a wrong folder, or a model that is no image encoder.
+        BackboneError: At the first use: no weights, a wrong folder, or a model that is no image
+            encoder.
     """
 
     default_pooler: ClassVar[str] = "native"
 
-    def __init__(self, *, model: str, revision: str | None = None, dtype: str = "auto", device: str = "auto") -> None:
+    def __init__(
+        self, *, model: str, revision: str | None = None, dtype: str = "auto", device: str = "auto"
+    ) -> None:
         self.model, self.revision, self.dtype, self.device = str(model), revision, dtype, device
         self._device = resolve_device(device)
         self._dtype = resolve_dtype(dtype, self._device)
@@ -72,10 +71,13 @@ class HFVisionBackbone(Backbone):
 
         model = load_pretrained(AutoModel, self.model, self.revision, dtype=self._dtype)
         tower = getattr(model, "vision_model", model)
-        if "pixel_values" not in (getattr(tower, "main_input_name", ""), getattr(model, "main_input_name", "")) and (
-            tower is model
-        ):
-            raise BackboneError(f"{self.model} is a {type(model).__name__}, which does not read images.")
+        if "pixel_values" not in (
+            getattr(tower, "main_input_name", ""),
+            getattr(model, "main_input_name", ""),
+        ) and (tower is model):
+            raise BackboneError(
+                f"{self.model} is a {type(model).__name__}, which does not read images."
+            )
         return freeze(tower, self._device, self._dtype)
 
     @cached_property
@@ -86,11 +88,17 @@ class HFVisionBackbone(Backbone):
 
     def prepare(self, items: Sequence[Item]) -> tuple[dict[str, Tensor], list[int]]:
         """What the checkpoint's processor makes of all photos, as far as the model reads it, and photos per person."""
-        photos = [load_image(image, longest_side_px=_LONGEST_SIDE_PX) for item in items for image in item.images]
-        found = [self._processor(images=photo, return_tensors="pt") for photo in photos]
-        return {name: torch.cat([one[name] for one in found]) for name in found[0] if name in self._reads}, [
-            len(item.images) for item in items
+        photos = [
+            load_image(image, longest_side_px=_LONGEST_SIDE_PX)
+            for item in items
+            for image in item.images
         ]
+        found = [self._processor(images=photo, return_tensors="pt") for photo in photos]
+        return {
+            name: torch.cat([one[name] for one in found])
+            for name in found[0]
+            if name in self._reads
+        }, [len(item.images) for item in items]
 
     @cached_property
     def _reads(self) -> frozenset[str]:
@@ -113,12 +121,18 @@ class HFVisionBackbone(Backbone):
             real = inputs["pixel_attention_mask"].bool()
         own = getattr(found, "pooler_output", None)
         weights = real.unsqueeze(-1).float()
-        pooled = (tokens.float() * weights).sum(1) / weights.sum(1) if own is None else own.flatten(1)
+        pooled = (
+            (tokens.float() * weights).sum(1) / weights.sum(1) if own is None else own.flatten(1)
+        )
         states, mask = by_person(tokens, counts)
         mask = mask & by_person(real.unsqueeze(-1), counts)[0].squeeze(-1)
-        patches = torch.arange(tokens.shape[1], device=tokens.device) >= self._prefix(pixels, tokens.shape[1])
+        patches = torch.arange(tokens.shape[1], device=tokens.device) >= self._prefix(
+            pixels, tokens.shape[1]
+        )
         image_mask = mask & patches.repeat(max(counts))[None, :]
-        return TokenStates(states=states, mask=mask, image_mask=image_mask, pooled=mean_by_person(pooled, counts))
+        return TokenStates(
+            states=states, mask=mask, image_mask=image_mask, pooled=mean_by_person(pooled, counts)
+        )
 
     def _prefix(self, pixels: Tensor, tokens: int) -> int:
         """Number of class and register tokens before the patches."""

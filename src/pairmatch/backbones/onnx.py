@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps
 
-from pairmatch.errors import BackboneError, ConfigurationError, missing_extra, unknown_name
-from pairmatch.images import load_image
-from pairmatch.interfaces import Backbone
-from pairmatch.types import Item, TokenStates
+from pairmatch.core.errors import BackboneError, ConfigurationError, missing_extra, unknown_name
+from pairmatch.core.interfaces import Backbone
+from pairmatch.core.types import Item, TokenStates
+from pairmatch.io.images import load_image
 
 Resize = Literal["squash", "crop", "pad"]
 
@@ -25,15 +25,17 @@ Resize = Literal["squash", "crop", "pad"]
 class ONNXBackbone(Backbone):
     """An image encoder as an ONNX file. Choose it for a model of your own, or where torch models are too slow.
 
-    A photo becomes a square of `size_px`, RGB values 0 to 255, then (x − mean) / scale. Several photos of a person are
-    averaged. The output, flattened to one vector per photo, is the pooled output; there are no token states.
+    A photo becomes a square of `size_px`, RGB values 0 to 255, then (x − mean) / scale. Several
+    photos of a person are averaged. The output, flattened to one vector per photo, is the pooled
+    output; there are no token states.
 
     Args:
         path: The ONNX file.
         size_px: Side of the square input.
         mean: Subtracted from RGB values of 0 to 255: one number or three.
         scale: What they are divided by: one number or three.
-        resize: `squash` ignores the aspect, `crop` keeps the middle, `pad` adds a border in the mean colour.
+        resize: `squash` ignores the aspect, `crop` keeps the middle, `pad` adds a border in the
+            mean colour.
         input: Name of the input; needed where the model has several.
         output: Name of the output; the first by default.
         layout: `nchw` or `nhwc`.
@@ -42,7 +44,8 @@ class ONNXBackbone(Backbone):
     Raises:
         MissingExtraError: onnxruntime is not installed.
         ConfigurationError: An argument out of range.
-        BackboneError: No such file, no ONNX model, or a name that the model does not have; raised at the first use.
+        BackboneError: No such file, no ONNX model, or a name that the model does not have; raised
+            at the first use.
     """
 
     default_pooler: ClassVar[str] = "native"
@@ -91,12 +94,22 @@ class ONNXBackbone(Backbone):
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
         try:
-            session = onnxruntime.InferenceSession(self._content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own exceptions share no base class that is public
-            raise BackboneError(f"{self.path} is not a model that onnxruntime can run: {error}") from error
-        inputs, outputs = ([node.name for node in nodes] for nodes in (session.get_inputs(), session.get_outputs()))
+            session = onnxruntime.InferenceSession(
+                self._content, options, providers=["CPUExecutionProvider"]
+            )
+        except (
+            Exception
+        ) as error:  # onnxruntime's own exceptions share no base class that is public
+            raise BackboneError(
+                f"{self.path} is not a model that onnxruntime can run: {error}"
+            ) from error
+        inputs, outputs = (
+            [node.name for node in nodes] for nodes in (session.get_inputs(), session.get_outputs())
+        )
         if self.input is None and len(inputs) > 1:
-            raise BackboneError(f"{self.path} has the inputs {', '.join(inputs)}: name one with input=.")
+            raise BackboneError(
+                f"{self.path} has the inputs {', '.join(inputs)}: name one with input=."
+            )
         for what, name, known in (("input", self.input, inputs), ("output", self.output, outputs)):
             if name is not None and name not in known:
                 raise BackboneError(f"{self.path}: {unknown_name(what, name, known)}")
@@ -124,7 +137,10 @@ class ONNXBackbone(Backbone):
         return self._run(blank).shape[1]
 
     def prepare(self, items: Sequence[Item]) -> tuple[npt.NDArray[np.float32], list[int]]:
-        """Decodes and scales photos: [all photos, height, width, 3] float32, and photos per person."""
+        """Decodes and scales photos.
+
+        [all photos, height, width, 3] float32, and photos per person.
+        """
         photos = [self._pixels(image) for item in items for image in item.images]
         mean, scale = np.asarray(self.mean, np.float32), np.asarray(self.scale, np.float32)
         pixels = (np.stack(photos).astype(np.float32) - mean) / scale
@@ -161,18 +177,25 @@ class ONNXBackbone(Backbone):
 
     def _pixels(self, source: Any) -> npt.NDArray[np.uint8]:
         size = (self.size_px, self.size_px)
-        photo = load_image(source, longest_side_px=None if self.resize == "crop" else 4 * self.size_px)
+        photo = load_image(
+            source, longest_side_px=None if self.resize == "crop" else 4 * self.size_px
+        )
         if self.resize == "crop":
             photo = ImageOps.fit(photo, size, Image.Resampling.BICUBIC)
         elif self.resize == "pad":
-            colour = tuple(round(float(c)) for c in np.broadcast_to(np.clip(np.asarray(self.mean), 0, 255), 3))
+            colour = tuple(
+                round(float(c)) for c in np.broadcast_to(np.clip(np.asarray(self.mean), 0, 255), 3)
+            )
             photo = ImageOps.pad(photo, size, Image.Resampling.BICUBIC, color=colour)
         else:
             photo = photo.resize(size, Image.Resampling.BICUBIC)
         return np.asarray(photo)
 
     def _run(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """[photos, P] float32 for [photos, height, width, 3]; one at a time where the model fixes its batch at 1."""
+        """[photos, P] float32 for [photos, height, width, 3].
+
+        One at a time where the model fixes its batch at 1.
+        """
         session = self._session
         name = self.input or session.get_inputs()[0].name
         output = self.output or session.get_outputs()[0].name
@@ -181,14 +204,20 @@ class ONNXBackbone(Backbone):
             raise BackboneError(
                 f"{self.path} fixes its batch at {self._fixed_batch}: export it with a free batch size."
             )
-        chunks = [values[i : i + 1] for i in range(len(values))] if self._fixed_batch == 1 else [values]
+        chunks = (
+            [values[i : i + 1] for i in range(len(values))] if self._fixed_batch == 1 else [values]
+        )
         try:
-            found = [session.run([output], {name: np.ascontiguousarray(chunk)})[0] for chunk in chunks]
+            found = [
+                session.run([output], {name: np.ascontiguousarray(chunk)})[0] for chunk in chunks
+            ]
         except Exception as error:  # as above
             raise BackboneError(
                 f"{self.path} cannot run on {list(values.shape)} (size_px, layout?): {error}"
             ) from error
-        return np.concatenate([np.asarray(part, np.float32).reshape(len(part), -1) for part in found])
+        return np.concatenate(
+            [np.asarray(part, np.float32).reshape(len(part), -1) for part in found]
+        )
 
 
 def _version(distribution: str) -> str:

@@ -15,30 +15,28 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pairmatch.errors import BackboneError, ConfigurationError, ImageError
-from pairmatch.frozen import (
-    check_memory,
-    checkpoint_mark,
-    freeze,
-    intra_op_threads,
-    load_pretrained,
-    resolve_device,
-    resolve_dtype,
-)
-from pairmatch.images import image_size, load_image
-from pairmatch.interfaces import Backbone
-from pairmatch.types import Item, TokenStates
+from pairmatch.core.devices import intra_op_threads, resolve_device, resolve_dtype
+from pairmatch.core.errors import BackboneError, ConfigurationError, ImageError
+from pairmatch.core.interfaces import Backbone
+from pairmatch.core.types import Item, TokenStates
+from pairmatch.io.checkpoints import check_memory, checkpoint_mark, freeze, load_pretrained
+from pairmatch.io.images import image_size, load_image
 
 _TEXT = "\ue000text\ue000"  # stands for the text while the chat template is rendered; private-use characters
 _TOKEN_PX = 32  # one image token covers 32 × 32 pixels: patches of 16, merged 2 × 2
 _MAX_ASPECT = 200  # the checkpoint's own image processor refuses more
-DEFAULT_MAX_PIXELS = 448 * 448 + 1  # 196 tokens; one more, because the processor rounds an exact square down
+DEFAULT_MAX_PIXELS = (
+    448 * 448 + 1
+)  # 196 tokens; one more, because the processor rounds an exact square down
 DEFAULT_MIN_PIXELS = 64 * 64
 _BUDGET_TOKENS = {"cpu": 1024, "cuda": 16384}
 
 
 class _Qwen3VL(Backbone):
-    """What both backbones below do; they differ in the conversation around a person and in its last token."""
+    """What both backbones below do.
+
+    They differ in the conversation around a person and in its last token.
+    """
 
     reads_text = True
 
@@ -69,7 +67,11 @@ class _Qwen3VL(Backbone):
                 f"got {min_pixels}, {max_pixels} and {max_text_tokens}."
             )
         self.model, self.revision = str(model), revision
-        self.max_pixels, self.min_pixels, self.max_text_tokens = max_pixels, min_pixels, max_text_tokens
+        self.max_pixels, self.min_pixels, self.max_text_tokens = (
+            max_pixels,
+            min_pixels,
+            max_text_tokens,
+        )
         self.layers, self.attention = tuple(layers), attention
         self.dtype, self.device, self.threads = dtype, device, threads
         self._device = resolve_device(device)
@@ -77,7 +79,9 @@ class _Qwen3VL(Backbone):
         self.max_batch_length = _BUDGET_TOKENS.get(self._device.type, 4096)
         if self._device.type == "cpu":
             self.workers = 1
-        self._lock = threading.Lock()  # a fast tokenizer keeps settings of the call at hand: one thread at a time
+        self._lock = (
+            threading.Lock()
+        )  # a fast tokenizer keeps settings of the call at hand: one thread at a time
         self._frames: dict[tuple[int, bool], tuple[list[int], list[int]]] = {}
 
     # Loading
@@ -109,7 +113,11 @@ class _Qwen3VL(Backbone):
         assert self._config is not None
         check_memory(self.model, self.revision, self._dtype, self._device)
         loaded = load_pretrained(
-            AutoModel, self.model, self.revision, dtype=self._dtype, attn_implementation=self.attention
+            AutoModel,
+            self.model,
+            self.revision,
+            dtype=self._dtype,
+            attn_implementation=self.attention,
         )
         return freeze(loaded, self._device, self._dtype)
 
@@ -125,7 +133,9 @@ class _Qwen3VL(Backbone):
         tokens = 0
         for image in item.images:
             width, height = image_size(image)
-            if max(width, height) <= _MAX_ASPECT * min(width, height):  # others are refused when they are prepared
+            if max(width, height) <= _MAX_ASPECT * min(
+                width, height
+            ):  # others are refused when they are prepared
                 rows, columns = self._seen_size(width, height)
                 tokens += rows * columns // _TOKEN_PX**2
         return tokens + min(self.max_text_tokens, len(item.text) // 3) + 12
@@ -133,8 +143,8 @@ class _Qwen3VL(Backbone):
     def prepare(self, items: Sequence[Item]) -> dict[str, Tensor]:
         """Token ids, padded on the right, and the patches of all photos.
 
-        A user's text is tokenised apart from the chat template with special tokens split, so `<|im_end|>` or
-        `<|image_pad|>` in a bio is plain text.
+        A user's text is tokenised apart from the chat template with special tokens split, so
+        `<|im_end|>` or `<|image_pad|>` in a bio is plain text.
 
         Raises:
             ImageError: A photo that cannot be read, or is more than 200 times as long as wide.
@@ -175,7 +185,10 @@ class _Qwen3VL(Backbone):
         return batch
 
     def _photo(self, source: Any) -> tuple[Image.Image, bool]:
-        """The photo, and whether it has its final size: one more than twice that large is shrunk here: faster."""
+        """The photo, and whether it has its final size.
+
+        One more than twice that large is shrunk here: faster.
+        """
         width, height = image_size(source)
         if max(width, height) > _MAX_ASPECT * min(width, height):
             name = source if isinstance(source, str | Path) else "a photo"
@@ -186,7 +199,10 @@ class _Qwen3VL(Backbone):
         if min(width / columns, height / rows) <= 2:
             return load_image(source), False
         photo = load_image(
-            source, longest_side_px=math.ceil(2 * max(columns, rows * width / height, columns * height / width))
+            source,
+            longest_side_px=math.ceil(
+                2 * max(columns, rows * width / height, columns * height / width)
+            ),
         )
         return photo.resize((columns, rows), Image.Resampling.BICUBIC, reducing_gap=3.0), True
 
@@ -210,11 +226,18 @@ class _Qwen3VL(Backbone):
         return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else self._turn_end)
 
     def _ids(self, image_tokens: Sequence[int], text: str) -> list[int]:
-        """Token ids of one person: the chat template's frame, image tokens, and the text as plain text."""
+        """Token ids of one person.
+
+        The chat template's frame, image tokens, and the text as plain text.
+        """
         with self._lock:
             before, after = self._frame(len(image_tokens), bool(text))
             tokenizer = self._processor.tokenizer
-            middle = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] if text else []
+            middle = (
+                tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+                if text
+                else []
+            )
             if len(middle) > self.max_text_tokens:
                 self.truncated += 1
                 middle = middle[: self.max_text_tokens]
@@ -232,13 +255,18 @@ class _Qwen3VL(Backbone):
             if has_text:
                 content.append({"type": "text", "text": _TEXT})
             messages, opened = self._conversation(content)
-            rendered = self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=opened)
+            rendered = self._processor.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=opened
+            )
             parts = rendered.split(_TEXT) if has_text else [rendered, ""]
             if len(parts) != 2:
-                raise BackboneError(f"The chat template of {self.model} does not hold the text of a person once.")
+                raise BackboneError(
+                    f"The chat template of {self.model} does not hold the text of a person once."
+                )
             tokenizer = self._processor.tokenizer
             before, after = (
-                tokenizer(part, add_special_tokens=False, split_special_tokens=False)["input_ids"] for part in parts
+                tokenizer(part, add_special_tokens=False, split_special_tokens=False)["input_ids"]
+                for part in parts
             )
             self._frames[key] = (before, after)
         return self._frames[key]
@@ -249,7 +277,8 @@ class _Qwen3VL(Backbone):
         """Last hidden states after the final norm, and the layers that were asked for."""
         moved = {key: value.to(self._device, non_blocking=True) for key, value in batch.items()}
         end, mask = moved.pop("end"), moved.pop("real")
-        # Padding stands on the right and attention is causal: no real token sees it, so no mask has to be applied, and
+        # Padding stands on the right and attention is causal: no real token sees it, so no mask has
+        # to be applied, and
         # attention takes its fastest path in every batch
         moved["attention_mask"] = torch.ones_like(moved["input_ids"])
         if "pixel_values" in moved:
@@ -288,24 +317,27 @@ class _Qwen3VL(Backbone):
 class Qwen3VLBackbone(_Qwen3VL):
     """Qwen3-VL-2B-Instruct, or any other Qwen3-VL: photos and text of a person as one user turn. The default.
 
-    The whole recipe's backbone: mean pooling over every token of the last hidden state (Kim et al.). `eos` takes the
-    `<|im_end|>` of the turn, not the newline that the chat template puts after it.
+    The whole recipe's backbone: mean pooling over every token of the last hidden state (Kim et
+    al.). `eos` takes the `<|im_end|>` of the turn, not the newline that the chat template puts
+    after it.
 
     Args:
         model: Hub name or folder of a Qwen3-VL checkpoint of any size.
         revision: Branch, tag or commit of a hub model.
-        max_pixels: Photos are shrunk to this many pixels, aspect kept; 32 × 32 pixels make one token.
+        max_pixels: Photos are shrunk to this many pixels, aspect kept; 32 × 32 pixels make one
+            token.
         min_pixels: Photos are enlarged to this many.
         max_text_tokens: Longer texts are cut, with a warning that counts people.
         layers: Further layers to give for poolers with `layer=`; 1 is the first block's output.
         attention: Implementation that transformers knows: `sdpa`, `eager`, `flash_attention_2`.
         dtype: `auto` (bfloat16 on GPUs and on CPUs that multiply it, else float32), or a name.
         device: `auto`, `cpu`, `cuda`, …
-        threads: Threads of one operation on the CPU; None leaves torch's setting. Two busy processes that both take
-            every core run several times slower than one.
+        threads: Threads of one operation on the CPU; None leaves torch's setting. Two busy
+            processes that both take every core run several times slower than one.
 
     Raises:
-        BackboneError: At the first use: no weights, a wrong folder, another architecture, too little memory.
+        BackboneError: At the first use: no weights, a wrong folder, another architecture, too
+            little memory.
     """
 
     def __init__(
@@ -322,7 +354,18 @@ class Qwen3VLBackbone(_Qwen3VL):
         device: str = "auto",
         threads: int | None = None,
     ) -> None:
-        self._set(model, revision, max_pixels, min_pixels, max_text_tokens, layers, attention, dtype, device, threads)
+        self._set(
+            model,
+            revision,
+            max_pixels,
+            min_pixels,
+            max_text_tokens,
+            layers,
+            attention,
+            dtype,
+            device,
+            threads,
+        )
 
     def _conversation(self, content: list[dict[str, str]]) -> tuple[list[dict[str, Any]], bool]:
         return [{"role": "user", "content": content}], False
@@ -334,8 +377,9 @@ class Qwen3VLBackbone(_Qwen3VL):
 class Qwen3VLEmbeddingBackbone(_Qwen3VL):
     """Qwen3-VL-Embedding-2B: the same architecture, trained for retrieval; its authors' prompt and pooling.
 
-    An instruction stands in the system turn, the assistant's turn is opened, and the state of the very last token is
-    the vector (the model's paper, section 3.1): the pooler `eos`, which is its default.
+    An instruction stands in the system turn, the assistant's turn is opened, and the state of the
+    very last token is the vector (the model's paper, section 3.1): the pooler `eos`, which is its
+    default.
 
     Args:
         model: Hub name or folder of a Qwen3-VL-Embedding checkpoint of any size.
@@ -361,7 +405,18 @@ class Qwen3VLEmbeddingBackbone(_Qwen3VL):
         threads: int | None = None,
     ) -> None:
         self.instruction = instruction
-        self._set(model, revision, max_pixels, min_pixels, max_text_tokens, layers, attention, dtype, device, threads)
+        self._set(
+            model,
+            revision,
+            max_pixels,
+            min_pixels,
+            max_text_tokens,
+            layers,
+            attention,
+            dtype,
+            device,
+            threads,
+        )
 
     def _conversation(self, content: list[dict[str, str]]) -> tuple[list[dict[str, Any]], bool]:
         system = {"role": "system", "content": [{"type": "text", "text": self.instruction}]}

@@ -1,10 +1,23 @@
-"""The command line. Heavy libraries are imported inside the commands, so that `--help` answers at once."""
+"""The command line.
+
+Heavy libraries are imported inside the commands, so that `--help` answers at once.
+"""
 
 from pairmatch.cli import fitting, galleries, machine, people, ranking, sweeping
 from pairmatch.cli.application import app
 from pairmatch.cli.options import parse_options
 
-__all__ = ["app", "fitting", "galleries", "machine", "main", "parse_options", "people", "ranking", "sweeping"]
+__all__ = [
+    "app",
+    "fitting",
+    "galleries",
+    "machine",
+    "main",
+    "parse_options",
+    "people",
+    "ranking",
+    "sweeping",
+]
 
 
 def main() -> None:

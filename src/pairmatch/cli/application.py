@@ -9,14 +9,19 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from pairmatch.errors import PairmatchError
+from pairmatch.core.errors import PairmatchError
 
 
 class _Commands(TyperGroup):
-    """Turns what the library raises on purpose into a message and exit code 2; bugs keep their traceback (code 1)."""
+    """Turns what the library raises on purpose into a message and exit code 2.
+
+    Bugs keep their traceback (code 1).
+    """
 
     def invoke(self, ctx: Any) -> Any:
-        logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
+        logging.basicConfig(
+            format="%(levelname)s: %(message)s", level=logging.WARNING, stream=sys.stderr
+        )
         try:
             return super().invoke(ctx)
         except PairmatchError as error:

@@ -14,11 +14,11 @@ from pairmatch.cli.options import (
     HeadName,
     Images,
     JSONFile,
+    LearnerName,
     LossName,
     MatcherFolder,
     MaxUSD,
     MetadataName,
-    MethodName,
     Options,
     Output,
     PairsFile,
@@ -42,8 +42,8 @@ from pairmatch.cli.options import (
 
 if TYPE_CHECKING:
     from pairmatch.data import Pairs
-    from pairmatch.evaluator import Evaluation
-    from pairmatch.matcher import Matcher
+    from pairmatch.evaluation.evaluator import Evaluation
+    from pairmatch.matcher.matcher import Matcher
 
 _LEARNING_CURVE_PAIRS = 1000
 
@@ -58,8 +58,8 @@ def demo(
 ) -> None:
     """The whole job offline: draws people with a planted taste, learns it, and ranks candidates."""
     from pairmatch.data import Pairs
-    from pairmatch.demo import draw_people
-    from pairmatch.matcher import Matcher
+    from pairmatch.experiments.demo import draw_people
+    from pairmatch.matcher.matcher import Matcher
 
     typer.echo(f"Drawing {2 * pairs} people …")
     file = draw_people(output / "people", pairs=pairs, seed=seed)
@@ -71,7 +71,9 @@ def demo(
         progress=show_progress(quiet),
     )
     title = "Demo: people drawn by pairmatch"
-    _fit_and_report(matcher, data, output, seed=seed, photos=photos, title=title, learning_curve=False)
+    _fit_and_report(
+        matcher, data, output, seed=seed, photos=photos, title=title, learning_curve=False
+    )
     query = file.parent / "images" / f"{data.ids_a[0]}.jpg"
     typer.echo(
         "\nTry next:\n"
@@ -81,7 +83,9 @@ def demo(
     )
 
 
-@app.command(epilog="Example: pairmatch fit pairs.csv --images photos --backbone clip --output couples")
+@app.command(
+    epilog="Example: pairmatch fit pairs.csv --images photos --backbone clip --output couples"
+)
 def fit(
     pairs: PairsFile,
     output: Output,
@@ -94,7 +98,7 @@ def fit(
     metadata: MetadataName = None,
     head: HeadName = "mlp",
     loss: LossName = "infonce",
-    method: MethodName = None,
+    learner: LearnerName = None,
     prompt: Prompt = None,
     prompt_attribute: PromptAttributes = None,
     settings: Options = None,
@@ -107,7 +111,8 @@ def fit(
     learning_curve: Annotated[
         bool | None,
         typer.Option(
-            help="Put into the report what more pairs would give: nine more fits.", show_default="up to 1,000 pairs"
+            help="Put into the report what more pairs would give: nine more fits.",
+            show_default="up to 1,000 pairs",
         ),
     ] = None,
     json_file: JSONFile = None,
@@ -115,12 +120,12 @@ def fit(
 ) -> None:
     """Splits by person, annotates, embeds, trains, evaluates on the test split, saves, and reports."""
     if preset == "robust":
-        method = method or "robust"
-    parts = parts_of(backbone, pooler, metadata, head, loss, settings, method)
+        learner = learner or "robust"
+    parts = parts_of(backbone, pooler, metadata, head, loss, settings, learner)
     training = training_of(parts.pop("training"), seed)
 
     from pairmatch.data import Pairs
-    from pairmatch.matcher import Matcher
+    from pairmatch.matcher.matcher import Matcher
 
     matcher = Matcher.preset(
         preset,
@@ -134,9 +139,17 @@ def fit(
         max_usd=max_usd,
         progress=show_progress(quiet),
     )
-    data = Pairs.read(pairs, images=images, profiles=profiles, sides=sides, progress=show_progress(quiet))  # type: ignore[arg-type]
+    data = Pairs.read(
+        pairs, images=images, profiles=profiles, sides=sides, progress=show_progress(quiet)
+    )  # type: ignore[arg-type]
     evaluation = _fit_and_report(
-        matcher, data, output, seed=seed, photos=photos, title=pairs.name, learning_curve=learning_curve
+        matcher,
+        data,
+        output,
+        seed=seed,
+        photos=photos,
+        title=pairs.name,
+        learning_curve=learning_curve,
     )
     if json_file is not None:
         write_json(json_file, evaluation)
@@ -149,7 +162,9 @@ def evaluate(
     images: Images = None,
     profiles: Profiles = None,
     sides: Sides = 2,
-    k: Annotated[list[int] | None, typer.Option("-k", min=1, help="K of Recall@K; repeatable.")] = None,
+    k: Annotated[
+        list[int] | None, typer.Option("-k", min=1, help="K of Recall@K; repeatable.")
+    ] = None,
     settings: Options = None,
     device: Device = "auto",
     store: StorePath = None,
@@ -158,11 +173,15 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measures a saved matcher on other pairs."""
-    loaded = load_matcher(matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet)
+    loaded = load_matcher(
+        matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
+    )
 
     from pairmatch.data import Pairs
 
-    data = Pairs.read(pairs, images=images, profiles=profiles, sides=sides, progress=show_progress(quiet))  # type: ignore[arg-type]
+    data = Pairs.read(
+        pairs, images=images, profiles=profiles, sides=sides, progress=show_progress(quiet)
+    )  # type: ignore[arg-type]
     evaluation = loaded.evaluate(data, ks=k or None)
     typer.echo(str(evaluation))
     if json_file is not None:
@@ -199,7 +218,11 @@ def _fit_and_report(
     matcher.save(output)
     if learning_curve is None:
         learning_curve = len(data) <= _LEARNING_CURVE_PAIRS
-    sections = diagnose(matcher, train, validation, test, with_learning_curve=learning_curve) if matcher.head else []
+    sections = (
+        diagnose(matcher, train, validation, test, with_learning_curve=learning_curve)
+        if matcher.head
+        else []
+    )
     for text in sections[0].text[1:] if sections else ():
         typer.echo(text)
     report = matcher_report(

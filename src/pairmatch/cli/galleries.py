@@ -21,22 +21,33 @@ from pairmatch.cli.options import (
     load_matcher,
     show_progress,
 )
-from pairmatch.errors import ConfigurationError
+from pairmatch.core.errors import ConfigurationError
 
 gallery_app = typer.Typer(no_args_is_help=True, help="Candidates that are embedded once and kept.")
 app.add_typer(gallery_app, name="gallery")
 
-People = Annotated[Path, typer.Argument(metavar="PEOPLE", help="A profiles file, or a folder of photos.")]
-GalleryFolder = Annotated[Path, typer.Argument(metavar="GALLERY", help="Folder of a gallery.", show_default=False)]
+People = Annotated[
+    Path, typer.Argument(metavar="PEOPLE", help="A profiles file, or a folder of photos.")
+]
+GalleryFolder = Annotated[
+    Path, typer.Argument(metavar="GALLERY", help="Folder of a gallery.", show_default=False)
+]
 
 
-@gallery_app.command(epilog="Example: pairmatch gallery build couples candidates.csv --output gallery")
+@gallery_app.command(
+    epilog="Example: pairmatch gallery build couples candidates.csv --output gallery"
+)
 def build(
     matcher: MatcherFolder,
     people: People,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="Folder for the gallery; one in it is replaced.", callback=folder_to_write),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for the gallery; one in it is replaced.",
+            callback=folder_to_write,
+        ),
     ],
     side: Annotated[str, typer.Option(help="Side that they are on: a or b.")] = "b",
     images: Images = None,
@@ -51,7 +62,9 @@ def build(
 
     if side not in ("a", "b"):
         raise ConfigurationError(f"--side is a or b, got {side!r}.")
-    loaded = load_matcher(matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet)
+    loaded = load_matcher(
+        matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
+    )
     profiles = read_profiles(people, images=images, progress=show_progress(quiet))
     made = loaded.gallery(profiles, side=cast(Literal["a", "b"], side))
     made.save(output)
@@ -75,11 +88,15 @@ def add(
     from pairmatch.gallery import Gallery
 
     opened = Gallery.open(gallery)
-    loaded = load_matcher(matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet)
+    loaded = load_matcher(
+        matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
+    )
     profiles = read_profiles(people, images=images, progress=show_progress(quiet))
     before = len(opened)
     loaded.add_to(opened, profiles)
-    typer.echo(f"Added {len(opened) - before} people and replaced {len(profiles) - len(opened) + before}.")
+    typer.echo(
+        f"Added {len(opened) - before} people and replaced {len(profiles) - len(opened) + before}."
+    )
 
 
 @gallery_app.command(epilog="Example: pairmatch gallery remove gallery anna-17 ben-4")

@@ -23,10 +23,10 @@ from pairmatch.cli.options import (
     parse_options,
     show_progress,
 )
-from pairmatch.errors import ConfigurationError, unknown_name
+from pairmatch.core.errors import ConfigurationError, unknown_name
 
 if TYPE_CHECKING:
-    from pairmatch.types import Refusal
+    from pairmatch.core.types import Refusal
 
 _NAMED = 5
 
@@ -37,21 +37,33 @@ def annotate(
     images: Images = None,
     profiles: Profiles = None,
     sides: Sides = 2,
-    metadata: Annotated[str, typer.Option("--metadata", help="Who writes attributes from photos.")] = "gpt-5-nano",
+    metadata: Annotated[
+        str, typer.Option("--metadata", help="Who writes attributes from photos.")
+    ] = "gpt-5-nano",
     settings: Options = None,
     store: StorePath = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count calls and estimate the cost; ask nobody.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count calls and estimate the cost; ask nobody.")
+    ] = False,
     yes: Yes = False,
     max_usd: MaxUSD = None,
-    retry_refused: Annotated[bool, typer.Option(help="Ask again where there was a refusal.")] = False,
+    retry_refused: Annotated[
+        bool, typer.Option(help="Ask again where there was a refusal.")
+    ] = False,
     batch: Annotated[
-        bool, typer.Option("--batch", help="Submit a batch, or collect those that are done: half the price, slower.")
+        bool,
+        typer.Option(
+            "--batch",
+            help="Submit a batch, or collect those that are done: half the price, slower.",
+        ),
     ] = False,
     corrections: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Read what people say about themselves; ask nobody.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Read what people say about themselves; ask nobody."),
     ] = None,
     import_file: Annotated[
-        Path | None, typer.Option("--import", metavar="FILE", help="Read exported metadata; ask nobody.")
+        Path | None,
+        typer.Option("--import", metavar="FILE", help="Read exported metadata; ask nobody."),
     ] = None,
     export_file: Annotated[
         Path | None,
@@ -69,16 +81,20 @@ def annotate(
     options = parse_options(settings or ())
     unknown = [part for part in options if part != "metadata"]
     if unknown:
-        raise ConfigurationError(" ".join(unknown_name("part in --set", part, ["metadata"]) for part in unknown))
+        raise ConfigurationError(
+            " ".join(unknown_name("part in --set", part, ["metadata"]) for part in unknown)
+        )
 
-    from pairmatch import registry
+    from pairmatch.core import registry
     from pairmatch.data import Pairs
+    from pairmatch.io.store import Store
     from pairmatch.metadata import annotate as write
     from pairmatch.metadata import correct, estimate, export_metadata, import_metadata
-    from pairmatch.store import Store
 
     generator = registry.create("metadata", (metadata, options.get("metadata", {})))
-    data = Pairs.read(pairs, images=images, profiles=profiles, sides=sides, progress=show_progress(quiet))  # type: ignore[arg-type]
+    data = Pairs.read(
+        pairs, images=images, profiles=profiles, sides=sides, progress=show_progress(quiet)
+    )  # type: ignore[arg-type]
     with Store(store) as opened:
         if import_file or corrections or export_file:
             if import_file is not None:
@@ -92,9 +108,19 @@ def annotate(
                 typer.echo(f"{count} rows are in {export_file}, which only you can read.")
             return
         if dry_run:
-            typer.echo(str(estimate(data.people, generator, opened, retry_refused=retry_refused, batch=batch)))
+            typer.echo(
+                str(
+                    estimate(
+                        data.people, generator, opened, retry_refused=retry_refused, batch=batch
+                    )
+                )
+            )
             return
-        choices: dict[str, Any] = {"allow_upload": yes, "max_usd": max_usd, "retry_refused": retry_refused}
+        choices: dict[str, Any] = {
+            "allow_upload": yes,
+            "max_usd": max_usd,
+            "retry_refused": retry_refused,
+        }
         if batch:
             from pairmatch.metadata.batch import annotate_in_batches
 
@@ -125,12 +151,19 @@ def _listed(refused: Mapping[str, Refusal]) -> Iterator[str]:
 def forget(
     ids: Annotated[list[str], typer.Argument(metavar="IDS", help="Ids of the people to erase.")],
     store: StorePath = None,
-    gallery: Annotated[list[Path] | None, typer.Option(help="Gallery to erase them from too; repeatable.")] = None,
-    slates: Annotated[list[Path] | None, typer.Option(help="Slates to erase them from too; repeatable.")] = None,
+    gallery: Annotated[
+        list[Path] | None, typer.Option(help="Gallery to erase them from too; repeatable.")
+    ] = None,
+    slates: Annotated[
+        list[Path] | None, typer.Option(help="Slates to erase them from too; repeatable.")
+    ] = None,
 ) -> None:
-    """Erases people from the store, and from galleries and slates: features, metadata and every trace of their ids."""
+    """Erases people from the store, and from galleries and slates.
+
+    Features, metadata and every trace of their ids.
+    """
     from pairmatch.gallery import forget as erase
-    from pairmatch.store import Store
+    from pairmatch.io.store import Store
 
     with Store(store) as opened:
         gone = erase(ids, store=opened, galleries=gallery or (), slates=slates or ())

@@ -22,33 +22,55 @@ from pairmatch.cli.options import (
     load_matcher,
     show_progress,
 )
-from pairmatch.errors import ConfigurationError
+from pairmatch.core.errors import ConfigurationError
 
 Where = Annotated[
     list[str] | None,
-    typer.Option(help="Rule for candidates, e.g. \"age between 25 and 35 and region in ('north')\"; repeatable."),
+    typer.Option(
+        help="Rule for candidates, e.g. \"age between 25 and 35 and region in ('north')\"; repeatable."
+    ),
 ]
-Mutual = Annotated[bool, typer.Option("--mutual", help="The rule must hold the other way round too.")]
+Mutual = Annotated[
+    bool, typer.Option("--mutual", help="The rule must hold the other way round too.")
+]
 Exclude = Annotated[
-    Path | None, typer.Option(help="File with the columns id and other: who is not shown to whom.", show_default=False)
+    Path | None,
+    typer.Option(
+        help="File with the columns id and other: who is not shown to whom.", show_default=False
+    ),
 ]
-Symmetric = Annotated[bool, typer.Option("--symmetric", help="Exclusions hold for both of the two.")]
+Symmetric = Annotated[
+    bool, typer.Option("--symmetric", help="Exclusions hold for both of the two.")
+]
 
 
-@app.command(epilog='Example: pairmatch recommend couples --query me.jpg --gallery photos -k 10 --where "age >= 25"')
+@app.command(
+    epilog='Example: pairmatch recommend couples --query me.jpg --gallery photos -k 10 --where "age >= 25"'
+)
 def recommend(
     matcher: MatcherFolder,
-    query: Annotated[list[Path], typer.Option(help="Photo of the person who asks; repeat it for several photos.")],
+    query: Annotated[
+        list[Path], typer.Option(help="Photo of the person who asks; repeat it for several photos.")
+    ],
     gallery: Annotated[
-        Path, typer.Option(help="Candidates: a gallery, a folder of photos, or a profiles file.", show_default=False)
+        Path,
+        typer.Option(
+            help="Candidates: a gallery, a folder of photos, or a profiles file.",
+            show_default=False,
+        ),
     ],
     images: Images = None,
     text: Annotated[str, typer.Option(help="Profile text of the person who asks.")] = "",
     attribute: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Of the person who asks, for rules with query.NAME; repeatable."),
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Of the person who asks, for rules with query.NAME; repeatable.",
+        ),
     ] = None,
-    person_id: Annotated[str, typer.Option("--id", help="Of the person who asks, for --exclude.")] = "",
+    person_id: Annotated[
+        str, typer.Option("--id", help="Of the person who asks, for --exclude.")
+    ] = "",
     k: Annotated[int, typer.Option("-k", min=1, help="Most candidates to show.")] = 20,
     where: Where = None,
     mutual: Mutual = False,
@@ -71,12 +93,16 @@ def recommend(
     from pairmatch.gallery.folder import JOURNAL
 
     excluded = Exclusions() if exclude is None else Exclusions.read(exclude, symmetric=symmetric)
-    loaded = load_matcher(matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet)
+    loaded = load_matcher(
+        matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
+    )
 
+    from pairmatch.core.types import Profile
     from pairmatch.data import read_profiles
-    from pairmatch.types import Profile
 
-    person = Profile(id=person_id or "\0query", images=tuple(query), text=text, attributes=attributes)
+    person = Profile(
+        id=person_id or "\0query", images=tuple(query), text=text, attributes=attributes
+    )
     candidates: Any
     if (gallery / JOURNAL).exists():
         candidates = Gallery.open(gallery)
@@ -85,12 +111,21 @@ def recommend(
         everybody = read_profiles(gallery, images=images, progress=show_progress(quiet))
         total = len(everybody)
         same = {path.resolve() for path in query}
-        own = [{Path(image).resolve() for image in one.images if isinstance(image, Path)} for one in everybody]
+        own = [
+            {Path(image).resolve() for image in one.images if isinstance(image, Path)}
+            for one in everybody
+        ]
         candidates = [one for one, photos in zip(everybody, own, strict=True) if not same & photos]
-    found = loaded.recommend(person, candidates, k, where=where or None, mutual=mutual, exclude=excluded)
+    found = loaded.recommend(
+        person, candidates, k, where=where or None, mutual=mutual, exclude=excluded
+    )
     if as_json:
         rows = [{"rank": one.rank, "id": one.profile.id, "score": one.score} for one in found]
-        result = {"candidates": found.eligible, "emptied_by": found.emptied_by, "recommendations": rows}
+        result = {
+            "candidates": found.eligible,
+            "excluded_by": found.excluded_by,
+            "recommendations": rows,
+        }
         typer.echo(json.dumps(result, ensure_ascii=False))
         return
     typer.echo(f"{'rank':>4}  {'score':>6}  candidate")
@@ -98,18 +133,26 @@ def recommend(
         shown = ", ".join(str(image) for image in one.profile.images if isinstance(image, Path))
         typer.echo(f"{one.rank:>4}  {one.score:>6.3f}  {one.profile.id}  {shown}".rstrip())
     typer.echo(f"{found.eligible} of {total} candidates are eligible.")
-    if found.emptied_by:
-        typer.echo(f"Nobody is left after: {found.emptied_by}")
+    if found.excluded_by:
+        typer.echo(f"Nobody is left after: {found.excluded_by}")
 
 
-@app.command(epilog="Example: pairmatch slates gallery-a gallery-b --output slates -k 20 --evenness 1")
+@app.command(
+    epilog="Example: pairmatch slates gallery-a gallery-b --output slates -k 20 --evenness 1"
+)
 def slates(
     gallery_a: Annotated[Path, typer.Argument(help="Gallery of side a.", show_default=False)],
     gallery_b: Annotated[
-        Path | None, typer.Argument(help="Gallery of side b; without it anyone may match anyone.", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="Gallery of side b; without it anyone may match anyone.", show_default=False
+        ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the Parquet files.", callback=folder_to_write)
+        Path,
+        typer.Option(
+            "--output", "-o", help="Folder for the Parquet files.", callback=folder_to_write
+        ),
     ] = Path("slates"),
     k: Annotated[int, typer.Option("-k", min=1, help="Candidates per person.")] = 20,
     where: Where = None,
@@ -117,13 +160,18 @@ def slates(
     exclude: Exclude = None,
     symmetric: Symmetric = False,
     evenness: Annotated[
-        float, typer.Option(min=0, max=1, help="0: most similar; 1: balanced, so that nobody is drowned or starved.")
+        float,
+        typer.Option(
+            min=0, max=1, help="0: most similar; 1: balanced, so that nobody is drowned or starved."
+        ),
     ] = 0.0,
-    temperature: Annotated[float, typer.Option(help="Of the balance: lower is closer to one-to-one.")] = 0.05,
+    temperature: Annotated[
+        float, typer.Option(help="Of the balance: lower is closer to one-to-one.")
+    ] = 0.05,
     quiet: Quiet = False,
 ) -> None:
     """Writes everybody's candidates, both ways; a run that was killed goes on where it stopped."""
-    from pairmatch.diagnostics import gini
+    from pairmatch.evaluation.diagnostics import gini
     from pairmatch.gallery import Exclusions, Gallery, recommend_all
     from pairmatch.market import balance
 
@@ -133,7 +181,9 @@ def slates(
     if exclude is not None:
         options["exclude"] = Exclusions.read(exclude, symmetric=symmetric)
     if evenness:
-        balanced = balance(a.embeddings, None if b is None else b.embeddings, temperature=temperature)
+        balanced = balance(
+            a.embeddings, None if b is None else b.embeddings, temperature=temperature
+        )
         options |= {"bonus_a": evenness * balanced.bonus_a, "bonus_b": evenness * balanced.bonus_b}
         typer.echo(f"Balanced in {balanced.iterations} passes.")
     written = recommend_all(a, b, output, k, progress=show_progress(quiet), **options)

@@ -1,4 +1,7 @@
-"""Finds what two splits share: people, groups, photos, and photos that only look different to a computer."""
+"""Finds what two splits share.
+
+People, groups, photos, and photos that only look different to a computer.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,15 @@ import numpy.typing as npt
 from PIL import Image
 from rich.progress import track
 
+from pairmatch.core.errors import ConfigurationError, DataError, ImageError
 from pairmatch.data.pairs import Pairs
-from pairmatch.errors import ConfigurationError, DataError, ImageError
-from pairmatch.images import ImageSource, image_digest, load_image
+from pairmatch.io.images import ImageSource, image_digest, load_image
 
 _HASH_SIDE_PX = 256
 _SHOWN = 5
 _FLAT = 4.0  # grey levels; below this spread a photo has no structure that a perceptual hash could tell apart
-# Mean difference of 8 × 8 thumbnails. Encoding the same photo again changes it by 1 or 2 levels of 255, and by less
+# Mean difference of 8 × 8 thumbnails. Encoding the same photo again changes it by 1 or 2 levels of
+# 255, and by less
 # than 0.16 of the photo's own contrast, which is what tells small objects on a white ground apart.
 _COLOUR_LEVELS = 6.0
 _COLOUR_SHARE = 0.2
@@ -53,14 +57,16 @@ class _Print(NamedTuple):
 class Leakage:
     """What splits share; true where they share anything. `print` shows it.
 
-    Each entry is a sentence that names the splits (`split 1` is the first one given), the people and the photos.
+    Each entry is a sentence that names the splits (`split 1` is the first one given), the people
+    and the photos.
 
     Attributes:
         people: The same id in two splits.
         groups: The same group in two splits.
-        photos: The very same photo (equal bytes, or equal pixels of PIL images) of people in two splits; one entry
-            for each photo and two splits, however many people have it.
-        near_duplicates: Photos of people in two splits with nearly equal perceptual hashes and colours.
+        photos: The very same photo (equal bytes, or equal pixels of PIL images) of people in two
+            splits; one entry for each photo and two splits, however many people have it.
+        near_duplicates: Photos of people in two splits with nearly equal perceptual hashes and
+            colours.
     """
 
     people: tuple[str, ...] = ()
@@ -104,26 +110,32 @@ def leakage(*parts: Pairs, near_duplicate_bits: int = 4, progress: bool = False)
 
     Args:
         parts: Two or more splits.
-        near_duplicate_bits: Photos whose 64-bit perceptual hashes (pHash; Zauner 2010) differ by at most this many
-            bits, and whose colours agree, count as nearly identical; −1 leaves this out. The hash sees layout alone,
-            in which portraits resemble one another, hence the colours. Photos without structure are left out.
+        near_duplicate_bits: Photos whose 64-bit perceptual hashes (pHash; Zauner 2010) differ by at
+            most this many bits, and whose colours agree, count as nearly identical; −1 leaves this
+            out. The hash sees layout alone, in which portraits resemble one another, hence the
+            colours. Photos without structure are left out.
         progress: Shows a progress bar.
 
     Raises:
         ConfigurationError: Fewer than two splits.
-        ImageError: A photo that is not there; one that cannot be decoded only has no near-duplicates.
+        ImageError: A photo that is not there; one that cannot be decoded only has no
+            near-duplicates.
     """
     if len(parts) < 2:
         raise ConfigurationError("`leakage(...)` compares splits: give it at least two.")
     people = _shared([list(part.profiles) for part in parts])
-    groups = _shared([[pair.group for pair in part.pairs if pair.group is not None] for part in parts])
+    groups = _shared(
+        [[pair.group for pair in part.pairs if pair.group is not None] for part in parts]
+    )
     photos = [
         _Photo(part, person.id, image)
         for part, pairs in enumerate(parts)
         for person in pairs.people
         for image in person.images
     ]
-    owners: dict[str, dict[int, dict[str, _Photo]]] = defaultdict(lambda: defaultdict(dict))  # by digest, split and id
+    owners: dict[str, dict[int, dict[str, _Photo]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )  # by digest, split and id
     samples: dict[str, ImageSource] = {}
     prints: list[_Print | None] = []
     with ThreadPoolExecutor() as pool:
@@ -134,7 +146,9 @@ def leakage(*parts: Pairs, near_duplicate_bits: int = 4, progress: bool = False)
             samples.setdefault(digest, photo.image)
         if near_duplicate_bits >= 0:
             made = pool.map(_print, samples.values())
-            prints += track(made, "Comparing photos", len(samples), disable=not progress, transient=True)
+            prints += track(
+                made, "Comparing photos", len(samples), disable=not progress, transient=True
+            )
     distinct = list(owners.values())
     same = [
         sentence
@@ -148,7 +162,9 @@ def leakage(*parts: Pairs, near_duplicate_bits: int = 4, progress: bool = False)
         for one, other in product(distinct[i], distinct[j])
         if one != other
         for sentence in _sentence(
-            distinct[i][one], distinct[j][other], f"nearly the same photo ({bits} of 64 bits differ)"
+            distinct[i][one],
+            distinct[j][other],
+            f"nearly the same photo ({bits} of 64 bits differ)",
         )
     ]
     return Leakage(

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from pairmatch.core.errors import ConfigurationError, DataError
+from pairmatch.core.paired_features import assign_components
+from pairmatch.core.types import Pair, Profile
 from pairmatch.data.reading import read_pairs
-from pairmatch.errors import ConfigurationError, DataError
-from pairmatch.paired import place_components
-from pairmatch.types import Pair, Profile
 
 Ints = npt.NDArray[np.int64]
 
@@ -31,8 +31,8 @@ class Pairs:
     Attributes:
         profiles: People by id; those of the pairs.
         pairs: Matches, and rejections where the app knows them. A person may stand in several.
-        sides: 2: a's match b's, each side is the other's gallery. 1: anyone may match anyone, the gallery of a person
-            is everybody else.
+        sides: 2: a's match b's, each side is the other's gallery. 1: anyone may match anyone, the
+            gallery of a person is everybody else.
     """
 
     profiles: Mapping[str, Profile]
@@ -53,11 +53,13 @@ class Pairs:
         """Reads a pairs file, with the profiles in it or in a file of their own.
 
         Args:
-            path: `.csv`, `.parquet` or `.jsonl` with the columns `id_a, image_a, id_b, image_b` and optionally
-                `text_a, text_b, outcome, group`; other columns that end in `_a` or `_b` become attributes.
-            images: Folder that photo paths are relative to and may not leave; by default the file's own.
-            profiles: File with the columns `id, image` (several photos separated by `;`) and optionally `text` and
-                attributes; the pairs file then needs `id_a, id_b` alone.
+            path: `.csv`, `.parquet` or `.jsonl` with the columns `id_a, image_a, id_b, image_b` and
+                optionally `text_a, text_b, outcome, group`; other columns that end in `_a` or `_b`
+                become attributes.
+            images: Folder that photo paths are relative to and may not leave; by default the file's
+                own.
+            profiles: File with the columns `id, image` (several photos separated by `;`) and
+                optionally `text` and attributes; the pairs file then needs `id_a, id_b` alone.
             sides: 2, or 1 where anyone may match anyone.
             check_images: Decodes every photo to make sure that it can be read.
             progress: Shows a progress bar.
@@ -77,12 +79,14 @@ class Pairs:
         return cls._of_known(found, pairs, sides)
 
     @classmethod
-    def of(cls, profiles: Iterable[Profile], pairs: Iterable[Pair], *, sides: Literal[1, 2] = 2) -> Pairs:
+    def of(
+        cls, profiles: Iterable[Profile], pairs: Iterable[Pair], *, sides: Literal[1, 2] = 2
+    ) -> Pairs:
         """Pairs of objects in memory.
 
         Raises:
-            DataError: Every inconsistency at once: an unknown id, an id given twice, a person paired with themself or
-                on both sides, a pair given twice, an unknown outcome.
+            DataError: Every inconsistency at once: an unknown id, an id given twice, a person
+                paired with themself or on both sides, a pair given twice, an unknown outcome.
         """
         _check_sides(sides)
         people: dict[str, Profile] = {}
@@ -97,7 +101,9 @@ class Pairs:
         for index, pair in enumerate(pairs):
             key = (pair.a, pair.b) if sides == 2 else tuple(sorted((pair.a, pair.b)))
             if pair.outcome not in ("match", "rejected"):
-                problems.append(f"pair {index}: the outcome {pair.outcome!r} is neither 'match' nor 'rejected'.")
+                problems.append(
+                    f"pair {index}: the outcome {pair.outcome!r} is neither 'match' nor 'rejected'."
+                )
             if pair.a == pair.b:
                 problems.append(f"pair {index}: {pair.a!r} is paired with themself.")
             elif key in seen:
@@ -113,7 +119,9 @@ class Pairs:
         return cls._of_known(people, pairs, sides)
 
     @classmethod
-    def _of_known(cls, people: Mapping[str, Profile], pairs: Iterable[Pair], sides: Literal[1, 2]) -> Pairs:
+    def _of_known(
+        cls, people: Mapping[str, Profile], pairs: Iterable[Pair], sides: Literal[1, 2]
+    ) -> Pairs:
         pairs = tuple(pairs)
         ids = dict.fromkeys(person for pair in pairs for person in (pair.a, pair.b))
         return cls({person: people[person] for person in ids}, pairs, sides)
@@ -124,7 +132,9 @@ class Pairs:
 
     def __repr__(self) -> str:
         rejected = f", {len(self.rejected)} rejected" if len(self.rejected) else ""
-        return f"Pairs({len(self)} matches{rejected}, {len(self.profiles)} people, sides={self.sides})"
+        return (
+            f"Pairs({len(self)} matches{rejected}, {len(self.profiles)} people, sides={self.sides})"
+        )
 
     @property
     def people(self) -> tuple[Profile, ...]:
@@ -134,12 +144,20 @@ class Pairs:
     @cached_property
     def ids_a(self) -> tuple[str, ...]:
         """Ids of side a, in order of first appearance; of everybody in one-sided sets."""
-        return tuple(self.profiles) if self.sides == 1 else tuple(dict.fromkeys(pair.a for pair in self.pairs))
+        return (
+            tuple(self.profiles)
+            if self.sides == 1
+            else tuple(dict.fromkeys(pair.a for pair in self.pairs))
+        )
 
     @cached_property
     def ids_b(self) -> tuple[str, ...]:
         """Ids of side b, in order of first appearance; of everybody in one-sided sets."""
-        return tuple(self.profiles) if self.sides == 1 else tuple(dict.fromkeys(pair.b for pair in self.pairs))
+        return (
+            tuple(self.profiles)
+            if self.sides == 1
+            else tuple(dict.fromkeys(pair.b for pair in self.pairs))
+        )
 
     @cached_property
     def matches(self) -> Ints:
@@ -162,7 +180,10 @@ class Pairs:
         return self._of_known(self.profiles, [self.pairs[index] for index in indices], self.sides)
 
     def components(self) -> Ints:
-        """[number of pairs] int64: pairs of one label are joined through people or groups, and stay together."""
+        """[number of pairs] int64.
+
+        Pairs of one label are joined through people or groups, and stay together.
+        """
         nodes: dict[tuple[str, str], int] = {}
         rows, columns = [], []
         for index, pair in enumerate(self.pairs):
@@ -176,11 +197,14 @@ class Pairs:
         links = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(size, size))
         return connected_components(links, directed=False)[1][: len(self.pairs)].astype(np.int64)
 
-    def split(self, train: float = 0.70, validation: float = 0.15, *, seed: int = 0) -> tuple[Pairs, Pairs, Pairs]:
+    def split(
+        self, train: float = 0.70, validation: float = 0.15, *, seed: int = 0
+    ) -> tuple[Pairs, Pairs, Pairs]:
         """Training, validation and test pairs by person: nobody, and no group, stands in two of them.
 
-        Sizes are counted in matches: floor, floor, the rest, so that 495 disjoint pairs give 346, 74 and 75. Where
-        people stand in several pairs, whole components are placed so that sizes come as close as they can.
+        Sizes are counted in matches: floor, floor, the rest, so that 495 disjoint pairs give 346,
+        74 and 75. Where people stand in several pairs, whole components are placed so that sizes
+        come as close as they can.
 
         Args:
             train: Share of the matches, above 0.
@@ -204,7 +228,9 @@ class Pairs:
             sizes[2] = 0
         parts = self._place(sizes, seed)
         shares = (train, validation, max(0.0, 1 - train - validation))
-        for name, part, share in zip(("training", "validation", "test"), parts, shares, strict=True):
+        for name, part, share in zip(
+            ("training", "validation", "test"), parts, shares, strict=True
+        ):
             if share > 1e-9 and not any(self.pairs[index].outcome == "match" for index in part):
                 raise DataError(
                     f"The {name} split came out empty: {total} matches fall into {len(set(self.components()))} "
@@ -220,7 +246,13 @@ class Pairs:
             ConfigurationError: Fewer than 2 folds, or more than there are components with a match.
         """
         labels = self.components()
-        available = len({label for label, pair in zip(labels, self.pairs, strict=True) if pair.outcome == "match"})
+        available = len(
+            {
+                label
+                for label, pair in zip(labels, self.pairs, strict=True)
+                if pair.outcome == "match"
+            }
+        )
         if not 2 <= k <= available:
             raise ConfigurationError(
                 f"`folds(k)` must be from 2 to the number of components with a match, {available}; got {k}."
@@ -229,10 +261,14 @@ class Pairs:
         return self._place([share + (fold < rest) for fold in range(k)], seed)
 
     def _place(self, sizes: Sequence[int], seed: int) -> list[Ints]:
-        """Places components, largest first, each where most is missing; single pairs come last and fill up."""
+        """Places components, largest first, each where most is missing.
+
+        Single pairs come last and fill up.
+        """
         labels = self.components()
         counts = np.bincount(
-            labels[[pair.outcome == "match" for pair in self.pairs]], minlength=labels.max(initial=-1) + 1
+            labels[[pair.outcome == "match" for pair in self.pairs]],
+            minlength=labels.max(initial=-1) + 1,
         )
         # Order by content, not by row, so that a shuffled file gives the same split
         names: dict[int, tuple[str, str]] = {}
@@ -241,7 +277,7 @@ class Pairs:
         order = np.array(sorted(names, key=lambda label: names[label]), np.int64)
         order = np.random.default_rng(seed).permutation(order)
         place = np.empty(len(counts), np.int64)
-        place[order] = place_components(counts[order], sizes)
+        place[order] = assign_components(counts[order], sizes)
         where = place[labels]
         return [np.flatnonzero(where == part) for part in range(len(sizes))]
 

@@ -12,11 +12,11 @@ from typing import Any, Literal, cast
 
 from rich.progress import track
 
-from pairmatch.errors import DataError
-from pairmatch.images import SUFFIXES as IMAGE_SUFFIXES
-from pairmatch.images import check_image
-from pairmatch.tables import Table, read_table
-from pairmatch.types import AttributeValue, Pair, Profile
+from pairmatch.core.errors import DataError
+from pairmatch.core.types import AttributeValue, Pair, Profile
+from pairmatch.io.images import SUFFIXES as IMAGE_SUFFIXES
+from pairmatch.io.images import check_image
+from pairmatch.io.tables import Table, read_table
 
 _OWN = ("id", "image", "text")
 _OUTCOMES = ("match", "rejected")
@@ -30,7 +30,9 @@ class _Person:
     suffix: str  # of the columns of that row
     images: tuple[Path, ...] = ()
     cells: dict[str, Any] = field(default_factory=dict)
-    said: dict[str, tuple[int, str]] = field(default_factory=dict)  # row and column by the name of a cell
+    said: dict[str, tuple[int, str]] = field(
+        default_factory=dict
+    )  # row and column by the name of a cell
 
 
 def read_pairs(
@@ -64,8 +66,14 @@ def read_pairs(
                 table.problem(index, f"id_{side}", "the id is blank.")
         if profiles is None:
             for side, person in ids.items():
-                named = person or f"the person of {table.places[index]}, column id_{side}"  # checked all the same
-                cells = {column[:-2]: row[column] for column in columns if column[-2:] == f"_{side}" and column in row}
+                named = (
+                    person or f"the person of {table.places[index]}, column id_{side}"
+                )  # checked all the same
+                cells = {
+                    column[:-2]: row[column]
+                    for column in columns
+                    if column[-2:] == f"_{side}" and column in row
+                }
                 _note(table, index, people, named, cells, base, types, suffix=f"_{side}")
         outcome = str(row.get("outcome", "match")).lower()
         if outcome not in _OUTCOMES:
@@ -82,19 +90,30 @@ def read_pairs(
         if key in seen:
             first, earlier = seen[key]
             what = "is given twice" if earlier == outcome else f"is {earlier!r} and {outcome!r}"
-            table.problem(index, "id_a", f"the pair {ids['a']!r}, {ids['b']!r} {what}, first in {table.places[first]}.")
+            table.problem(
+                index,
+                "id_a",
+                f"the pair {ids['a']!r}, {ids['b']!r} {what}, first in {table.places[first]}.",
+            )
             continue
         seen[key] = (index, outcome)
         group = row.get("group")
         pairs.append(
-            Pair(ids["a"], ids["b"], cast(Literal["match", "rejected"], outcome), None if group is None else str(group))
+            Pair(
+                ids["a"],
+                ids["b"],
+                cast(Literal["match", "rejected"], outcome),
+                None if group is None else str(group),
+            )
         )
     if profiles is None:
         found = _finish(table, people, types, check_images, progress)
     else:
         try:
             found, others = _profiles_of(profiles, base, check_images, progress)
-        except DataError as error:  # a file that cannot be read at all does not hide the problems of the other
+        except (
+            DataError
+        ) as error:  # a file that cannot be read at all does not hide the problems of the other
             table.problems.append(str(error))
             raise _failed(table) from error
         table.problems += others.problems
@@ -123,13 +142,18 @@ def read_pairs(
 
 
 def read_profiles(
-    path: str | Path, *, images: str | Path | None = None, check_images: bool = True, progress: bool = False
+    path: str | Path,
+    *,
+    images: str | Path | None = None,
+    check_images: bool = True,
+    progress: bool = False,
 ) -> list[Profile]:
     """Profiles of a profiles file, or of a folder in which every photo is a person.
 
     Args:
-        path: A `.csv`, `.parquet` or `.jsonl` file with the columns `id`, `image` (several photos separated by `;`),
-            `text` and attributes; or a folder, whose photos' names without suffix become ids.
+        path: A `.csv`, `.parquet` or `.jsonl` file with the columns `id`, `image` (several photos
+            separated by `;`), `text` and attributes; or a folder, whose photos' names without
+            suffix become ids.
         images: Folder that photo paths are relative to; by default the file's own.
         check_images: Decodes every photo to make sure that it can be read.
         progress: Shows a progress bar.
@@ -139,24 +163,36 @@ def read_profiles(
     """
     path = Path(path)
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+        files = sorted(
+            file
+            for file in path.rglob("*")
+            if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+        )
         if not files:
-            raise DataError(f"{path}: the folder holds no photos ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+            raise DataError(
+                f"{path}: the folder holds no photos ({', '.join(sorted(IMAGE_SUFFIXES))})."
+            )
         stems = [file.relative_to(path).with_suffix("").as_posix() for file in files]
         names = [file.relative_to(path).as_posix() for file in files]
         count = Counter([*stems, *names])
         ids = [stem if count[stem] == 1 else name for stem, name in zip(stems, names, strict=True)]
         problems = _broken(files, progress) if check_images else {}
         if problems:
-            raise DataError(f"{path}: {len(problems)} photos cannot be read:", list(problems.values()))
+            raise DataError(
+                f"{path}: {len(problems)} photos cannot be read:", list(problems.values())
+            )
         return [Profile(person, (file,)) for person, file in zip(ids, files, strict=True)]
-    found, table = _profiles_of(path, Path(images) if images else path.parent, check_images, progress)
+    found, table = _profiles_of(
+        path, Path(images) if images else path.parent, check_images, progress
+    )
     if table.problems:
         raise _failed(table)
     return list(found.values())
 
 
-def _profiles_of(path: Path, base: Path, check_images: bool, progress: bool) -> tuple[dict[str, Profile], Table]:
+def _profiles_of(
+    path: Path, base: Path, check_images: bool, progress: bool
+) -> tuple[dict[str, Profile], Table]:
     table = read_table(path)
     _require(table, ["id", "image"])
     if not _usable(table, ("id",)):
@@ -169,7 +205,11 @@ def _profiles_of(path: Path, base: Path, check_images: bool, progress: bool) -> 
         if not person:
             table.lose(table.places[index], ", column id: the id is blank.")
         elif person in people:
-            table.problem(index, "id", f"{person!r} is given twice, first in {table.places[people[person].row]}.")
+            table.problem(
+                index,
+                "id",
+                f"{person!r} is given twice, first in {table.places[people[person].row]}.",
+            )
         else:
             _note(table, index, people, person, row, base, types, suffix="")
     return _finish(table, people, types, check_images, progress), table
@@ -199,7 +239,10 @@ def _note(
             if name == "image":
                 known.images = _paths(table, index, column, now, base)
         elif known.cells[name] != now:
-            here, then = (value[:60] if isinstance(value, str) else value for value in (now, known.cells[name]))
+            here, then = (
+                value[:60] if isinstance(value, str) else value
+                for value in (now, known.cells[name])
+            )
             first = table.places[known.said[name][0]]
             table.problem(index, column, f"{person!r} has {here!r} here and {then!r} in {first}.")
 
@@ -210,7 +253,10 @@ def _names(cell: str) -> list[str]:
 
 
 def _paths(table: Table, index: int, column: str, cell: str, base: Path) -> tuple[Path, ...]:
-    """Paths of a cell, inside the image folder; a path that leaves it, or can be none, is a problem."""
+    """Paths of a cell, inside the image folder.
+
+    A path that leaves it, or can be none, is a problem.
+    """
     paths = []
     root = base.resolve()
     for name in _names(cell):
@@ -218,7 +264,11 @@ def _paths(table: Table, index: int, column: str, cell: str, base: Path) -> tupl
         try:
             inside = not Path(name).is_absolute() and target.resolve().is_relative_to(root)
             exists, is_folder = inside and target.is_file(), inside and target.is_dir()
-        except (OSError, ValueError, RuntimeError) as error:  # a name too long or with a NUL, a loop of links
+        except (
+            OSError,
+            ValueError,
+            RuntimeError,
+        ) as error:  # a name too long or with a NUL, a loop of links
             reason = getattr(error, "strerror", None) or error
             table.problem(index, column, f"{name[:60]!r} cannot be opened ({reason}).")
             continue
@@ -235,11 +285,17 @@ def _paths(table: Table, index: int, column: str, cell: str, base: Path) -> tupl
 
 
 def _finish(
-    table: Table, people: dict[str, _Person], types: dict[str, type], check_images: bool, progress: bool
+    table: Table,
+    people: dict[str, _Person],
+    types: dict[str, type],
+    check_images: bool,
+    progress: bool,
 ) -> dict[str, Profile]:
     for person, known in people.items():
         if not known.cells.keys() & {"image", "text"}:
-            table.problem(known.row, f"image{known.suffix}", f"{person!r} has neither a photo nor a text.")
+            table.problem(
+                known.row, f"image{known.suffix}", f"{person!r} has neither a photo nor a text."
+            )
     if check_images:
         owners: dict[Path, tuple[int, str]] = {}
         for known in people.values():
@@ -252,7 +308,11 @@ def _finish(
             person,
             known.images,
             known.cells.get("text", ""),
-            {name: _typed(value, types[name]) for name, value in known.cells.items() if name not in _OWN},
+            {
+                name: _typed(value, types[name])
+                for name, value in known.cells.items()
+                if name not in _OWN
+            },
         )
         for person, known in people.items()
     }
@@ -262,7 +322,11 @@ def _broken(files: Sequence[Path], progress: bool) -> dict[Path, str]:
     """Problems of photos, each file decoded once."""
     with ThreadPoolExecutor() as pool:
         checked: Iterable[str | None] = pool.map(check_image, files)
-        found = list(track(checked, "Checking photos", total=len(files), disable=not progress, transient=True))
+        found = list(
+            track(
+                checked, "Checking photos", total=len(files), disable=not progress, transient=True
+            )
+        )
     return {file: problem for file, problem in zip(files, found, strict=True) if problem}
 
 
@@ -283,10 +347,17 @@ def _failed(table: Table) -> DataError:
 
 
 def _attribute_types(table: Table, columns: Sequence[str]) -> dict[str, type]:
-    """One type per attribute: bool, int or float where every value of both sides is one, else text."""
+    """One type per attribute.
+
+    Bool, int or float where every value of both sides is one, else text.
+    """
     values: dict[str, list[Any]] = {}
     for column in columns:
-        name = column[:-2] if column[-2:] in ("_a", "_b") and f"id{column[-2:]}" in table.columns else column
+        name = (
+            column[:-2]
+            if column[-2:] in ("_a", "_b") and f"id{column[-2:]}" in table.columns
+            else column
+        )
         values.setdefault(name, []).extend(row[column] for row in table.rows if column in row)
     return {
         name: next((t for t in (bool, int, float) if all(_fits(v, t) for v in found)), str)
@@ -312,7 +383,9 @@ def _typed(value: Any, kind: type) -> AttributeValue:
         if isinstance(value, bool):
             raise ValueError(value)
         digits = str(value).lstrip("+-")
-        if "_" in digits or (digits[:1] == "0" and digits[1:2].isdigit()):  # 1_2 is no number, 01234 a postcode
+        if "_" in digits or (
+            digits[:1] == "0" and digits[1:2].isdigit()
+        ):  # 1_2 is no number, 01234 a postcode
             raise ValueError(value)
         number = kind(value if isinstance(value, str) else repr(value))
         if number != number or number in (float("inf"), float("-inf")):

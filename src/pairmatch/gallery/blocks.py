@@ -1,4 +1,7 @@
-"""The pieces that a gallery is made of: people in Arrow tables beside their vectors, often memory-mapped."""
+"""The pieces that a gallery is made of.
+
+People in Arrow tables beside their vectors, often memory-mapped.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pairmatch.errors import ConfigurationError
-from pairmatch.metrics import Ints
+from pairmatch.core.arrays import Ints
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.types import AttributeValue
 from pairmatch.rules import Column, Columns, Kind, Mask, kind_of
-from pairmatch.types import AttributeValue
 
 _PREFIX = "attribute."
 _FEW = 4
@@ -37,7 +40,12 @@ class Block:
     _columns: dict[str, Column | None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, ids: Sequence[str], attributes: Sequence[Mapping[str, AttributeValue]], vectors: Vectors) -> Block:
+    def of(
+        cls,
+        ids: Sequence[str],
+        attributes: Sequence[Mapping[str, AttributeValue]],
+        vectors: Vectors,
+    ) -> Block:
         names = dict.fromkeys(name for own in attributes for name in own)
         columns = {"id": pa.array(ids, pa.string())}
         for name in names:
@@ -47,7 +55,9 @@ class Block:
     @classmethod
     def merged(cls, blocks: Sequence[Block]) -> Block:
         """One block of those who are alive in several."""
-        people = pa.concat_tables([block.living() for block in blocks], promote_options="permissive")
+        people = pa.concat_tables(
+            [block.living() for block in blocks], promote_options="permissive"
+        )
         vectors = np.concatenate([block.vectors[block.alive] for block in blocks])
         return cls(people.combine_chunks(), vectors, np.ones(len(vectors), bool))
 
@@ -78,7 +88,9 @@ class Block:
             for person in wanted:
                 there |= pc.equal(self.ids, person).combine_chunks().to_numpy(zero_copy_only=False)
         else:
-            there = pc.is_in(self.ids, value_set=wanted).combine_chunks().to_numpy(zero_copy_only=False)
+            there = (
+                pc.is_in(self.ids, value_set=wanted).combine_chunks().to_numpy(zero_copy_only=False)
+            )
         return np.flatnonzero(there if dead else there & self.alive)
 
     def columns(self, names: Sequence[str]) -> Columns:
@@ -102,7 +114,11 @@ class Block:
             return Column("text", codes, known, tuple(coded.dictionary.to_pylist()))
         if kind == "bool":
             return Column("bool", pc.fill_null(values, False).to_numpy(zero_copy_only=False), known)
-        return Column("number", pc.fill_null(values, 0).to_numpy(zero_copy_only=False).astype(np.float64), known)
+        return Column(
+            "number",
+            pc.fill_null(values, 0).to_numpy(zero_copy_only=False).astype(np.float64),
+            known,
+        )
 
     def attributes(self, row: int) -> dict[str, AttributeValue]:
         """What one person has."""
@@ -110,8 +126,14 @@ class Block:
 
 
 def plain(attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:
-    """Attributes as they are kept: NumPy's scalars as Python's, NaN as missing, large numbers as floats."""
-    values = {name: value.item() if isinstance(value, np.generic) else value for name, value in attributes.items()}
+    """Attributes as they are kept.
+
+    NumPy's scalars as Python's, NaN as missing, large numbers as floats.
+    """
+    values = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in attributes.items()
+    }
     return {
         name: float(value) if type(value) is int and abs(value) > 2**53 else value
         for name, value in values.items()
@@ -132,7 +154,8 @@ def check_attributes(
     """Kinds of attributes with those of newcomers.
 
     Raises:
-        ConfigurationError: An attribute that is of another kind than it was, with the first person who has it.
+        ConfigurationError: An attribute that is of another kind than it was, with the first person
+            who has it.
     """
     merged = dict(kinds)
     problems = []
@@ -140,7 +163,9 @@ def check_attributes(
         for name, value in own.items():
             kind = kind_of(value)
             if merged.setdefault(name, kind) != kind:
-                problems.append(f"{name!r} of {person!r} is {kind}, for others it is {merged[name]}")
+                problems.append(
+                    f"{name!r} of {person!r} is {kind}, for others it is {merged[name]}"
+                )
     if problems:
         raise ConfigurationError(
             f"An attribute is of one kind for everybody in a gallery: {'; '.join(problems[:5])}"

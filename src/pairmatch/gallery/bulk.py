@@ -15,17 +15,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.progress import track
 
-from pairmatch.errors import ConfigurationError, DataError
-from pairmatch.files import write_file
+from pairmatch.core.arrays import Ints
+from pairmatch.core.errors import ConfigurationError, DataError
+from pairmatch.core.types import Side
 from pairmatch.gallery.exclusions import Exclusions
 from pairmatch.gallery.gallery import Gallery
 from pairmatch.gallery.selection import Where
-from pairmatch.metrics import Ints
-from pairmatch.types import Side
+from pairmatch.io.files import write_file
 
 _SETTINGS = "slates.json"
 _PEOPLE = 1024  # of one file
-_SCHEMA = pa.schema([("id", pa.string()), ("rank", pa.int32()), ("candidate", pa.string()), ("score", pa.float32())])
+_SCHEMA = pa.schema(
+    [("id", pa.string()), ("rank", pa.int32()), ("candidate", pa.string()), ("score", pa.float32())]
+)
 
 
 class Slates:
@@ -51,7 +53,9 @@ class Slates:
 
     def table(self, side: Side = "a") -> pa.Table:
         """All slates of a side as one Arrow table."""
-        return pa.concat_tables([_SCHEMA.empty_table(), *(pq.read_table(file) for file in self.files(side))])
+        return pa.concat_tables(
+            [_SCHEMA.empty_table(), *(pq.read_table(file) for file in self.files(side))]
+        )
 
     def of(self, person: str, side: Side = "a") -> list[tuple[str, float]]:
         """What one person is shown: candidates and scores, best first."""
@@ -66,7 +70,9 @@ class Slates:
         wanted = pa.array(candidates, pa.string())
         counts = np.zeros(len(candidates), np.int64)
         for file in self.files(side):
-            place = pc.index_in(pq.read_table(file, columns=["candidate"])["candidate"], value_set=wanted)
+            place = pc.index_in(
+                pq.read_table(file, columns=["candidate"])["candidate"], value_set=wanted
+            )
             counts += np.bincount(place.drop_null().to_numpy(), minlength=len(candidates))
         return counts
 
@@ -80,12 +86,17 @@ class Slates:
         wanted = pa.array(list(ids), pa.string())
         for file in self.files():
             table = pq.read_table(file)
-            hit = pc.or_(pc.is_in(table["id"], value_set=wanted), pc.is_in(table["candidate"], value_set=wanted))
+            hit = pc.or_(
+                pc.is_in(table["id"], value_set=wanted),
+                pc.is_in(table["candidate"], value_set=wanted),
+            )
             kept = table.filter(pc.invert(hit))
             if len(kept) < len(table):
                 gone += len(table) - len(kept)
                 _write(file, kept)
-        for file in self.folder.glob(".[ab]-*.parquet.*"):  # a run that was killed while it wrote left half of a file
+        for file in self.folder.glob(
+            ".[ab]-*.parquet.*"
+        ):  # a run that was killed while it wrote left half of a file
             file.unlink(missing_ok=True)
         return gone
 
@@ -105,14 +116,16 @@ def recommend_all(
 ) -> Slates:
     """Everybody's best candidates on the other side, both ways, a file for every 1,024 people.
 
-    A run that was killed goes on where it stopped; with other people or settings the folder is refused.
+    A run that was killed goes on where it stopped; with other people or settings the folder is
+    refused.
 
     Args:
         people_a: Those of side a.
         people_b: Those of side b; None where anyone may match anyone in `people_a`.
         folder: Made where it is not there; private to its owner.
         k: Candidates per person, at least 1.
-        where: Rule for candidates, as in `Gallery.search`; `query.…` is whoever asks, on either side.
+        where: Rule for candidates, as in `Gallery.search`; `query.…` is whoever asks, on either
+            side.
         mutual: The rule must hold the other way round too.
         exclude: Who is not shown to whom.
         bonus_a: [N] added to the score of each of side a as a candidate, for example by `balance`.
@@ -120,7 +133,8 @@ def recommend_all(
         progress: Shows a progress bar.
 
     Raises:
-        ConfigurationError: The folder holds slates of other people or settings, or a rule cannot be used.
+        ConfigurationError: The folder holds slates of other people or settings, or a rule cannot be
+            used.
     """
     if k < 1:
         raise ConfigurationError(f"`recommend_all(k=...)` must be at least 1, got {k}.")
@@ -147,20 +161,33 @@ def recommend_all(
     else:
         write_file(known, (json.dumps(settings, indent=2) + "\n").encode(), private=True)
     directions: list[tuple[Side, Gallery, Gallery, npt.NDArray[np.floating] | None]] = [
-        ("a", people_a, people_a if people_b is None else people_b, bonus_a if people_b is None else bonus_b)
+        (
+            "a",
+            people_a,
+            people_a if people_b is None else people_b,
+            bonus_a if people_b is None else bonus_b,
+        )
     ]
     if people_b is not None:
         directions.append(("b", people_b, people_a, bonus_a))
     for side, asking, candidates, bonus in directions:
         parts = -(-len(asking) // _PEOPLE)
-        chunks = track(asking.chunks(_PEOPLE), f"Slates of side {side}", total=parts, disable=not progress)
+        chunks = track(
+            asking.chunks(_PEOPLE), f"Slates of side {side}", total=parts, disable=not progress
+        )
         for number, (ids, attributes, vectors) in enumerate(chunks):
             file = target / f"{side}-{number:05}.parquet"
             if file.exists():
                 continue
             hidden = [{person, *(exclude.of(person) if exclude else ())} for person in ids]
             found = candidates.search(
-                vectors, k, where=rules or None, asking=attributes, mutual=mutual, excluded=hidden, bonus=bonus
+                vectors,
+                k,
+                where=rules or None,
+                asking=attributes,
+                mutual=mutual,
+                excluded=hidden,
+                bonus=bonus,
             )
             there = np.isfinite(found.scores)
             rank = np.broadcast_to(np.arange(1, k + 1, dtype=np.int32), there.shape)
@@ -170,7 +197,12 @@ def recommend_all(
                 found.ids[there],
                 found.scores[there],
             ]
-            _write(file, pa.table(dict(zip(_SCHEMA.names, map(pa.array, columns), strict=True)), schema=_SCHEMA))
+            _write(
+                file,
+                pa.table(
+                    dict(zip(_SCHEMA.names, map(pa.array, columns), strict=True)), schema=_SCHEMA
+                ),
+            )
     return Slates(target)
 
 

@@ -7,8 +7,8 @@ import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from pairmatch.errors import DataError
-from pairmatch.tables import read_table
+from pairmatch.core.errors import DataError
+from pairmatch.io.tables import read_table
 
 
 class Exclusions:
@@ -34,14 +34,18 @@ class Exclusions:
         table = read_table(Path(path))
         absent = [name for name in ("id", "other") if name not in table.columns]
         if absent:
-            raise DataError(f"{path}: exclusions need the columns id and other; {' and '.join(absent)} is missing.")
+            raise DataError(
+                f"{path}: exclusions need the columns id and other; {' and '.join(absent)} is missing."
+            )
         for row, cells in enumerate(table.rows):
             for name in ("id", "other"):
                 if name not in cells:
                     table.problem(row, name, "the id is blank.")
         if table.problems:
             raise DataError(f"{path} cannot be used:", table.problems)
-        return cls(((str(cells["id"]), str(cells["other"])) for cells in table.rows), symmetric=symmetric)
+        return cls(
+            ((str(cells["id"]), str(cells["other"])) for cells in table.rows), symmetric=symmetric
+        )
 
     def add(self, person: str, other: str, *, symmetric: bool = False) -> None:
         """From now on `other` is not shown to `person`, nor the other way round where it is symmetric."""
@@ -53,7 +57,9 @@ class Exclusions:
         """Removes every trace of people."""
         gone = set(ids)
         self._others = {
-            person: kept for person, others in self._others.items() if person not in gone and (kept := others - gone)
+            person: kept
+            for person, others in self._others.items()
+            if person not in gone and (kept := others - gone)
         }
 
     def of(self, person: str) -> Collection[str]:
@@ -62,7 +68,9 @@ class Exclusions:
 
     def digest(self) -> str:
         """Tells these exclusions from others, whatever order they were added in."""
-        pairs = sorted((person, other) for person, others in self._others.items() for other in others)
+        pairs = sorted(
+            (person, other) for person, others in self._others.items() for other in others
+        )
         return hashlib.blake2b(json.dumps(pairs).encode(), digest_size=16).hexdigest()
 
     def __len__(self) -> int:

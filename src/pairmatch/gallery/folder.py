@@ -1,8 +1,9 @@
 """A gallery on disk: Arrow files that are memory-mapped, and a journal that survives a kill.
 
-`gallery.sqlite` holds what happened since, in order: a person added (with vector), a person removed, a file of many
-people added. Each is one transaction, on disk when the call returns. Saving again writes everybody who is left into new
-files and empties the journal, in one transaction too. Both files are private to their owner.
+`gallery.sqlite` holds what happened since, in order: a person added (with vector), a person
+removed, a file of many people added. Each is one transaction, on disk when the call returns. Saving
+again writes everybody who is left into new files and empties the journal, in one transaction too.
+Both files are private to their owner.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pairmatch.errors import StoreError
+from pairmatch.core.errors import StoreError
+from pairmatch.core.types import AttributeValue
 from pairmatch.gallery.blocks import Block, Vectors
-from pairmatch.types import AttributeValue
 
 JOURNAL = "gallery.sqlite"
 _FORMAT = 1
@@ -53,7 +54,9 @@ class Folder:
         self.path = path
         journal = path / JOURNAL
         if not create and not journal.exists():
-            raise StoreError(f"{path} holds no gallery (no {JOURNAL}): build one with `Gallery.save(folder)`.")
+            raise StoreError(
+                f"{path} holds no gallery (no {JOURNAL}): build one with `Gallery.save(folder)`."
+            )
         try:
             if create:
                 path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -67,9 +70,13 @@ class Folder:
             run("PRAGMA secure_delete = ON")
             found = run("PRAGMA user_version").fetchone()[0]
             if found > _FORMAT:
-                raise StoreError(f"{path} has gallery format {found}, this pairmatch reads up to {_FORMAT}: upgrade.")
+                raise StoreError(
+                    f"{path} has gallery format {found}, this pairmatch reads up to {_FORMAT}: upgrade."
+                )
             if not found:
-                self.connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_FORMAT}; COMMIT;")
+                self.connection.executescript(
+                    f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_FORMAT}; COMMIT;"
+                )
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"The gallery {path} cannot be opened: {error}.") from error
 
@@ -102,7 +109,8 @@ class Folder:
             about = {key: json.loads(value) for key, value in run("SELECT key, value FROM about")}
             after = seen if about.get("generation", 0) == generation else 0
             changes = run(
-                "SELECT number, act, name, attributes, vector FROM journal WHERE number > ? ORDER BY number", (after,)
+                "SELECT number, act, name, attributes, vector FROM journal WHERE number > ? ORDER BY number",
+                (after,),
             ).fetchall()
             if alone:
                 run("COMMIT")
@@ -112,13 +120,20 @@ class Folder:
             raise StoreError(f"Reading the gallery {self.path} failed: {error}.") from error
         return about, changes
 
-    def append(self, ids: Sequence[str], attributes: Sequence[Mapping[str, AttributeValue]], vectors: Vectors) -> None:
+    def append(
+        self,
+        ids: Sequence[str],
+        attributes: Sequence[Mapping[str, AttributeValue]],
+        vectors: Vectors,
+    ) -> None:
         """Notes people as added, within a transaction."""
         rows = [
             ("add", person, json.dumps(dict(own), ensure_ascii=False), vector.tobytes())
             for person, own, vector in zip(ids, attributes, vectors, strict=True)
         ]
-        self.connection.executemany("INSERT INTO journal (act, name, attributes, vector) VALUES (?, ?, ?, ?)", rows)
+        self.connection.executemany(
+            "INSERT INTO journal (act, name, attributes, vector) VALUES (?, ?, ?, ?)", rows
+        )
 
     def append_removals(self, ids: Sequence[str]) -> None:
         """Notes people as removed, within a transaction."""
@@ -128,7 +143,9 @@ class Folder:
 
     def append_file(self, blocks: Sequence[Block]) -> None:
         """Writes people to a file of their own and notes it, within a transaction."""
-        self.connection.execute("INSERT INTO journal (act, name) VALUES ('file', ?)", (self._write(blocks),))
+        self.connection.execute(
+            "INSERT INTO journal (act, name) VALUES ('file', ?)", (self._write(blocks),)
+        )
 
     def replace(self, blocks: Sequence[Block], about: Mapping[str, Any]) -> None:
         """Puts the people who are alive in the blocks in the place of everything, within a transaction."""
@@ -138,13 +155,17 @@ class Folder:
         run("DELETE FROM about")
         said = {**about, "generation": json.loads(before[0]) + 1 if before else 1}
         self.connection.executemany(
-            "INSERT INTO about VALUES (?, ?)", [(key, json.dumps(value)) for key, value in said.items()]
+            "INSERT INTO about VALUES (?, ?)",
+            [(key, json.dumps(value)) for key, value in said.items()],
         )
         if blocks:
             self.append_file(blocks)
 
     def _write(self, blocks: Sequence[Block]) -> str:
-        """One Arrow file of all who are alive, whole and on the disk when this returns; gives its name."""
+        """One Arrow file of all who are alive, whole and on the disk when this returns.
+
+        Gives its name.
+        """
         name = f"{uuid.uuid4().hex}.arrow"
         tables = [block.living().slice(0, 0) for block in blocks]
         schema = pa.concat_tables(tables, promote_options="permissive").schema
@@ -172,7 +193,9 @@ class Folder:
                 reader = pa.ipc.open_file(source)
                 batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
         except (OSError, pa.ArrowException) as error:
-            raise StoreError(f"The gallery file {self.path / name} cannot be read: {error}.") from error
+            raise StoreError(
+                f"The gallery file {self.path / name} cannot be read: {error}."
+            ) from error
         blocks = []
         for batch in batches:
             column = batch.column("embedding")
@@ -184,15 +207,24 @@ class Folder:
     def sweep(self) -> None:
         """Removes files that nothing names any more, and empties SQLite's own log."""
         with self.writing():  # nobody is writing a file that is not named yet
-            named = {name for (name,) in self.connection.execute("SELECT name FROM journal WHERE act = 'file'")}
+            named = {
+                name
+                for (name,) in self.connection.execute(
+                    "SELECT name FROM journal WHERE act = 'file'"
+                )
+            }
             for file in [*self.path.glob("*.arrow"), *self.path.glob(".*.part")]:
                 if file.name not in named:
-                    with contextlib.suppress(OSError):  # where a mapped file cannot be removed, the next sweep does it
+                    with contextlib.suppress(
+                        OSError
+                    ):  # where a mapped file cannot be removed, the next sweep does it
                         file.unlink()
         deadline = time.monotonic() + _TIMEOUT_SECONDS
         while self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
             if time.monotonic() > deadline:
-                raise StoreError(f"Another process keeps reading {self.path}: what was erased is still in its log.")
+                raise StoreError(
+                    f"Another process keeps reading {self.path}: what was erased is still in its log."
+                )
             time.sleep(0.05)
 
     def close(self) -> None:
@@ -219,8 +251,12 @@ def _batches(blocks: Sequence[Block], schema: pa.Schema) -> Iterator[tuple[pa.Ta
 
 def _joined(blocks: Sequence[Block], schema: pa.Schema) -> tuple[pa.Table, Vectors]:
     tables = [schema.empty_table(), *(block.living() for block in blocks)]
-    people = pa.concat_tables(tables, promote_options="permissive").select(schema.names).cast(schema)
-    return people, np.ascontiguousarray(np.concatenate([block.vectors[block.alive] for block in blocks]))
+    people = (
+        pa.concat_tables(tables, promote_options="permissive").select(schema.names).cast(schema)
+    )
+    return people, np.ascontiguousarray(
+        np.concatenate([block.vectors[block.alive] for block in blocks])
+    )
 
 
 def _sync(path: Path) -> None:

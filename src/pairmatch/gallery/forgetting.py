@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pairmatch.gallery.bulk import Slates
 from pairmatch.gallery.gallery import Gallery
-from pairmatch.store import Forgotten, Store
+from pairmatch.io.store import Forgotten, Store
 
 
 @dataclass(frozen=True, slots=True)

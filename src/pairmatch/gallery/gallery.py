@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pairmatch.errors import ConfigurationError, DataError, StoreError
+from pairmatch.core.arrays import check_vectors
+from pairmatch.core.errors import ConfigurationError, DataError, StoreError
+from pairmatch.core.types import AttributeValue, Profile, Side
 from pairmatch.gallery.blocks import Block, Vectors, attributes_of, check_attributes, plain
 from pairmatch.gallery.folder import Change, Folder
 from pairmatch.gallery.results import Found
+from pairmatch.gallery.search import top_k
 from pairmatch.gallery.selection import Attributes, Where, groups, names_at, rows_of, spread
-from pairmatch.metrics import check_vectors
 from pairmatch.rules import Kind
-from pairmatch.search import top_k
-from pairmatch.types import AttributeValue, Profile, Side
 
 _MANY = 1000  # people added at once get a file of their own, fewer stand in the journal
 _LARGEST_MERGED = 65_536  # people; smaller blocks in memory are merged
@@ -29,21 +29,25 @@ _LARGEST_MERGED = 65_536  # people; smaller blocks in memory are merged
 class Gallery:
     """Candidates that were embedded once, to be searched for many people. Scores are inner products.
 
-    `Gallery()` is in memory; `Gallery.open(folder)` is on disk, memory-mapped, and writes through: who was added or
-    removed is on the disk when the call returns, and seen by the next search of every process that has it open.
-    [`LanceGallery`][pairmatch.gallery.lance.LanceGallery] has the same `search`, `add` and `remove` with an
-    approximate index for galleries far larger than memory.
+    `Gallery()` is in memory; `Gallery.open(folder)` is on disk, memory-mapped, and writes through:
+    who was added or removed is on the disk when the call returns, and seen by the next search of
+    every process that has it open. [`LanceGallery`][pairmatch.gallery.lance.LanceGallery] has the
+    same `search`, `add` and `remove` with an approximate index for galleries far larger than
+    memory.
 
     Args:
         side: The side that the candidates are on.
-        made_by: What embedded them, so that a query by something else is noticed; None where nobody says.
+        made_by: What embedded them, so that a query by something else is noticed; None where nobody
+            says.
     """
 
     def __init__(self, *, side: Side = "b", made_by: str | None = None) -> None:
         self.side: Side = side
         self.made_by = made_by
         self._mapped: list[Block] = []
-        self._recent: list[Block] = []  # each larger than the next: merging costs little and there are few
+        self._recent: list[
+            Block
+        ] = []  # each larger than the next: merging costs little and there are few
         self._kinds: dict[str, Kind] = {}
         self._profiles: dict[str, Profile] = {}
         self._width: int | None = None
@@ -89,10 +93,13 @@ class Gallery:
         """Writes everybody into a folder, whole or not at all; what was removed is gone from the files.
 
         Args:
-            folder: Made where it is not there; a gallery in it is replaced. None: the gallery's own.
+            folder: Made where it is not there; a gallery in it is replaced. None: the gallery's
+                own.
         """
         if folder is None and self._folder is None:
-            raise ConfigurationError("`Gallery.save(folder)` needs a folder: this gallery is in memory.")
+            raise ConfigurationError(
+                "`Gallery.save(folder)` needs a folder: this gallery is in memory."
+            )
         target = self._folder if folder is None else Folder(Path(folder), create=True)
         assert target is not None
         with self._lock, target.writing():
@@ -105,7 +112,9 @@ class Gallery:
             target.close()
         return target.path
 
-    def add(self, people: Sequence[Profile] | Sequence[str], embeddings: npt.NDArray[np.floating]) -> None:
+    def add(
+        self, people: Sequence[Profile] | Sequence[str], embeddings: npt.NDArray[np.floating]
+    ) -> None:
         """Adds people; whoever is there already is replaced.
 
         Args:
@@ -113,7 +122,8 @@ class Gallery:
             embeddings: [N, K] finite, unit length.
 
         Raises:
-            ConfigurationError: Shapes that do not fit, an id that comes twice, an attribute of two kinds.
+            ConfigurationError: Shapes that do not fit, an id that comes twice, an attribute of two
+                kinds.
         """
         ids = [one.id if isinstance(one, Profile) else str(one) for one in people]
         attributes = [plain(one.attributes) if isinstance(one, Profile) else {} for one in people]
@@ -122,10 +132,14 @@ class Gallery:
         check_vectors("embeddings", embeddings)
         vectors = np.ascontiguousarray(embeddings, np.float32)
         if len(ids) != len(vectors):
-            raise ConfigurationError(f"Each person needs one embedding, got {len(ids)} and {len(vectors)}.")
+            raise ConfigurationError(
+                f"Each person needs one embedding, got {len(ids)} and {len(vectors)}."
+            )
         twice = [person for person, count in Counter(ids).items() if count > 1]
         if twice:
-            raise ConfigurationError(f"A gallery holds each person once; these came twice: {', '.join(twice[:5])}.")
+            raise ConfigurationError(
+                f"A gallery holds each person once; these came twice: {', '.join(twice[:5])}."
+            )
         with self._lock:
             if self._folder is None:
                 self._check_new(ids, attributes, vectors)
@@ -192,9 +206,11 @@ class Gallery:
             queries: [Q, K] finite.
             k: Most candidates per query, at least 1.
             where: Rule for candidates, or several that must all hold, as
-                [`parse_rule`][pairmatch.rules.rule.parse_rule] reads them; `query.age` is the age of who asks.
+                [`parse_rule`][pairmatch.rules.rule.parse_rule] reads them; `query.age` is the age
+                of who asks.
             asking: Attributes of those who ask, one mapping per query.
-            mutual: The rule must hold the other way round too, with the candidate as the one who asks.
+            mutual: The rule must hold the other way round too, with the candidate as the one who
+                asks.
             excluded: Per query, ids that are not shown.
             bonus: [N] finite, in the order of `ids`: added to each candidate's score, whoever asks.
 
@@ -205,10 +221,14 @@ class Gallery:
         check_vectors("queries", queries)
         asked = np.ascontiguousarray(queries, np.float32)
         if self._width is not None and asked.shape[1] != self._width:
-            raise ConfigurationError(f"The gallery's embeddings are {self._width} wide, the queries {asked.shape[1]}.")
+            raise ConfigurationError(
+                f"The gallery's embeddings are {self._width} wide, the queries {asked.shape[1]}."
+            )
         for name, given in (("asking", asking), ("excluded", excluded)):
             if given is not None and len(given) != len(asked):
-                raise ConfigurationError(f"`{name}` needs one entry per query, {len(asked)}, got {len(given)}.")
+                raise ConfigurationError(
+                    f"`{name}` needs one entry per query, {len(asked)}, got {len(given)}."
+                )
         if k < 1:
             raise ConfigurationError(f"`search(k=...)` must be at least 1, got {k}.")
         ids = np.full((len(asked), k), None, object)
@@ -221,11 +241,13 @@ class Gallery:
             own = None if hidden is None else [hidden[query] for query in group]
             counts = np.full(len(group), len(chosen.rows))
             if own is not None:
-                counts -= [int(np.isin(rows, chosen.rows, assume_unique=True).sum()) for rows in own]
+                counts -= [
+                    int(np.isin(rows, chosen.rows, assume_unique=True).sum()) for rows in own
+                ]
             eligible[group] = counts
             for query, count in zip(group, counts, strict=True):
                 if not count:
-                    emptied[query] = chosen.emptied_by or "exclusions"
+                    emptied[query] = chosen.excluded_by or "exclusions"
             if len(chosen.rows):
                 everybody = len(chosen.rows) == sum(map(len, blocks))
                 rows, scores[group] = top_k(
@@ -252,11 +274,15 @@ class Gallery:
                 attributes = block.attributes(int(rows[0]))
                 known = self._profiles.get(person)  # not as another process replaced them since
                 return (
-                    known if known and plain(known.attributes) == attributes else Profile(person, attributes=attributes)
+                    known
+                    if known and plain(known.attributes) == attributes
+                    else Profile(person, attributes=attributes)
                 )
         raise DataError(f"Nobody called {person!r} is in the gallery.")
 
-    def chunks(self, rows: int = 1024) -> Iterator[tuple[list[str], list[dict[str, AttributeValue]], Vectors]]:
+    def chunks(
+        self, rows: int = 1024
+    ) -> Iterator[tuple[list[str], list[dict[str, AttributeValue]], Vectors]]:
         """Everybody in order, `rows` at a time: ids, attributes and embeddings [n, K]."""
         ids: list[str] = []
         attributes: list[dict[str, AttributeValue]] = []
@@ -284,8 +310,14 @@ class Gallery:
 
     @property
     def embeddings(self) -> Vectors:
-        """[N, K] float32 of everybody, in order of `ids`; a copy, unless there is one piece of it."""
-        parts = [block.vectors if block.alive.all() else block.vectors[block.alive] for block in self._current()]
+        """[N, K] float32 of everybody, in order of `ids`.
+
+        A copy, unless there is one piece of it.
+        """
+        parts = [
+            block.vectors if block.alive.all() else block.vectors[block.alive]
+            for block in self._current()
+        ]
         if not parts:
             return np.empty((0, self._width or 0), np.float32)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -321,7 +353,8 @@ class Gallery:
                 self._take_in(self._folder)
                 return
             except StoreError:
-                # A file that was named is gone where somebody saved meanwhile: then there are new ones
+                # A file that was named is gone where somebody saved meanwhile: then there are new
+                # ones
                 about, _ = self._folder.news(self._generation, self._seen)
                 if about.get("generation", 0) == self._generation:
                     raise
@@ -344,7 +377,9 @@ class Gallery:
             else:
                 fresh = folder.read(change[2])
                 if self._blocks and fresh:  # nobody is twice in one file
-                    self._supersede(pa.concat_arrays([chunk for block in fresh for chunk in block.ids.chunks]))
+                    self._supersede(
+                        pa.concat_arrays([chunk for block in fresh for chunk in block.ids.chunks])
+                    )
                 for block in fresh:
                     self._mapped.append(block)
                     self._kinds |= block.kinds
@@ -357,17 +392,23 @@ class Gallery:
         latest = {change[2]: change for change in changes}
         ids = list(latest)
         attributes = [json.loads(change[3] or "{}") for change in latest.values()]
-        vectors = np.stack([np.frombuffer(change[4] or b"", np.float32) for change in latest.values()])
+        vectors = np.stack(
+            [np.frombuffer(change[4] or b"", np.float32) for change in latest.values()]
+        )
         self._apply_addition(ids, attributes, vectors)
 
-    def _check_new(self, ids: Sequence[str], attributes: Sequence[Attributes], vectors: Vectors) -> None:
+    def _check_new(
+        self, ids: Sequence[str], attributes: Sequence[Attributes], vectors: Vectors
+    ) -> None:
         if self._width is not None and vectors.shape[1] != self._width:
             raise ConfigurationError(
                 f"The gallery's embeddings are {self._width} wide, those of the newcomers {vectors.shape[1]}."
             )
         check_attributes(ids, attributes, self._kinds)
 
-    def _apply_addition(self, ids: Sequence[str], attributes: Sequence[Attributes], vectors: Vectors) -> None:
+    def _apply_addition(
+        self, ids: Sequence[str], attributes: Sequence[Attributes], vectors: Vectors
+    ) -> None:
         self._kinds = check_attributes(ids, attributes, self._kinds)
         self._width = vectors.shape[1]
         self._supersede(pa.array(ids, pa.string()))
@@ -391,7 +432,9 @@ class Gallery:
     def _present(self, ids: Sequence[str]) -> list[str]:
         wanted = pa.array(ids, pa.string())
         found = {
-            person for block in self._blocks for person in block.ids.take(pa.array(block.find(wanted))).to_pylist()
+            person
+            for block in self._blocks
+            for person in block.ids.take(pa.array(block.find(wanted))).to_pylist()
         }
         return [person for person in ids if person in found]
 
@@ -406,4 +449,4 @@ def eligible(
     """
     gallery = Gallery.of(people, np.zeros((len(people), 1), np.float32)) if people else Gallery()
     ((_, chosen),) = groups(gallery._current(), gallery.attribute_kinds, where, [asking], mutual, 1)
-    return [people[row] for row in chosen.rows], chosen.emptied_by
+    return [people[row] for row in chosen.rows], chosen.excluded_by

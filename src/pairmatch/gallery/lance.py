@@ -1,4 +1,7 @@
-"""A gallery in LanceDB, for more people than memory holds: its own index, approximate where it is built."""
+"""A gallery in LanceDB, for more people than memory holds.
+
+Its own index, approximate where it is built.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pairmatch.errors import ConfigurationError, missing_extra
+from pairmatch.core.arrays import check_vectors
+from pairmatch.core.errors import ConfigurationError, missing_extra
+from pairmatch.core.types import Profile
 from pairmatch.gallery.blocks import check_attributes, kind_of_arrow
 from pairmatch.gallery.results import Found
 from pairmatch.gallery.selection import Attributes, Where
-from pairmatch.metrics import check_vectors
 from pairmatch.rules import Kind, kind_of, parse_rule
-from pairmatch.types import Profile
 
 _TABLE = "gallery"
 _OWN = ("id", "vector")
@@ -28,10 +31,11 @@ _ARROW: dict[Kind, pa.DataType] = {"number": pa.float64(), "text": pa.string(), 
 class LanceGallery:
     """Candidates in a LanceDB folder, with the `search`, `add` and `remove` of `Gallery`.
 
-    Choose it for galleries far larger than memory. Without an index every search reads all vectors and is exact; after
-    `build_index` it is approximate: measure its recall on your own vectors. Attributes are columns, filters run in the
-    database. It has no bonus, no mutual rules, no journal of its own and no `forget` that overwrites bytes: `remove`
-    with `compact=True` drops old versions of the files.
+    Choose it for galleries far larger than memory. Without an index every search reads all vectors
+    and is exact; after `build_index` it is approximate: measure its recall on your own vectors.
+    Attributes are columns, filters run in the database. It has no bonus, no mutual rules, no
+    journal of its own and no `forget` that overwrites bytes: `remove` with `compact=True` drops old
+    versions of the files.
 
     Args:
         folder: Made where it is not there.
@@ -50,7 +54,9 @@ class LanceGallery:
         names = self._base.list_tables().tables
         self._table: Any = self._base.open_table(_TABLE) if _TABLE in names else None
 
-    def add(self, people: Sequence[Profile] | Sequence[str], embeddings: npt.NDArray[np.floating]) -> None:
+    def add(
+        self, people: Sequence[Profile] | Sequence[str], embeddings: npt.NDArray[np.floating]
+    ) -> None:
         """Adds people; whoever is there already is replaced.
 
         Args:
@@ -69,7 +75,9 @@ class LanceGallery:
         kinds = check_attributes(ids, attributes, before)
         clash = [name for name in kinds if name in _OWN]
         if clash:
-            raise ConfigurationError(f"An attribute cannot be called {clash[0]!r} in a LanceGallery.")
+            raise ConfigurationError(
+                f"An attribute cannot be called {clash[0]!r} in a LanceGallery."
+            )
         vectors = np.ascontiguousarray(embeddings, np.float32)
         width = vectors.shape[1]
         columns: dict[str, pa.Array] = {
@@ -85,7 +93,9 @@ class LanceGallery:
         fresh = [pa.field(name, _ARROW[kind]) for name, kind in kinds.items() if name not in before]
         if fresh:
             self._table.add_columns(fresh)
-        self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(rows)
+        self._table.merge_insert(
+            "id"
+        ).when_matched_update_all().when_not_matched_insert_all().execute(rows)
 
     def remove(self, ids: Iterable[str], *, compact: bool = False) -> int:
         """Removes people from every search from now on.
@@ -105,7 +115,9 @@ class LanceGallery:
             self._table.delete(f"id IN ({', '.join(map(_quoted, wanted))})")
         if compact:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "optimize")  # that others lose old versions is what is asked for
+                warnings.filterwarnings(
+                    "ignore", "optimize"
+                )  # that others lose old versions is what is asked for
                 self._table.optimize(cleanup_older_than=timedelta(0))
         return before - len(self)
 
@@ -153,12 +165,18 @@ class LanceGallery:
             if not eligible[number]:
                 emptied[number] = self._emptied_by(rule, people[number])
                 continue
-            query = self._table.search(np.ascontiguousarray(queries[number], np.float32)).distance_type("dot").limit(k)
+            query = (
+                self._table.search(np.ascontiguousarray(queries[number], np.float32))
+                .distance_type("dot")
+                .limit(k)
+            )
             if said:
                 query = query.where(said, prefilter=True)
             found = query.select(["id", "_distance"]).to_arrow()
             ids[number, : len(found)] = found["id"].to_pylist()
-            scores[number, : len(found)] = 1 - found["_distance"].to_numpy()  # Lance's dot distance is 1 − a·b
+            scores[number, : len(found)] = (
+                1 - found["_distance"].to_numpy()
+            )  # Lance's dot distance is 1 − a·b
         return Found(ids, scores, eligible, tuple(emptied))
 
     def build_index(self, **options: Any) -> None:
@@ -176,7 +194,9 @@ class LanceGallery:
         """Name and kind (`number`, `text`, `bool`) of every attribute."""
         if self._table is None:
             return {}
-        return {one.name: kind_of_arrow(one.type) for one in self._table.schema if one.name not in _OWN}
+        return {
+            one.name: kind_of_arrow(one.type) for one in self._table.schema if one.name not in _OWN
+        }
 
     def __len__(self) -> int:
         return 0 if self._table is None else int(self._table.count_rows())

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pairmatch.metrics import Ints
-from pairmatch.types import Profile
+from pairmatch.core.arrays import Ints
+from pairmatch.core.types import Profile
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,14 +21,14 @@ class Found:
         ids: [Q, k] of str; None where a query has fewer candidates.
         scores: [Q, k] float32; −inf there.
         eligible: [Q] int64: candidates that the query chose from.
-        emptied_by: Per query, what left nobody: a clause of the rule, `no candidates` or `exclusions`; None where
-            somebody is left.
+        excluded_by: Per query, what left nobody: a clause of the rule, `no candidates` or
+            `exclusions`; None where somebody is left.
     """
 
     ids: npt.NDArray[Any]
     scores: npt.NDArray[np.float32]
     eligible: Ints
-    emptied_by: tuple[str | None, ...]
+    excluded_by: tuple[str | None, ...]
 
     def of(self, query: int) -> list[tuple[str, float]]:
         """The candidates of one query with their scores."""
@@ -53,10 +53,13 @@ class Recommendations(list[Recommendation]):
 
     Attributes:
         eligible: How many candidates there were to choose from.
-        emptied_by: Where the list is empty, what left nobody: a clause of the rule, `no candidates` or `exclusions`.
+        excluded_by: Where the list is empty, what left nobody: a clause of the rule, `no
+            candidates` or `exclusions`.
     """
 
-    def __init__(self, found: Iterable[Recommendation], eligible: int, emptied_by: str | None) -> None:
+    def __init__(
+        self, found: Iterable[Recommendation], eligible: int, excluded_by: str | None
+    ) -> None:
         super().__init__(found)
         self.eligible = eligible
-        self.emptied_by = emptied_by
+        self.excluded_by = excluded_by

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pairmatch.errors import ConfigurationError
+from pairmatch.core.arrays import Ints
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.types import AttributeValue
 from pairmatch.gallery.blocks import Block, Vectors
-from pairmatch.metrics import Ints
 from pairmatch.rules import Kind, Mask, Rule, kind_of, parse_rule, person_columns
-from pairmatch.types import AttributeValue
 
 Where = str | Iterable[str] | None
 Attributes = Mapping[str, AttributeValue]
@@ -25,7 +25,7 @@ class Chosen:
     """Rows, rising, and where there is none what left nobody."""
 
     rows: Ints
-    emptied_by: str | None
+    excluded_by: str | None
 
 
 def groups(
@@ -93,9 +93,14 @@ def rows_of(excluded: Sequence[Collection[str]], blocks: Sequence[Block]) -> lis
     start = 0
     for block in blocks:
         rows = block.find(pa.array(wanted, pa.string()))
-        row_of.update(zip(block.ids.take(pa.array(rows)).to_pylist(), (rows + start).tolist(), strict=True))
+        row_of.update(
+            zip(block.ids.take(pa.array(rows)).to_pylist(), (rows + start).tolist(), strict=True)
+        )
         start += len(block)
-    return [np.array(sorted(row_of[person] for person in set(own) if person in row_of), np.int64) for own in excluded]
+    return [
+        np.array(sorted(row_of[person] for person in set(own) if person in row_of), np.int64)
+        for own in excluded
+    ]
 
 
 def names_at(rows: Ints, blocks: Sequence[Block]) -> npt.NDArray[Any]:

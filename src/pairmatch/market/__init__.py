@@ -1,4 +1,7 @@
-"""From scores to a market: balanced slates, hubness corrections, both sides' interest, and what slates lead to."""
+"""From scores to a market.
+
+Balanced slates, hubness corrections, both sides' interest, and what slates lead to.
+"""
 
 from pairmatch.market.balancing import Balance, balance
 from pairmatch.market.corrections import csls, inverted_softmax

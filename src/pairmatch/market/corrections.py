@@ -1,7 +1,8 @@
 """Hubness corrections: one number per candidate, from queries of training people, as cheap alternatives to balancing.
 
-Both take from each candidate what a bank of queries gives them on average, so that those who are near to everybody no
-longer stand in everybody's list. Each returns a bonus, to be added to the score as `Balance.bonus_b` is.
+Both take from each candidate what a bank of queries gives them on average, so that those who are
+near to everybody no longer stand in everybody's list. Each returns a bonus, to be added to the
+score as `Balance.bonus_b` is.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from pairmatch.errors import ConfigurationError
+from pairmatch.core.arrays import Floats, check_vectors
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.gallery.search import top_k
 from pairmatch.market.balancing import Vectors
-from pairmatch.metrics import Floats, check_vectors
-from pairmatch.search import top_k
 
 _ROWS = 1024
 
@@ -24,7 +25,8 @@ def csls(candidates: Floats, bank: Floats, *, neighbours: int = 10) -> Vectors:
 
     Args:
         candidates: [M, K] unit length.
-        bank: [Q, K] unit length: queries of *training* people of the other side, never of those tested.
+        bank: [Q, K] unit length: queries of *training* people of the other side, never of those
+            tested.
         neighbours: Nearest bank rows that are averaged, at most Q.
 
     Returns:
@@ -35,7 +37,9 @@ def csls(candidates: Floats, bank: Floats, *, neighbours: int = 10) -> Vectors:
     """
     _check(candidates, bank)
     if not 1 <= neighbours <= len(bank):
-        raise ConfigurationError(f"`csls(neighbours=...)` must be from 1 to the bank's {len(bank)}, got {neighbours}.")
+        raise ConfigurationError(
+            f"`csls(neighbours=...)` must be from 1 to the bank's {len(bank)}, got {neighbours}."
+        )
     _, scores = top_k(np.asarray(candidates, np.float32), np.asarray(bank, np.float32), neighbours)
     return (-scores.mean(1) / 2).astype(np.float32)
 
@@ -45,7 +49,8 @@ def inverted_softmax(candidates: Floats, bank: Floats, *, temperature: float = 0
 
     Args:
         candidates: [M, K] unit length.
-        bank: [Q, K] unit length: queries of *training* people of the other side, never of those tested.
+        bank: [Q, K] unit length: queries of *training* people of the other side, never of those
+            tested.
         temperature: τ > 0.
 
     Returns:
@@ -56,7 +61,9 @@ def inverted_softmax(candidates: Floats, bank: Floats, *, temperature: float = 0
     """
     _check(candidates, bank)
     if temperature <= 0:
-        raise ConfigurationError(f"`inverted_softmax(temperature=...)` must be above 0, got {temperature}.")
+        raise ConfigurationError(
+            f"`inverted_softmax(temperature=...)` must be above 0, got {temperature}."
+        )
     queries = torch.from_numpy(np.ascontiguousarray(bank, np.float32))
     rows = torch.from_numpy(np.ascontiguousarray(candidates, np.float32))
     parts = [

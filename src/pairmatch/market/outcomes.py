@@ -1,8 +1,8 @@
 """What slates lead to: expected matches, and how evenly they fall on people.
 
-The model is that of Tomita and Yokoyama (2024): everybody looks at place r of their slate with probability v(r) and
-then likes who is there with their own probability; a match is a like from both. Two people match only where each stands
-in the other's slate.
+The model is that of Tomita and Yokoyama (2024): everybody looks at place r of their slate with
+probability v(r) and then likes who is there with their own probability; a match is a like from
+both. Two people match only where each stands in the other's slate.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 
-from pairmatch.diagnostics.hubs import gini
-from pairmatch.errors import ConfigurationError
-from pairmatch.metrics import Floats, Ints
+from pairmatch.core.arrays import Floats, Ints
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.evaluation.diagnostics.hubs import gini
 
 Examination = Literal["inverse", "log"]
 Chances = Callable[[Ints, Ints], tuple[Floats, Floats]]
@@ -32,10 +32,11 @@ class Outcome:
 
     Attributes:
         matches: Expected number of matches.
-        gini: Of exposure, how much a person is looked at: 0 where all are alike, towards 1 where one has everything.
+        gini: Of exposure, how much a person is looked at: 0 where all are alike, towards 1 where
+            one has everything.
         coverage: Share of people who stand in somebody's slate.
-        envy: Mean number of people of one's own side in whose places in the other side's slates one would have more
-            expected matches (Tomita and Yokoyama 2024).
+        envy: Mean number of people of one's own side in whose places in the other side's slates one
+            would have more expected matches (Tomita and Yokoyama 2024).
         match_gini: Of people's expected matches.
     """
 
@@ -63,18 +64,23 @@ def examination(places: int, kind: Examination = "inverse") -> npt.NDArray[np.fl
     return 1 / ranks if kind == "inverse" else 1 / np.log2(ranks + 1)
 
 
-def outcome(slates_a: Ints, slates_b: Ints, chances: Chances, *, examination_kind: Examination = "inverse") -> Outcome:
+def outcome(
+    slates_a: Ints, slates_b: Ints, chances: Chances, *, examination_kind: Examination = "inverse"
+) -> Outcome:
     """Expected matches, exposure, coverage and envy of everybody's slates.
 
     Args:
-        slates_a: [N, k] int64 rows of side b that each of side a is shown, best first; −1 where there is nobody.
+        slates_a: [N, k] int64 rows of side b that each of side a is shown, best first; −1 where
+            there is nobody.
         slates_b: [M, l] rows of side a.
-        chances: From rows of a and rows of b, [n] each, to the probabilities [n] that a likes b and that b likes a.
+        chances: From rows of a and rows of b, [n] each, to the probabilities [n] that a likes b and
+            that b likes a.
         examination_kind: How attention falls with the place.
     """
     n, m = len(slates_a), len(slates_b)
     looks_a, looks_b = _looks(slates_a, m, examination_kind), _looks(slates_b, n, examination_kind)
-    # At the places of each side's own slates: likes of the one who looks, and of the one who is looked at
+    # At the places of each side's own slates: likes of the one who looks, and of the one who is
+    # looked at
     wanted_a, back_a = _with_chances(looks_a, chances)
     wanted_b, back_b = _with_chances(looks_b, lambda b, a: chances(a, b)[::-1])
     matched = wanted_a.multiply(wanted_b.T.tocsr()).tocsr()
@@ -131,4 +137,6 @@ def assign(scores: Floats) -> Ints:
     Returns:
         [min(N, M), 2] int64 rows of a and of b.
     """
-    return np.stack(linear_sum_assignment(np.asarray(scores, np.float64), maximize=True), axis=1).astype(np.int64)
+    return np.stack(
+        linear_sum_assignment(np.asarray(scores, np.float64), maximize=True), axis=1
+    ).astype(np.int64)

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pairmatch.errors import ConfigurationError
-from pairmatch.metrics import Floats, Ints, check_vectors
+from pairmatch.core.arrays import Floats, Ints, check_vectors
+from pairmatch.core.errors import ConfigurationError
 
 How = Literal["product", "harmonic", "min"]
 Probability = Callable[[Floats], Floats]
@@ -19,22 +19,26 @@ _QUERIES = 64
 def reciprocal(there: Floats, back: Floats, how: How = "product") -> Floats:
     """Combines the chances that one likes the other and the other the one.
 
-    With one shared head, or one head per side, both directions have one score and there is nothing to combine; two
-    matchers that each learned one side's likes differ. Calibrate both first
-    ([`calibrate`][pairmatch.diagnostics.calibration.calibrate]): raw scores of two models do not compare.
+    With one shared head, or one head per side, both directions have one score and there is nothing
+    to combine; two matchers that each learned one side's likes differ. Calibrate both first
+    ([`calibrate`][pairmatch.evaluation.diagnostics.calibration.calibrate]): raw scores of two
+    models do not compare.
 
     Args:
         there: […] probabilities in [0, 1].
         back: […] the same of the other direction.
-        how: `product`: the chance of both where they are independent. `harmonic`: their harmonic mean, which punishes
-            one-sided interest less. `min`: the less interested of the two alone.
+        how: `product`: the chance of both where they are independent. `harmonic`: their harmonic
+            mean, which punishes one-sided interest less. `min`: the less interested of the two
+            alone.
 
     Raises:
         ConfigurationError: Not probabilities, or an unknown `how`.
     """
     p, q = np.asarray(there, np.float64), np.asarray(back, np.float64)
     if not ((p >= 0) & (p <= 1)).all() or not ((q >= 0) & (q <= 1)).all():
-        raise ConfigurationError("`reciprocal` needs probabilities in [0, 1]: calibrate scores first.")
+        raise ConfigurationError(
+            "`reciprocal` needs probabilities in [0, 1]: calibrate scores first."
+        )
     if how == "product":
         return p * q
     if how == "min":
@@ -42,7 +46,9 @@ def reciprocal(there: Floats, back: Floats, how: How = "product") -> Floats:
     if how == "harmonic":
         total = p + q
         return np.divide(2 * p * q, total, out=np.zeros_like(total), where=total > 0)
-    raise ConfigurationError(f"`reciprocal(how=...)` is 'product', 'harmonic' or 'min', got {how!r}.")
+    raise ConfigurationError(
+        f"`reciprocal(how=...)` is 'product', 'harmonic' or 'min', got {how!r}."
+    )
 
 
 def reciprocal_top_k(
@@ -73,13 +79,17 @@ def reciprocal_top_k(
     if len(there[0]) != len(back[0]) or len(there[1]) != len(back[1]):
         raise ConfigurationError("`there` and `back` need the same people, row by row.")
     if not 1 <= k <= len(there[1]):
-        raise ConfigurationError(f"`reciprocal_top_k(k=...)` must be from 1 to {len(there[1])}, got {k}.")
+        raise ConfigurationError(
+            f"`reciprocal_top_k(k=...)` must be from 1 to {len(there[1])}, got {k}."
+        )
     rows = np.empty((len(there[0]), k), np.int64)
     values = np.empty((len(there[0]), k))
     for start in range(0, len(rows), _QUERIES):
         part = slice(start, start + _QUERIES)
         both = reciprocal(
-            probability_there(there[0][part] @ there[1].T), probability_back(back[0][part] @ back[1].T), how
+            probability_there(there[0][part] @ there[1].T),
+            probability_back(back[0][part] @ back[1].T),
+            how,
         )
         best = np.argpartition(-both, k - 1, axis=1)[:, :k]
         found = np.take_along_axis(both, best, 1)

@@ -1,4 +1,7 @@
-"""Fills people's metadata in from the store and a generator: asked once per photo, kept as each answer arrives."""
+"""Fills people's metadata in from the store and a generator.
+
+Asked once per photo, kept as each answer arrives.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from rich.progress import Progress
 
-from pairmatch.errors import UploadError
-from pairmatch.images import image_digest
-from pairmatch.interfaces import MetadataGenerator
+from pairmatch.core.errors import UploadError
+from pairmatch.core.interfaces import MetadataGenerator
+from pairmatch.core.types import Profile, Refusal, Usage
+from pairmatch.io.images import image_digest
+from pairmatch.io.store import Store, content_key
 from pairmatch.metadata.schema import problems_of, schema_key
-from pairmatch.store import Store, content_key
-from pairmatch.types import Profile, Refusal, Usage
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +52,11 @@ class Estimate:
         if self.host is not None and self.photos:
             text += f"; they would be sent to {self.host}"
         if self.usage is not None and self.photos:
-            cost = "at prices that are not known" if self.usage.usd is None else f"about ${self.usage.usd:.4f}"
+            cost = (
+                "at prices that are not known"
+                if self.usage.usd is None
+                else f"about ${self.usage.usd:.4f}"
+            )
             text += f", about {self.usage.input_tokens + self.usage.output_tokens:,} tokens, {cost}"
         return text + "." + (f" {self.notice}" if self.notice and self.photos else "")
 
@@ -74,7 +81,11 @@ class Annotation:
         done = sum(profile.metadata is not None for profile in self.profiles)
         text = f"{done} of {len(self.profiles)} people have metadata; {self.asked} photos were asked for now"
         if self.usage.input_tokens:
-            cost = "at prices that are not known" if self.usage.usd is None else f"${self.usage.usd:.4f}"
+            cost = (
+                "at prices that are not known"
+                if self.usage.usd is None
+                else f"${self.usage.usd:.4f}"
+            )
             text += f", {self.usage.input_tokens + self.usage.output_tokens:,} tokens, {cost}"
         kinds = Counter(refusal.kind for refusal in self.refused.values())
         return text + "".join(f"; {count} {kind}" for kind, count in kinds.items()) + "."
@@ -92,9 +103,10 @@ def annotate(
 ) -> Annotation:
     """Metadata for everybody who has a photo and none yet.
 
-    Outcomes are found by photo, schema, prompt and model. Identical photos are asked for once. Refusals are kept and
-    not asked for again, except those of the server (`error`), or all of them with `retry_refused`. What people said
-    about themselves (`correct`) stands above what a generator wrote.
+    Outcomes are found by photo, schema, prompt and model. Identical photos are asked for once.
+    Refusals are kept and not asked for again, except those of the server (`error`), or all of them
+    with `retry_refused`. What people said about themselves (`correct`) stands above what a
+    generator wrote.
 
     Args:
         profiles: People; those with metadata keep it.
@@ -168,7 +180,12 @@ class Work:
 
     @classmethod
     def of(
-        cls, profiles: Sequence[Profile], generator: MetadataGenerator, store: Store, *, retry_refused: bool = False
+        cls,
+        profiles: Sequence[Profile],
+        generator: MetadataGenerator,
+        store: Store,
+        *,
+        retry_refused: bool = False,
     ) -> Work:
         base = generator_key(generator)
         keys = {
@@ -184,12 +201,16 @@ class Work:
             for index, key in keys.items()
             if key not in pending
             and _is_open(kept.get(key), retry_refused)
-            and not set(generator.schema.model_fields) <= set(corrections.get(profiles[index].id, ()))
+            and not set(generator.schema.model_fields)
+            <= set(corrections.get(profiles[index].id, ()))
         }
         return cls(profiles, generator, keys, kept, asked, pending, corrections)
 
     def link(self, store: Store) -> None:
-        """Notes whom the keys belong to, before anything is under them: what is there can be forgotten."""
+        """Notes whom the keys belong to, before anything is under them.
+
+        What is there can be forgotten.
+        """
         store.link((self.profiles[index].id, key) for index, key in self.keys.items())
 
     def check_consent(self, allow_upload: bool, *, batch: bool = False) -> None:
@@ -219,7 +240,9 @@ class Work:
     def annotation(self, store: Store, asked: int, usage: Usage) -> Annotation:
         """Everybody with what there is about them now."""
         schema = self.generator.schema
-        pending = frozenset(key for batch in store.batches(generator_key(self.generator)) for key in batch.keys)
+        pending = frozenset(
+            key for batch in store.batches(generator_key(self.generator)) for key in batch.keys
+        )
         found: list[Profile] = []
         refused = {}
         for index, profile in enumerate(self.profiles):
@@ -227,12 +250,20 @@ class Work:
                 found.append(profile)
                 continue
             outcome = self.kept.get(self.keys[index]) if index in self.keys else None
-            metadata = schema.model_validate(outcome["metadata"]) if outcome and "metadata" in outcome else None
+            metadata = (
+                schema.model_validate(outcome["metadata"])
+                if outcome and "metadata" in outcome
+                else None
+            )
             metadata = corrected(metadata, schema, self.corrections.get(profile.id, {}), profile.id)
-            found.append(profile if metadata is None else dataclasses.replace(profile, metadata=metadata))
+            found.append(
+                profile if metadata is None else dataclasses.replace(profile, metadata=metadata)
+            )
             if metadata is None and index in self.keys:
                 if self.keys[index] in pending:
-                    refused[profile.id] = Refusal("pending", "in a batch under way; `annotate --batch` collects it")
+                    refused[profile.id] = Refusal(
+                        "pending", "in a batch under way; `annotate --batch` collects it"
+                    )
                 elif outcome is None:
                     refused[profile.id] = Refusal("stopped", "not asked: the cap on the cost")
                 else:
@@ -241,8 +272,13 @@ class Work:
 
 
 def generator_key(generator: MetadataGenerator) -> str:
-    """Digest of everything but the photo that an outcome depends on: model, prompt, schema, image size."""
-    return content_key({"metadata": 1, "of": dict(generator.fingerprint()), "schema": schema_key(generator.schema)})
+    """Digest of everything but the photo that an outcome depends on.
+
+    Model, prompt, schema, image size.
+    """
+    return content_key(
+        {"metadata": 1, "of": dict(generator.fingerprint()), "schema": schema_key(generator.schema)}
+    )
 
 
 def outcome_key(base: str, profile: Profile) -> str:
@@ -253,15 +289,23 @@ def outcome_key(base: str, profile: Profile) -> str:
 def corrected(
     metadata: BaseModel | None, schema: type[BaseModel], corrections: Mapping[str, Any], person: str
 ) -> BaseModel | None:
-    """Metadata with what a person said about themselves in its place; attributes of other schemas are left out."""
+    """Metadata with what a person said about themselves in its place.
+
+    Attributes of other schemas are left out.
+    """
     own = {name: value for name, value in corrections.items() if name in schema.model_fields}
     if not own:
         return metadata
     try:
-        return schema.model_validate({**(metadata.model_dump(mode="json") if metadata else {}), **own})
+        return schema.model_validate(
+            {**(metadata.model_dump(mode="json") if metadata else {}), **own}
+        )
     except ValidationError as error:
         _log.warning(
-            "Corrections of %r do not fit %s and are left out: %s", person, schema.__name__, problems_of(error)
+            "Corrections of %r do not fit %s and are left out: %s",
+            person,
+            schema.__name__,
+            problems_of(error),
         )
         return metadata
 

@@ -1,4 +1,7 @@
-"""Metadata through the provider's Batch API: half the price, within a day, collected whenever it suits."""
+"""Metadata through the provider's Batch API.
+
+Half the price, within a day, collected whenever it suits.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pairmatch.errors import ConfigurationError, GeneratorError, ImageError
-from pairmatch.interfaces import MetadataGenerator
+from pairmatch.core.errors import ConfigurationError, GeneratorError, ImageError
+from pairmatch.core.interfaces import MetadataGenerator
+from pairmatch.core.types import Profile, Refusal, Usage
+from pairmatch.io.store import Store, SubmittedBatch
 from pairmatch.metadata.annotate import Annotation, Work, add_usage, generator_key, written_outcome
 from pairmatch.metadata.openai import Answer, OpenAIMetadata
 from pairmatch.metadata.pace import Cap
-from pairmatch.store import Store, SubmittedBatch
-from pairmatch.types import Profile, Refusal, Usage
 
 _log = logging.getLogger(__name__)
 _ENDPOINT = "/v1/responses"
 _UNDER_WAY = ("validating", "in_progress", "finalizing", "cancelling")
-_UPLOAD_LASTS_SECONDS = 7 * 24 * 3600  # should a kill leave an uploaded file behind, the provider deletes it then
+_UPLOAD_LASTS_SECONDS = (
+    7 * 24 * 3600
+)  # should a kill leave an uploaded file behind, the provider deletes it then
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +33,8 @@ class BatchRun:
     """What came of a run in batches.
 
     Attributes:
-        annotation: Everybody with what there is by now; `asked` counts photos that were submitted by this run,
-            `usage` is what the answers that it collected cost.
+        annotation: Everybody with what there is by now; `asked` counts photos that were submitted
+            by this run, `usage` is what the answers that it collected cost.
         under_way: Batches that are not done: name, state and progress of each.
     """
 
@@ -39,7 +44,9 @@ class BatchRun:
     def __str__(self) -> str:
         lines = [str(self.annotation), *(f"Under way: {batch}." for batch in self.under_way)]
         if self.under_way:
-            lines.append("Run the same command again to collect the answers; it submits nothing twice.")
+            lines.append(
+                "Run the same command again to collect the answers; it submits nothing twice."
+            )
         return "\n".join(lines)
 
 
@@ -56,8 +63,9 @@ def annotate_in_batches(
 ) -> BatchRun:
     """Collects the batches that are done, then submits everybody who is still to be asked; call it again to go on.
 
-    What was submitted is noted in the store before it is sent, so neither a process that ends nor one that is killed
-    loses a batch or submits one twice. Files at the provider are deleted once their answers are in the store.
+    What was submitted is noted in the store before it is sent, so neither a process that ends nor
+    one that is killed loses a batch or submits one twice. Files at the provider are deleted once
+    their answers are in the store.
 
     Args:
         profiles: People; those with metadata keep it.
@@ -77,7 +85,9 @@ def annotate_in_batches(
         ImageError: A photo is not there.
     """
     if not isinstance(generator, OpenAIMetadata):
-        raise ConfigurationError(f"{type(generator).__name__} has no batches: `gpt-5-nano` and `openai` have.")
+        raise ConfigurationError(
+            f"{type(generator).__name__} has no batches: `gpt-5-nano` and `openai` have."
+        )
     base = generator_key(generator)
     Work.of(profiles, generator, store).link(store)
     usage, states = Usage(), []
@@ -103,7 +113,12 @@ def annotate_in_batches(
 
 
 def _files(
-    work: Work, generator: OpenAIMetadata, store: Store, cap: Cap, max_requests: int, max_bytes: float
+    work: Work,
+    generator: OpenAIMetadata,
+    store: Store,
+    cap: Cap,
+    max_requests: int,
+    max_bytes: float,
 ) -> Iterator[dict[str, bytes]]:
     """Request lines by key, in groups that fit into one batch each."""
     lines: dict[str, bytes] = {}
@@ -148,7 +163,10 @@ def _submit(generator: OpenAIMetadata, store: Store, base: str, lines: Mapping[s
     try:
         # Tried once: a second try could start a second batch
         made = client.with_options(max_retries=0).batches.create(
-            input_file_id=file.id, endpoint=_ENDPOINT, completion_window="24h", metadata={"pairmatch": name}
+            input_file_id=file.id,
+            endpoint=_ENDPOINT,
+            completion_window="24h",
+            metadata={"pairmatch": name},
         )
     except openai.APIError as error:
         if getattr(error, "status_code", 500) < 500:
@@ -162,8 +180,13 @@ def _submit(generator: OpenAIMetadata, store: Store, base: str, lines: Mapping[s
     return str(made.id)
 
 
-def _collect(generator: OpenAIMetadata, store: Store, batch: SubmittedBatch) -> tuple[str | None, Usage]:
-    """The state of a batch that is not done, or None after its answers were put into the store; and their cost."""
+def _collect(
+    generator: OpenAIMetadata, store: Store, batch: SubmittedBatch
+) -> tuple[str | None, Usage]:
+    """The state of a batch that is not done, or None after its answers were put into the store.
+
+    And their cost.
+    """
     import openai
 
     client = generator.client
@@ -176,16 +199,25 @@ def _collect(generator: OpenAIMetadata, store: Store, batch: SubmittedBatch) -> 
             store.name_batch(batch.id, found.id)
         if found.status in _UNDER_WAY:
             counts = found.request_counts
-            progress = f", {counts.completed + counts.failed} of {counts.total} done" if counts else ""
+            progress = (
+                f", {counts.completed + counts.failed} of {counts.total} done" if counts else ""
+            )
             return f"{found.id}, {found.status}{progress}", Usage()
         files = [file for file in (found.output_file_id, found.error_file_id) if file]
-        # Bytes: the lines of a text would also end at the separators (U+2028, …) that an answer may hold
-        lines = [line for file in files for line in client.files.content(file).content.splitlines() if line.strip()]
+        # Bytes: the lines of a text would also end at the separators (U+2028, …) that an answer may
+        # hold
+        lines = [
+            line
+            for file in files
+            for line in client.files.content(file).content.splitlines()
+            if line.strip()
+        ]
     except openai.NotFoundError as error:
         if batch.remote is None:
             raise GeneratorError(_said(generator, error)) from None
         _log.warning(
-            "The provider does not know the batch %s any more: its photos are to be asked for anew.", batch.remote
+            "The provider does not know the batch %s any more: its photos are to be asked for anew.",
+            batch.remote,
         )
         store.put_metadata({}, batch=batch.id)
         return None, Usage()
@@ -201,11 +233,18 @@ def _collect(generator: OpenAIMetadata, store: Store, batch: SubmittedBatch) -> 
         try:
             client.files.delete(file)
         except openai.APIError as error:
-            _log.warning("The file %s at %s could not be deleted: %s.", file, generator.host, type(error).__name__)
+            _log.warning(
+                "The file %s at %s could not be deleted: %s.",
+                file,
+                generator.host,
+                type(error).__name__,
+            )
     if found.status == "failed":
         errors = (found.errors.data or []) if found.errors else []
         first = {"message": errors[0].message, "code": errors[0].code} if errors else {}
-        failure = generator.failure(400, {**first, "message": f"the batch {found.id} failed: {first.get('message')}"})
+        failure = generator.failure(
+            400, {**first, "message": f"the batch {found.id} failed: {first.get('message')}"}
+        )
         raise GeneratorError(failure.detail if isinstance(failure, Refusal) else str(failure))
     return None, usage
 

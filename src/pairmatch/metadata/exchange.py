@@ -14,26 +14,29 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from pairmatch.errors import ConfigurationError, DataError, unknown_name
-from pairmatch.files import write_file
-from pairmatch.images import image_digest
-from pairmatch.interfaces import MetadataGenerator
+from pairmatch.core.errors import ConfigurationError, DataError, unknown_name
+from pairmatch.core.interfaces import MetadataGenerator
+from pairmatch.core.types import Profile
+from pairmatch.io.files import write_file
+from pairmatch.io.images import image_digest
+from pairmatch.io.store import Store
+from pairmatch.io.tables import Table, read_table
 from pairmatch.metadata.annotate import Work, generator_key
 from pairmatch.metadata.schema import problems_of
-from pairmatch.store import Store
-from pairmatch.tables import Table, read_table
-from pairmatch.types import Profile
 
 _USAGE = ("input_tokens", "cached_tokens", "output_tokens", "usd")
 _BEFORE, _AFTER = ("id", "photo", "generator"), ("refusal", "detail", *_USAGE, "corrections")
 _ERASED = "-"
 
 
-def export_metadata(path: str | Path, profiles: Sequence[Profile], generator: MetadataGenerator, store: Store) -> int:
+def export_metadata(
+    path: str | Path, profiles: Sequence[Profile], generator: MetadataGenerator, store: Store
+) -> int:
     """Writes every outcome that a generator left about these people, refusals and cost included, and corrections.
 
-    One row per person: `id`, digests of the photo and of the generator (model, prompt and schema), the attributes, and
-    apart from them what the person corrected. The file is private to its owner (mode 0600).
+    One row per person: `id`, digests of the photo and of the generator (model, prompt and schema),
+    the attributes, and apart from them what the person corrected. The file is private to its owner
+    (mode 0600).
 
     Args:
         path: `.csv` or `.jsonl`.
@@ -79,10 +82,13 @@ def export_metadata(path: str | Path, profiles: Sequence[Profile], generator: Me
     return len(rows)
 
 
-def import_metadata(path: str | Path, profiles: Sequence[Profile], generator: MetadataGenerator, store: Store) -> int:
+def import_metadata(
+    path: str | Path, profiles: Sequence[Profile], generator: MetadataGenerator, store: Store
+) -> int:
     """Reads what `export_metadata` wrote into a store, so that nobody is asked, and paid for, again.
 
-    Outcomes and corrections that are in the store already stay; an outcome takes the place of a refusal.
+    Outcomes and corrections that are in the store already stay; an outcome takes the place of a
+    refusal.
 
     Args:
         path: `.csv` or `.jsonl`.
@@ -94,8 +100,8 @@ def import_metadata(path: str | Path, profiles: Sequence[Profile], generator: Me
         Number of outcomes that the store did not have.
 
     Raises:
-        DataError: Every row that does not fit: unknown ids, other photos, another generator, values that the schema
-            does not allow.
+        DataError: Every row that does not fit: unknown ids, other photos, another generator, values
+            that the schema does not allow.
     """
     table = _read(Path(path), [*_BEFORE, *_attributes(generator.schema), *_AFTER], required=_BEFORE)
     work, base = Work.of(profiles, generator, store), generator_key(generator)
@@ -113,9 +119,15 @@ def import_metadata(path: str | Path, profiles: Sequence[Profile], generator: Me
             continue  # corrections alone
         key = work.keys.get(people[person])
         if key is None or cells.get("photo") != image_digest(profiles[people[person]].images[0]):
-            table.problem(row, "photo", f"{person!r} has another photo here than where the file was written.")
+            table.problem(
+                row, "photo", f"{person!r} has another photo here than where the file was written."
+            )
         elif cells.get("generator") != base:
-            table.problem(row, "generator", "another model, prompt or schema wrote this; name it with its options.")
+            table.problem(
+                row,
+                "generator",
+                "another model, prompt or schema wrote this; name it with its options.",
+            )
         else:
             outcome = _outcome(table, row, cells, generator.schema)
             if outcome is not None:
@@ -128,19 +140,25 @@ def import_metadata(path: str | Path, profiles: Sequence[Profile], generator: Me
     }
     work.link(store)
     store.put_metadata(new)
-    store.put_corrections({person: own for person, own in corrections.items() if person not in work.corrections})
+    store.put_corrections(
+        {person: own for person, own in corrections.items() if person not in work.corrections}
+    )
     return len(new)
 
 
-def correct(path: str | Path, profiles: Sequence[Profile], generator: MetadataGenerator, store: Store) -> int:
+def correct(
+    path: str | Path, profiles: Sequence[Profile], generator: MetadataGenerator, store: Store
+) -> int:
     """Reads what people say about themselves; it stands above whatever a generator writes, now and later.
 
-    It belongs to the person, not to the photo or the model, so it survives annotating anew. A blank cell says nothing,
-    `-` erases what the generator wrote, and a cell that repeats the generator's own words is no correction, so that
-    an exported file can be edited and read. A row takes the place of all earlier corrections of its person.
+    It belongs to the person, not to the photo or the model, so it survives annotating anew. A blank
+    cell says nothing, `-` erases what the generator wrote, and a cell that repeats the generator's
+    own words is no correction, so that an exported file can be edited and read. A row takes the
+    place of all earlier corrections of its person.
 
     Args:
-        path: `.csv`, `.jsonl` or `.parquet` with the columns `id` and attributes of the generator's schema.
+        path: `.csv`, `.jsonl` or `.parquet` with the columns `id` and attributes of the generator's
+            schema.
         profiles: People whose generated metadata is known; rows of others are taken as they are.
         generator: Whose schema the values must fit; it is not asked.
         store: Where corrections are kept, apart from outcomes.
@@ -155,12 +173,17 @@ def correct(path: str | Path, profiles: Sequence[Profile], generator: MetadataGe
     table = _read(Path(path), [*_BEFORE, *names, *_AFTER], required=("id",))
     adapters = {name: _adapter(info) for name, info in generator.schema.model_fields.items()}
     work = Work.of(profiles, generator, store)
-    written = {profiles[index].id: work.kept.get(key, {}).get("metadata", {}) for index, key in work.keys.items()}
+    written = {
+        profiles[index].id: work.kept.get(key, {}).get("metadata", {})
+        for index, key in work.keys.items()
+    }
     corrections: dict[str, dict[str, Any]] = {}
     for row, cells in enumerate(table.rows):
         person = str(cells.get("id", ""))
         if not person or person in corrections:
-            table.problem(row, "id", f"{person!r} is given twice." if person else "the id is blank.")
+            table.problem(
+                row, "id", f"{person!r} is given twice." if person else "the id is blank."
+            )
             continue
         # An exported file holds earlier corrections apart: they stay where no cell says otherwise
         own = _own(table, row, cells["corrections"]) if "corrections" in cells else {}
@@ -178,25 +201,37 @@ def correct(path: str | Path, profiles: Sequence[Profile], generator: MetadataGe
 def _attributes(schema: type[BaseModel]) -> list[str]:
     clash = sorted(set(schema.model_fields) & {*_BEFORE, *_AFTER})
     if clash:
-        raise ConfigurationError(f"Attributes of {schema.__name__} have names of columns: {', '.join(clash)}.")
+        raise ConfigurationError(
+            f"Attributes of {schema.__name__} have names of columns: {', '.join(clash)}."
+        )
     return list(schema.model_fields)
 
 
 def _read(path: Path, known: Sequence[str], *, required: Sequence[str]) -> Table:
     table = read_table(path, lists=True)
     table.problems += [
-        f"{path.name}: {unknown_name('column', column, known)}" for column in table.columns if column not in known
+        f"{path.name}: {unknown_name('column', column, known)}"
+        for column in table.columns
+        if column not in known
     ]
-    table.problems += [f"{path.name}: there is no column {name!r}." for name in required if name not in table.columns]
+    table.problems += [
+        f"{path.name}: there is no column {name!r}."
+        for name in required
+        if name not in table.columns
+    ]
     return table
 
 
 def _raise(table: Table) -> None:
     if table.problems:
-        raise DataError(f"{table.path}: {len(table.problems)} problems; nothing was read:", table.problems)
+        raise DataError(
+            f"{table.path}: {len(table.problems)} problems; nothing was read:", table.problems
+        )
 
 
-def _outcome(table: Table, row: int, cells: Mapping[str, Any], schema: type[BaseModel]) -> dict[str, Any] | None:
+def _outcome(
+    table: Table, row: int, cells: Mapping[str, Any], schema: type[BaseModel]
+) -> dict[str, Any] | None:
     usage: dict[str, float | None] = dict.fromkeys(_USAGE)
     for name in usage.keys() & cells.keys():
         try:
@@ -208,8 +243,14 @@ def _outcome(table: Table, row: int, cells: Mapping[str, Any], schema: type[Base
             return None
     counted = {**{name: int(usage[name] or 0) for name in _USAGE[:3]}, "usd": usage["usd"]}
     if "refusal" in cells:
-        return {"refusal": cells["refusal"], "detail": str(cells.get("detail", "")), "usage": counted}
-    values = {name: _parsed(schema, name, cells[name]) for name in schema.model_fields if name in cells}
+        return {
+            "refusal": cells["refusal"],
+            "detail": str(cells.get("detail", "")),
+            "usage": counted,
+        }
+    values = {
+        name: _parsed(schema, name, cells[name]) for name in schema.model_fields if name in cells
+    }
     try:
         return {"metadata": schema.model_validate(values).model_dump(mode="json"), "usage": counted}
     except ValidationError as error:

@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from skimage.color import rgb2hsv
 from skimage.filters import laplace
 
-from pairmatch.errors import ImageError
-from pairmatch.images import image_size, load_image
-from pairmatch.interfaces import MetadataGenerator, OnOutcome
+from pairmatch.core.errors import ImageError
+from pairmatch.core.interfaces import MetadataGenerator, OnOutcome
+from pairmatch.core.types import Profile, Refusal, Usage
+from pairmatch.io.images import image_size, load_image
 from pairmatch.metadata.schema import Level
-from pairmatch.types import Profile, Refusal, Usage
 
 _SIDE_PX = 384  # sharpness depends on the size that it is measured at
 _HUES = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
@@ -28,8 +28,12 @@ class Measured(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     sharpness: Level = Field(description="Variance of the Laplacian of lightness, at 384 pixels.")
-    exposure: str = Field(description="dark, even or bright, by mean lightness, and flat or contrasty by its spread.")
-    resolution: Level = Field(description="By the shorter side: under 480 pixels, under 1,080, or more.")
+    exposure: str = Field(
+        description="dark, even or bright, by mean lightness, and flat or contrasty by its spread."
+    )
+    resolution: Level = Field(
+        description="By the shorter side: under 480 pixels, under 1,080, or more."
+    )
     framing: str = Field(description="portrait, square or landscape, by the sides alone.")
     colours: str = Field(description="The commonest hues of saturated pixels, or black and white.")
 
@@ -37,13 +41,18 @@ class Measured(BaseModel):
 class MeasuredMetadata(MetadataGenerator):
     """Sharpness, exposure, resolution, framing and colours of the first photo. Everything else is left unsaid.
 
-    It fills a schema of its own: of the recipe's eight attributes none can be measured without a judgement.
+    It fills a schema of its own: of the recipe's eight attributes none can be measured without a
+    judgement.
     """
 
     schema = Measured
 
     def generate(
-        self, profiles: Sequence[Profile], on_outcome: OnOutcome | None = None, *, max_usd: float | None = None
+        self,
+        profiles: Sequence[Profile],
+        on_outcome: OnOutcome | None = None,
+        *,
+        max_usd: float | None = None,
     ) -> list[BaseModel | Refusal]:
         """Measures every profile's first photo."""
         outcomes: list[BaseModel | Refusal] = []

@@ -1,7 +1,7 @@
 """What is known of the models of the API that metadata comes from: one small table, and its date.
 
-Prices are of 2026-11-23, in USD for a million tokens, from secondary sources: check your provider's page, and override
-them with `input_usd=` and `output_usd=`.
+Prices are of 2026-11-23, in USD for a million tokens, from secondary sources: check your provider's
+page, and override them with `input_usd=` and `output_usd=`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,13 @@ class ModelFacts:
 
 MODELS = {
     "gpt-5-nano": ModelFacts(
-        0.05, 0.005, 0.40, effort="minimal", verbosity="low", ends=datetime.date(2026, 12, 11), successor="gpt-6-luna"
+        0.05,
+        0.005,
+        0.40,
+        effort="minimal",
+        verbosity="low",
+        ends=datetime.date(2026, 12, 11),
+        successor="gpt-6-luna",
     ),
     "gpt-6-luna": ModelFacts(0.10, 0.01, 0.50, effort="none", verbosity="low"),
     "gpt-5.6-luna": ModelFacts(0.20, 0.02, 1.20, effort="none", verbosity="low"),
@@ -50,7 +56,10 @@ MODELS = {
 
 
 def end_notice(model: str, today: datetime.date) -> tuple[bool, str] | None:
-    """Whether the model is past its end, and what to do about it; None where nothing is known to end soon."""
+    """Whether the model is past its end, and what to do about it.
+
+    None where nothing is known to end soon.
+    """
     facts = MODELS.get(model)
     if facts is None or facts.ends is None or (facts.ends - today).days > WARNING_DAYS:
         return None

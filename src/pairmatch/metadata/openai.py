@@ -19,13 +19,20 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel
 
-from pairmatch.errors import ConfigurationError, GeneratorError, ImageError
-from pairmatch.images import load_image
-from pairmatch.interfaces import MetadataGenerator, OnOutcome
+from pairmatch.core.errors import ConfigurationError, GeneratorError, ImageError
+from pairmatch.core.interfaces import MetadataGenerator, OnOutcome
+from pairmatch.core.types import Profile, Refusal, Usage
+from pairmatch.io.images import load_image
 from pairmatch.metadata.models import BATCH_SHARE, MODELS, PHOTO_TOKENS, end_notice
 from pairmatch.metadata.pace import Cap, Pace
-from pairmatch.metadata.schema import INSTRUCTIONS, Metadata, SchemaSpec, json_schema, read_reply, read_schema
-from pairmatch.types import Profile, Refusal, Usage
+from pairmatch.metadata.schema import (
+    INSTRUCTIONS,
+    Metadata,
+    SchemaSpec,
+    json_schema,
+    read_reply,
+    read_schema,
+)
 
 _log = logging.getLogger(__name__)
 _ANSWER_TOKENS = 150  # of eight attributes, for estimates alone
@@ -36,16 +43,16 @@ Answer = tuple[BaseModel | Refusal, Usage]
 class OpenAIMetadata(MetadataGenerator):
     """Attributes written by any model of that API, as structured output. Sends photos: nothing goes out unasked.
 
-    Of a profile only the pixels of its first photo leave the machine: downscaled, encoded anew, without EXIF, file
-    name, id or text.
+    Of a profile only the pixels of its first photo leave the machine: downscaled, encoded anew,
+    without EXIF, file name, id or text.
 
     Args:
         model: Name of the model.
-        schema: A flat pydantic model, or its JSON Schema (an object, or the path of a file); the recipe's eight
-            attributes by default.
+        schema: A flat pydantic model, or its JSON Schema (an object, or the path of a file); the
+            recipe's eight attributes by default.
         base_url: Of the server; None is the provider's own.
-        api_key_variable: Environment variable that holds the key. The key itself is never an option, so it can be in no
-            saved matcher, store or log.
+        api_key_variable: Environment variable that holds the key. The key itself is never an
+            option, so it can be in no saved matcher, store or log.
         detail: How closely the model looks: `low`, `high` or `auto`.
         longest_side_px: Photos are shrunk to this before they are sent.
         concurrency: Requests under way at once.
@@ -53,7 +60,8 @@ class OpenAIMetadata(MetadataGenerator):
         tokens_per_minute: Limit of the account; None for none.
         max_output_tokens: Most tokens of an answer, reasoning included.
         timeout_seconds: Of one request.
-        max_retries: Of one request, after pauses that grow or that the server asks for (`Retry-After`).
+        max_retries: Of one request, after pauses that grow or that the server asks for
+            (`Retry-After`).
         input_usd: Price of a million input tokens, in place of the table's.
         output_usd: Price of a million output tokens, in place of the table's.
     """
@@ -91,7 +99,11 @@ class OpenAIMetadata(MetadataGenerator):
         ]
         problems += [
             f"{name} must be at least 0, got {value}"
-            for name, value in (("max_retries", max_retries), ("input_usd", input_usd), ("output_usd", output_usd))
+            for name, value in (
+                ("max_retries", max_retries),
+                ("input_usd", input_usd),
+                ("output_usd", output_usd),
+            )
             if value is not None and value < 0
         ]
         if timeout_seconds <= 0:
@@ -186,13 +198,17 @@ class OpenAIMetadata(MetadataGenerator):
 
     @property
     def _request_tokens(self) -> int:
-        photo = PHOTO_TOKENS * max(1.0, self.longest_side_px / 512) ** 2  # tokens grow with the area
+        photo = (
+            PHOTO_TOKENS * max(1.0, self.longest_side_px / 512) ** 2
+        )  # tokens grow with the area
         return len(INSTRUCTIONS + str(json_schema(self.schema))) // 4 + math.ceil(photo)
 
     def _usd(self, tokens: int, cached: int, answer: int, batch: bool = False) -> float | None:
         facts = MODELS.get(self.model)
         price = self.input_usd if self.input_usd is not None else facts.input_usd if facts else None
-        output = self.output_usd if self.output_usd is not None else facts.output_usd if facts else None
+        output = (
+            self.output_usd if self.output_usd is not None else facts.output_usd if facts else None
+        )
         if price is None or output is None:
             return None
         reduced = facts.cached_usd if facts and self.input_usd is None else price
@@ -202,12 +218,17 @@ class OpenAIMetadata(MetadataGenerator):
     # Asking
 
     def generate(
-        self, profiles: Sequence[Profile], on_outcome: OnOutcome | None = None, *, max_usd: float | None = None
+        self,
+        profiles: Sequence[Profile],
+        on_outcome: OnOutcome | None = None,
+        *,
+        max_usd: float | None = None,
     ) -> list[BaseModel | Refusal]:
         """Asks for every profile's first photo, `concurrency` at once.
 
         Raises:
-            GeneratorError: No key, a wrong key, an unknown or ended model, or no more credit: the server's words, once.
+            GeneratorError: No key, a wrong key, an unknown or ended model, or no more credit: the
+                server's words, once.
             ConfigurationError: A cap without prices.
         """
         if not profiles:
@@ -217,7 +238,9 @@ class OpenAIMetadata(MetadataGenerator):
         self.client  # noqa: B018  # made here and once: it takes a while, and the threads below share it
         pace = Pace(self.requests_per_minute, self.tokens_per_minute)
         expected = self._request_tokens + _ANSWER_TOKENS
-        outcomes: list[BaseModel | Refusal] = [Refusal("stopped", "not asked: the cap on the cost")] * len(profiles)
+        outcomes: list[BaseModel | Refusal] = [
+            Refusal("stopped", "not asked: the cap on the cost")
+        ] * len(profiles)
         waiting = deque(range(len(profiles)))
         done: SimpleQueue[Future[Answer]] = SimpleQueue()
         running: dict[Future[Answer], int] = {}
@@ -225,7 +248,9 @@ class OpenAIMetadata(MetadataGenerator):
             try:
                 while True:
                     pause = 0.0
-                    while waiting and len(running) < self.concurrency and cap.allows(len(running) + 1):
+                    while (
+                        waiting and len(running) < self.concurrency and cap.allows(len(running) + 1)
+                    ):
                         pause = pace.pause()
                         if pause:
                             break
@@ -252,7 +277,11 @@ class OpenAIMetadata(MetadataGenerator):
                 for future in running:
                     future.cancel()
                 for future, index in running.items():
-                    if not future.cancelled() and future.exception() is None and on_outcome is not None:
+                    if (
+                        not future.cancelled()
+                        and future.exception() is None
+                        and on_outcome is not None
+                    ):
                         on_outcome(index, *future.result())
                 raise
 
@@ -282,7 +311,9 @@ class OpenAIMetadata(MetadataGenerator):
         form: dict[str, Any] = {
             "format": {
                 "type": "json_schema",
-                "name": re.sub(r"[^A-Za-z0-9_-]", "_", self.schema.__name__)[:64],  # all that the API takes
+                "name": re.sub(r"[^A-Za-z0-9_-]", "_", self.schema.__name__)[
+                    :64
+                ],  # all that the API takes
                 "schema": json_schema(self.schema),
                 "strict": True,
             }
@@ -317,12 +348,17 @@ class OpenAIMetadata(MetadataGenerator):
         except ImageError as error:
             return Refusal("unreadable", str(error)), Usage()
         try:
-            # As `extra_body` it goes out as it is, and the answer comes back raw: the text is read before any schema
+            # As `extra_body` it goes out as it is, and the answer comes back raw: the text is read
+            # before any schema
             # could reject it, and a request takes half the time of the client's own checks
-            reply = self.client.responses.with_raw_response.create(model=self.model, extra_body=body)
+            reply = self.client.responses.with_raw_response.create(
+                model=self.model, extra_body=body
+            )
         except openai.APIStatusError as error:
             details = error.body if isinstance(error.body, Mapping) else {}
-            failure = self.failure(error.status_code, {"message": error.message, "code": error.code, **details})
+            failure = self.failure(
+                error.status_code, {"message": error.message, "code": error.code, **details}
+            )
             if isinstance(failure, GeneratorError):
                 raise failure from None  # the cause holds the request, and with it the key
             return failure, Usage()
@@ -331,12 +367,17 @@ class OpenAIMetadata(MetadataGenerator):
         try:
             return self.read(json.loads(reply.content))
         except (ValueError, AttributeError, KeyError, TypeError) as error:
-            return Refusal("error", f"{self.host} gave no response of this API: {type(error).__name__}"), Usage()
+            return Refusal(
+                "error", f"{self.host} gave no response of this API: {type(error).__name__}"
+            ), Usage()
 
     # Reading answers
 
     def failure(self, status: int, error: Mapping[str, Any]) -> Refusal | GeneratorError:
-        """What a server's error means: something about one photo, or something that concerns everybody."""
+        """What a server's error means.
+
+        Something about one photo, or something that concerns everybody.
+        """
         code, words = str(error.get("code") or ""), self.said(status, error)
         if status == 404 or code == "model_not_found":
             notice = end_notice(self.model, datetime.date.max)
@@ -346,7 +387,10 @@ class OpenAIMetadata(MetadataGenerator):
         return Refusal("content_filter" if code == "content_filter" else "error", words)
 
     def said(self, status: int | None, error: Mapping[str, Any]) -> str:
-        """The server's own words; never the request, which holds the photo, nor the key, should a server repeat it."""
+        """The server's own words.
+
+        Never the request, which holds the photo, nor the key, should a server repeat it.
+        """
         words = " ".join(str(error.get("message") or "no message").split())[:300]
         key = os.environ.get(self.api_key_variable)
         return f"{self.host} answered{f' {status}' if status else ''}: {words.replace(key, '…') if key else words}"
@@ -357,10 +401,17 @@ class OpenAIMetadata(MetadataGenerator):
         try:
             return self._outcome(reply), usage
         except (KeyError, TypeError):  # it was paid for all the same
-            return Refusal("error", f"{self.host} gave a response that is not of this API: {str(reply)[:300]}"), usage
+            return Refusal(
+                "error", f"{self.host} gave a response that is not of this API: {str(reply)[:300]}"
+            ), usage
 
     def _outcome(self, reply: Mapping[str, Any]) -> BaseModel | Refusal:
-        parts = [part for item in reply["output"] if item["type"] == "message" for part in item["content"]]
+        parts = [
+            part
+            for item in reply["output"]
+            if item["type"] == "message"
+            for part in item["content"]
+        ]
         refusals = [part["refusal"] for part in parts if part["type"] == "refusal"]
         if refusals:
             return Refusal("refusal", refusals[0])
@@ -371,7 +422,11 @@ class OpenAIMetadata(MetadataGenerator):
             return Refusal("truncated", f"cut off ({reason}): raise max_output_tokens")
         text = "".join(part["text"] for part in parts if part["type"] == "output_text")
         found = read_reply(self.schema, text)
-        return found if isinstance(found, BaseModel) else Refusal("invalid", f"{found}; reply: {text[:500]}")
+        return (
+            found
+            if isinstance(found, BaseModel)
+            else Refusal("invalid", f"{found}; reply: {text[:500]}")
+        )
 
     def _used(self, usage: Mapping[str, Any] | None, batch: bool) -> Usage:
         if usage is None:
@@ -382,7 +437,10 @@ class OpenAIMetadata(MetadataGenerator):
 
 
 class GPT5NanoMetadata(OpenAIMetadata):
-    """The recipe's generator: GPT-5-nano, which its provider shuts down on 2026-12-11. Options as for `openai`."""
+    """The recipe's generator.
+
+    GPT-5-nano, which its provider shuts down on 2026-12-11. Options as for `openai`.
+    """
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from pairmatch.types import Usage
+from pairmatch.core.types import Usage
 
 
 class Pace:
@@ -56,7 +56,9 @@ class Cap:
 
     def allows(self, under_way: int) -> bool:
         """Whether so many answers, the next one included, are sure to be paid for."""
-        return self._max_usd is None or self._spent_usd + under_way * self._worst_usd <= self._max_usd
+        return (
+            self._max_usd is None or self._spent_usd + under_way * self._worst_usd <= self._max_usd
+        )
 
     def spend(self, usage: Usage) -> None:
         """Notes what an answer cost."""

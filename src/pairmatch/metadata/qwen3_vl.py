@@ -14,25 +14,27 @@ import torch
 from PIL import Image
 from pydantic import BaseModel
 
-from pairmatch.errors import ConfigurationError, GeneratorError, ImageError
-from pairmatch.frozen import (
-    check_memory,
-    checkpoint_mark,
-    freeze,
-    intra_op_threads,
-    load_pretrained,
-    resolve_device,
-    resolve_dtype,
+from pairmatch.core.devices import intra_op_threads, resolve_device, resolve_dtype
+from pairmatch.core.errors import ConfigurationError, GeneratorError, ImageError
+from pairmatch.core.interfaces import MetadataGenerator, OnOutcome
+from pairmatch.core.types import Profile, Refusal, Usage
+from pairmatch.io.checkpoints import check_memory, checkpoint_mark, freeze, load_pretrained
+from pairmatch.io.images import load_image
+from pairmatch.metadata.schema import (
+    Metadata,
+    SchemaSpec,
+    instructions,
+    json_schema,
+    read_reply,
+    read_schema,
 )
-from pairmatch.images import load_image
-from pairmatch.interfaces import MetadataGenerator, OnOutcome
-from pairmatch.metadata.schema import Metadata, SchemaSpec, instructions, json_schema, read_reply, read_schema
-from pairmatch.types import Profile, Refusal, Usage
 
 _log = logging.getLogger(__name__)
 _MAX_ASPECT = 200  # the checkpoint's own image processor refuses more
 _MIN_PIXELS = 64 * 64
-_REPAIR = "That cannot be used: {problem}. Answer again with the whole JSON object and nothing else."
+_REPAIR = (
+    "That cannot be used: {problem}. Answer again with the whole JSON object and nothing else."
+)
 
 _EXPLAINED: dict[str, Any] = {
     "part": "metadata",
@@ -46,13 +48,14 @@ Conversation = list[dict[str, Any]]
 class Qwen3VLMetadata(MetadataGenerator):
     """Attributes written by a Qwen3-VL that runs here: instructed, read as JSON, checked, asked once more if wrong.
 
-    Choose it to stay with the recipe's spirit without sending anything anywhere. Slow on a CPU. Greedy, so a photo
-    gets the same words every time.
+    Choose it to stay with the recipe's spirit without sending anything anywhere. Slow on a CPU.
+    Greedy, so a photo gets the same words every time.
 
     Args:
-        model: Hub name or folder of a Qwen3-VL checkpoint of any size that was trained to follow instructions.
-        schema: A flat pydantic model, or its JSON Schema (an object, or the path of a file); the recipe's eight
-            attributes by default.
+        model: Hub name or folder of a Qwen3-VL checkpoint of any size that was trained to follow
+            instructions.
+        schema: A flat pydantic model, or its JSON Schema (an object, or the path of a file); the
+            recipe's eight attributes by default.
         revision: Branch, tag or commit of a hub model.
         longest_side_px: Photos are shrunk to this.
         max_output_tokens: Most tokens of an answer.
@@ -142,24 +145,33 @@ class Qwen3VLMetadata(MetadataGenerator):
 
         assert self._config is not None
         check_memory(self.model, self.revision, self._dtype, self._device, kind=GeneratorError)
-        loaded = self._load(AutoModelForImageTextToText, dtype=self._dtype, attn_implementation=self.attention)
+        loaded = self._load(
+            AutoModelForImageTextToText, dtype=self._dtype, attn_implementation=self.attention
+        )
         return freeze(loaded, self._device, self._dtype)
 
     # Writing
 
     def generate(
-        self, profiles: Sequence[Profile], on_outcome: OnOutcome | None = None, *, max_usd: float | None = None
+        self,
+        profiles: Sequence[Profile],
+        on_outcome: OnOutcome | None = None,
+        *,
+        max_usd: float | None = None,
     ) -> list[BaseModel | Refusal]:
         """Writes about every profile's first photo, `batch_size` at once; where an answer is wrong, once more.
 
         Raises:
-            GeneratorError: At the first use: no weights, a wrong folder, another architecture, too little memory.
+            GeneratorError: At the first use: no weights, a wrong folder, another architecture, too
+                little memory.
         """
         outcomes: list[BaseModel | Refusal] = [Refusal("stopped")] * len(profiles)
         size = self.batch_size or (1 if self._device.type == "cpu" else 8)
         for start in range(0, len(profiles), size):
             part = range(start, min(start + size, len(profiles)))
-            for index, (outcome, usage) in zip(part, self._write([profiles[i] for i in part]), strict=True):
+            for index, (outcome, usage) in zip(
+                part, self._write([profiles[i] for i in part]), strict=True
+            ):
                 outcomes[index] = outcome
                 if on_outcome is not None and on_outcome(index, outcome, usage):
                     return outcomes
@@ -174,7 +186,9 @@ class Qwen3VLMetadata(MetadataGenerator):
             except ImageError as error:
                 outcomes[index] = Refusal("unreadable", str(error))
         content = [{"type": "image"}, {"type": "text", "text": instructions(self.schema)}]
-        talks: dict[int, Conversation] = {index: [{"role": "user", "content": content}] for index in photos}
+        talks: dict[int, Conversation] = {
+            index: [{"role": "user", "content": content}] for index in photos
+        }
         usage = dict.fromkeys(range(len(profiles)), (0, 0))
         for _ in range(2):
             asked = [index for index in photos if not isinstance(outcomes.get(index), BaseModel)]
@@ -187,13 +201,21 @@ class Qwen3VLMetadata(MetadataGenerator):
                 if isinstance(found, BaseModel):
                     outcomes[index] = found
                     continue
-                outcomes[index] = Refusal("truncated" if was_cut else "invalid", f"{found}; reply: {answer[:500]}")
+                outcomes[index] = Refusal(
+                    "truncated" if was_cut else "invalid", f"{found}; reply: {answer[:500]}"
+                )
                 talks[index] = [
                     *talks[index],
                     {"role": "assistant", "content": [{"type": "text", "text": answer}]},
-                    {"role": "user", "content": [{"type": "text", "text": _REPAIR.format(problem=found)}]},
+                    {
+                        "role": "user",
+                        "content": [{"type": "text", "text": _REPAIR.format(problem=found)}],
+                    },
                 ]
-        return [(outcomes[index], Usage(usage[index][0], 0, usage[index][1])) for index in range(len(profiles))]
+        return [
+            (outcomes[index], Usage(usage[index][0], 0, usage[index][1]))
+            for index in range(len(profiles))
+        ]
 
     def _photo(self, profile: Profile) -> Image.Image:
         photo = load_image(profile.images[0], longest_side_px=self.longest_side_px)
@@ -209,7 +231,8 @@ class Qwen3VLMetadata(MetadataGenerator):
         """Of each conversation: the answer, its tokens read and written, and whether it was cut."""
         tokenizer = self._processor.tokenizer
         prompts = [
-            self._processor.apply_chat_template(talk, tokenize=False, add_generation_prompt=True) for talk in talks
+            self._processor.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+            for talk in talks
         ]
         batch = self._processor(
             text=prompts,
@@ -242,8 +265,11 @@ class Qwen3VLMetadata(MetadataGenerator):
         for row, tokens in zip(ids[:, batch["input_ids"].shape[1] :].tolist(), read, strict=True):
             length = next((position for position, token in enumerate(row) if token in ends), None)
             words = tokenizer.decode(row[:length], skip_special_tokens=True)
-            # `<|` begins special tokens: an answer that spells one must not become one in the repair
-            answers.append((words.replace("<|", "< |"), int(tokens), len(row[:length]), length is None))
+            # `<|` begins special tokens: an answer that spells one must not become one in the
+            # repair
+            answers.append(
+                (words.replace("<|", "< |"), int(tokens), len(row[:length]), length is None)
+            )
         return answers
 
 

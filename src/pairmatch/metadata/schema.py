@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from pairmatch.errors import ConfigurationError
-from pairmatch.store import content_key
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.io.store import content_key
 
 Level = Literal["low", "medium", "high"]
 #: A pydantic model, or a JSON Schema of one: an object, or the path of a file that holds it.
@@ -35,26 +35,54 @@ _LIMITS = {
 
 
 class Metadata(BaseModel):
-    """The recipe's eight attributes. Descriptions are part of the prompt; None means that nobody has said anything."""
+    """The recipe's eight attributes.
+
+    Descriptions are part of the prompt; None means that nobody has said anything.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     appearance_type: (
-        Literal["classic", "natural", "sporty", "artistic", "glamorous", "edgy", "cute", "mature"] | None
+        Literal["classic", "natural", "sporty", "artistic", "glamorous", "edgy", "cute", "mature"]
+        | None
     ) = Field(None, description="The kind of appearance that the person presents.")
     style_vibe: (
-        Literal["casual", "smart", "elegant", "streetwear", "outdoorsy", "vintage", "minimal", "alternative"] | None
+        Literal[
+            "casual",
+            "smart",
+            "elegant",
+            "streetwear",
+            "outdoorsy",
+            "vintage",
+            "minimal",
+            "alternative",
+        ]
+        | None
     ) = Field(None, description="The style of the clothes and of the whole photo.")
     personality_impression: str | None = Field(
-        None, description="The impression that the photo is meant to give, in two or three words, without judgement."
+        None,
+        description="The impression that the photo is meant to give, in two or three words, without judgement.",
     )
     grooming_level: Level | None = Field(None, description="How much care hair and clothes show.")
     photo_style: (
-        Literal["selfie", "mirror selfie", "portrait", "full body", "action", "travel", "group", "professional"] | None
+        Literal[
+            "selfie",
+            "mirror selfie",
+            "portrait",
+            "full body",
+            "action",
+            "travel",
+            "group",
+            "professional",
+        ]
+        | None
     ) = Field(None, description="The kind of photo.")
-    image_quality: Level | None = Field(None, description="Sharpness and light of the photo itself.")
+    image_quality: Level | None = Field(
+        None, description="Sharpness and light of the photo itself."
+    )
     physical_features: str | None = Field(
-        None, description="What is plainly visible of hair, glasses, beard and clothes, in a few words."
+        None,
+        description="What is plainly visible of hair, glasses, beard and clothes, in a few words.",
     )
     caption: str | None = Field(None, description="One sentence that says what the photo shows.")
 
@@ -70,7 +98,10 @@ def json_schema(schema: type[BaseModel]) -> dict[str, Any]:
     for name, attribute in found.get("properties", {}).items():
         choices = [one for one in attribute.get("anyOf", []) if one.get("type") != "null"]
         if len(choices) == 1:
-            attribute = {**choices[0], **{key: attribute[key] for key in ("description",) if key in attribute}}
+            attribute = {
+                **choices[0],
+                **{key: attribute[key] for key in ("description",) if key in attribute},
+            }
         plain = {key: value for key, value in attribute.items() if key not in ("default", "title")}
         if "$ref" in json.dumps(plain) or plain.get("type") == "object" or "anyOf" in plain:
             raise ConfigurationError(
@@ -94,19 +125,22 @@ def schema_key(schema: type[BaseModel]) -> str:
 
 
 def write_schema(schema: type[BaseModel]) -> dict[str, Any]:
-    """The schema as plain JSON with its name, which `read_schema` turns into an equal one: for saved matchers."""
+    """The schema as plain JSON with its name, which `read_schema` turns into an equal one.
+
+    For saved matchers.
+    """
     return {"title": schema.__name__, **json_schema(schema)}
 
 
 def read_schema(schema: SchemaSpec) -> type[BaseModel]:
     """The pydantic model of a schema.
 
-    One that is read from JSON has the same key, prompt and rendering as the model it was written from; validators in
-    Python are not part of JSON and are gone.
+    One that is read from JSON has the same key, prompt and rendering as the model it was written
+    from; validators in Python are not part of JSON and are gone.
 
     Raises:
-        ConfigurationError: No such file, no JSON Schema of a flat object, or an attribute of an unknown kind: all of
-            them at once.
+        ConfigurationError: No such file, no JSON Schema of a flat object, or an attribute of an
+            unknown kind: all of them at once.
     """
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         json_schema(schema)
@@ -127,12 +161,19 @@ def read_schema(schema: SchemaSpec) -> type[BaseModel]:
     problems = []
     for name, attribute in schema["properties"].items():
         try:
-            fields[name] = (_kind(attribute) | None, Field(None, description=attribute.get("description")))
+            fields[name] = (
+                _kind(attribute) | None,
+                Field(None, description=attribute.get("description")),
+            )
         except (ConfigurationError, TypeError, AttributeError) as error:
             problems.append(f"{name!r}: {error}")
     if problems:
-        raise ConfigurationError(f"The schema{origin} has attributes that cannot be used: {'; '.join(problems)}")
-    found = create_model(str(schema.get("title", "Attributes")), __config__=ConfigDict(extra="forbid"), **fields)
+        raise ConfigurationError(
+            f"The schema{origin} has attributes that cannot be used: {'; '.join(problems)}"
+        )
+    found = create_model(
+        str(schema.get("title", "Attributes")), __config__=ConfigDict(extra="forbid"), **fields
+    )
     json_schema(found)
     return found
 
@@ -155,13 +196,18 @@ def _kind(attribute: Mapping[str, Any]) -> Any:
 
 
 def instructions(schema: type[BaseModel]) -> str:
-    """The whole prompt in words, for models that are not given the schema apart: one line per attribute."""
+    """The whole prompt in words, for models that are not given the schema apart.
+
+    One line per attribute.
+    """
     lines = [
         INSTRUCTIONS,
         "Answer with one JSON object and nothing else. It has exactly these attributes, none of them empty:",
     ]
     for name, attribute in json_schema(schema)["properties"].items():
-        lines.append(f'- "{name}" ({_in_words(attribute)}): {attribute.get("description", name.replace("_", " "))}')
+        lines.append(
+            f'- "{name}" ({_in_words(attribute)}): {attribute.get("description", name.replace("_", " "))}'
+        )
     return "\n".join(lines)
 
 
@@ -171,7 +217,12 @@ def _in_words(attribute: Mapping[str, Any]) -> str:
         return f"one of {', '.join(json.dumps(choice, ensure_ascii=False) for choice in choices)}"
     if attribute.get("type") == "array":
         return f"a list, each {_in_words(attribute.get('items', {}))}"
-    kinds = {"string": "text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}
+    kinds = {
+        "string": "text",
+        "integer": "a whole number",
+        "number": "a number",
+        "boolean": "true or false",
+    }
     return kinds.get(str(attribute.get("type")), "text")
 
 
@@ -194,4 +245,6 @@ def read_reply(schema: type[BaseModel], text: str) -> BaseModel | str:
 
 def problems_of(error: ValidationError) -> str:
     """What a pydantic model found wrong, in one line; without the values, which may be long."""
-    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'the whole'}: {one['msg']}" for one in error.errors())
+    return "; ".join(
+        f"{'.'.join(map(str, one['loc'])) or 'the whole'}: {one['msg']}" for one in error.errors()
+    )

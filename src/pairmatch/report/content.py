@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln
 
-from pairmatch import __version__
+from pairmatch.core._version import __version__
 from pairmatch.data import Pairs
-from pairmatch.evaluator import Evaluation
-from pairmatch.images import ImageSource, load_image
-from pairmatch.intervals import Metrics, summaries
-from pairmatch.matcher import Matcher
-from pairmatch.metrics import query_metrics
+from pairmatch.evaluation.evaluator import Evaluation
+from pairmatch.evaluation.intervals import Metrics, summaries
+from pairmatch.evaluation.ranks import query_metrics
+from pairmatch.io.images import ImageSource, load_image
+from pairmatch.matcher.matcher import Matcher
 
 _THUMBNAIL_PX = 184
 _QUERIES, _CANDIDATES = 8, 6
@@ -47,7 +47,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of a table: its name, a colour (`ours`, `frozen`, `chance` or none), and (value, interval) by column."""
+    """A line of a table.
+
+    Its name, a colour (`ours`, `frozen`, `chance` or none), and (value, interval) by column.
+    """
 
     name: str
     cells: Sequence[tuple[str, str]]
@@ -87,8 +90,8 @@ class Report:
         curve_ks: K of the curves; 1, 2, … where it is empty.
         bands: Interval (low, high) of the curves by name.
         ranks: Rank of the best-placed partner of every query.
-        rank_chance: Share of queries that a random order would put into each bar of the rank histogram (`rank_edges`
-            says which); alike for all ranks where it is empty.
+        rank_chance: Share of queries that a random order would put into each bar of the rank
+            histogram (`rank_edges` says which); alike for all ranks where it is empty.
         history: Rows of the training history.
         sections: Further parts, after the figures.
         queries: Examples with photos; empty where photos are not to be shown.
@@ -111,7 +114,9 @@ class Report:
     queries: Sequence[Query] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
-    created: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).date().isoformat())
+    created: str = field(
+        default_factory=lambda: datetime.datetime.now(datetime.UTC).date().isoformat()
+    )
     version: str = __version__
 
 
@@ -174,7 +179,9 @@ def evaluation_curves(evaluation: Evaluation, *, seed: int = 0) -> dict[str, Any
             if line.recall_interval:
                 bands[name] = list(line.recall_interval.values())
     shares = np.minimum(np.array(ks)[:, None] / [p.candidates for p in evaluation.placements], 1)
-    curves["chance"] = np.average(shares, axis=1, weights=[len(m.queries) for m in evaluation.query_metrics]).tolist()
+    curves["chance"] = np.average(
+        shares, axis=1, weights=[len(m.queries) for m in evaluation.query_metrics]
+    ).tolist()
     return {
         "curves": curves,
         "curve_ks": ks,
@@ -186,11 +193,16 @@ def evaluation_curves(evaluation: Evaluation, *, seed: int = 0) -> dict[str, Any
 
 def _recall_line(evaluation: Evaluation, ks: Sequence[int], resamples: int, seed: int) -> Metrics:
     measured = [query_metrics(placements, ks) for placements in evaluation.placements]
-    return summaries(measured, evaluation.query_clusters, ks, resamples, (1 - evaluation.confidence) / 2, seed)[0]
+    return summaries(
+        measured, evaluation.query_clusters, ks, resamples, (1 - evaluation.confidence) / 2, seed
+    )[0]
 
 
 def rank_edges(candidates: int) -> npt.NDArray[np.float64]:
-    """[bars + 1] edges of the rank histogram: each bar spans as many whole ranks, the last one no more."""
+    """[bars + 1] edges of the rank histogram.
+
+    Each bar spans as many whole ranks, the last one no more.
+    """
     span = -(-candidates // _BARS)
     return np.append(np.arange(0, candidates, span), candidates) + 0.5
 
@@ -198,7 +210,8 @@ def rank_edges(candidates: int) -> npt.NDArray[np.float64]:
 def _chance_of_bars(evaluation: Evaluation, edges: npt.NDArray[np.float64]) -> list[float]:
     """Share of queries whose best-placed partner a random order puts into each bar.
 
-    With m partners among n candidates, none stands among the first r with probability C(n − r, m) / C(n, m).
+    With m partners among n candidates, none stands among the first r with probability C(n − r, m) /
+    C(n, m).
     """
     within = np.zeros(len(edges))
     for placements in evaluation.placements:
@@ -218,14 +231,18 @@ def _examples(matcher: Matcher, test: Pairs) -> tuple[Query, ...]:
         if pair.outcome == "match":
             partners.setdefault(pair.a, set()).add(pair.b)
     asking = [person for person in partners if test.profiles[person].images]
-    chosen = [asking[i] for i in np.linspace(0, len(asking) - 1, min(_QUERIES, len(asking))).astype(int)]
+    chosen = [
+        asking[i] for i in np.linspace(0, len(asking) - 1, min(_QUERIES, len(asking))).astype(int)
+    ]
     queries = []
     for person in chosen:
         found = matcher.recommend(test.profiles[person], gallery, len(gallery))
         true = [one for one in found if one.profile.id in partners[person]]
         shown = found[:_CANDIDATES] + [one for one in true[:1] if one.rank > _CANDIDATES]
         candidates = [
-            Candidate(one.rank, thumbnail(one.profile.images[0]), one.profile.id in partners[person])
+            Candidate(
+                one.rank, thumbnail(one.profile.images[0]), one.profile.id in partners[person]
+            )
             for one in shown
             if one.profile.images
         ]

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pairmatch.crossvalidation import BASELINES, Split, cross_validate
+from pairmatch.core.arrays import Floats, unit_rows
+from pairmatch.core.interfaces import Learner, Projection, ProjectionHead
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.types import Profile
 from pairmatch.data import Pairs
-from pairmatch.diagnostics import (
+from pairmatch.evaluation.crossvalidation import BASELINES, Split, cross_validate
+from pairmatch.evaluation.diagnostics import (
     attribute_traits,
     calibrate,
     hubness,
@@ -19,11 +23,8 @@ from pairmatch.diagnostics import (
     shortcuts,
     slices,
 )
-from pairmatch.heads import embed
-from pairmatch.interfaces import Method, Projection, ProjectionHead
-from pairmatch.matcher import Matcher
-from pairmatch.metrics import Floats, unit_rows
-from pairmatch.paired import PairedFeatures
+from pairmatch.learning.heads import embed
+from pairmatch.matcher.matcher import Matcher
 from pairmatch.report.content import Section
 from pairmatch.report.sections import (
     calibration_section,
@@ -33,7 +34,6 @@ from pairmatch.report.sections import (
     shortcuts_section,
     slices_section,
 )
-from pairmatch.types import Profile
 
 _HUB_K = 10
 _SLICED = 6  # most attributes
@@ -42,7 +42,7 @@ _LEARNING_SHARES = (0.25, 0.5, 1.0)
 _LEARNING_FOLDS = 3
 
 
-class _Fitted(Method):
+class _Fitted(Learner):
     """A head as it is: nothing is learned anew."""
 
     def __init__(self, head: ProjectionHead) -> None:
@@ -62,8 +62,8 @@ def diagnose(
 ) -> list[Section]:
     """Sections of a report: baselines with tests, hubs, calibration, slices, shortcuts, learning curve.
 
-    Baselines learn from training and validation pairs; all are tested on the test pairs. Only the learning curve trains
-    heads anew, on all pairs by cross-validation.
+    Baselines learn from training and validation pairs; all are tested on the test pairs. Only the
+    learning curve trains heads anew, on all pairs by cross-validation.
 
     Args:
         matcher: After `fit`.
@@ -81,7 +81,9 @@ def diagnose(
     split = Split(0, 0, np.concatenate(labels[:2]), labels[2])
     seed = matcher.training.seed
     fitted = _Fitted(head)
-    result = cross_validate(data, {"trained": fitted, **{name: name for name in BASELINES}}, splits=[split], seed=seed)
+    result = cross_validate(
+        data, {"trained": fitted, **{name: name for name in BASELINES}}, splits=[split], seed=seed
+    )
     sections = [comparison_section(result, "frozen")]
 
     held, tested = data.of_components(labels[1]), data.of_components(labels[2])
@@ -109,10 +111,16 @@ def diagnose(
             scores, truth = pair_scores(*rankings[0][1:], tested.matches)
             predicted = calibration.probability(scores, base_rate=float(truth.mean()))
             candidates_b = len(tested.a if tested.b is None else tested.b)
-            sections.append(calibration_section(calibration, reliability(predicted, truth), candidates_b))
+            sections.append(
+                calibration_section(calibration, reliability(predicted, truth), candidates_b)
+            )
 
     people_a = [part.profiles[person] for part in parts for person in part.ids_a]
-    people_b = None if data.one_sided else [part.profiles[person] for part in parts for person in part.ids_b]
+    people_b = (
+        None
+        if data.one_sided
+        else [part.profiles[person] for part in parts for person in part.ids_b]
+    )
     sliced = [
         one
         for name in _attributes([*people_a, *(people_b or [])])
@@ -129,7 +137,9 @@ def diagnose(
 
     everybody = matcher.annotate([*people_a, *(people_b or [])])  # all in the store since `fit`
     measured = attribute_traits(everybody) | (
-        photo_traits(everybody, progress=matcher.progress) if any(p.images for p in everybody) else {}
+        photo_traits(everybody, progress=matcher.progress)
+        if any(p.images for p in everybody)
+        else {}
     )
     traits = {
         name: (values[: len(people_a)], None if people_b is None else values[len(people_a) :])
@@ -140,10 +150,14 @@ def diagnose(
         explained = shortcuts(data, traits, fitted, splits=[split], seed=seed)
         sections.append(shortcuts_section(explained, result.metrics("chance").mrr))
 
-    if with_learning_curve and head.trainable and len(np.unique(data.components)) >= 2 * _LEARNING_FOLDS:
+    if (
+        with_learning_curve
+        and head.trainable
+        and len(np.unique(data.components)) >= 2 * _LEARNING_FOLDS
+    ):
         curve = learning_curve(
             data,
-            matcher.method(),
+            matcher.learner(),
             shares=_LEARNING_SHARES,
             repeats=1,
             folds=_LEARNING_FOLDS,
@@ -164,7 +178,9 @@ def _attributes(people: Sequence[Profile]) -> list[str]:
     chosen = []
     for name in names:
         values = {profile.attributes[name] for profile in people if name in profile.attributes}
-        numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        numeric = all(
+            isinstance(value, int | float) and not isinstance(value, bool) for value in values
+        )
         if len(values) >= 2 and (numeric or len(values) <= _SLICE_VALUES):
             chosen.append(name)
     return chosen[:_SLICED]

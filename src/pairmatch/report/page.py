@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pairmatch.files import write_file
+from pairmatch.io.files import write_file
 from pairmatch.report.content import Report, Row, Table
 from pairmatch.report.plots import confidence, percent, plots
 
@@ -19,19 +19,23 @@ from pairmatch.report.plots import confidence, percent, plots
 def write_report(path: Path, report: Report) -> None:
     """Writes the page, and a `.json` of the same name with the same figures (no photos) beside it."""
     environment = Environment(
-        loader=PackageLoader("pairmatch"),
+        loader=PackageLoader("pairmatch.report"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
     # The page's policy admits its own script alone, by digest, and no address at all
-    environment.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    environment.filters["sha256"] = lambda text: base64.b64encode(
+        hashlib.sha256(text.encode()).digest()
+    ).decode()
     page = environment.get_template("report.html.jinja").render(
         report=report,
         lead=report.lead or (summary(report.evaluation) if report.evaluation else ""),
         results=_results(report.evaluation) if report.evaluation else None,
-        candidates=" and ".join(str(size) for size in dict.fromkeys(report.evaluation.get("candidates", ()))),
+        candidates=" and ".join(
+            str(size) for size in dict.fromkeys(report.evaluation.get("candidates", ()))
+        ),
         confidence=confidence(report.evaluation),
         plots=plots(report),
     )
@@ -42,8 +46,12 @@ def write_report(path: Path, report: Report) -> None:
 
 def write_json(path: Path, report: Report) -> None:
     """Writes the figures of the page for machines; no photos."""
-    figures = {name: getattr(report, name) for name in Report.__dataclass_fields__ if name != "queries"}
-    figures["sections"] = [{"title": section.title, "data": section.data} for section in report.sections]
+    figures = {
+        name: getattr(report, name) for name in Report.__dataclass_fields__ if name != "queries"
+    }
+    figures["sections"] = [
+        {"title": section.title, "data": section.data} for section in report.sections
+    ]
     content = json.dumps(figures, indent=1, ensure_ascii=False, default=_plain)
     write_file(path, f"{content}\n".encode())
 
@@ -53,7 +61,10 @@ def _plain(value: Any) -> Any:
 
 
 def summary(evaluation: Mapping[str, Any]) -> str:
-    """The result in plain words: what came out, beside chance and frozen features, and whether it may be luck."""
+    """The result in plain words.
+
+    What came out, beside chance and frozen features, and whether it may be luck.
+    """
     both = evaluation["both"]
     k = "10" if "10" in both["recall"] else next(reversed(both["recall"]))
     size = " or ".join(str(n) for n in dict.fromkeys(evaluation.get("candidates", ())))
@@ -99,4 +110,4 @@ def _results(evaluation: Mapping[str, Any]) -> Table:
             cells.append(("" if value is None else f"{value:.{digits}f}", interval))
         rows.append(Row(name, cells, kind))
     columns = [*(f"R@{k}" for k in ks), "MRR", "median rank"]
-    return Table("method", columns, rows, "Recall, MRR and median rank on the test pairs")
+    return Table("learner", columns, rows, "Recall, MRR and median rank on the test pairs")

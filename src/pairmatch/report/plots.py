@@ -67,7 +67,9 @@ class Plot:
 
     def band(self, kind: str, xs: Sequence[float], bounds: Sequence[tuple[float, float]]) -> None:
         low, high = zip(*bounds, strict=True)
-        self.paths.append((f"band {kind}", f"M{self._points([*xs, *reversed(xs)], [*high, *reversed(low)])}Z"))
+        self.paths.append(
+            (f"band {kind}", f"M{self._points([*xs, *reversed(xs)], [*high, *reversed(low)])}Z")
+        )
 
 
 def _unit(value: float, in_percent: bool) -> str:
@@ -79,7 +81,10 @@ def _ticks(low: float, high: float, least_step: float = 0.0) -> list[float]:
     span = max(high - low, 1e-9)
     power = 10 ** math.floor(math.log10(span / 2))
     step = max(next(power * m for m in (1, 2, 5, 10) if span / (power * m) <= 5.5), least_step)
-    return [round(step * i, 10) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    return [
+        round(step * i, 10)
+        for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    ]
 
 
 def plots(report: Report) -> list[Plot]:
@@ -92,7 +97,11 @@ def plots(report: Report) -> list[Plot]:
 
 
 def _recall_plot(report: Report) -> Plot:
-    names = {"ours": "trained" if "frozen" in report.curves else "embeddings", "frozen": "frozen", "chance": "chance"}
+    names = {
+        "ours": "trained" if "frozen" in report.curves else "embeddings",
+        "frozen": "frozen",
+        "chance": "chance",
+    }
     ks = list(report.curve_ks) or list(range(1, len(report.curves["ours"]) + 1))
     caption = "Share of true partners among the first K candidates."
     if report.bands:
@@ -113,7 +122,8 @@ def _recall_plot(report: Report) -> Plot:
     plot.key = [(kind, names[kind]) for kind in reversed(shown)]
     told = [(k, ks.index(int(k))) for k in report.evaluation["both"]["recall"] if int(k) in ks]
     plot.description = "; ".join(
-        f"{names[kind]}: " + ", ".join(f"{percent(report.curves[kind][at])} at {k}" for k, at in told)
+        f"{names[kind]}: "
+        + ", ".join(f"{percent(report.curves[kind][at])} at {k}" for k, at in told)
         for kind in reversed(shown)
     )
     return plot
@@ -145,7 +155,11 @@ def _rank_plot(report: Report) -> Plot:
 
 def _history_plot(history: Sequence[Mapping[str, float]], column: str) -> Plot | None:
     """A column by epoch; None where fewer than two epochs have a finite value."""
-    known = [(row["epoch"], row[column]) for row in history if column in row and math.isfinite(row[column])]
+    known = [
+        (row["epoch"], row[column])
+        for row in history
+        if column in row and math.isfinite(row[column])
+    ]
     if len(known) < 2:
         return None
     epochs, values = zip(*known, strict=True)
@@ -157,7 +171,9 @@ def _history_plot(history: Sequence[Mapping[str, float]], column: str) -> Plot |
         y=(name, min(0, *values), max(0, *values) * 1.05),
     )
     plot.line("ours", epochs, values)
-    plot.description = f"from {values[0]:.3f} in epoch {epochs[0]:g} to {values[-1]:.3f} in epoch {epochs[-1]:g}"
+    plot.description = (
+        f"from {values[0]:.3f} in epoch {epochs[0]:g} to {values[-1]:.3f} in epoch {epochs[-1]:g}"
+    )
     if column == "validation_mrr":
         best = epochs[values.index(max(values))]
         plot.mark = plot.x(best)

@@ -8,12 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from pairmatch.comparison import Comparison
-from pairmatch.crossvalidation import CrossValidation
-from pairmatch.diagnostics import Calibration, Hubness, LearningCurve, Reliability, Shortcut, Slice
-from pairmatch.evaluator import DEFAULT_KS
-from pairmatch.intervals import Metrics
-from pairmatch.paper import PaperTables
+from pairmatch.evaluation.comparison import Comparison
+from pairmatch.evaluation.crossvalidation import CrossValidation
+from pairmatch.evaluation.diagnostics import (
+    Calibration,
+    Hubness,
+    LearningCurve,
+    Reliability,
+    Shortcut,
+    Slice,
+)
+from pairmatch.evaluation.evaluator import DEFAULT_KS
+from pairmatch.evaluation.intervals import Metrics
+from pairmatch.experiments.paper import PaperTables
 from pairmatch.report.content import Report, Row, Section, Table
 from pairmatch.report.page import write_report
 from pairmatch.report.plots import Plot, percent
@@ -22,30 +29,34 @@ _FROZEN_LINES = ("Qwen3-VL, frozen, mean pooling", "EOS token", "Mean")
 _KINDS = {"trained": "ours", "frozen": "frozen", "chance": "chance"}
 
 
-def comparison_section(result: CrossValidation, baseline: str, *, title: str = "Beside other methods") -> Section:
-    """Every method with intervals, and whether it differs from one of them.
+def comparison_section(
+    result: CrossValidation, baseline: str, *, title: str = "Beside other learners"
+) -> Section:
+    """Every learner with intervals, and whether it differs from one of them.
 
     Args:
         result: Of cross-validation, or of one split.
-        baseline: The method that the others are compared with.
+        baseline: The learner that the others are compared with.
         title: Heading.
     """
-    comparable = len(result.methods) > 1 and len(set(result.columns["component"].tolist())) > 1
+    comparable = len(result.learners) > 1 and len(set(result.columns["component"].tolist())) > 1
     tests = {one.name: one for one in result.comparisons(baseline)} if comparable else {}
     rows, data = [], []
-    for method in ("chance", *result.methods):
-        figures, test = result.metrics(method), tests.get(method)
+    for learner in ("chance", *result.learners):
+        figures, test = result.metrics(learner), tests.get(learner)
         cells = [*_metrics(figures)]
         if tests:
             cells += _difference(test)
-        rows.append(Row(method, cells, _KINDS.get(method, "")))
-        data.append({"method": method, **figures.to_dict(), "comparison": test and test.to_dict()})
+        rows.append(Row(learner, cells, _KINDS.get(learner, "")))
+        data.append(
+            {"learner": learner, **figures.to_dict(), "comparison": test and test.to_dict()}
+        )
     columns = [*(f"R@{k}" for k in result.ks), "MRR"]
     if tests:
         columns += [f"MRR beyond {baseline}", "p"]
     repeats = len(result.columns["query"]) / max(result.queries, 1)
     text = [
-        f"{result.queries} queries, each tested {'once' if repeats == 1 else f'{repeats:.3g} times'} by methods that "
+        f"{result.queries} queries, each tested {'once' if repeats == 1 else f'{repeats:.3g} times'} by learners that "
         "never saw these people. "
         + (
             f"p: paired randomisation test against {baseline}, corrected for {len(tests)} comparisons (Holm)."
@@ -53,15 +64,21 @@ def comparison_section(result: CrossValidation, baseline: str, *, title: str = "
             else ""
         )
     ]
-    best = [str(one) for one in tests.values() if one.p_value < 1 - one.confidence and one.difference > 0]
-    return Section(title, [*text, *best[:3]], Table("method", columns, rows, title), data=data)
+    best = [
+        str(one)
+        for one in tests.values()
+        if one.p_value < 1 - one.confidence and one.difference > 0
+    ]
+    return Section(title, [*text, *best[:3]], Table("learner", columns, rows, title), data=data)
 
 
 def _metrics(figures: Metrics) -> list[tuple[str, str]]:
     cells = []
     for k, value in figures.recall.items():
         bounds = figures.recall_interval.get(k)
-        cells.append((f"{100 * value:.1f}", f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}" if bounds else ""))
+        cells.append(
+            (f"{100 * value:.1f}", f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}" if bounds else "")
+        )
     bounds = figures.mrr_interval
     return [*cells, (f"{figures.mrr:.3f}", f"{bounds[0]:.3f}–{bounds[1]:.3f}" if bounds else "")]
 
@@ -116,7 +133,13 @@ def hubness_section(found: Sequence[tuple[str, Hubness]]) -> Section:
         "ranking by popularity."
     )
     data = [
-        {"ranking": name, "k": one.k, "never": one.never, "gini": one.gini, "skewness": one.skewness}
+        {
+            "ranking": name,
+            "k": one.k,
+            "never": one.never,
+            "gini": one.gini,
+            "skewness": one.skewness,
+        }
         for name, one in found
     ]
     return Section("Who is shown, and who never is", [text], table, data=data)
@@ -137,7 +160,8 @@ def calibration_section(calibration: Calibration, found: Reliability, candidates
     plot.line("ours", found.predicted.tolist(), found.observed.tolist())
     plot.key = [("ours", "test pairs"), ("chance", "perfect")]
     plot.description = "; ".join(
-        f"{percent(o)} where {percent(p)} was predicted" for p, o in zip(found.predicted, found.observed, strict=True)
+        f"{percent(o)} where {percent(p)} was predicted"
+        for p, o in zip(found.predicted, found.observed, strict=True)
     )
     text = (
         f"{calibration.kind.capitalize()} scaling of validation scores, for a candidate drawn from {candidates}; "
@@ -165,11 +189,17 @@ def slices_section(found: Sequence[Slice]) -> Section:
         )
         for one in found
     ]
-    table = Table("who asks", [*(f"R@{k}" for k in ks), "MRR", "queries"], rows, "Results by attribute")
-    text = ["By attribute of the person who asks. Where intervals overlap, a difference may be luck."]
+    table = Table(
+        "who asks", [*(f"R@{k}" for k in ks), "MRR", "queries"], rows, "Results by attribute"
+    )
+    text = [
+        "By attribute of the person who asks. Where intervals overlap, a difference may be luck."
+    ]
     few = [f"{one.attribute} {one.value}" for one in found if one.small]
     if few:
-        text.append(f"Too few people to say much about: {', '.join(few[:8])}{' …' if len(few) > 8 else ''}.")
+        text.append(
+            f"Too few people to say much about: {', '.join(few[:8])}{' …' if len(few) > 8 else ''}."
+        )
     data = [
         {
             "attribute": s.attribute,
@@ -185,7 +215,10 @@ def slices_section(found: Sequence[Slice]) -> Section:
 
 def shortcuts_section(found: Sequence[Shortcut], chance_mrr: float) -> Section:
     """What simple traits explain of the ranking."""
-    rows = [Row(one.name, [_metrics(one.alone)[-1], (f"{100 * one.explained:.1f}", "")]) for one in found]
+    rows = [
+        Row(one.name, [_metrics(one.alone)[-1], (f"{100 * one.explained:.1f}", "")])
+        for one in found
+    ]
     table = Table("trait", ["MRR of the trait alone", "explained, %"], rows, "Shortcuts")
     text = (
         "How well each trait alone finds partners (chance: "
@@ -203,15 +236,21 @@ def paper_sections(tables: PaperTables) -> list[Section]:
     for table, name, ours, printed in tables.rows():
         kind = "chance" if name == "Random" else "frozen" if name in _FROZEN_LINES else "ours"
         recall = [
-            ("", "") if k not in ours.recall else cell for k, cell in zip(DEFAULT_KS, _metrics(ours), strict=False)
+            ("", "") if k not in ours.recall else cell
+            for k, cell in zip(DEFAULT_KS, _metrics(ours), strict=False)
         ]
         rows = by_table.setdefault(table, [])
         rows.append(Row(name, [*recall, _metrics(ours)[-1]], kind))
-        rows.append(Row(f"{name}, as printed", [(f"{value:.1f}", "") for value in printed] + [("", "")]))
-        data.setdefault(table, []).append({"line": name, **ours.to_dict(), "printed": list(printed)})
+        rows.append(
+            Row(f"{name}, as printed", [(f"{value:.1f}", "") for value in printed] + [("", "")])
+        )
+        data.setdefault(table, []).append(
+            {"line": name, **ours.to_dict(), "printed": list(printed)}
+        )
     columns = [*(f"R@{k}" for k in DEFAULT_KS), "MRR"]
     sections = [
-        Section(table, [], Table("line", columns, rows, table), data=data[table]) for table, rows in by_table.items()
+        Section(table, [], Table("line", columns, rows, table), data=data[table])
+        for table, rows in by_table.items()
     ]
     if tables.without_table_2:
         sections.insert(1, Section("Table 2", [f"Does not apply. {tables.without_table_2}"]))
@@ -219,7 +258,12 @@ def paper_sections(tables: PaperTables) -> list[Section]:
 
 
 def write_sweep_report(
-    path: Path, result: CrossValidation, *, title: str, note: str = "", sections: Sequence[Section] = ()
+    path: Path,
+    result: CrossValidation,
+    *,
+    title: str,
+    note: str = "",
+    sections: Sequence[Section] = (),
 ) -> None:
     """Writes the page of a sweep or cross-validation, and a `.json` beside it.
 
@@ -230,17 +274,32 @@ def write_sweep_report(
         note: Words to put first.
         sections: Parts before the table of all lines.
     """
-    baseline = "frozen" if "frozen" in result.methods else result.methods[0]
-    best = max(result.methods, key=lambda method: float(np.mean(result.values[result.index(method)][:, -2])))
+    baseline = "frozen" if "frozen" in result.learners else result.learners[0]
+    best = max(
+        result.learners,
+        key=lambda learner: float(np.mean(result.values[result.index(learner)][:, -2])),
+    )
     lead = [note] if note else []
     if best != baseline:
         found = next(one for one in result.comparisons(baseline) if one.name == best)
         lead.append(f"The best mean MRR: {found}")
     parts = [*sections, comparison_section(result, baseline, title="All lines")]
     facts: dict[str, Any] = {
-        "Lines": str(len(result.methods)),
-        "Splits": str(len(set(zip(result.columns["repeat"].tolist(), result.columns["fold"].tolist(), strict=True)))),
+        "Lines": str(len(result.learners)),
+        "Splits": str(
+            len(
+                set(
+                    zip(
+                        result.columns["repeat"].tolist(),
+                        result.columns["fold"].tolist(),
+                        strict=True,
+                    )
+                )
+            )
+        ),
         "Seed": str(result.seed),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_report(path, Report(title, lead=" ".join(lead), sections=parts, facts=facts, notes=result.notes))
+    write_report(
+        path, Report(title, lead=" ".join(lead), sections=parts, facts=facts, notes=result.notes)
+    )

@@ -1,4 +1,7 @@
-"""Eligibility in words: one SQL expression over attributes, read by sqlglot, evaluated here and never as code."""
+"""Eligibility in words.
+
+One SQL expression over attributes, read by sqlglot, evaluated here and never as code.
+"""
 
 from pairmatch.rules.columns import Column, Columns, Kind, Mask, kind_of, person_columns
 from pairmatch.rules.rule import Rule, parse_rule

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pairmatch.errors import ConfigurationError
-from pairmatch.types import AttributeValue
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.types import AttributeValue
 
 Kind = Literal["number", "text", "bool"]
 Mask = npt.NDArray[np.bool_]
@@ -49,7 +49,9 @@ class Column:
         if kinds == {"text"}:
             texts = ["" if value is None else str(value) for value in values]
             codes = {text: code for code, text in enumerate(dict.fromkeys(texts))}
-            return cls("text", np.array([codes[text] for text in texts], np.int64), known, tuple(codes))
+            return cls(
+                "text", np.array([codes[text] for text in texts], np.int64), known, tuple(codes)
+            )
         kind: Kind = "bool" if kinds == {"bool"} else "number"
         filled = [0 if value is None else value for value in values]
         return cls(kind, np.array(filled, bool if kind == "bool" else np.float64), known)
@@ -80,7 +82,9 @@ def kind_of(value: object) -> Kind:
         return "number"
     if isinstance(value, str):
         return "text"
-    raise ConfigurationError(f"An attribute is text, a number or a bool, got {type(value).__name__}.")
+    raise ConfigurationError(
+        f"An attribute is text, a number or a bool, got {type(value).__name__}."
+    )
 
 
 def person_columns(attributes: Mapping[str, AttributeValue]) -> dict[str, Column]:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from sqlglot import exp
 
+from pairmatch.core.types import AttributeValue
 from pairmatch.rules.columns import Column, Columns
-from pairmatch.types import AttributeValue
 
 COMPARE: dict[type[exp.Expr], Callable[[Any, Any], Any]] = {
     exp.EQ: operator.eq,
@@ -56,12 +56,17 @@ def evaluate(node: exp.Expr, own: Columns, query: Columns) -> Column:
     if isinstance(node, exp.Not):
         return Column("bool", left.false, left.known)
     if isinstance(node, exp.Neg | exp.Abs):
-        return Column("number", -left.values if isinstance(node, exp.Neg) else np.abs(left.values), left.known)
+        return Column(
+            "number", -left.values if isinstance(node, exp.Neg) else np.abs(left.values), left.known
+        )
     if isinstance(node, exp.Between):
         low, high = (evaluate(node.args[name], own, query) for name in ("low", "high"))
         return _and(_compared(left, low, operator.ge), _compared(left, high, operator.le))
     if isinstance(node, exp.In):
-        return reduce(_or, (_compared(left, evaluate(one, own, query), operator.eq) for one in node.expressions))
+        return reduce(
+            _or,
+            (_compared(left, evaluate(one, own, query), operator.eq) for one in node.expressions),
+        )
     right = evaluate(node.expression, own, query)
     if isinstance(node, exp.And):
         return _and(left, right)
@@ -86,7 +91,9 @@ def _compared(left: Column, right: Column, compare: Callable[[Any, Any], Any]) -
         other = left.categories[left.values[0]] if left.known[0] else ""
         table = np.array([compare(other, text) for text in right.categories] or [False], bool)
         return Column("bool", table[right.values], known)
-    texts = [np.array(column.categories or ("",), object)[column.values] for column in (left, right)]
+    texts = [
+        np.array(column.categories or ("",), object)[column.values] for column in (left, right)
+    ]
     return Column("bool", np.asarray(compare(*texts), bool), known)
 
 

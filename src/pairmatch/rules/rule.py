@@ -1,8 +1,9 @@
 """Eligibility in words: `age between 25 and 35 and region in ('Daejeon', 'Seoul') and abs(age - query.age) <= 5`.
 
-A rule is one SQL expression over attributes, read by sqlglot and evaluated here on whole columns. Only what this
-module names is understood: a rule can neither call anything nor read anything but attributes. Logic is SQL's: an
-attribute that somebody does not have is unknown, and whoever a rule is unknown for is not eligible.
+A rule is one SQL expression over attributes, read by sqlglot and evaluated here on whole columns.
+Only what this module names is understood: a rule can neither call anything nor read anything but
+attributes. Logic is SQL's: an attribute that somebody does not have is unknown, and whoever a rule
+is unknown for is not eligible.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from pairmatch.errors import ConfigurationError, unknown_name
+from pairmatch.core.errors import ConfigurationError, unknown_name
+from pairmatch.core.types import AttributeValue
 from pairmatch.rules.columns import WORDS, Columns, Kind, Mask, kind_of
 from pairmatch.rules.evaluation import ARITHMETIC, COMPARE, evaluate, literal
-from pairmatch.types import AttributeValue
 
 _LONGEST = 10_000  # characters of a rule
 
@@ -53,7 +54,9 @@ class Rule:
         """The rule of the first clauses alone."""
         return Rule(" and ".join(self.clauses[:count]), self.clauses[:count], self._parts[:count])
 
-    def check(self, kinds: Mapping[str, Kind], query_kinds: Mapping[str, Kind] | None = None) -> None:
+    def check(
+        self, kinds: Mapping[str, Kind], query_kinds: Mapping[str, Kind] | None = None
+    ) -> None:
         """Looks for attributes that nobody has and for comparisons that make no sense, all at once.
 
         Args:
@@ -96,7 +99,9 @@ class Rule:
                 return exp.column(exp.to_identifier(node.name, quoted=True))
             return node
 
-        return " AND ".join(f"({part.copy().transform(bind).sql(dialect=_Backticks)})" for part in self._parts)
+        return " AND ".join(
+            f"({part.copy().transform(bind).sql(dialect=_Backticks)})" for part in self._parts
+        )
 
 
 class _Backticks(sqlglot.Dialect):
@@ -109,9 +114,9 @@ class _Backticks(sqlglot.Dialect):
 def parse_rule(text: str | Iterable[str]) -> Rule:
     """Reads a rule; several texts must all hold.
 
-    Understood: names of attributes (in double quotes where they are no plain word), `query.` before a name for the
-    person who asks, numbers, 'texts', true, false, `= != < <= > >=`, `between … and …`, `in (…)`, `is null`,
-    `and or not`, `+ - * /`, `abs(…)`, parentheses.
+    Understood: names of attributes (in double quotes where they are no plain word), `query.` before
+    a name for the person who asks, numbers, 'texts', true, false, `= != < <= > >=`, `between … and
+    …`, `in (…)`, `is null`, `and or not`, `+ - * /`, `abs(…)`, parentheses.
 
     Raises:
         ConfigurationError: Not such an expression; says where.
@@ -141,7 +146,11 @@ def _parse(text: str) -> exp.Expr:
         place = details[0].get("col")
         near = details[0].get("highlight") or ""
         missing = "Required keyword" in str(error)
-        said = f"{near!r} is not expected here" if near and not missing else "something is missing here"
+        said = (
+            f"{near!r} is not expected here"
+            if near and not missing
+            else "something is missing here"
+        )
         if "tokenizing" in str(error):
             said = "a quote is not closed, or a character cannot be read"
         elif isinstance(error, RecursionError):
@@ -155,13 +164,17 @@ def _parse(text: str) -> exp.Expr:
 
 
 def _fault(text: str, problems: Sequence[tuple[int | None, str]]) -> ConfigurationError:
-    listed = "; ".join(said if place is None else f"character {place}: {said}" for place, said in problems)
+    listed = "; ".join(
+        said if place is None else f"character {place}: {said}" for place, said in problems
+    )
     return ConfigurationError(f"The rule {text!r} cannot be used: {listed}.")
 
 
 def _place(node: exp.Expr) -> int | None:
     """Where a node stands, from 1: its first name; literals carry no place."""
-    starts = [name.meta["start"] + 1 for name in node.find_all(exp.Identifier) if "start" in name.meta]
+    starts = [
+        name.meta["start"] + 1 for name in node.find_all(exp.Identifier) if "start" in name.meta
+    ]
     return min(starts, default=None)
 
 
@@ -194,11 +207,15 @@ def _refused(root: exp.Expr) -> Iterator[tuple[int | None, str]]:
         if type(node) not in _ALLOWED:
             yield _place(node), f"{node.sql()!r} is not understood in a rule"
             return
-        if isinstance(node, exp.Column) and (node.db or node.catalog or (node.table and node.table != "query")):
+        if isinstance(node, exp.Column) and (
+            node.db or node.catalog or (node.table and node.table != "query")
+        ):
             yield _place(node), f"{node.sql()!r}: only `query.` may stand before a name"
         elif isinstance(node, exp.Column) and not isinstance(node.this, exp.Identifier):
             yield _place(node), f"{node.sql()!r} is not understood in a rule"
-        elif isinstance(node, exp.Null) and (node.arg_key == "this" or not isinstance(node.parent, exp.Is)):
+        elif isinstance(node, exp.Null) and (
+            node.arg_key == "this" or not isinstance(node.parent, exp.Is)
+        ):
             yield _place(node.parent or node), "write `is null` or `is not null`"
         elif isinstance(node, exp.Is) and not isinstance(node.expression, exp.Null):
             yield _place(node), "`is` goes with null alone; compare with ="
@@ -228,7 +245,12 @@ class _Checker:
             if node.name in known:
                 return known[node.name]
             hint = "" if node.table else f" Texts stand in quotes: '{node.name}'."
-            self.say(node, unknown_name("attribute", node.name, known)[:-1] + "." * bool(hint) + hint.rstrip("."))
+            self.say(
+                node,
+                unknown_name("attribute", node.name, known)[:-1]
+                + "." * bool(hint)
+                + hint.rstrip("."),
+            )
             return None
         if isinstance(node, exp.Paren):
             return self.kind(node.this)

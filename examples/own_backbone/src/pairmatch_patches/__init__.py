@@ -1,4 +1,7 @@
-"""A backbone with token states: patches of the photo through a frozen projection. Put your model in its place."""
+"""A backbone with token states.
+
+Patches of the photo through a frozen projection. Put your model in its place.
+"""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -10,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pairmatch import Backbone, Item, TokenStates
-from pairmatch.images import load_image
+from pairmatch.io.images import load_image
 
 
 class PatchesBackbone(Backbone):
@@ -23,11 +26,17 @@ class PatchesBackbone(Backbone):
         seed: Of the projection.
     """
 
-    default_pooler: ClassVar[str] = "mean"  # any pooler works: states, mask, image_mask and end are given
+    default_pooler: ClassVar[str] = (
+        "mean"  # any pooler works: states, mask, image_mask and end are given
+    )
 
-    def __init__(self, *, patch_px: int = 16, size_px: int = 96, width: int = 128, seed: int = 0) -> None:
+    def __init__(
+        self, *, patch_px: int = 16, size_px: int = 96, width: int = 128, seed: int = 0
+    ) -> None:
         if patch_px < 1 or size_px % patch_px:
-            raise ValueError(f"`PatchesBackbone`: patch_px must divide size_px, got {patch_px} and {size_px}.")
+            raise ValueError(
+                f"`PatchesBackbone`: patch_px must divide size_px, got {patch_px} and {size_px}."
+            )
         self.patch_px, self.size_px, self.width, self.seed = patch_px, size_px, width, seed
 
     @property
@@ -36,12 +45,19 @@ class PatchesBackbone(Backbone):
 
     @cached_property
     def _model(self) -> Tensor:
-        """Yours: `AutoModel.from_pretrained(...)`, in evaluation mode, on its device. Loaded at the first use."""
+        """Yours.
+
+        `AutoModel.from_pretrained(...)`, in evaluation mode, on its device. Loaded at the first
+        use.
+        """
         generator = torch.Generator().manual_seed(self.seed)
         return torch.randn(3 * self.patch_px**2, self.width, generator=generator) / self.patch_px
 
     def prepare(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
-        """Patches of all photos of each person, padded to the longest, and which of them are real. Runs in threads."""
+        """Patches of all photos of each person, padded to the longest, and which of them are real.
+
+        Runs in threads.
+        """
         people = [torch.cat([self._patches(image) for image in item.images]) for item in items]
         pixels = torch.nn.utils.rnn.pad_sequence(people, batch_first=True)
         lengths = torch.tensor([len(one) for one in people])
@@ -58,7 +74,10 @@ class PatchesBackbone(Backbone):
         return len(item.images) * (self.size_px // self.patch_px) ** 2
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """All that can change a vector. A stale one would be found in the store for ever, so leave nothing out."""
+        """All that can change a vector.
+
+        A stale one would be found in the store for ever, so leave nothing out.
+        """
         return {
             "backbone": "patches",
             "format": 1,  # raise it when the code changes what it gives
@@ -72,7 +91,9 @@ class PatchesBackbone(Backbone):
 
     def _patches(self, image: Any) -> Tensor:
         """[T, 3 · patch_px²] float32 in [−1, 1]."""
-        square = load_image(image, longest_side_px=2 * self.size_px).resize((self.size_px, self.size_px))
+        square = load_image(image, longest_side_px=2 * self.size_px).resize(
+            (self.size_px, self.size_px)
+        )
         count = self.size_px // self.patch_px
         pixels = torch.from_numpy(np.asarray(square, np.float32) / 127.5 - 1)
         grid = pixels.reshape(count, self.patch_px, count, self.patch_px, 3)

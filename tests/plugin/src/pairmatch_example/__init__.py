@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from pairmatch import Backbone, ContrastiveLoss, TokenStates
-from pairmatch.images import load_image
+from pairmatch.io.images import load_image
 
 
 class MeanColourBackbone(Backbone):
@@ -21,7 +21,13 @@ class MeanColourBackbone(Backbone):
 
     def prepare(self, items):
         rows = [
-            np.mean([np.asarray(load_image(image).resize((self.cells, self.cells))) for image in item.images], axis=0)
+            np.mean(
+                [
+                    np.asarray(load_image(image).resize((self.cells, self.cells)))
+                    for image in item.images
+                ],
+                axis=0,
+            )
             for item in items
         ]
         return torch.from_numpy(np.stack(rows).reshape(len(rows), -1).astype(np.float32) / 255)

@@ -1,0 +1,1 @@
+"""Types, errors, interfaces and the registry of parts: what every other folder builds on."""

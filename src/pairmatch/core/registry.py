@@ -1,0 +1,219 @@
+"""Finds parts by name through entry points and builds them. Knows the interfaces, never an implementation.
+
+Built-in parts and plugins are declared alike, in the groups `pairmatch.backbones`,
+`pairmatch.poolers`, `pairmatch.metadata`, `pairmatch.heads`, `pairmatch.losses` and
+`pairmatch.learners`. Only the entry point that is asked for is imported.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pairmatch.core.config import PartSpec, parse_spec
+from pairmatch.core.errors import ConfigurationError, PairmatchError, PartError, unknown_name
+
+KINDS = {
+    "backbones": "Backbone",
+    "poolers": "Pooler",
+    "metadata": "MetadataGenerator",
+    "heads": "ProjectionHead",
+    "losses": "ContrastiveLoss",
+    "learners": "Learner",
+}
+_NOUNS = {
+    "backbones": "backbone",
+    "poolers": "pooler",
+    "metadata": "metadata generator",
+    "heads": "head",
+    "losses": "loss",
+    "learners": "learner",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """One registered part.
+
+    Its kind, name, the distribution that provides it and where it points.
+    """
+
+    kind: str
+    name: str
+    distribution: str
+    version: str
+    target: str
+
+
+def plugins(kind: str | None = None) -> list[Plugin]:
+    """All registered parts (of one kind), sorted by name; imports none of them."""
+    return sorted(
+        (
+            Plugin(
+                group,
+                point.name,
+                _distribution(point),
+                point.dist.version if point.dist else "",
+                point.value,
+            )
+            for group in ([kind] if kind else KINDS)
+            for point in _unique_points(group)
+        ),
+        key=lambda plugin: (list(KINDS).index(plugin.kind), plugin.name, plugin.distribution),
+    )
+
+
+def load(kind: str, name: str) -> type:
+    """The class that is registered under a name.
+
+    Raises:
+        PartError: The name is unknown, two distributions claim it, its import fails, or it does not
+            implement the interface; the message names the distribution.
+    """
+    noun = _NOUNS[kind]
+    points = [point for point in _unique_points(kind) if point.name == name]
+    if not points:
+        known = {point.name for point in entry_points(group=f"pairmatch.{kind}")}
+        raise PartError(unknown_name(noun, name, known))
+    if len(points) > 1:
+        claims = " and ".join(sorted(f"{_distribution(point)} ({point.value})" for point in points))
+        raise PartError(f"The {noun} {name!r} is claimed by {claims}: uninstall one of them.")
+    point = points[0]
+    source = f"{noun} {name!r} ({point.value}, from {_distribution(point)})"
+    try:
+        part = point.load()
+    except (Exception, SystemExit) as error:
+        raise PartError(
+            f"The {source} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    interface = getattr(import_module("pairmatch.core.interfaces"), KINDS[kind])
+    if not (isinstance(part, type) and issubclass(part, interface)):
+        raise PartError(
+            f"The {source} does not implement `pairmatch.{KINDS[kind]}`: it is {part!r}."
+        )
+    missing = sorted(getattr(part, "__abstractmethods__", ()))
+    if missing:
+        raise PartError(
+            f"The {source} leaves methods of `pairmatch.{KINDS[kind]}` out: {', '.join(missing)}."
+        )
+    return part
+
+
+def create(kind: str, spec: PartSpec, **given: Any) -> Any:
+    """Builds a part from a name, a name with options, or returns the instance after checking its kind.
+
+    Args:
+        kind: One of `KINDS`.
+        spec: `"name"`, `("name", {options})` or an instance.
+        given: Arguments that the library itself provides (`dim` of a head, `device` of a backbone);
+            a default that the user's options override, and dropped where the constructor does not
+            take it.
+
+    Raises:
+        PartError: As `load`; or an instance of another kind.
+        ConfigurationError: An option that the part does not have, or one that is missing.
+    """
+    parsed = parse_spec(spec)
+    if parsed is None:
+        interface = getattr(import_module("pairmatch.core.interfaces"), KINDS[kind])
+        if not isinstance(spec, interface):
+            raise PartError(
+                f"A {_NOUNS[kind]} must implement `pairmatch.{KINDS[kind]}`, got {spec!r}."
+            )
+        return spec
+    name, options = parsed
+    part = load(kind, name)
+    parameters = _parameters(part)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    usable = {key: value for key, value in given.items() if takes_any or key in parameters}
+    allowed = [
+        key
+        for key, p in parameters.items()
+        if key != "self" and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    unknown = [] if takes_any else [key for key in options if key not in allowed]
+    if unknown:
+        what = f"option of {_NOUNS[kind]} {name!r}"
+        raise ConfigurationError(" ".join(unknown_name(what, key, allowed) for key in unknown))
+    arguments = {**usable, **options}
+    missing = [
+        key
+        for key in allowed
+        if parameters[key].default is inspect.Parameter.empty and key not in arguments
+    ]
+    if missing:
+        example = " ".join(f"--set {_NOUNS[kind].split()[0]}.{key}=…" for key in missing)
+        raise ConfigurationError(
+            f"The {_NOUNS[kind]} {name!r} needs {', '.join(missing)} (command line: {example})."
+        )
+    try:
+        return part(**arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, PairmatchError) or not options:
+            raise
+        words = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise ConfigurationError(
+            f"The {_NOUNS[kind]} {name!r} cannot be built with {words}: {error}."
+        ) from error
+
+
+def options(kind: str, name: str) -> tuple[str, ...]:
+    """Names of the options that a registered part takes."""
+    return tuple(key for key in _parameters(load(kind, name)) if key != "self")
+
+
+def describe(kind: str, part: Any) -> tuple[str, dict[str, Any]]:
+    """Registered name and constructor options of an instance, so that it can be written down and built again.
+
+    Raises:
+        PartError: The instance's class is registered under no name.
+    """
+    cls = type(part)
+    for point in _unique_points(kind):
+        # By what its entry point leads to, wherever the class is defined; whoever made an instance
+        # has imported that
+        target: Any = sys.modules.get(point.module)
+        for step in filter(None, (point.attr or "").split(".")):
+            target = getattr(target, step, None)
+        if target is cls:
+            names = [key for key in _parameters(cls) if key != "self" and hasattr(part, key)]
+            return point.name, {key: getattr(part, key) for key in names}
+    raise PartError(
+        f"`{cls.__module__}.{cls.__qualname__}` is registered under no name, so a saved matcher could not find it "
+        f"again: declare it as an entry point of the group pairmatch.{kind}."
+    )
+
+
+def provenance(kind: str, name: str) -> tuple[str, str]:
+    """Distribution and version that provide a registered part."""
+    for plugin in plugins(kind):
+        if plugin.name == name:
+            return plugin.distribution, plugin.version
+    raise PartError(unknown_name(_NOUNS[kind], name, {plugin.name for plugin in plugins(kind)}))
+
+
+def _parameters(part: type) -> Mapping[str, inspect.Parameter]:
+    """Parameters of a constructor; none where a class has no constructor of its own."""
+    if part.__init__ is object.__init__:  # type: ignore[misc]
+        return {}
+    return inspect.signature(part.__init__).parameters  # type: ignore[misc]
+
+
+def _distribution(point: EntryPoint) -> str:
+    return (point.dist.name if point.dist else None) or "an unknown distribution"
+
+
+def _unique_points(kind: str) -> list[EntryPoint]:
+    """Entry points of a kind.
+
+    The same distribution seen twice on the path (an editable install) counts once.
+    """
+    seen: dict[tuple[str, str, str], EntryPoint] = {}
+    for point in entry_points(group=f"pairmatch.{kind}"):
+        seen.setdefault((point.name, point.value, _distribution(point)), point)
+    return list(seen.values())

@@ -1,0 +1,1 @@
+"""Sweeps, the tables of the paper, and the demo."""

@@ -1,0 +1,1 @@
+"""From people to features: prompts, frozen backbones, pooling."""

@@ -1,0 +1,202 @@
+"""Reads photos as people see them.
+
+Upright, in RGB, whole; and says what is wrong with those that cannot be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pairmatch.core.errors import ConfigurationError, ImageError
+
+ImageSource = str | Path | bytes | Image.Image
+
+#: Photos of more pixels are refused: a small file can unpack to gigabytes.
+MAX_PIXELS = 100_000_000
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
+_PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
+_OPENING = (
+    Lock()
+)  # Python's warning filters belong to the process, and photos are checked in threads
+
+
+def image_bytes(source: ImageSource) -> bytes:
+    """The encoded bytes of a photo; a PIL image is encoded as PNG, upright.
+
+    Raises:
+        ImageError: The file cannot be read or is empty.
+    """
+    if isinstance(source, Image.Image):
+        buffer = io.BytesIO()
+        with _named(source):
+            upright = ImageOps.exif_transpose(source)
+            (upright if upright.mode in _PNG_MODES else _rgb(upright)).save(buffer, "PNG")
+        return buffer.getvalue()
+    if isinstance(source, bytes):
+        content = source
+    else:
+        try:
+            content = Path(source).read_bytes()
+        except (OSError, ValueError) as error:
+            raise ImageError(f"{source}: {getattr(error, 'strerror', None) or error}.") from error
+    if not content:
+        raise ImageError(f"{_name(source)}: the file is empty.")
+    return content
+
+
+def image_digest(source: ImageSource) -> str:
+    """SHA-256 (hex) of a photo's content: its encoded bytes, or a PIL image's mode, size, palette and pixels.
+
+    Raises:
+        ImageError: The file cannot be read or is empty.
+    """
+    if isinstance(source, Image.Image):
+        with _named(source):
+            upright = ImageOps.exif_transpose(source)
+            palette = upright.getpalette() if upright.mode == "P" else None
+            head = f"{upright.mode} {upright.size} {palette} {upright.info.get('transparency')}".encode()
+            return hashlib.sha256(head + b"\0" + upright.tobytes()).hexdigest()
+    return hashlib.sha256(image_bytes(source)).hexdigest()
+
+
+def image_size(source: ImageSource) -> tuple[int, int]:
+    """(width, height) in pixels of the upright photo, from its header alone.
+
+    Raises:
+        ImageError: The file cannot be read or is no photo.
+    """
+    with _named(source):
+        image = source if isinstance(source, Image.Image) else _open(source)
+        width, height = image.size
+        # Pillow gives the size of an upright TIFF already
+        turned = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)
+    return (height, width) if turned else (width, height)
+
+
+def load_image(source: ImageSource, *, longest_side_px: int | None = None) -> Image.Image:
+    """A photo as people see it: EXIF orientation applied, RGB, transparency on white, 16 bits scaled to 8.
+
+    Args:
+        source: A path, encoded bytes or a PIL image.
+        longest_side_px: Shrinks (never enlarges) so that the longest side has this many pixels, at
+            least 1, aspect kept; JPEG files are then decoded at reduced size, which is several
+            times faster for phone photos.
+
+    Raises:
+        ConfigurationError: `longest_side_px` is below 1.
+        ImageError: The file cannot be read, is no photo, is truncated, or has more than
+            `MAX_PIXELS` pixels.
+    """
+    if longest_side_px is not None and longest_side_px < 1:
+        raise ConfigurationError(
+            f"`load_image(longest_side_px=...)` must be at least 1, got {longest_side_px}."
+        )
+    with _named(source):
+        if isinstance(source, Image.Image):
+            return _shrunk(_rgb(ImageOps.exif_transpose(source)), longest_side_px)
+        with _open(source) as image:
+            full = None
+            if longest_side_px is not None and image.format == "JPEG":
+                # Decodes at 1/2, 1/4 or 1/8, never below twice the size that is wanted, so the
+                # filter below decides
+                full = image.size
+                scale = 2 * longest_side_px / max(full)
+                image.draft("RGB", (int(image.width * scale) + 1, int(image.height * scale) + 1))
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            if full and upright.size != image.size:
+                full = full[::-1]
+            return _shrunk(_rgb(upright), longest_side_px, full)
+
+
+def check_image(source: ImageSource) -> str | None:
+    """What is wrong with a photo, after decoding it fully; None where nothing is."""
+    try:
+        load_image(source)
+    except ImageError as error:
+        return str(error)
+    return None
+
+
+@contextmanager
+def _named(source: ImageSource) -> Iterator[None]:
+    """Names the photo in what its decoder raises."""
+    try:
+        yield
+    except (ImageError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{_name(source)}: {error}") from error
+    except (
+        Exception
+    ) as error:  # OSError, SyntaxError, ValueError, RuntimeError, TypeError: each format's own
+        raise ImageError(
+            f"{_name(source)}: the photo is truncated or damaged ({error})."
+        ) from error
+
+
+def _open(source: str | Path | bytes) -> Image.Image:
+    content = image_bytes(source)
+    try:
+        with _OPENING, warnings.catch_warnings():
+            # PIL only warns between its limit and twice that; ours is checked below and is one
+            # number
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content))
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{_name(source)}: not a photo in a format that Pillow reads.") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"{_name(source)}: more than {MAX_PIXELS:,} pixels; shrink it first."
+        ) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(
+            f"{_name(source)}: {image.width} × {image.height} pixels, more than {MAX_PIXELS:,}; shrink it first."
+        )
+    return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I;16", "I;16L", "I;16B", "I;16N"):
+        return Image.fromarray(
+            (np.asarray(image).astype(np.float32) / 257 + 0.5).astype(np.uint8)
+        ).convert("RGB")
+    if image.mode in ("I", "F"):
+        values = np.asarray(image).astype(np.float32)
+        top = (
+            255.0 if values.max(initial=0) <= 255 else 65535.0
+        )  # PIL opens 16-bit PNG and TIFF as 32-bit integers too
+        return Image.fromarray((np.clip(values / top, 0, 1) * 255 + 0.5).astype(np.uint8)).convert(
+            "RGB"
+        )
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _shrunk(
+    image: Image.Image, longest_side_px: int | None, full: tuple[int, int] | None = None
+) -> Image.Image:
+    """Shrinks to the size that follows from the full one, which reduced decoding rounds up."""
+    if longest_side_px is None or max(image.size) <= longest_side_px:
+        return image
+    width, height = full or image.size
+    scale = longest_side_px / max(width, height)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
+def _name(source: ImageSource) -> str:
+    if isinstance(source, bytes):
+        return f"a photo of {len(source)} bytes"
+    return "a PIL image" if isinstance(source, Image.Image) else str(source)

@@ -1,0 +1,1 @@
+"""Projection heads, losses and learners: who goes with whom, learned from features."""

@@ -1,0 +1,1 @@
+"""The facade, and saved matchers on disk and on the hub."""

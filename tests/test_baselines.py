@@ -1,0 +1,186 @@
+"""Baselines against dense formulas and other libraries.
+
+The trained head against a Trainer run by hand.
+"""
+
+import numpy as np
+import pytest
+from sklearn import cross_decomposition
+from sklearn.linear_model import Ridge as RidgeRegression
+from sklearn.metrics.pairwise import cosine_similarity
+
+from pairmatch import Trainer, TrainingConfig
+from pairmatch.core import registry
+from pairmatch.core.arrays import unit_rows
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.evaluation.crossvalidation import BASELINES
+from pairmatch.learning.baselines import (
+    CCA,
+    Centred,
+    Contrastive,
+    Frozen,
+    Popularity,
+    Ridge,
+    Whitened,
+)
+from pairmatch.learning.heads import embed
+
+
+def planted(n=60, width=12, seed=0, noise=0.7, one_sided=False):
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=(n, width)) + 1
+    b = (
+        a @ np.linalg.qr(rng.normal(size=(width, width)))[0]
+        + noise * rng.normal(size=(n, width))
+        - 1
+    )
+    if one_sided:
+        everyone = np.concatenate([a, b])
+        return PairedFeatures.of(everyone, matches=[(i, n + i) for i in range(n)])
+    return PairedFeatures.of(a, b)
+
+
+def unit_centred(data):
+    a, b = unit_rows(data.a).astype(float), unit_rows(data.b).astype(float)
+    return a - a.mean(0), b - b.mean(0), a.mean(0), b.mean(0)
+
+
+def test_frozen_and_centred_are_plain_cosines():
+    data = planted()
+    project = Frozen().fit(data)
+    np.testing.assert_allclose(
+        project(data.a, "a") @ project(data.b, "b").T, cosine_similarity(data.a, data.b), atol=1e-5
+    )
+    a, b, *_ = unit_centred(data)
+    project = Centred().fit(data)
+    np.testing.assert_allclose(
+        project(data.a, "a") @ project(data.b, "b").T, cosine_similarity(a, b), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("n", [8, 60])  # fewer people than dimensions, and more
+@pytest.mark.parametrize("shrinkage", [0.3, 1.0])
+def test_whitening_is_the_inverse_root_of_the_shrunk_covariance(n, shrinkage):
+    data = planted(n, width=30)
+    a, b, mean_a, mean_b = unit_centred(data)
+    rows = np.concatenate([a, b])
+    covariance = rows.T @ rows / len(rows)
+    shrunk = (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / 30 * np.eye(30)
+    values, vectors = np.linalg.eigh(shrunk)
+    root = vectors @ np.diag(values**-0.5) @ vectors.T
+    new = np.random.default_rng(9).normal(size=(5, 30))
+    expected = unit_rows((unit_rows(new).astype(float) - mean_a) @ root)
+    np.testing.assert_allclose(
+        Whitened(shrinkage=shrinkage).fit(data)(new, "a"), expected, atol=1e-4
+    )
+    expected = unit_rows((unit_rows(new).astype(float) - mean_b) @ root)
+    np.testing.assert_allclose(
+        Whitened(shrinkage=shrinkage).fit(data)(new, "b"), expected, atol=1e-4
+    )
+
+
+def test_cca_without_shrinkage_finds_the_directions_of_another_library():
+    data = planted(300, width=6)
+    ours = CCA(width=2, shrinkage=1e-9, power=0).fit(data)
+    a, b, *_ = unit_centred(data)
+    theirs = cross_decomposition.CCA(2, scale=False, max_iter=5000, tol=1e-12).fit(a, b)
+    their_a, their_b = theirs.transform(a, b)
+    assert np.corrcoef(their_a[:, 0], their_b[:, 0])[0, 1] > 0.3
+    for side, features, theirs_of_side in (("a", data.a, their_a), ("b", data.b, their_b)):
+        scaled = theirs_of_side / theirs_of_side.std(
+            0
+        )  # the same variance in each direction, as whitening gives it
+        np.testing.assert_allclose(
+            np.abs(ours(features, side)), np.abs(unit_rows(scaled)), atol=0.02
+        )
+    agreeing = np.sign(ours(data.a, "a") * ours(data.b, "b")) == np.sign(their_a * their_b)
+    assert agreeing.mean() > 0.99
+
+
+def test_ridge_map_is_ridge_regression_both_ways():
+    data = planted()
+    a, b, *_ = unit_centred(data)
+    project = Ridge(strength=0.5).fit(data)
+
+    def mapped(x, y):
+        penalty = 0.5 * np.mean(np.linalg.svd(x, compute_uv=False) ** 2)
+        return RidgeRegression(alpha=penalty, fit_intercept=False).fit(x, y).predict(x)
+
+    expected = (cosine_similarity(mapped(a, b), b) + cosine_similarity(a, mapped(b, a))) / 2
+    np.testing.assert_allclose(project(data.a, "a") @ project(data.b, "b").T, expected, atol=1e-4)
+
+
+def test_popularity_gives_everybody_the_same_list():
+    data = planted()
+    project = Popularity().fit(data)
+    scores = project(data.a, "a") @ project(data.b, "b").T
+    crowd = unit_rows(data.a).mean(0)
+    order = np.argsort(-(unit_rows(data.b) @ crowd))
+    for row in scores[:10]:
+        np.testing.assert_array_equal(np.argsort(-row)[:20], order[:20])
+
+
+def test_the_trained_head_is_the_trainer_with_a_part_held_out():
+    data = planted()
+    config = TrainingConfig(epochs=3, batch_size=16)
+    project = Contrastive(head=("mlp", {"width": 8}), training={"epochs": 3, "batch_size": 16}).fit(
+        data, seed=4
+    )
+    held = int(60 * 0.15 / 0.85)
+    rest, part = (data.of_components(labels) for labels in data.parts([60 - held, held], seed=4))
+    assert len(part) == held
+    head = (
+        Trainer(("mlp", {"width": 8}), "infonce", TrainingConfig(epochs=3, batch_size=16, seed=4))
+        .fit(
+            rest.a,
+            rest.b,
+            matches=rest.matches,
+            validation_a=part.a,
+            validation_b=part.b,
+            validation_matches=part.matches,
+        )
+        .head
+    )
+    np.testing.assert_array_equal(project(data.a, "a"), embed(head, data.a, "a"))
+    assert config.seed == 0
+
+
+@pytest.mark.parametrize("name", ["contrastive", *BASELINES])
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_every_method_gives_unit_vectors_that_fit_together(name, one_sided):
+    options = {"training": {"epochs": 1}} if name == "contrastive" else {}
+    data = planted(20, one_sided=one_sided)
+    project = registry.create("learners", (name, options)).fit(data, seed=1)
+    new = np.random.default_rng(1).normal(size=(7, 12))
+    a, b = project(new, "a"), project(new, "b")
+    assert a.shape == b.shape
+    assert a.dtype == b.dtype == np.float32
+    for vectors in (a, b):
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    again = registry.create("learners", (name, options)).fit(data, seed=1)
+    np.testing.assert_array_equal(again(new, "a"), a)
+
+
+def test_options_out_of_range_are_named():
+    for make, words in (
+        (lambda: Whitened(shrinkage=0), r"`Whitened\(shrinkage=...\)` must be in \(0, 1\], got 0"),
+        (lambda: CCA(width=0), "width must be at least 1"),
+        (lambda: Ridge(strength=-1), r"`Ridge\(strength=...\)` must be positive, got -1"),
+        (
+            lambda: Contrastive(validation=1),
+            r"`Contrastive\(validation=...\)` must be in \[0, 1\), got 1",
+        ),
+    ):
+        with pytest.raises(ConfigurationError, match=words):
+            make()
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_people_who_all_look_alike_score_chance(name):
+    from pairmatch.evaluation.crossvalidation import cross_validate
+
+    data = PairedFeatures.of(np.ones((12, 5)), np.ones((12, 5)))
+    found = cross_validate(data, [name], repeats=1, folds=3, ks=(2,))
+    assert found.metrics(name).recall[2] == pytest.approx(0.5)
+    assert found.metrics(name).mrr == pytest.approx(found.metrics("chance").mrr)
