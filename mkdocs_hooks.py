@@ -1,7 +1,4 @@
-"""Writes the page of the command line from the commands themselves, at every build.
-
-It cannot go stale.
-"""
+"""Generates the command-line page of the docs from the commands themselves."""
 
 from __future__ import annotations
 
@@ -15,15 +12,12 @@ MARKER = "<!-- every command -->"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Puts all commands in place of the marker."""
+    """Replaces the marker with the documentation of all commands."""
     return markdown.replace(MARKER, commands()) if MARKER in markdown else markdown
 
 
 def commands() -> str:
-    """Markdown of every command of `pairmatch`.
-
-    A section each, with arguments, options and an example.
-    """
+    """Markdown with a section per command: arguments, options and an example."""
     from pairmatch.cli import app
 
     group: Any = typer.main.get_command(app)
@@ -35,7 +29,7 @@ def commands() -> str:
 def _section(name: str, command: Any) -> Iterator[str]:
     arguments = [part for part in command.params if part.param_type_name == "argument"]
     options = [part for part in command.params if part.param_type_name == "option"]
-    needed = [
+    required = [
         f"{option.opts[0]} {option.metavar or option.name.upper()}"
         for option in options
         if option.required
@@ -44,9 +38,9 @@ def _section(name: str, command: Any) -> Iterator[str]:
         "pairmatch",
         name,
         *(argument.metavar or argument.name.upper() for argument in arguments),
-        *needed,
+        *required,
     ]
-    usage += ["[OPTIONS]"] if len(options) > len(needed) else []
+    usage += ["[OPTIONS]"] if len(options) > len(required) else []
     yield from (f"## `pairmatch {name}`", "", command.help, "")
     yield from ("```text", " ".join(usage), "```", "")
     if command.params:
@@ -54,9 +48,10 @@ def _section(name: str, command: Any) -> Iterator[str]:
     for part in arguments:
         yield f"| `{part.metavar or part.name.upper()}` | {_text(part.help)} |"
     for part in options:
-        names = ", ".join(f"`{one}`" for one in [*part.opts, *part.secondary_opts])
+        names = ", ".join(f"`{name}`" for name in [*part.opts, *part.secondary_opts])
         value = f" `{part.metavar}`" if part.metavar else ""
-        yield f"| {names}{value} | {' '.join(filter(None, (_text(part.help), _repeated(part), _default(part))))} |"
+        meaning = [_text(part.help), _repeated(part), _default(part)]
+        yield f"| {names}{value} | {' '.join(filter(None, meaning))} |"
     if command.epilog:
         yield from ("", "```text", command.epilog.removeprefix("Example: "), "```")
     yield ""
@@ -68,7 +63,7 @@ def _repeated(option: Any) -> str:
 
 def _default(option: Any) -> str:
     if option.required:
-        return "**Needed.**"
+        return "**Required.**"
     if isinstance(option.show_default, str):
         return f"Default: {_text(option.show_default)}."
     if option.is_flag:
@@ -77,7 +72,8 @@ def _default(option: Any) -> str:
     return "" if option.default in (None, "", ()) else f"Default: `{option.default}`."
 
 
-def _text(words: str) -> str:
+def _text(text: str) -> str:
+    """Help text that is safe in a Markdown table."""
     return (
-        html.escape(words, quote=False).replace("|", "\\|").replace("[", "\\[").replace("*", "\\*")
+        html.escape(text, quote=False).replace("|", "\\|").replace("[", "\\[").replace("*", "\\*")
     )

@@ -21,7 +21,8 @@ import numpy as np
 from pairmatch.core.arrays import unit_rows
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.diagnostics import gini
-from pairmatch.learning.baselines import Contrastive, Frozen, Whitened
+from pairmatch.learning.baselines import Frozen, Whitened
+from pairmatch.learning.contrastive import Contrastive
 from pairmatch.market import balance, csls, inverted_softmax, outcome
 
 
@@ -97,9 +98,9 @@ def real(files, repeats=5, folds=5, ks=(5, 10, 20)):
                         [part for other, part in enumerate(parts) if other != number]
                     )
                     train, test = data.of_components(rest), data.of_components(labels)
-                    project = learner.fit(train, seed=repeat)
-                    a, b = project(test.a, "a"), project(test.b, "b")
-                    bank_a, bank_b = project(train.a, "a"), project(train.b, "b")
+                    embed = learner.fit(train, seed=repeat).head.embed
+                    a, b = embed(test.a, "a"), embed(test.b, "b")
+                    bank_a, bank_b = embed(train.a, "a"), embed(train.b, "b")
                     balanced = balance(a, b, temperature=0.05, tolerance=1e-3, max_iterations=5000)
                     corrections = {
                         "plain": (0, 0),

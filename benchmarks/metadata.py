@@ -1,11 +1,11 @@
-"""Metadata of many photos against a server with a fixed latency, beside the ideal time.
+"""Time to annotate many photos against a server with a fixed latency, compared with the ideal.
 
     python benchmarks/metadata.py [--photos 1000] [--latency 0.05] [--concurrency 32] [--side 320]
     [--rounds 3]
 
-Photos are decoded, shrunk, encoded anew, sent by the real client over real sockets to a process of
-its own, and every answer is checked and committed to a store. The ideal is photos / concurrency ×
-latency.
+Photos are decoded, shrunk, encoded again and sent by the real client over real sockets to a server
+in another process; every answer is validated and committed to a store. The ideal time is photos /
+concurrency × latency.
 """
 
 from __future__ import annotations
@@ -30,9 +30,12 @@ from pairmatch.metadata.schema import json_schema
 
 
 def answer() -> bytes:
-    """A response of the API that fills every attribute."""
+    """An HTTP response of the API with a value for every attribute."""
     properties = json_schema(Metadata)["properties"]
-    said = {name: one.get("enum", ["a few plain words"])[0] for name, one in properties.items()}
+    values = {
+        name: attribute.get("enum", ["a few plain words"])[0]
+        for name, attribute in properties.items()
+    }
     body = {
         "id": "r",
         "object": "response",
@@ -45,7 +48,7 @@ def answer() -> bytes:
                 "type": "message",
                 "role": "assistant",
                 "status": "completed",
-                "content": [{"type": "output_text", "text": json.dumps(said), "annotations": []}],
+                "content": [{"type": "output_text", "text": json.dumps(values), "annotations": []}],
             }
         ],
         "usage": {"input_tokens": 1000, "output_tokens": 100, "total_tokens": 1100},
@@ -58,7 +61,7 @@ def answer() -> bytes:
 
 
 def serve(latency: float, port) -> None:
-    """Answers every request after the latency, on a free port, which it tells."""
+    """Answers every request after the latency; sends its port number to `port`."""
     reply = answer()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -94,36 +97,41 @@ def main() -> None:
         "--side", type=int, default=320, help="Longest side of the photos, in pixels."
     )
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
-    os.environ["OPENAI_API_KEY"] = "of a server of our own"
-    here, there = multiprocessing.get_context("spawn").Pipe()
+    arguments = parser.parse_args()
+    os.environ["OPENAI_API_KEY"] = "unused"
+    receiver, sender = multiprocessing.get_context("spawn").Pipe()
     server = multiprocessing.get_context("spawn").Process(
-        target=serve, args=(given.latency, there), daemon=True
+        target=serve, args=(arguments.latency, sender), daemon=True
     )
     server.start()
-    url = f"http://127.0.0.1:{here.recv()}/v1"
-    ideal = given.photos / given.concurrency * given.latency
+    url = f"http://127.0.0.1:{receiver.recv()}/v1"
+    ideal = arguments.photos / arguments.concurrency * arguments.latency
     print(
-        f"{given.photos} photos of {given.side} px, {given.latency * 1000:.0f} ms, {given.concurrency} at once"
+        f"{arguments.photos} photos of {arguments.side} px, latency "
+        f"{arguments.latency * 1000:.0f} ms, {arguments.concurrency} parallel requests"
     )
     print(f"ideal: {ideal:.2f} s; {os.cpu_count()} CPUs, load before {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         people = []
-        for index in range(given.photos):
+        for index in range(arguments.photos):
             noise = np.random.default_rng(index).integers(0, 255, (12, 9, 3), np.uint8)
             path = folder / f"{index}.jpg"
-            Image.fromarray(noise).resize((given.side * 3 // 4, given.side)).save(path)
+            Image.fromarray(noise).resize((arguments.side * 3 // 4, arguments.side)).save(path)
             people.append(Profile(str(index), (path,)))
-        for turn in range(given.rounds):
-            writer = OpenAIMetadata(model="benchmark", base_url=url, concurrency=given.concurrency)
-            with Store(folder / f"store{turn}.sqlite") as store:
-                start, used = time.perf_counter(), time.process_time()
-                found = annotate(people, writer, store, allow_upload=True)
-                seconds, used = time.perf_counter() - start, time.process_time() - used
-                assert not found.refused
-                assert store.counts()["metadata"] == given.photos
-            print(f"{seconds:.2f} s ({used:.2f} s of CPU): {seconds / ideal:.2f} x the ideal")
+        for round_number in range(arguments.rounds):
+            generator = OpenAIMetadata(
+                model="benchmark", base_url=url, concurrency=arguments.concurrency
+            )
+            with Store(folder / f"store{round_number}.sqlite") as store:
+                start = time.perf_counter()
+                cpu_start = time.process_time()
+                annotation = annotate(people, generator, store, allow_upload=True)
+                seconds = time.perf_counter() - start
+                cpu_seconds = time.process_time() - cpu_start
+                assert not annotation.refused
+                assert store.counts()["metadata"] == arguments.photos
+            print(f"{seconds:.2f} s (CPU {cpu_seconds:.2f} s): {seconds / ideal:.2f} x the ideal")
     server.terminate()
 
 

@@ -1,14 +1,14 @@
-"""The Qwen3-VL backbone beside the script that a user would write: python benchmarks/qwen3_vl.py
+"""Compares the Qwen3-VL backbone with a naive script: python benchmarks/qwen3_vl.py
 
-The true 2B configuration with random weights (what is computed does not depend on them), on this
-machine's CPU or GPU. The naive script: one photo at a time, `AutoModelForImageTextToText` with its
-language-model head, all hidden states, every setting at its default. Each runs in a process of its
-own, for its peak memory.
+Uses the 2B configuration with random weights (the amount of computation does not depend on them) on
+this machine's CPU or GPU. The naive script is what a user would write: one photo at a time through
+`AutoModelForImageTextToText` with its language-model head and all hidden states, every setting at
+its default. Each runs in its own process, so that peak memory can be measured.
 
-1. Equal pixels and number format: photos that both see at the same size.
-2. Each at its own defaults, on photos of 0.3 to 12 megapixels. Sizes above `--measure-up-to` are
-   not run by the naive script but computed from its counted operations at its own measured rate,
-   and marked so.
+1. Equal pixels and number format: both read photos at the same size.
+2. Each at its own defaults, on photos of 0.3 to 12 megapixels. Above `--measure-up-to`, the time of
+   the naive script is not measured but computed from its number of operations at its own measured
+   rate, and marked as computed.
 """
 
 import argparse
@@ -31,18 +31,26 @@ CAP = 448 * 448 + 1
 
 
 def operations(image_tokens, logits):
-    """Multiplications and additions of one pass, in units of 1e9, without the small mergers after the vision blocks."""
-    patches, width, inner = 4 * image_tokens, 1024, 4096
+    """Multiplications and additions of one pass, in units of 1e9.
+
+    Leaves out the small mergers after the vision blocks.
+    """
+    patches = 4 * image_tokens
+    width = 1024
+    inner = 4096
     vision = 24 * (patches * (8 * width**2 + 4 * width * inner) + 4 * patches**2 * width)
-    tokens, width, inner, keys = image_tokens + TEXT_TOKENS, 2048, 6144, 1024
+    tokens = image_tokens + TEXT_TOKENS
+    width = 2048
+    inner = 6144
+    keys = 1024
     block = 2 * width * (2 * width + 2 * keys) + 6 * width * inner
     text = 28 * (tokens * block + 4 * tokens**2 * width)
     head = 2 * tokens * width * 151_936 if logits else 0
     return (vision + text + head) / 1e9
 
 
-def seen(size, cap):
-    """Image tokens of a photo under a cap on pixels."""
+def image_token_count(size, cap):
+    """Number of image tokens of a photo with a cap on pixels."""
     from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
     height, width = smart_resize(size[1], size[0], 32, 4096, cap)
@@ -50,7 +58,7 @@ def seen(size, cap):
 
 
 def write_checkpoint(folder):
-    """The true 2B configuration with random bfloat16 weights and a small tokenizer, as `save_pretrained` writes it."""
+    """Writes the 2B configuration with random bfloat16 weights and a small tokenizer."""
     import tiny_qwen3_vl
     from transformers import AutoConfig, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
@@ -99,9 +107,10 @@ def write_checkpoint(folder):
     model = model.to_empty(device="cpu")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.fill_(1.0) if "norm" in name and "weight" in name else parameter.normal_(
-                0, 0.02
-            )
+            if "norm" in name and "weight" in name:
+                parameter.fill_(1.0)
+            else:
+                parameter.normal_(0, 0.02)
     model.tie_weights()
     model.save_pretrained(folder)
 
@@ -119,50 +128,50 @@ def photos(folder, names):
 
 
 def naive(folder):
-    """The script that a user would write: a function of one photo."""
+    """The naive script, as a function of one photo."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.bfloat16).eval()
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
 
-    def embed(path):
+    def extract(path):
         content = [{"type": "image"}, {"type": "text", "text": TEXT}]
         text = processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
         batch = processor(images=[Image.open(path)], text=[text], return_tensors="pt").to(
             model.device
         )
         with torch.no_grad():
-            out = model(**batch, output_hidden_states=True)
-            return out.hidden_states[-1].mean(1).float().cpu()
+            output = model(**batch, output_hidden_states=True)
+            return output.hidden_states[-1].mean(1).float().cpu()
 
-    return embed
+    return extract
 
 
 def ours(folder):
-    """The backbone through the feature store: a function of one photo."""
+    """The backbone through the feature store, as a function of one photo."""
     from pairmatch import FeatureStore, Profile
     from pairmatch.backbones.qwen3_vl import Qwen3VLBackbone
     from pairmatch.features.poolers import MeanPooler
 
     backbone = Qwen3VLBackbone(model=folder, dtype="bfloat16")
-    features = FeatureStore(Path(tempfile.mkdtemp()) / "store.sqlite")
+    store = FeatureStore(Path(tempfile.mkdtemp()) / "store.sqlite")
 
-    def embed(path):
-        features.embed(
+    def extract(path):
+        store.extract(
             [Profile(path.name, (path,), TEXT)], backbone, [MeanPooler()], prompt="{text}"
         )
 
-    features.embed([Profile("first", text="loads the model")], backbone, [MeanPooler()])
-    return embed
+    store.extract([Profile("first", text="loads the model")], backbone, [MeanPooler()])
+    return extract
 
 
 def work(name, folder):
-    """Takes paths on standard input, answers with seconds; ends with its peak memory in GiB."""
-    embed = {"naive": naive, "ours": ours}[name](folder)
+    """Reads paths from stdin, prints seconds for each, and finally its peak memory in GiB."""
+    extract = {"naive": naive, "ours": ours}[name](folder)
     for line in sys.stdin:
         start = time.perf_counter()
-        embed(Path(line.strip()))
+        extract(Path(line.strip()))
         print(time.perf_counter() - start, flush=True)
     on_gpu = torch.cuda.is_available()
     print(
@@ -173,7 +182,7 @@ def work(name, folder):
 
 
 class Worker:
-    """A process of its own that embeds photos when it is asked to."""
+    """A subprocess that extracts features of one photo at a time."""
 
     def __init__(self, name, folder):
         command = [sys.executable, __file__, "--worker", name, "--folder", str(folder)]
@@ -187,8 +196,67 @@ class Worker:
         return float(self.process.stdout.readline())
 
     def peak(self):
-        out, _ = self.process.communicate()
-        return float(out)
+        output, _ = self.process.communicate()
+        return float(output)
+
+
+def print_peaks(workers):
+    peaks = ", ".join(f"{name} {worker.peak():.1f} GiB" for name, worker in workers.items())
+    print(f"   peak memory: {peaks}\n")
+
+
+def start_workers(folder, photo):
+    """Both workers, after a first photo that loads the model and warms up."""
+    workers = {name: Worker(name, folder) for name in ("naive", "ours")}
+    for worker in workers.values():
+        worker.seconds(photo)
+    return workers
+
+
+def compare_equal_pixels(folder, temporary, count):
+    """Part 1: both on photos of 448 × 448 pixels, in turns."""
+    first, *rest = photos(temporary, ["448²"] * (count + 1))
+    workers = start_workers(folder, first)
+    seconds = np.array([[workers[name].seconds(path) for name in workers] for path in rest])
+    print(f"1. Equal pixels (448²) and number format, {len(seconds)} photos in turns")
+    for name, column in zip(workers, seconds.T, strict=True):
+        gflop = operations(196, name == "naive")
+        print(
+            f"   {name}: fastest {column.min():.2f} s, median {np.median(column):.2f} s, "
+            f"{gflop:,.0f} GFLOP per photo"
+        )
+    fastest = seconds.min(0)
+    by_turns = np.median(seconds[:, 0] / seconds[:, 1])
+    print(f"   ratio {fastest[0] / fastest[1]:.2f} of the fastest, {by_turns:.2f} by turns")
+    print_peaks(workers)
+
+
+def compare_defaults(folder, temporary, measure_up_to):
+    """Part 2: each at its own defaults, on photos of several sizes."""
+    first, *rest = photos(temporary, ["448²", *MEGAPIXELS])
+    workers = start_workers(folder, first)
+    print("2. Each at its own defaults")
+    totals = np.zeros(2)
+    rate = 0.0
+    for (name, size), path in zip(MEGAPIXELS.items(), rest, strict=True):
+        naive_gflop = operations(image_token_count(size, 16_777_216), True)
+        our_gflop = operations(image_token_count(size, CAP), False)
+        our_seconds = workers["ours"].seconds(path)
+        if float(name) <= measure_up_to:
+            naive_seconds = workers["naive"].seconds(path)
+            source = "measured"
+            rate = naive_gflop / naive_seconds
+        else:
+            naive_seconds = naive_gflop / rate
+            source = "computed from its operations"
+        totals += naive_seconds, our_seconds
+        print(
+            f"   {name} megapixels: naive {naive_seconds:,.1f} s ({source}), "
+            f"{naive_gflop:,.0f} GFLOP; ours {our_seconds:.2f} s, {our_gflop:,.0f} GFLOP; "
+            f"ratio {naive_seconds / our_seconds:.1f}"
+        )
+    print(f"   all four: ratio {totals[0] / totals[1]:.1f}")
+    print_peaks(workers)
 
 
 def main():
@@ -196,12 +264,19 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--measure-up-to", type=float, default=1.0, help="megapixels that the naive script runs"
+        "--measure-up-to",
+        type=float,
+        default=1.0,
+        help="largest photos, in megapixels, to run the naive script on",
     )
-    parser.add_argument("--photos", type=int, default=5, help="of the comparison at equal pixels")
+    parser.add_argument(
+        "--photos", type=int, default=5, help="number of photos in the comparison at equal pixels"
+    )
     parser.add_argument("--worker", choices=["naive", "ours"], help=argparse.SUPPRESS)
     parser.add_argument(
-        "--folder", type=Path, help="where a checkpoint is, or the 2B one is written (4 GB)"
+        "--folder",
+        type=Path,
+        help="folder of a checkpoint; if it has none, the 2B checkpoint is written there (4 GB)",
     )
     options = parser.parse_args()
     if options.worker:
@@ -217,65 +292,17 @@ def main():
             if torch.cuda.is_available()
             else f"CPU, {torch.get_num_threads()} threads"
         )
-        what = (
-            "true 2B configuration, random weights"
+        checkpoint = (
+            "2B configuration with random weights"
             if options.folder is None
             else f"checkpoint {folder.name}"
         )
         print(
-            f"{device}, torch {torch.__version__}, {what}, bfloat16; operations are those of the 2B configuration\n"
+            f"{device}, torch {torch.__version__}, {checkpoint}, bfloat16; "
+            "operations are those of the 2B configuration\n"
         )
-
-        equal = photos(Path(temporary), ["448²"] * (options.photos + 1))
-        workers = {name: Worker(name, folder) for name in ("naive", "ours")}
-        for worker in workers.values():
-            worker.seconds(equal[0])  # loads and warms up
-        took = np.array(
-            [[workers[name].seconds(path) for name in workers] for path in equal[1:]]
-        )  # in turns
-        print(f"1. Equal pixels (448²) and number format, {len(took)} photos in turns")
-        for name, column in zip(workers, took.T, strict=True):
-            count = operations(196, name == "naive")
-            print(
-                f"   {name}: fastest {column.min():.2f} s, median {np.median(column):.2f} s, {count:,.0f} GFLOP a photo"
-            )
-        fastest = took.min(0)
-        print(
-            f"   ratio {fastest[0] / fastest[1]:.2f} of the fastest, {np.median(took[:, 0] / took[:, 1]):.2f} by turns"
-        )
-        print(
-            "   peak memory: "
-            + ", ".join(f"{name} {worker.peak():.1f} GiB" for name, worker in workers.items())
-            + "\n"
-        )
-
-        workers = {name: Worker(name, folder) for name in ("naive", "ours")}
-        warm, *everything = photos(Path(temporary), ["448²", *MEGAPIXELS])
-        for worker in workers.values():
-            worker.seconds(warm)
-        print("2. Each at its own defaults")
-        totals, rate = np.zeros(2), 0.0
-        for (name, size), path in zip(MEGAPIXELS.items(), everything, strict=True):
-            theirs, own = (
-                operations(seen(size, 16_777_216), True),
-                operations(seen(size, CAP), False),
-            )
-            fast = workers["ours"].seconds(path)
-            if float(name) <= options.measure_up_to:
-                slow, how = workers["naive"].seconds(path), "measured"
-                rate = theirs / slow
-            else:
-                slow, how = theirs / rate, "computed from its operations"
-            totals += slow, fast
-            print(
-                f"   {name} megapixels: naive {slow:,.1f} s ({how}), {theirs:,.0f} GFLOP; ours {fast:.2f} s, "
-                f"{own:,.0f} GFLOP; ratio {slow / fast:.1f}"
-            )
-        print(f"   all four: ratio {totals[0] / totals[1]:.1f}")
-        print(
-            "   peak memory: "
-            + ", ".join(f"{name} {worker.peak():.1f} GiB" for name, worker in workers.items())
-        )
+        compare_equal_pixels(folder, Path(temporary), options.photos)
+        compare_defaults(folder, Path(temporary), options.measure_up_to)
 
 
 if __name__ == "__main__":

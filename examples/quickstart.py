@@ -1,6 +1,6 @@
-"""The whole job in Python, on people that pairmatch draws: python examples/quickstart.py [FOLDER]
+"""The whole pipeline in Python, on synthetic people: python examples/quickstart.py [FOLDER]
 
-Draws pairs of people into FOLDER (default: quickstart), learns who goes with whom, measures it on
+Draws pairs of people into FOLDER (default: quickstart), learns who goes with whom, evaluates on
 people that training never saw, ranks candidates for one of them, and saves the matcher and a
 report.
 """
@@ -14,9 +14,8 @@ from pairmatch.report import matcher_report, write_report
 
 
 def main(folder: Path) -> None:
-    pairs = Pairs.read(
-        draw_people(folder / "people", pairs=120)
-    )  # your own: Pairs.read("pairs.csv", images="photos/")
+    # With your own data: Pairs.read("pairs.csv", images="photos/")
+    pairs = Pairs.read(draw_people(folder / "people", pairs=120))
     train, validation, test = pairs.split(0.70, 0.15, seed=0)
 
     matcher = Matcher(backbone="descriptor", metadata=None, store=folder / "store.sqlite")
@@ -24,13 +23,11 @@ def main(folder: Path) -> None:
     evaluation = matcher.evaluate(test)
     print(evaluation)
 
-    someone, gallery = (
-        pairs.profiles[test.ids_a[0]],
-        matcher.gallery([pairs.profiles[b] for b in test.ids_b]),
-    )
-    print(f"\nFor {someone.id}, whose partner is {test.ids_b[0]}:")
-    for found in matcher.recommend(someone, gallery, k=5):
-        print(f"{found.rank}. {found.profile.id}  {found.score:.3f}")
+    person = pairs.profiles[test.ids_a[0]]
+    gallery = matcher.gallery([pairs.profiles[b] for b in test.ids_b])
+    print(f"\nFor {person.id}, whose partner is {test.ids_b[0]}:")
+    for candidate in matcher.recommend(person, gallery, k=5):
+        print(f"{candidate.rank}. {candidate.profile.id}  {candidate.score:.3f}")
 
     matcher.save(folder / "matcher")
     report = matcher_report(

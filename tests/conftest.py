@@ -1,7 +1,4 @@
-"""What several tests use.
-
-A backbone with hand-chosen vectors, small photos, and plugins that look installed.
-"""
+"""Shared fixtures: a backbone with known vectors, small photos, and plugins that look installed."""
 
 import hashlib
 import importlib
@@ -18,8 +15,7 @@ from pairmatch import Backbone, Pair, Pairs, Profile, TokenStates
 from pairmatch.io.images import image_bytes
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # A thread pool for each of several workers would have them fight for the cores, and run several
-    # times slower
+    # One thread pool per worker would oversubscribe the cores and run several times slower.
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
@@ -28,21 +24,22 @@ PLUGIN = Path(__file__).parent / "plugin"
 
 
 def shared(name):
-    """A path of the shared data, or a skip."""
+    """Path to a file of the shared data; skips the test if it is missing."""
     path = SHARED / name
     if not path.exists():
-        pytest.skip(f"the shared data set is not here ({name})")
+        pytest.skip(f"the shared data set is missing ({name})")
     return path
 
 
 class HashBackbone(Backbone):
-    """Vectors that are a function of the input's bytes; counts what it is asked."""
+    """Vectors are a function of the bytes of the input; counts the people that it embeds."""
 
     default_pooler = "native"
     reads_text = True
 
     def __init__(self, *, version: int = 1, width: int = 8):
-        self.version, self.width = version, width
+        self.version = version
+        self.width = width
         self.seen = 0
         self.max_batch_length = 4
 
@@ -71,8 +68,8 @@ class HashBackbone(Backbone):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory):
-    """The default store of the tests is not the user's own."""
+def private_cache(tmp_path_factory):
+    """Keeps the tests away from the default store of the user."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -85,7 +82,7 @@ def hash_backbone():
 
 @pytest.fixture
 def photo(tmp_path):
-    """Makes small photo files, each of its own colour."""
+    """Writes small photo files of random pixels."""
 
     def make(name, seed=None, size=(12, 10)):
         rng = np.random.default_rng(abs(hash(name)) % 2**32 if seed is None else seed)
@@ -99,7 +96,7 @@ def photo(tmp_path):
 
 @pytest.fixture
 def small_pairs(photo):
-    """Makes n pairs of people with a photo each."""
+    """Creates n pairs of people with one photo each."""
 
     def make(n, sides=2):
         profiles = [
@@ -118,10 +115,7 @@ def small_pairs(photo):
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Makes a distribution look installed.
-
-    A dist-info folder on the path, as pip would leave it.
-    """
+    """Makes a distribution look installed, with a dist-info folder on the path like pip's."""
 
     def make(name, entry_points, version="1.0", package=None):
         site = tmp_path / f"site-{name}"
@@ -143,7 +137,7 @@ def install(tmp_path, monkeypatch):
 
 @pytest.fixture
 def example_plugin(install):
-    """The distribution under tests/plugin, with the entry points of its own pyproject.toml."""
+    """The distribution in tests/plugin, with the entry points of its pyproject.toml."""
     import tomllib
 
     project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]

@@ -1,4 +1,4 @@
-"""A server on 127.0.0.1 that speaks enough of the Responses API to be answered to by the real client."""
+"""A server on 127.0.0.1 that implements what the real client needs of the Responses API."""
 
 import json
 import socket
@@ -19,7 +19,7 @@ ANSWER = {
 
 
 def reply(content, status="completed", reason=None):
-    """A body as the API gives it."""
+    """A response body of the API."""
     return {
         "id": "resp_1",
         "object": "response",
@@ -54,14 +54,15 @@ def text(words):
 
 
 class Server:
-    """Answers every request by `behave(number, body)`.
+    """Answers every request with `behave(number, body)`.
 
-    A body, or (status, body, headers), or None to hang up.
+    An answer is a body, (status, body, headers), or None to close the connection.
     """
 
     def __init__(self, behave):
         self.behave = behave
-        self.requests, self.headers = [], []
+        self.requests = []
+        self.headers = []
         lock = threading.Lock()
         server = self
 
@@ -117,10 +118,10 @@ class Server:
 
 
 class BatchServer(Server):
-    """Speaks the Batch API: files go up, batches are made of them, and `finish` answers their lines by `behave`.
+    """Implements the Batch API: `finish` answers the lines of the uploaded files with `behave`.
 
-    `hook(method, path)` may answer in its place (an answer as `behave` gives it), or hang up with
-    `HANG_UP` after the request has had its effect.
+    `hook(method, path)` may return an answer of its own, or `HANG_UP` to close the connection after
+    the request has taken effect.
     """
 
     HANG_UP = object()
@@ -128,7 +129,9 @@ class BatchServer(Server):
     def __init__(self, behave, hook=lambda method, path: None):
         super().__init__(behave)
         self.hook = hook
-        self.files, self.batches, self.deleted = {}, {}, []
+        self.files = {}
+        self.batches = {}
+        self.deleted = []
 
     def route(self, method, path, number, raw):
         path = path.removeprefix("/v1").split("?")[0]
@@ -137,8 +140,8 @@ class BatchServer(Server):
         answer = self.hook(method, path)
         if answer is not None and answer is not self.HANG_UP:
             return answer
-        done = self.serve(method, path.strip("/").split("/"), raw)
-        return None if answer is self.HANG_UP else done
+        result = self.serve(method, path.strip("/").split("/"), raw)
+        return None if answer is self.HANG_UP else result
 
     def serve(self, method, path, raw):
         if (method, path) == ("POST", ["files"]):
@@ -146,14 +149,13 @@ class BatchServer(Server):
             return self.file(self.put(content))
         if (method, path) == ("POST", ["batches"]):
             name = f"batch_{len(self.batches)}"
-            asked = json.loads(raw)
             self.batches[name] = {
                 "id": name,
                 "object": "batch",
                 "created_at": int(time.time()),
                 "status": "validating",
                 "request_counts": {"total": 0, "completed": 0, "failed": 0},
-                **asked,
+                **json.loads(raw),
             }
             return self.batches[name]
         if (method, path) == ("GET", ["batches"]):
@@ -163,14 +165,14 @@ class BatchServer(Server):
                 "has_more": False,
             }
         kind, name = path[:2]
-        known = self.files if kind == "files" else self.batches
-        if name not in known:
+        objects = self.files if kind == "files" else self.batches
+        if name not in objects:
             return error(404, f"No such {kind} object: {name}")
         if method == "DELETE":
             self.deleted.append(name)
             del self.files[name]
             return {"id": name, "object": "file", "deleted": True}
-        return (200, self.files[name], {}) if path[2:] == ["content"] else known[name]
+        return (200, self.files[name], {}) if path[2:] == ["content"] else objects[name]
 
     def put(self, content):
         name = f"file_{len(self.files) + len(self.deleted)}"
@@ -192,35 +194,37 @@ class BatchServer(Server):
         return [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
 
     def finish(self, status="completed", answered=None):
-        """Answers the first `answered` lines of every batch under way; the others expire."""
+        """Answers the first `answered` lines of every unfinished batch; the others expire."""
         for batch in self.batches.values():
             if batch["status"] not in ("validating", "in_progress"):
                 continue
-            well, badly = [], []
+            succeeded = []
+            failed = []
             for number, line in enumerate(self.lines(batch)):
                 if answered is not None and number >= answered:
-                    gone = {
+                    expired = {
                         "code": "batch_expired",
                         "message": "This request could not be executed in time.",
                     }
-                    badly.append({"custom_id": line["custom_id"], "response": None, "error": gone})
+                    failed.append(
+                        {"custom_id": line["custom_id"], "response": None, "error": expired}
+                    )
                     continue
                 answer = self.behave(number, line["body"])
                 code, body, _ = answer if isinstance(answer, tuple) else (200, answer, {})
                 response = {"status_code": code, "request_id": "r", "body": body}
-                found = {
+                result = {
                     "id": "x",
                     "custom_id": line["custom_id"],
                     "response": response,
                     "error": None,
                 }
-                (well if code == 200 else badly).append(found)
-            well.reverse()  # the API keeps no order
-            for name, found in (("output_file_id", well), ("error_file_id", badly)):
-                if found:
-                    batch[name] = self.put(
-                        "".join(json.dumps(one) + "\n" for one in found).encode()
-                    )
+                (succeeded if code == 200 else failed).append(result)
+            succeeded.reverse()  # the API does not keep the order
+            for name, results in (("output_file_id", succeeded), ("error_file_id", failed)):
+                if results:
+                    content = "".join(json.dumps(result) + "\n" for result in results)
+                    batch[name] = self.put(content.encode())
             batch["status"] = status
 
 
@@ -229,7 +233,7 @@ def good(number, body):
 
 
 def late(seconds):
-    """A good answer that comes too late."""
+    """Good answers after a delay."""
 
     def behave(number, body):
         time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""Backbones on real classes: tiny random checkpoints, an ONNX file, classical descriptors."""
+"""Backbones against reference code: tiny random checkpoints, ONNX files, descriptors."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def vectors(backbone, items, pooler=None):
 # --- descriptor
 
 
-def test_descriptor_conforms_and_sees_shape_colour_and_texture():
+def test_descriptor_separates_shape_color_and_texture():
     backbone = DescriptorBackbone()
     check_backbone(backbone)
     red, dark, blue = (Image.new("RGB", (60, 60), c) for c in ("#c02020", "#b81e1e", "#2030c0"))
@@ -62,7 +62,7 @@ def test_descriptor_conforms_and_sees_shape_colour_and_texture():
     )
 
 
-def test_descriptor_options_change_its_fingerprint():
+def test_descriptor_options_change_the_fingerprint():
     assert DescriptorBackbone(size_px=56).fingerprint() != DescriptorBackbone().fingerprint()
     with pytest.raises(ConfigurationError, match="multiple of 7 and at least 56, got 100"):
         DescriptorBackbone(size_px=100)
@@ -73,7 +73,7 @@ def test_descriptor_options_change_its_fingerprint():
 
 @pytest.fixture
 def encoder(tmp_path):
-    """A small ONNX model: mean colour of the whole photo, and twice that."""
+    """A small ONNX model: the mean color of the photo, and twice that."""
 
     def make(name="encoder.onnx", batch="n", gain=2.0, layout="nchw"):
         onnx = pytest.importorskip("onnx")
@@ -91,7 +91,7 @@ def encoder(tmp_path):
             helper.make_node("Mul", ["mean", "gain"], ["gained"]),
         ]
         gains = helper.make_tensor("gain", TensorProto.FLOAT, [1], [gain])
-        graph = helper.make_graph(nodes, "colours", [pixels], outputs, [gains])
+        graph = helper.make_graph(nodes, "colors", [pixels], outputs, [gains])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
         onnx.save(model, tmp_path / name)
         return tmp_path / name
@@ -100,7 +100,7 @@ def encoder(tmp_path):
     return make
 
 
-def test_onnx_runs_the_file_on_scaled_pixels(encoder):
+def test_onnx_runs_on_scaled_pixels(encoder):
     backbone = ONNXBackbone(path=encoder(), size_px=16, mean=[10, 20, 30], scale=[2, 4, 8])
     check_backbone(backbone)
     assert backbone.dim == 3
@@ -118,7 +118,7 @@ def test_onnx_runs_the_file_on_scaled_pixels(encoder):
     )
 
 
-def test_onnx_resizes_as_it_is_told(encoder):
+def test_onnx_resize_modes(encoder):
     left = Image.new("RGB", (40, 20), "black")
     left.paste("white", (0, 0, 10, 20))
     share = {
@@ -141,18 +141,18 @@ def test_onnx_fixed_batches_and_channels_last(encoder):
     assert np.allclose(vectors(free, items), vectors(fixed, items), atol=1e-6)
     assert np.allclose(vectors(free, items), vectors(last, items), atol=1e-5)
     with pytest.raises(
-        BackboneError, match="fixes its batch at 4: export it with a free batch size"
+        BackboneError, match="has a fixed batch size of 4: export it with a dynamic"
     ):
         vectors(ONNXBackbone(path=encoder("four.onnx", batch=4), size_px=16), items)
 
 
-def test_onnx_fingerprint_is_the_files_content(encoder):
-    one = ONNXBackbone(path=encoder(), size_px=16).fingerprint()
+def test_onnx_fingerprint_follows_the_file_content(encoder):
+    reference = ONNXBackbone(path=encoder(), size_px=16).fingerprint()
     moved = ONNXBackbone(path=encoder("copy.onnx"), size_px=16).fingerprint()
-    other = ONNXBackbone(path=encoder("other.onnx", gain=3.0), size_px=16).fingerprint()
-    assert one == moved
-    assert one != other
-    assert one != ONNXBackbone(path=encoder(), size_px=20).fingerprint()
+    changed = ONNXBackbone(path=encoder("other.onnx", gain=3.0), size_px=16).fingerprint()
+    assert reference == moved
+    assert reference != changed
+    assert reference != ONNXBackbone(path=encoder(), size_px=20).fingerprint()
 
 
 def test_onnx_errors(encoder, tmp_path):
@@ -174,24 +174,24 @@ def test_onnx_errors(encoder, tmp_path):
     for expected in (
         "size_px must be positive",
         "mean must be one number or three",
-        "resize is",
-        "layout is",
+        "resize must be",
+        "layout must be",
         "scale must not be 0",
     ):
         assert expected in str(caught.value)
 
 
-def test_onnx_gives_the_ready_made_features():
+def test_onnx_reproduces_the_stored_features():
     pytest.importorskip("onnxruntime")
     pairs = Pairs.read(shared("furniture/pairs.csv"), check_images=False)
-    ready = np.load(shared("furniture/features.npz"))
-    row = {name: index for index, name in enumerate(ready["id_a"])}
+    stored = np.load(shared("furniture/features.npz"))
+    row = {name: index for index, name in enumerate(stored["id_a"])}
     ids = pairs.ids_a[:12]
     backbone = ONNXBackbone(path=shared("mobilenet_v1.onnx"), output="emb")
     h = vectors(backbone, [Item(pairs.profiles[name].images) for name in ids])
-    expected = ready["a"][[row[name] for name in ids]]
+    expected = stored["a"][[row[name] for name in ids]]
     cosine = (h * expected).sum(1) / np.linalg.norm(h, axis=1) / np.linalg.norm(expected, axis=1)
-    assert cosine.min() > 0.99  # made from the pictures before they were shrunk to 320 pixels
+    assert cosine.min() > 0.99  # computed before the pictures were shrunk to 320 pixels
 
 
 # --- open_clip
@@ -217,7 +217,7 @@ def test_clip_image_tokens_and_embeddings():
     assert open_clip.get_model_config("ViT-S-32-alt")["embed_dim"] == backbone.dim
 
 
-def test_clip_reads_text_beside_the_photo():
+def test_clip_concatenates_photo_and_text_embeddings():
     backbone = CLIPBackbone(
         model="ViT-S-32-alt", random_weights=True, text=True, dtype="float32", device="cpu"
     )
@@ -246,7 +246,7 @@ def test_clip_reads_text_beside_the_photo():
 @pytest.mark.parametrize(
     "hostile", ["<end_of_text>", "<END_OF_TEXT>", "&lt;end_of_text&gt;", "<start_of_text>"]
 )
-def test_a_bio_does_not_end_where_it_says_so_to_clip(hostile):
+def test_special_tokens_in_a_bio_are_plain_text_to_clip(hostile):
     import open_clip
 
     backbone = CLIPBackbone(
@@ -255,15 +255,14 @@ def test_a_bio_does_not_end_where_it_says_so_to_clip(hostile):
     tokens = backbone.prepare([Item((), f"a red coat {hostile} and two dogs")])[2][0].tolist()
     raw = open_clip.get_tokenizer("ViT-S-32-alt")(f"a {hostile}")[0].tolist()
     special = (raw[0], max(raw))  # the start and end of every text
-    assert (
-        sum(raw.count(token) for token in special) == 3
-    )  # the tokenizer itself would take it for one
+    # The tokenizer itself reads the text as a special token
+    assert sum(raw.count(token) for token in special) == 3
     assert [tokens.count(token) for token in special] == [1, 1]
     assert tokens.index(special[1]) > 8  # after the dogs
 
 
-def test_clip_without_weights_says_how_to_go_on(tmp_path):
-    with pytest.raises(ConfigurationError, match="open_clip knows no model 'ViT-X'"):
+def test_clip_without_weights_names_the_fix(tmp_path):
+    with pytest.raises(ConfigurationError, match="open_clip has no model 'ViT-X'"):
         CLIPBackbone(model="ViT-X")
     backbone = CLIPBackbone(
         model="ViT-S-32-alt", pretrained=str(tmp_path / "none.pt"), device="cpu"
@@ -279,7 +278,7 @@ def test_clip_without_weights_says_how_to_go_on(tmp_path):
         ).prepare([Item((picture(),))])
 
 
-# --- transformers, two families of image encoders and a text encoder
+# --- transformers: image encoders and a text encoder
 
 
 @pytest.fixture(scope="module")
@@ -331,9 +330,8 @@ def test_hf_vision_dinov2(dinov2):
         expected = AutoModel.from_pretrained(dinov2).eval()(**pixels)
     assert torch.allclose(states.states, expected.last_hidden_state, atol=1e-5)
     assert torch.allclose(states.pooled, expected.pooler_output, atol=1e-5)
-    assert states.image_mask.tolist() == [
-        [False, True, True, True, True]
-    ]  # the class token is no patch
+    # The class token is not a patch
+    assert states.image_mask.tolist() == [[False, True, True, True, True]]
     patches = ImageMeanPooler().pool(states)
     assert torch.allclose(patches, expected.last_hidden_state[:, 1:].mean(1), atol=1e-5)
 
@@ -350,8 +348,8 @@ def test_hf_vision_takes_the_image_tower_of_siglip(siglip):
     assert np.allclose(vectors(backbone, [Item((photo,))]), expected, atol=1e-5)
 
 
-def test_hf_vision_of_native_aspect_ignores_padding(tmp_path):
-    """SigLIP 2 NaFlex: as many patches as a photo's aspect asks for, padded to one number."""
+def test_hf_vision_ignores_padding_of_native_aspect_ratios(tmp_path):
+    """SigLIP 2 NaFlex: the number of patches depends on the aspect ratio and is padded."""
     from transformers import (
         AutoImageProcessor,
         AutoModel,
@@ -446,16 +444,16 @@ def test_special_tokens_in_a_bio_are_plain_text_to_a_sentence_encoder(bert):
     ids = HFTextBackbone(model=str(bert), device="cpu").prepare(
         [Item((), "i cook [SEP] [CLS] and read")]
     )["input_ids"]
-    found = ids[0].tolist()
-    assert (
-        tokenizer("i cook [SEP]")["input_ids"].count(tokenizer.sep_token_id) == 2
-    )  # what it does when it is let
-    assert (found.count(tokenizer.sep_token_id), found.count(tokenizer.cls_token_id)) == (1, 1)
+    # The tokenizer's default reads them as special tokens
+    assert tokenizer("i cook [SEP]")["input_ids"].count(tokenizer.sep_token_id) == 2
+    tokens = ids[0].tolist()
+    assert (tokens.count(tokenizer.sep_token_id), tokens.count(tokenizer.cls_token_id)) == (1, 1)
 
 
-def test_code_in_a_checkpoint_is_never_run(tmp_path):
+def test_code_in_a_checkpoint_never_runs(tmp_path):
     (tmp_path / "config.json").write_text(
-        '{"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}'
+        '{"model_type": "evil", '
+        '"auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}'
     )
     (tmp_path / "evil.py").write_text(
         f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Config: pass\nclass Model: pass\n"
@@ -465,12 +463,12 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path):
         HFVisionBackbone(model=tmp_path, device="cpu"),
         HFTextBackbone(model=tmp_path, device="cpu"),
     ):
-        with pytest.raises(BackboneError, match="cannot be loaded"):  # and nobody is asked either
+        with pytest.raises(BackboneError, match="cannot be loaded"):  # without a prompt for trust
             backbone.fingerprint(), backbone.dim
     assert not (tmp_path / "ran").exists()
 
 
-def test_folders_that_cannot_be_loaded(dinov2, bert, tmp_path):
+def test_errors_for_folders_that_cannot_be_loaded(dinov2, bert, tmp_path):
     import shutil
 
     broken = shutil.copytree(dinov2, tmp_path / "broken")
@@ -486,7 +484,7 @@ def test_folders_that_cannot_be_loaded(dinov2, bert, tmp_path):
             vectors(HFVisionBackbone(model=str(folder), device="cpu"), items)
 
 
-def test_a_hub_name_without_network_names_the_offline_ways():
+def test_the_download_error_names_the_offline_alternatives():
     def no_network():
         raise OSError("We couldn't connect to the hub")
 
@@ -506,7 +504,7 @@ def test_a_hub_name_without_network_names_the_offline_ways():
         load_or_explain(no_memory, model="some/model", option="model")
 
 
-def test_the_digest_follows_every_file_of_a_folder(dinov2, tmp_path):
+def test_the_digest_covers_every_file_of_a_folder(dinov2, tmp_path):
     import shutil
 
     copy = shutil.copytree(dinov2, tmp_path / "copy")
@@ -514,12 +512,13 @@ def test_the_digest_follows_every_file_of_a_folder(dinov2, tmp_path):
     config = copy / "preprocessor_config.json"
     config.write_text(config.read_text() + " ")
     assert weights_digest(copy) != weights_digest(dinov2)
-    one, other = (
+    original, changed = (
         HFVisionBackbone(model=str(f), dtype="float32", device="cpu").fingerprint()
         for f in (dinov2, copy)
     )
-    assert one["weights"] != other["weights"]
-    assert HFVisionBackbone(model=str(dinov2), dtype="bfloat16", device="cpu").fingerprint() != one
+    assert original["weights"] != changed["weights"]
+    half = HFVisionBackbone(model=str(dinov2), dtype="bfloat16", device="cpu")
+    assert half.fingerprint() != original
 
 
 def test_devices_and_number_formats():
@@ -531,7 +530,7 @@ def test_devices_and_number_formats():
         resolve_dtype("int3", torch.device("cpu"))
 
 
-def test_photos_are_read_as_elsewhere(encoder, tmp_path):
+def test_photos_are_turned_upright(encoder, tmp_path):
     stored = picture(1).transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[0x0112] = 6

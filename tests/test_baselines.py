@@ -18,13 +18,12 @@ from pairmatch.evaluation.crossvalidation import BASELINES
 from pairmatch.learning.baselines import (
     CCA,
     Centred,
-    Contrastive,
     Frozen,
     Popularity,
     Ridge,
     Whitened,
 )
-from pairmatch.learning.heads import embed
+from pairmatch.learning.contrastive import Contrastive
 
 
 def planted(n=60, width=12, seed=0, noise=0.7, one_sided=False):
@@ -48,14 +47,14 @@ def unit_centred(data):
 
 def test_frozen_and_centred_are_plain_cosines():
     data = planted()
-    project = Frozen().fit(data)
+    embed = Frozen().fit(data).head.embed
     np.testing.assert_allclose(
-        project(data.a, "a") @ project(data.b, "b").T, cosine_similarity(data.a, data.b), atol=1e-5
+        embed(data.a, "a") @ embed(data.b, "b").T, cosine_similarity(data.a, data.b), atol=1e-5
     )
     a, b, *_ = unit_centred(data)
-    project = Centred().fit(data)
+    embed = Centred().fit(data).head.embed
     np.testing.assert_allclose(
-        project(data.a, "a") @ project(data.b, "b").T, cosine_similarity(a, b), atol=1e-5
+        embed(data.a, "a") @ embed(data.b, "b").T, cosine_similarity(a, b), atol=1e-5
     )
 
 
@@ -72,17 +71,17 @@ def test_whitening_is_the_inverse_root_of_the_shrunk_covariance(n, shrinkage):
     new = np.random.default_rng(9).normal(size=(5, 30))
     expected = unit_rows((unit_rows(new).astype(float) - mean_a) @ root)
     np.testing.assert_allclose(
-        Whitened(shrinkage=shrinkage).fit(data)(new, "a"), expected, atol=1e-4
+        Whitened(shrinkage=shrinkage).fit(data).head.embed(new, "a"), expected, atol=1e-4
     )
     expected = unit_rows((unit_rows(new).astype(float) - mean_b) @ root)
     np.testing.assert_allclose(
-        Whitened(shrinkage=shrinkage).fit(data)(new, "b"), expected, atol=1e-4
+        Whitened(shrinkage=shrinkage).fit(data).head.embed(new, "b"), expected, atol=1e-4
     )
 
 
 def test_cca_without_shrinkage_finds_the_directions_of_another_library():
     data = planted(300, width=6)
-    ours = CCA(width=2, shrinkage=1e-9, power=0).fit(data)
+    ours = CCA(width=2, shrinkage=1e-9, power=0).fit(data).head.embed
     a, b, *_ = unit_centred(data)
     theirs = cross_decomposition.CCA(2, scale=False, max_iter=5000, tol=1e-12).fit(a, b)
     their_a, their_b = theirs.transform(a, b)
@@ -98,68 +97,61 @@ def test_cca_without_shrinkage_finds_the_directions_of_another_library():
     assert agreeing.mean() > 0.99
 
 
-def test_ridge_map_is_ridge_regression_both_ways():
+def test_ridge_is_ridge_regression_in_both_directions():
     data = planted()
     a, b, *_ = unit_centred(data)
-    project = Ridge(strength=0.5).fit(data)
+    embed = Ridge(strength=0.5).fit(data).head.embed
 
     def mapped(x, y):
         penalty = 0.5 * np.mean(np.linalg.svd(x, compute_uv=False) ** 2)
         return RidgeRegression(alpha=penalty, fit_intercept=False).fit(x, y).predict(x)
 
     expected = (cosine_similarity(mapped(a, b), b) + cosine_similarity(a, mapped(b, a))) / 2
-    np.testing.assert_allclose(project(data.a, "a") @ project(data.b, "b").T, expected, atol=1e-4)
+    np.testing.assert_allclose(embed(data.a, "a") @ embed(data.b, "b").T, expected, atol=1e-4)
 
 
-def test_popularity_gives_everybody_the_same_list():
+def test_popularity_ranks_alike_for_every_query():
     data = planted()
-    project = Popularity().fit(data)
-    scores = project(data.a, "a") @ project(data.b, "b").T
+    embed = Popularity().fit(data).head.embed
+    scores = embed(data.a, "a") @ embed(data.b, "b").T
     crowd = unit_rows(data.a).mean(0)
     order = np.argsort(-(unit_rows(data.b) @ crowd))
     for row in scores[:10]:
         np.testing.assert_array_equal(np.argsort(-row)[:20], order[:20])
 
 
-def test_the_trained_head_is_the_trainer_with_a_part_held_out():
+def test_contrastive_is_the_trainer_with_validation_pairs_held_out():
     data = planted()
-    config = TrainingConfig(epochs=3, batch_size=16)
-    project = Contrastive(head=("mlp", {"width": 8}), training={"epochs": 3, "batch_size": 16}).fit(
-        data, seed=4
-    )
-    held = int(60 * 0.15 / 0.85)
-    rest, part = (data.of_components(labels) for labels in data.parts([60 - held, held], seed=4))
-    assert len(part) == held
-    head = (
-        Trainer(("mlp", {"width": 8}), "infonce", TrainingConfig(epochs=3, batch_size=16, seed=4))
-        .fit(
-            rest.a,
-            rest.b,
-            matches=rest.matches,
-            validation_a=part.a,
-            validation_b=part.b,
-            validation_matches=part.matches,
-        )
-        .head
-    )
-    np.testing.assert_array_equal(project(data.a, "a"), embed(head, data.a, "a"))
-    assert config.seed == 0
+    training = TrainingConfig(epochs=3, batch_size=16)
+    learner = Contrastive(head=("mlp", {"width": 8}), training={"epochs": 3, "batch_size": 16})
+    fitted = learner.fit(data, seed=4)
+    size = int(60 * 0.15 / 0.85)
+    rest, part = (data.of_components(labels) for labels in data.parts([60 - size, size], seed=4))
+    assert len(part) == size
+    config = TrainingConfig(epochs=3, batch_size=16, seed=4)
+    expected = Trainer(("mlp", {"width": 8}), "infonce", config).fit(rest, part)
+    embedded = fitted.head.embed(data.a, "a")
+    np.testing.assert_array_equal(embedded, expected.head.embed(data.a, "a"))
+    assert fitted.history == expected.history
+    given = learner.fit(rest, part, seed=4)
+    np.testing.assert_array_equal(given.head.embed(data.a, "a"), embedded)
+    assert training.seed == 0
 
 
 @pytest.mark.parametrize("name", ["contrastive", *BASELINES])
 @pytest.mark.parametrize("one_sided", [False, True])
-def test_every_method_gives_unit_vectors_that_fit_together(name, one_sided):
+def test_every_learner_returns_unit_vectors_of_one_width(name, one_sided):
     options = {"training": {"epochs": 1}} if name == "contrastive" else {}
     data = planted(20, one_sided=one_sided)
-    project = registry.create("learners", (name, options)).fit(data, seed=1)
+    embed = registry.create("learners", (name, options)).fit(data, seed=1).head.embed
     new = np.random.default_rng(1).normal(size=(7, 12))
-    a, b = project(new, "a"), project(new, "b")
+    a, b = embed(new, "a"), embed(new, "b")
     assert a.shape == b.shape
     assert a.dtype == b.dtype == np.float32
     for vectors in (a, b):
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     again = registry.create("learners", (name, options)).fit(data, seed=1)
-    np.testing.assert_array_equal(again(new, "a"), a)
+    np.testing.assert_array_equal(again.head.embed(new, "a"), a)
 
 
 def test_options_out_of_range_are_named():
@@ -177,7 +169,7 @@ def test_options_out_of_range_are_named():
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_people_who_all_look_alike_score_chance(name):
+def test_identical_people_score_chance(name):
     from pairmatch.evaluation.crossvalidation import cross_validate
 
     data = PairedFeatures.of(np.ones((12, 5)), np.ones((12, 5)))

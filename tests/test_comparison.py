@@ -9,10 +9,26 @@ from hypothesis import strategies as st
 
 from pairmatch import Evaluator
 from pairmatch.core.errors import ConfigurationError
-from pairmatch.evaluation.comparison import compare, corrected, holm
+from pairmatch.evaluation.comparison import compare, corrected, holm, paired_test
+from pairmatch.evaluation.query_table import QueryTable
 
 
-def test_the_randomisation_test_is_that_of_all_swaps_of_whole_clusters():
+def table(values, clusters=None):
+    """A table whose reciprocal rank and recall at 10 are the given values."""
+    rows = np.arange(len(values))
+    columns = {
+        "direction": np.zeros(len(values), int),
+        "query": rows,
+        "component": rows if clusters is None else clusters,
+        "candidates": np.full(len(values), 50),
+        "recall_at_10": values,
+        "reciprocal_rank": values,
+        "rank": np.ones(len(values)),
+    }
+    return QueryTable((10,), columns)
+
+
+def test_the_randomization_test_enumerates_swaps_of_whole_clusters():
     rng = np.random.default_rng(0)
     clusters = np.array([0, 0, 1, 2, 2, 2, 3, 4, 5, 5])
     ours, theirs = rng.random(10), rng.random(10)
@@ -21,28 +37,28 @@ def test_the_randomisation_test_is_that_of_all_swaps_of_whole_clusters():
     expected = min(
         1, 2 * min((sums >= gain.sum() - 1e-12).mean(), (sums <= gain.sum() + 1e-12).mean())
     )
-    found = compare(ours, theirs, clusters)
+    found = paired_test(ours, theirs, clusters)
     assert found.p_value == pytest.approx(expected)
     assert found.difference == pytest.approx((ours - theirs).mean())
     assert found.clusters == 6
     assert found.interval[0] < found.difference < found.interval[1]
 
 
-def test_the_interval_is_about_that_of_the_normal_law():
+def test_the_interval_agrees_with_the_normal_approximation():
     rng = np.random.default_rng(1)
     gain = rng.normal(0.1, 1, 400)
-    found = compare(gain, np.zeros(400), np.arange(400))
+    found = paired_test(gain, np.zeros(400), np.arange(400))
     half = 1.96 * gain.std(ddof=1) / 20
     assert found.interval == pytest.approx((gain.mean() - half, gain.mean() + half), abs=0.02)
-    doubled = compare(np.repeat(gain, 3), np.zeros(1200), np.repeat(np.arange(400), 3))
+    doubled = paired_test(np.repeat(gain, 3), np.zeros(1200), np.repeat(np.arange(400), 3))
     assert doubled.interval == pytest.approx(
         found.interval, abs=0.01
     )  # asking thrice is no new evidence
 
 
-def test_equal_methods_differ_by_nothing():
+def test_identical_rankings_do_not_differ():
     same = np.random.default_rng(0).random(30)
-    found = compare(same, same, np.arange(30))
+    found = compare(table(same), table(same))
     assert (found.difference, found.interval, found.p_value) == (0, (0, 0), 1)
     assert str(found) == "this and the other do not differ in MRR."
 
@@ -50,7 +66,7 @@ def test_equal_methods_differ_by_nothing():
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
 def test_holm_is_closed_testing_with_bonferroni(p_values):
-    """A hypothesis is rejected at a level if every intersection that holds it is, each by Bonferroni."""
+    """A hypothesis is rejected if Bonferroni rejects every intersection that contains it."""
     indices = range(len(p_values))
     expected = [
         max(
@@ -64,40 +80,40 @@ def test_holm_is_closed_testing_with_bonferroni(p_values):
     np.testing.assert_allclose(holm(p_values), expected)
 
 
-def test_sentences_say_what_was_found():
+def test_sentences_state_the_result():
     rng = np.random.default_rng(2)
     gain = rng.normal(0.06, 0.2, 300)
     found = compare(
-        gain, np.zeros(300), np.arange(300), name="trained", baseline="frozen", metric="R@10"
+        table(gain), table(np.zeros(300)), name="trained", baseline="frozen", metric="R@10"
     )
     assert str(found).startswith(
         f"trained is better than frozen by {100 * gain.mean():.1f} points of R@10, 95 % interval "
     )
     assert str(found).endswith("p < 0.001.")
-    both = corrected([found, compare(-gain, np.zeros(300), np.arange(300), name="x", baseline="y")])
+    both = corrected([found, compare(table(-gain), table(np.zeros(300)), name="x", baseline="y")])
     assert "x is worse than y by 0.0" in str(both[1])
     assert "(corrected for 2 comparisons)" in str(both[0])
     assert both[0].to_dict()["corrected_for"] == 2
 
 
-def test_evaluations_of_the_same_people_are_compared():
+def test_evaluations_of_the_same_people_can_be_compared():
     rng = np.random.default_rng(3)
     a = rng.normal(size=(50, 8))
     b = a + 0.5 * rng.normal(size=(50, 8))
-    good = Evaluator(ks=(5,)).evaluate(a, b, frozen_a=b[::-1].copy(), frozen_b=a)
+    good = Evaluator(ks=(5,)).evaluate_arrays(a, b, frozen_a=b[::-1].copy(), frozen_b=a)
     found = good.compare(good.frozen, metric="R@5", name="trained", baseline="frozen")
     assert found.difference == pytest.approx(good.both.recall[5] - good.frozen.both.recall[5])
     assert found.p_value < 0.01
-    with pytest.raises(ConfigurationError, match="two evaluations of the same queries"):
-        good.compare(Evaluator(ks=(5,)).evaluate(a[:40], b[:40]))
+    with pytest.raises(ConfigurationError, match="two rankings of the same queries"):
+        good.compare(Evaluator(ks=(5,)).evaluate_arrays(a[:40], b[:40]))
     with pytest.raises(ConfigurationError, match=r"R@7.*MRR"):
         good.compare(good.frozen, metric="R@7")
 
 
-def test_what_cannot_be_compared_is_said():
+def test_invalid_comparisons_are_refused():
     with pytest.raises(
-        ConfigurationError, match="one value of each learner, and one cluster, per query"
+        ConfigurationError, match="one value of each ranking, and one cluster, per query"
     ):
-        compare(np.zeros(3), np.zeros(4), np.arange(3))
+        paired_test(np.zeros(3), np.zeros(4), np.arange(3))
     with pytest.raises(ConfigurationError, match="at least two clusters"):
-        compare(np.zeros(3), np.ones(3), np.zeros(3, int))
+        paired_test(np.zeros(3), np.ones(3), np.zeros(3, int))

@@ -1,10 +1,11 @@
-"""Cross-validation: nobody is tested by a learner that saw them, and every figure has an oracle."""
+"""Cross-validation: no person is tested by a learner that saw them; metrics have oracles."""
 
 import csv
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,36 +13,45 @@ from hypothesis import strategies as st
 from pairmatch import Evaluator, Matcher, Pair, Pairs, Profile, TrainingConfig, leakage
 from pairmatch.core.arrays import unit_rows
 from pairmatch.core.errors import ConfigurationError
-from pairmatch.core.interfaces import Learner
+from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.crossvalidation import (
     BASELINES,
-    Split,
     cross_validate,
-    cross_validation_splits,
-    holdout_splits,
 )
 from pairmatch.evaluation.diagnostics import shortcuts
+from pairmatch.evaluation.splits import Split, cross_validation_splits, holdout_splits
 from pairmatch.learning.baselines import Frozen
 
 
+class Recorder(ProjectionHead):
+    """The identity; records the features that it embeds."""
+
+    trainable = False
+
+    def __init__(self, dim, embedded):
+        super().__init__()
+        self.width = dim
+        self.embedded = embedded
+
+    def project(self, h, side):
+        self.embedded.update(map(bytes, h.numpy()))
+        return h
+
+
 class Spy(Learner):
-    """Notes whose features it was given to learn from, and whom it was asked about."""
+    """Records the features that it learns from, and those that its heads embed."""
 
     def __init__(self):
-        self.learned, self.asked = [], []
+        self.learned = []
+        self.asked = []
 
-    def fit(self, train, *, seed=0):
-        seen = {*map(bytes, train.a), *map(bytes, train.a if train.b is None else train.b)}
-        asked = set()
-        self.learned.append(seen)
-        self.asked.append(asked)
-
-        def project(features, side):
-            asked.update(map(bytes, features))
-            return unit_rows(features)
-
-        return project
+    def fit(self, train, validation=None, *, seed=0):
+        self.learned.append(
+            {*map(bytes, train.a), *map(bytes, train.a if train.b is None else train.b)}
+        )
+        self.asked.append(set())
+        return FittedHead(Recorder(train.dim, self.asked[-1]))
 
 
 @settings(deadline=None, max_examples=30)
@@ -52,7 +62,7 @@ class Spy(Learner):
     st.integers(0, 5),
     st.booleans(),
 )
-def test_nobody_is_tested_by_a_method_that_saw_them(pairs, seed, one_sided):
+def test_no_person_is_tested_by_a_learner_that_saw_them(pairs, seed, one_sided):
     rng = np.random.default_rng(0)
     if one_sided:
         data = PairedFeatures.of(rng.normal(size=(30, 3)), matches=pairs)
@@ -73,8 +83,8 @@ def test_nobody_is_tested_by_a_method_that_saw_them(pairs, seed, one_sided):
         else sum(len(np.unique(c)) for c in data.matches.T)
     )
     for repeat in range(2):
-        rows = found.columns["repeat"] == repeat
-        keys = found.columns["query"][rows] * 2 + found.columns["direction"][rows]
+        rows = found.chance["repeat"] == repeat
+        keys = found.chance["query"][rows] * 2 + found.chance["direction"][rows]
         assert len(np.unique(keys)) == len(keys) == expected
 
 
@@ -84,7 +94,7 @@ def made(n=40, width=6, seed=0, groups=None):
     return PairedFeatures.of(a, a + rng.normal(size=(n, width)), groups=groups)
 
 
-def test_figures_are_those_of_a_naive_loop():
+def test_metrics_equal_a_naive_loop():
     data = made()
     found = cross_validate(data, ["frozen"], repeats=2, folds=4, ks=(1, 3))
     a, b = unit_rows(data.a), unit_rows(data.b)
@@ -102,22 +112,21 @@ def test_figures_are_those_of_a_naive_loop():
                         len(rows),
                     )
                 )
-    np.testing.assert_array_equal(found.columns["query"], [e[0] for e in expected])
+    np.testing.assert_array_equal(found.chance["query"], [e[0] for e in expected])
     ranks = np.array([e[1] for e in expected])
-    np.testing.assert_array_equal(found.values[0][:, -1], ranks)
-    np.testing.assert_allclose(found.values[0][:, -2], 1 / ranks)
-    np.testing.assert_array_equal(found.values[0][:, 1], ranks <= 3)
-    np.testing.assert_array_equal(found.columns["candidates"], [e[2] for e in expected])
+    np.testing.assert_array_equal(found.table("frozen")["rank"], ranks)
+    np.testing.assert_allclose(found.table("frozen")["reciprocal_rank"], 1 / ranks)
+    np.testing.assert_array_equal(found.table("frozen")["recall_at_3"], ranks <= 3)
+    np.testing.assert_array_equal(found.chance["candidates"], [e[2] for e in expected])
     assert found.metrics("frozen").mrr == pytest.approx(np.mean(1 / ranks))
     assert found.metrics("chance").recall[3] == pytest.approx(0.3)
 
 
-def test_one_split_is_the_evaluator():
+def test_one_split_equals_the_evaluator():
     data = made(60)
     split = Split(0, 0, np.arange(20, 60), np.arange(20))
     found = cross_validate(data, ["frozen"], splits=[split], ks=(5,))
-    rows = np.isin(data.components, split.test)
-    expected = Evaluator(ks=(5,)).evaluate(data.a[rows], data.b[rows])
+    expected = Evaluator(ks=(5,)).evaluate(data.of_components(split.test))
     ours = found.metrics("frozen")
     assert ours.mrr == pytest.approx(expected.both.mrr)
     assert ours.recall_interval[5] == pytest.approx(expected.both.recall_interval[5], abs=0.06)
@@ -160,7 +169,7 @@ def test_leaks_of_the_same_person_and_of_a_photo_are_caught(photo, tmp_path):
     assert leakage(first, second).photos
 
 
-def test_splits_of_ones_own_that_leak_are_refused():
+def test_custom_splits_that_leak_are_refused():
     data = made(30)
     clean, leaking = (
         Split(0, 0, np.arange(10), np.arange(10, 30)),
@@ -170,8 +179,9 @@ def test_splits_of_ones_own_that_leak_are_refused():
     with pytest.raises(ConfigurationError) as caught:
         cross_validate(data, ["frozen"], splits=[clean, leaking, empty])
     assert str(caught.value) == (
-        "`splits` cannot be used: repeat 1, fold 2: 2 components stand in both its training and its test part; "
-        "repeat 3, fold 0: its training or its test part holds no match."
+        "`splits` cannot be used: repeat 1, fold 2: 2 components are in both the training and the "
+        "test part; "
+        "repeat 3, fold 0: the training or the test part holds no match."
     )
     with pytest.raises(ConfigurationError, match="there are none"):
         cross_validate(data, ["frozen"], splits=[])
@@ -179,7 +189,7 @@ def test_splits_of_ones_own_that_leak_are_refused():
         shortcuts(data, {"x": (data.a, data.b)}, "frozen", splits=[leaking])
 
 
-def test_testing_on_people_who_were_trained_on_is_said(small_pairs, tmp_path, caplog):
+def test_evaluating_on_training_people_is_noted(small_pairs, tmp_path, caplog):
     pairs = small_pairs(30)
     train, validation, test = pairs.split(seed=0)
     matcher = Matcher(
@@ -193,11 +203,11 @@ def test_testing_on_people_who_were_trained_on_is_said(small_pairs, tmp_path, ca
     whole = matcher.evaluate(pairs, resamples=0)
     seen = len(train.people) + len(validation.people)
     assert whole.notes[-1] == (
-        f"{seen} of 60 people took part in training: these figures say nothing of new people."
+        f"{seen} of 60 people took part in training: these figures say nothing about new people."
     )
     assert "took part in training" in caplog.text
     matcher.fit(train, train)
-    assert f"{len(train.people)} people stand in training and validation pairs" in matcher.notes[-1]
+    assert f"{len(train.people)} people are in training and validation pairs" in matcher.notes[-1]
 
 
 def test_tuning_cannot_see_test_pairs():
@@ -219,12 +229,16 @@ def test_tuning_cannot_see_test_pairs():
     assert spy.learned[0] == again.learned[0]
 
 
-def test_a_better_method_is_found_better_and_its_twin_is_not():
+def test_comparisons_find_a_difference_and_no_false_one():
+    class Noise(ProjectionHead):
+        width = 6
+
+        def project(self, h, side):
+            return torch.randn(h.shape, generator=torch.Generator().manual_seed(ord(side)))
+
     class Blind(Learner):
-        def fit(self, train, *, seed=0):
-            return lambda features, side: unit_rows(
-                np.random.default_rng(ord(side)).normal(size=features.shape)
-            )
+        def fit(self, train, validation=None, *, seed=0):
+            return FittedHead(Noise())
 
     data = made(120)
     found = cross_validate(
@@ -247,7 +261,7 @@ def test_a_better_method_is_found_better_and_its_twin_is_not():
         assert expected in text
 
 
-def test_the_tidy_table_is_written_whole(tmp_path):
+def test_the_tidy_table_is_saved(tmp_path):
     found = cross_validate(made(), ["frozen", "centred"], repeats=1, ks=(3,))
     rows = list(csv.DictReader(found.save(tmp_path / "q.csv").read_text().splitlines()))
     assert len(rows) == 3 * 80
@@ -261,14 +275,14 @@ def test_the_tidy_table_is_written_whole(tmp_path):
         found.save(tmp_path / "q.txt")
 
 
-def test_holdout_has_the_recipes_sizes():
+def test_holdout_splits_have_the_sizes_of_the_recipe():
     data = made(495, width=2)
     for split in holdout_splits(data, repeats=2):
         assert np.isin(data.components, split.test).sum() == 75
         assert np.isin(data.components, split.train).sum() == 420
 
 
-def test_what_cannot_be_asked_is_said():
+def test_invalid_arguments_are_named():
     data = made(20)
     with pytest.raises(
         ConfigurationError, match="from 2 to the number of components with a match, 20; got 21"
@@ -276,7 +290,7 @@ def test_what_cannot_be_asked_is_said():
         cross_validate(data, folds=21)
     with pytest.raises(
         ConfigurationError,
-        match=r"K = 9 cannot be asked for: the smallest gallery has 4 candidates",
+        match=r"K = 9 is larger than the smallest gallery \(4 candidates\)",
     ):
         cross_validate(data, ["frozen"], ks=(1, 9))
     with pytest.raises(ConfigurationError, match="repeats"):
@@ -290,7 +304,7 @@ def test_what_cannot_be_asked_is_said():
         PairedFeatures.of(data.a, data.b, groups=[1, 2, 3])
 
 
-def test_sets_of_features_stand_in_one_table():
+def test_several_sets_of_features_share_one_table():
     data = made(40)
     worse = PairedFeatures.of(data.a, data.b[::-1].copy())
     found = cross_validate(
@@ -301,16 +315,19 @@ def test_sets_of_features_stand_in_one_table():
     assert found.metrics("frozen, good").mrr > 2 * found.metrics("frozen, bad").mrr
 
 
-def test_a_plugins_method_stands_in_the_table(install, tmp_path):
+def test_a_plugin_learner_is_compared(install, tmp_path):
     (tmp_path / "pkg").mkdir()
     (tmp_path / "pkg" / "shouting.py").write_text(
-        "from pairmatch.core.interfaces import Learner\nfrom pairmatch.core.arrays import unit_rows\n"
-        "class Loud(Learner):\n    def fit(self, train, *, seed=0):\n"
-        "        return lambda features, side: unit_rows(features)\n"
+        "from pairmatch import FittedHead, Learner\n"
+        "from pairmatch.learning.heads import IdentityHead\n"
+        "class Loud(Learner):\n"
+        "    def fit(self, train, validation=None, *, seed=0):\n"
+        "        return FittedHead(IdentityHead(dim=train.dim))\n"
     )
     install("shouting", {"pairmatch.learners": {"loud": "shouting:Loud"}}, package=tmp_path / "pkg")
     found = cross_validate(made(), ["frozen", "loud"], repeats=1)
-    np.testing.assert_array_equal(found.values[0], found.values[1])
+    for column in ("rank", "reciprocal_rank", "recall_at_5"):
+        np.testing.assert_array_equal(found.table("frozen")[column], found.table("loud")[column])
 
 
 def test_real_pairs_rank_the_baselines_as_measured_before():

@@ -1,4 +1,4 @@
-"""Reading pairs, every problem at once, and splits in which nobody stands on two sides."""
+"""Reading pairs, reporting all problems at once, and splits without shared people."""
 
 import hashlib
 import io
@@ -6,6 +6,7 @@ import json
 import struct
 import zlib
 from collections import defaultdict
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -107,7 +108,7 @@ def test_formats_agree(folder):
     assert lines == Pairs.read(csv)
 
 
-def test_profiles_in_a_file_of_their_own(folder):
+def test_profiles_are_read_from_a_separate_file(folder):
     profiles = write(
         folder,
         "p,anna.png;ben.png,hello,30",
@@ -121,8 +122,8 @@ def test_profiles_in_a_file_of_their_own(folder):
         "p", (folder / "anna.png", folder / "ben.png"), "hello", {"age": 30}
     )
     assert [p.id for p in read_profiles(profiles)] == ["p", "q"]
-    found = problems(write(folder, "p,nobody", header="id_a,id_b\n"), profiles=profiles)
-    assert found == "pairs.csv line 2, column id_b: 'nobody' is not in profiles.csv."
+    message = problems(write(folder, "p,nobody", header="id_a,id_b\n"), profiles=profiles)
+    assert message == "pairs.csv line 2, column id_b: 'nobody' is not in profiles.csv."
 
 
 def test_every_problem_is_reported_at_once(folder):
@@ -130,7 +131,7 @@ def test_every_problem_is_reported_at_once(folder):
     (folder / "cut.png").write_bytes((folder / "anna.png").read_bytes()[:40])
     (folder.parent / "outside.png").write_bytes((folder / "anna.png").read_bytes())
     (folder / "link.png").symlink_to(folder.parent / "outside.png")
-    found = problems(
+    message = problems(
         write(
             folder,
             "a1,anna.png,,,b1,missing.png,,,,,",
@@ -155,18 +156,27 @@ def test_every_problem_is_reported_at_once(folder):
         "pairs.csv line 5, column id_a: the pair 'a1', 'b1' is given twice, first in line 2",
         "pairs.csv line 6, column image_a: '../outside.png' leaves the image folder",
         "pairs.csv line 6, column image_b: 'link.png' leaves the image folder",
-        "pairs.csv line 6, column outcome: 'mtach' is neither 'match' nor 'rejected'. Did you mean 'match'?",
+        (
+            "pairs.csv line 6, column outcome: 'mtach' is neither 'match' nor 'rejected'. Did "
+            "you mean 'match'?"
+        ),
         "pairs.csv line 7, column id_b: the id is blank",
         "pairs.csv line 8: has 2 cells, the header has 11",
         "pairs.csv line 9, column image_a: 'a7' has neither a photo nor a text",
-        "pairs.csv line 10, column id_a: 'b7' stands on both sides, first as id_b in line 9. Use sides=1 (--sides 1)",
-        "pairs.csv line 12, column id_a: the pair 'a9', 'b9' is 'match' and 'rejected', first in line 11",
+        (
+            "pairs.csv line 10, column id_a: 'b7' is on both sides, first as id_b in line 9. Use "
+            "sides=1 (--sides 1)"
+        ),
+        (
+            "pairs.csv line 12, column id_a: the pair 'a9', 'b9' is 'match' and 'rejected', "
+            "first in line 11"
+        ),
     ):
-        assert expected in found
+        assert expected in message
 
 
 def png(width, height):
-    """A PNG that says it is that large, and holds next to nothing."""
+    """A PNG whose header claims this size, with almost no content."""
 
     def chunk(kind, content):
         return (
@@ -181,7 +191,7 @@ def png(width, height):
     return b"\x89PNG\r\n\x1a\n" + content
 
 
-def test_no_problem_hides_another(folder):
+def test_problems_do_not_hide_each_other(folder):
     (folder / "bomb.png").write_bytes(png(60000, 60000))
     (folder / "album.png").mkdir()
     path = folder / "pairs.csv"
@@ -191,45 +201,60 @@ def test_no_problem_hides_another(folder):
         b"a2,anna.png,caf\xe9,b2,bomb.png,\n"  # a wrong encoding
         b"a3,album.png,na\xefve,b3,ben.png,mtch\n"
         b"a4,./anna.png,,b4,ben.png,\n"
-        b"a4,anna.png,,b5,ben.png,\n"  # the same photo, spelled otherwise: no problem
+        b"a4,anna.png,,b5,ben.png,\n"  # the same photo in another spelling: no problem
         b'a6,"anna.png" x,,b6,ben.png,\n'  # not CSV from here on
     )
-    mend = ". Save the file as UTF-8, for example with: iconv -f WINDOWS-1252 -t UTF-8 pairs.csv > pairs-utf8.csv"
+    hint = (
+        ". Save the file as UTF-8, for example with: iconv -f WINDOWS-1252 -t UTF-8 pairs.csv > "
+        "pairs-utf8.csv"
+    )
     assert sorted(problems(path).splitlines()) == [
         "pairs.csv line 2, column id_a: the id is blank.",
         f"pairs.csv line 2, column image_a: 'gone.png' does not exist in {folder}.",
         f"pairs.csv line 2, column image_b: 'lost.png' does not exist in {folder}.",
-        f"pairs.csv line 3, column image_b: {folder / 'bomb.png'}: more than 100,000,000 pixels; shrink it first.",
-        f"pairs.csv line 3, column text_a: not UTF-8 (byte 0xe9){mend}",
+        (
+            f"pairs.csv line 3, column image_b: {folder / 'bomb.png'}: more than 100,000,000 "
+            "pixels; shrink it first."
+        ),
+        f"pairs.csv line 3, column text_a: not UTF-8 (byte 0xe9){hint}",
         f"pairs.csv line 4, column image_a: 'album.png' is a folder in {folder}.",
-        "pairs.csv line 4, column outcome: 'mtch' is neither 'match' nor 'rejected'. Did you mean 'match'?",
-        f"pairs.csv line 4, column text_a: not UTF-8 (byte 0xef){mend}",
+        (
+            "pairs.csv line 4, column outcome: 'mtch' is neither 'match' nor 'rejected'. Did you "
+            "mean 'match'?"
+        ),
+        f"pairs.csv line 4, column text_a: not UTF-8 (byte 0xef){hint}",
         "pairs.csv line 7 and after cannot be read as CSV: ',' expected after '\"'.",
     ]
 
 
-def test_problems_of_one_file_do_not_hide_those_of_the_other(folder):
+def test_problems_of_both_files_are_reported(folder):
     pairs = write(folder, "p,q,", "p,p,", "z,q,mtch", header="id_a,id_b,outcome\n")
-    own = [
+    pair_problems = [
         "pairs.csv line 3, column id_b: 'p' is paired with themself.",
-        "pairs.csv line 4, column outcome: 'mtch' is neither 'match' nor 'rejected'. Did you mean 'match'?",
+        (
+            "pairs.csv line 4, column outcome: 'mtch' is neither 'match' nor 'rejected'. Did you "
+            "mean 'match'?"
+        ),
     ]
     assert problems(pairs, profiles=folder / "none.csv").splitlines() == [
-        *own,
+        *pair_problems,
         f"{folder / 'none.csv'}: No such file or directory.",
     ]
     profiles = write(folder, "p,anna.png", "q,gone.png", name="profiles.csv", header="id,image\n")
     assert problems(pairs, profiles=profiles).splitlines() == [
-        *own,
+        *pair_problems,
         f"profiles.csv line 3, column image: 'gone.png' does not exist in {folder}.",
         "pairs.csv line 4, column id_a: 'z' is not in profiles.csv.",
     ]
     write(folder, "p,anna.png,x", "q,ben.png", name="profiles.csv", header="id,image\n")
     assert problems(
         pairs, profiles=profiles
-    ).splitlines() == [  # nobody is missed whose row could not be read
-        *own,
-        "profiles.csv line 2: has 3 cells, the header has 2. Put quotes around texts that hold commas.",
+    ).splitlines() == [  # people in unreadable rows are not reported as missing
+        *pair_problems,
+        (
+            "profiles.csv line 2: has 3 cells, the header has 2. Put quotes around texts that "
+            "contain commas."
+        ),
     ]
 
 
@@ -249,22 +274,24 @@ def test_a_person_may_be_described_over_several_rows(folder):
     assert Pairs.read(path).profiles["a"] == Profile(
         "a", (folder / "anna.png",), "hello", {"age": 31}
     )
-    # What contradicts, or cannot be read, is found in the row that said it first, which need not be
-    # the person's first
+    # The location of a value is the row that stated it first, not the first row of the person
     (folder / "broken.png").write_bytes(b"no")
     rows = ("a,,,,b,ben.png", "a,broken.png,hello,31,c,cleo.png", "a,anna.png,hallo,32,d,dan.png")
     assert problems(write(folder, *rows, header=header)).splitlines() == [
         "pairs.csv line 4, column image_a: 'a' has 'anna.png' here and 'broken.png' in line 3.",
         "pairs.csv line 4, column text_a: 'a' has 'hallo' here and 'hello' in line 3.",
         "pairs.csv line 4, column age_a: 'a' has '32' here and '31' in line 3.",
-        f"pairs.csv line 3, column image_a: {folder / 'broken.png'}: not a photo in a format that Pillow reads.",
+        (
+            f"pairs.csv line 3, column image_a: {folder / 'broken.png'}: not a photo in a format "
+            "that Pillow reads."
+        ),
     ]
     assert (
         Pairs.read(write(folder, *rows[:2], header=header), check_images=False).profiles["a"].images
     )
 
 
-def test_who_stands_on_both_sides_is_named_once(folder):
+def test_a_person_on_both_sides_is_reported_once(folder):
     rows = (
         "x,anna.png,y,ben.png",
         "z,cleo.png,x,anna.png",
@@ -272,7 +299,8 @@ def test_who_stands_on_both_sides_is_named_once(folder):
         "v,dan.png,x,anna.png",
     )
     assert problems(write(folder, *rows, header=IDS_AND_IMAGES)) == (
-        "pairs.csv line 3, column id_b: 'x' stands on both sides, first as id_a in line 2. Use sides=1 (--sides 1) if "
+        "pairs.csv line 3, column id_b: 'x' is on both sides, first as id_a in line 2. Use "
+        "sides=1 (--sides 1) if "
         "anyone may match anyone, or give the two people different ids."
     )
 
@@ -297,13 +325,13 @@ def json_pairs(folder, *rows):
         ("loop.png", "cannot be opened|does not exist"),  # as the Python version has it
     ],
 )
-def test_names_that_cannot_be_paths_are_problems(folder, name, reason):
+def test_invalid_paths_are_problems(folder, name, reason):
     (folder / "loop.png").symlink_to(folder / "loop.png")
     with pytest.raises(DataError, match=rf"pairs.jsonl line 1, column image_a: .* ({reason})"):
         Pairs.read(json_pairs(folder, {"image_a": name}))
 
 
-def test_values_that_are_no_values(folder):
+def test_null_values_and_attribute_types(folder):
     rows = [
         {"image_a": "anna.png", "age_a": float("nan"), "id_b": b, "score_b": None}
         for b in ("b", "c")
@@ -340,7 +368,7 @@ def test_values_that_are_no_values(folder):
     assert Pairs.read(json_pairs(folder, *mixed)).profiles["b"].attributes == {"keen": "True"}
 
 
-def test_long_lists_of_problems_are_shortened_in_the_message_alone(folder):
+def test_only_the_message_shortens_long_lists_of_problems(folder):
     path = write(folder, *(f"a{i},none.png,b{i},ben.png" for i in range(60)), header=IDS_AND_IMAGES)
     with pytest.raises(
         DataError, match=r"60 problems:\n(  - pairs.csv line .*\n){50}  - … and 10 more$"
@@ -362,20 +390,23 @@ def test_problems_of_a_profiles_file(folder):
         name="profiles.csv",
         header="id,image,text\n",
     )
-    with pytest.raises(DataError) as alone:
+    with pytest.raises(DataError) as caught:
         read_profiles(profiles)
-    assert alone.value.summary == f"{profiles}: 6 problems:"
-    assert alone.value.problems == (
+    assert caught.value.summary == f"{profiles}: 6 problems:"
+    assert caught.value.problems == (
         "profiles.csv line 3, column id: 'p' is given twice, first in line 2.",
         "profiles.csv line 4, column id: the id is blank.",
         f"profiles.csv line 7, column image: '../x.png' leaves the image folder {folder}.",
         f"profiles.csv line 7, column image: 'gone.png' does not exist in {folder}.",
         "profiles.csv line 5, column image: 'q' has neither a photo nor a text.",
-        f"profiles.csv line 6, column image: {folder / 'broken.png'}: not a photo in a format that Pillow reads.",
+        (
+            f"profiles.csv line 6, column image: {folder / 'broken.png'}: not a photo in a "
+            "format that Pillow reads."
+        ),
     )
-    found = problems(write(folder, "p,p", header="id_a,id_b\n"), profiles=profiles)
-    assert "pairs.csv line 2, column id_b: 'p' is paired with themself" in found
-    assert "profiles.csv line 4, column id: the id is blank" in found  # of both files at once
+    message = problems(write(folder, "p,p", header="id_a,id_b\n"), profiles=profiles)
+    assert "pairs.csv line 2, column id_b: 'p' is paired with themself" in message
+    assert "profiles.csv line 4, column id: the id is blank" in message  # of both files at once
     with pytest.raises(DataError, match=r"profiles.csv: there is no column 'id'"):
         read_profiles(write(folder, "p,anna.png", name="profiles.csv", header="person,image\n"))
     with pytest.raises(
@@ -407,14 +438,14 @@ def test_profiles_of_every_format(folder, suffix):
     ]
     assert read_profiles(path) == profiles
     pairs = write(folder, "p,q,match", "q,p,rejected", header="id_a,id_b,outcome\n")
-    assert problems(pairs, profiles=path).count("stands on both sides") == 2
+    assert problems(pairs, profiles=path).count("is on both sides") == 2
     one_sided = write(folder, "p,q,rejected", header="id_a,id_b,outcome\n")
     read = Pairs.read(one_sided, profiles=path, sides=1)
     assert list(read.people) == profiles
     assert (len(read), read.rejected.tolist()) == (0, [[0, 1]])
 
 
-def test_parquet_that_cannot_be_used(folder):
+def test_invalid_parquet_files(folder):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     path = folder / "pairs.parquet"
@@ -443,11 +474,11 @@ def test_parquet_that_cannot_be_used(folder):
     assert "pairs.parquet: not a Parquet file, or a damaged one" in problems(path)
 
 
-def test_files_that_are_no_tables(folder):
+def test_invalid_tables(folder):
     (folder / "none.csv").touch()
     assert "none.csv: the file is empty" in problems(folder / "none.csv")
     assert "No such file" in problems(folder / "nowhere.csv")
-    assert "ends in .csv, .parquet" in problems(write(folder, name="pairs.xlsx"))
+    assert "must end in .csv, .parquet" in problems(write(folder, name="pairs.xlsx"))
     assert "there is no column 'image_a'. Did you mean 'imagea'?" in problems(
         write(folder, "1,2,3,4", header="id_a,imagea,id_b,image_b\n")
     )
@@ -456,25 +487,25 @@ def test_files_that_are_no_tables(folder):
     )
     for mark in (";", "\t", "|"):
         header = "id_a,image_a,id_b,image_b\n".replace(",", mark)
-        found = problems(write(folder, mark.join("1234"), header=header))
-        assert f"line 1 separates columns by {mark!r}. Save the file with commas" in found
+        message = problems(write(folder, mark.join("1234"), header=header))
+        assert f"line 1 separates columns by {mark!r}. Save the file with commas" in message
     (folder / "latin.csv").write_bytes((HEADER + "a1,anna.png,caf\xe9").encode("latin-1"))
-    found = problems(folder / "latin.csv")
-    assert "latin.csv line 2, column text_a: not UTF-8 (byte 0xe9)" in found
-    assert "iconv -f WINDOWS-1252" in found
+    message = problems(folder / "latin.csv")
+    assert "latin.csv line 2, column text_a: not UTF-8 (byte 0xe9)" in message
+    assert "iconv -f WINDOWS-1252" in message
     (folder / "sheet.csv").write_bytes(HEADER.encode("utf-16"))
     assert problems(folder / "sheet.csv").endswith(
         "sheet.csv: UTF-16. Save the file as UTF-8, for example with: "
         "iconv -f UTF-16 -t UTF-8 sheet.csv > sheet-utf8.csv"
     )
     (folder / "wide.csv").write_bytes(b"id_a\0id_b\n")
-    assert "line 1 holds a NUL byte" in problems(folder / "wide.csv")
+    assert "line 1 contains a NUL byte" in problems(folder / "wide.csv")
     assert "the file has no rows" in problems(write(folder))
     bad = write(folder, "{", "[1]", '{"id_a": {"x": 1}}', name="bad.jsonl", header="")
-    found = problems(bad)
-    assert "bad.jsonl line 1: not valid JSON" in found
-    assert "bad.jsonl line 2: not a JSON object" in found
-    assert "bad.jsonl line 3: nested values in id_a" in found
+    message = problems(bad)
+    assert "bad.jsonl line 1: not valid JSON" in message
+    assert "bad.jsonl line 2: not a JSON object" in message
+    assert "bad.jsonl line 3: nested values in id_a" in message
     (folder / "bad.parquet").write_bytes(b"PAR?")
     assert "not a Parquet file" in problems(folder / "bad.parquet")
     assert "pairs.csv line 2 and after cannot be read as CSV" in problems(write(folder, 'a,"b" c'))
@@ -486,7 +517,7 @@ def test_files_that_are_no_tables(folder):
     ]
 
 
-def test_images_folder_is_where_paths_start(folder, tmp_path_factory):
+def test_photo_paths_are_relative_to_the_images_folder(folder, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     path = write(elsewhere, "a1,anna.png,b1,ben.png", header="id_a,image_a,id_b,image_b\n")
     assert Pairs.read(path, images=folder).profiles["a1"].images == (folder / "anna.png",)
@@ -509,11 +540,11 @@ def test_one_sided_pairs(folder):
         folder, "x,anna.png,y,ben.png", "y,ben.png,x,anna.png", header="id_a,image_a,id_b,image_b\n"
     )
     assert "is given twice" in problems(twice, sides=1)
-    with pytest.raises(ConfigurationError, match="`sides` is 1 or 2, got 3"):
+    with pytest.raises(ConfigurationError, match="`sides` must be 1 or 2, got 3"):
         Pairs.read(path, sides=3)
 
 
-def test_folders_of_photos_are_galleries(folder):
+def test_profiles_are_read_from_a_folder_of_photos(folder):
     (folder / "more").mkdir()
     Image.new("RGB", (4, 4)).save(folder / "more" / "anna.jpg")
     Image.new("RGB", (4, 4)).save(folder / "anna.jpg")
@@ -525,7 +556,7 @@ def test_folders_of_photos_are_galleries(folder):
         "dan",
         "more/anna",
     ]
-    Image.new("RGB", (4, 4)).save(folder / "anna.jpg.png")  # its stem is the name of another
+    Image.new("RGB", (4, 4)).save(folder / "anna.jpg.png")  # its stem is the name of another file
     assert len({p.id for p in read_profiles(folder)}) == len(read_profiles(folder)) == 7
     (folder / "broken.png").write_bytes(b"no")
     with pytest.raises(DataError, match=r"1 photos cannot be read:\n.*broken.png: not a photo"):
@@ -540,7 +571,7 @@ def disjoint(n):
     return Pairs.of(people, [Pair(f"a{i}", f"b{i}") for i in range(n)])
 
 
-def test_objects_are_checked_too():
+def test_objects_are_validated():
     people = [Profile("x"), Profile("y"), Profile("x")]
     pairs = [Pair("x", "x"), Pair("x", "z"), Pair("x", "y"), Pair("x", "y"), Pair("y", "x")]
     with pytest.raises(DataError) as caught:
@@ -549,7 +580,7 @@ def test_objects_are_checked_too():
     assert caught.value.summary == f"{len(caught.value.problems)} problems in 5 pairs:"
     with pytest.raises(DataError, match="pair 1: 'y', 'x' is given twice"):
         Pairs.of(people[:2], [Pair("x", "y"), Pair("y", "x")], sides=1)
-    with pytest.raises(ConfigurationError, match="`sides` is 1 or 2, got 0"):
+    with pytest.raises(ConfigurationError, match="`sides` must be 1 or 2, got 0"):
         Pairs.of([], [], sides=0)
     for expected in (
         "'x' is given twice",
@@ -579,7 +610,7 @@ def test_disjoint_pairs_split_by_floor_floor_rest(n, seed):
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_nobody_and_no_group_stands_on_two_sides_of_a_split(data):
+def test_splits_share_no_person_and_no_group(data):
     edges = data.draw(
         st.lists(
             st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=8, max_size=60, unique=True
@@ -601,28 +632,44 @@ def test_nobody_and_no_group_stands_on_two_sides_of_a_split(data):
     try:
         parts = pairs.split(0.6, 0.2, seed=data.draw(st.integers(0, 5)))
     except DataError:
-        return  # one component swallowed everything, and said so
+        return  # one component holds everything, and the error says so
     assert {pair for part in parts for pair in part.pairs} == set(pairs.pairs)
     assert sum(len(part.pairs) for part in parts) == len(pairs.pairs)
-    for one in range(3):
-        for other in range(one):
-            assert not set(parts[one].profiles) & set(parts[other].profiles)
-            shared_groups = {p.group for p in parts[one].pairs} & {
-                p.group for p in parts[other].pairs
-            }
-            assert shared_groups <= {None}
+    for first, second in combinations(parts, 2):
+        assert not set(first.profiles) & set(second.profiles)
+        groups = [{pair.group for pair in part.pairs} for part in (first, second)]
+        assert groups[0] & groups[1] <= {None}
     assert not leakage(*parts)
 
 
-def test_splits_follow_the_seed_and_not_the_order_of_rows():
+def test_splits_depend_on_the_seed_but_not_on_the_row_order():
     pairs = disjoint(40)
     again = pairs.subset(np.random.default_rng(0).permutation(40))
-    for one, other in zip(pairs.split(seed=3), again.split(seed=3), strict=True):
-        assert set(one.profiles) == set(other.profiles)
+    for part, same in zip(pairs.split(seed=3), again.split(seed=3), strict=True):
+        assert set(part.profiles) == set(same.profiles)
     assert set(pairs.split(seed=3)[2].profiles) != set(pairs.split(seed=4)[2].profiles)
 
 
-def test_splits_that_cannot_be():
+def test_splits_are_stable_across_versions():
+    # Expected values are from the first implementation: a seed must identify the same split forever
+    edges = [(0, 0), (0, 1), (1, 1), (6, 5), *((i, i) for i in range(2, 13) if i != 6)]
+    outcomes = {8: "rejected"}
+    groups = {2: "room", 9: "room"}
+    pairs = Pairs.of(
+        [Profile(f"{side}{i}") for side in "ab" for i in range(13)],
+        [Pair(f"a{i}", f"b{j}", outcomes.get(i, "match"), groups.get(i)) for i, j in edges],
+    )
+    parts = [[pair.a for pair in part.pairs] for part in pairs.split(0.5, 0.25, seed=4)]
+    assert parts == [
+        ["a0", "a0", "a1", "a3", "a7", "a8", "a10"],
+        ["a6", "a4", "a5"],
+        ["a2", "a9", "a11", "a12"],
+    ]
+    folds = [fold.tolist() for fold in pairs.folds(3, seed=4)]
+    assert folds == [[0, 1, 2, 5, 8, 9], [3, 6, 7, 11], [4, 10, 12, 13]]
+
+
+def test_invalid_splits():
     pairs = disjoint(10)
     with pytest.raises(ConfigurationError, match=r"a sum of at most 1, got 0\.9 and 0\.2"):
         pairs.split(0.9, 0.2)
@@ -630,7 +677,7 @@ def test_splits_that_cannot_be():
         [Profile(f"a{i}") for i in range(9)] + [Profile("b")],
         [Pair(f"a{i}", "b") for i in range(9)],
     )
-    with pytest.raises(DataError, match="split came out empty: 9 matches fall into 1 components"):
+    with pytest.raises(DataError, match="split is empty: 9 matches are in 1 components"):
         chain.split()
     for train, validation in ((0, 0.5), (1.1, 0), (0.5, -0.1), (float("nan"), 0)):
         with pytest.raises(ConfigurationError, match="needs shares with 0 < train, 0 ≤ validation"):
@@ -638,7 +685,7 @@ def test_splits_that_cannot_be():
     for count, name in ((0, "training"), (1, "training"), (6, "validation")):  # ⌊6 · 0.15⌋ is none
         with pytest.raises(
             DataError,
-            match=f"The {name} split came out empty: {count} matches fall into {count} comp",
+            match=f"The {name} split is empty: {count} matches are in {count} comp",
         ):
             disjoint(count).split()
     assert [len(part) for part in disjoint(7).split()] == [4, 1, 2]
@@ -658,10 +705,7 @@ def test_folds_cover_every_pair_once():
 
 
 def graph(draw, sides):
-    """Random pairs with groups and rejections.
-
-    Its components by plain relabelling, as an oracle.
-    """
+    """Random pairs with groups and rejections, and their components by repeated relabeling."""
     node = st.integers(0, 40)
     edges = draw(st.lists(st.tuples(node, node), min_size=6, max_size=50, unique=True))
     a, b = ("a", "b") if sides == 2 else ("x", "x")
@@ -679,7 +723,7 @@ def graph(draw, sides):
             owners[name].append(index)
     for members in owners.values():
         joined = {label[index] for index in members}
-        label = [min(joined) if one in joined else one for one in label]
+        label = [min(joined) if number in joined else number for number in label]
     return Pairs.of([Profile(person) for person in sorted(people)], pairs, sides=sides), label
 
 
@@ -691,12 +735,14 @@ def touched(pairs):
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), sides=st.sampled_from([1, 2]))
-def test_splits_and_folds_of_any_graph_share_nobody_and_lose_nothing(data, sides):
+def test_splits_and_folds_of_random_graphs_are_disjoint_and_complete(data, sides):
     pairs, label = graph(data.draw, sides)
     assert len(set(zip(pairs.components().tolist(), label, strict=True))) == len(set(label))
     assert len(set(pairs.components().tolist())) == len(set(label))
     seed = data.draw(st.integers(0, 5))
-    matched = {one for one, pair in zip(label, pairs.pairs, strict=True) if pair.outcome == "match"}
+    matched = {
+        number for number, pair in zip(label, pairs.pairs, strict=True) if pair.outcome == "match"
+    }
     for k in range(2, min(len(matched), 5) + 1):
         folds = pairs.folds(k, seed=seed)
         assert sorted(np.concatenate(folds)) == list(range(len(pairs.pairs)))
@@ -711,7 +757,7 @@ def test_splits_and_folds_of_any_graph_share_nobody_and_lose_nothing(data, sides
     try:
         parts = pairs.split(0.6, 0.2, seed=seed)
     except DataError as error:
-        assert "split came out empty" in str(error)  # noqa: PT017
+        assert "split is empty" in str(error)  # noqa: PT017
         return
     assert sorted(pair.a + pair.b for part in parts for pair in part.pairs) == sorted(
         p.a + p.b for p in pairs.pairs
@@ -722,7 +768,7 @@ def test_splits_and_folds_of_any_graph_share_nobody_and_lose_nothing(data, sides
         assert set(part.pairs) == set(again.pairs)
 
 
-def test_rejections_travel_with_their_people():
+def test_rejections_stay_with_their_people():
     people = [Profile(f"{side}{i}") for i in range(20) for side in "ab"]
     matches = [Pair(f"a{i}", f"b{i}") for i in range(20)]
     pairs = Pairs.of(
@@ -733,7 +779,7 @@ def test_rejections_travel_with_their_people():
     assert [len(part) for part in parts] == [10, 5, 5]
     assert sum(len(part.rejected) for part in parts) == 2
     with pytest.raises(ConfigurationError, match="components with a match, 0; got 2"):
-        pairs.subset([20, 21]).folds(2)  # rejections alone cannot fill folds
+        pairs.subset([20, 21]).folds(2)  # folds need matches
 
 
 def noise(seed, levels=255):
@@ -749,20 +795,21 @@ def jpeg(image, quality):
     return buffer.getvalue()
 
 
-def couple(name, one, other):
+def couple(name, first, second):
     return Pairs.of(
-        [Profile(f"{name}1", (one,)), Profile(f"{name}2", (other,))], [Pair(f"{name}1", f"{name}2")]
+        [Profile(f"{name}1", (first,)), Profile(f"{name}2", (second,))],
+        [Pair(f"{name}1", f"{name}2")],
     )
 
 
-def test_no_leaks_are_none():
-    found = leakage(couple("p", noise(0), noise(1)), couple("q", noise(2), noise(3)))
-    assert not found
-    assert str(found) == "The splits share no people, groups or photos."
-    found.raise_if_any()
+def test_independent_splits_have_no_leaks():
+    report = leakage(couple("p", noise(0), noise(1)), couple("q", noise(2), noise(3)))
+    assert not report
+    assert str(report) == "The splits share no people, groups or photos."
+    report.raise_if_any()
 
 
-def test_photos_in_memory_leak_too():
+def test_photos_in_memory_are_compared():
     photo = noise(0)
     same = leakage(couple("p", photo, noise(1)), couple("q", photo.copy(), noise(2)))
     assert same.photos == ("'p1' of split 1 and 'q1' of split 2 have the same photo",)
@@ -771,14 +818,14 @@ def test_photos_in_memory_leak_too():
         couple("p", jpeg(photo, 95), noise(1)),
         couple("q", jpeg(photo.resize((120, 120)), 60), noise(2)),
     )
-    found = leakage(*again)
-    assert not found.photos
-    assert len(found.near_duplicates) == 1
-    assert found.near_duplicates[0].startswith(
+    report = leakage(*again)
+    assert not report.photos
+    assert len(report.near_duplicates) == 1
+    assert report.near_duplicates[0].startswith(
         "'p1' of split 1 and 'q1' of split 2 have nearly the same photo ("
     )
     assert not leakage(*again, near_duplicate_bits=-1)
-    # The same layout in other colours is another photo
+    # The same layout in other colors is a different photo
     inverted = Image.merge("RGB", photo.split()[::-1])
     grey = Image.merge("RGB", [photo.convert("L")] * 3)
     assert not leakage(couple("p", photo, noise(1)), couple("q", inverted, grey))
@@ -786,19 +833,19 @@ def test_photos_in_memory_leak_too():
 
 def test_damaged_photos_do_not_stop_the_search():
     cut = jpeg(noise(0), 90)[:700]
-    found = leakage(couple("p", cut, noise(1)), couple("q", cut, noise(2)))
-    assert found.photos == ("'p1' of split 1 and 'q1' of split 2 have the same photo",)
+    report = leakage(couple("p", cut, noise(1)), couple("q", cut, noise(2)))
+    assert report.photos == ("'p1' of split 1 and 'q1' of split 2 have the same photo",)
 
 
-def test_many_leaks_are_shortened_when_shown_alone():
+def test_only_the_printed_report_shortens_long_lists_of_leaks():
     pairs = disjoint(8)
-    found = leakage(pairs, pairs)
-    assert len(found.people) == 16
-    assert str(found).splitlines()[0] == "The splits share 16 people."
-    assert str(found).splitlines()[-1] == "  - … and 11 more"
+    report = leakage(pairs, pairs)
+    assert len(report.people) == 16
+    assert str(report).splitlines()[0] == "The splits share 16 people."
+    assert str(report).splitlines()[-1] == "  - … and 11 more"
     with pytest.raises(DataError, match="The splits are not independent:") as caught:
-        found.raise_if_any()
-    assert caught.value.problems == found.people
+        report.raise_if_any()
+    assert caught.value.problems == report.people
     with pytest.raises(ConfigurationError, match="at least two"):
         leakage()
 
@@ -818,21 +865,21 @@ def test_leaks_are_found(tmp_path):
         profiles = [Profile(name, (tmp_path / file,)) for name, file in people]
         return Pairs.of(profiles, [Pair(profiles[0].id, profiles[1].id, "match", group)])
 
-    found = leakage(
+    report = leakage(
         part(("anna", "one.png"), ("ben", "flat.png"), group="house"),
         part(("cleo", "copy.png"), ("dan", "again.jpg"), group="house"),
         part(("anna", "one.png"), ("eve", "flat2.png")),
     )
-    assert found.people == ("'anna' stands in split 1 and split 3",)
-    assert found.groups == ("the group 'house' stands in split 1 and split 2",)
-    assert len(found.photos) == 2  # anna's of splits 1 and 3 with cleo's copy
+    assert report.people == ("'anna' is in split 1 and split 3",)
+    assert report.groups == ("the group 'house' is in split 1 and split 2",)
+    assert len(report.photos) == 2  # anna's of splits 1 and 3 with cleo's copy
     assert (
-        len(found.near_duplicates) == 2
+        len(report.near_duplicates) == 2
     )  # the same with dan's re-encoded one; flat photos are left out
-    assert "'dan'" in found.near_duplicates[0]
+    assert "'dan'" in report.near_duplicates[0]
     with pytest.raises(DataError, match="not independent"):
-        found.raise_if_any()
-    assert "1 people, 1 groups, 2 identical photos, 2 nearly identical photos" in str(found)
+        report.raise_if_any()
+    assert "1 people, 1 groups, 2 identical photos, 2 nearly identical photos" in str(report)
     clean = leakage(
         part(("anna", "one.png"), ("ben", "flat.png")), part(("x", "flat2.png"), ("y", "flat.png"))
     )
@@ -847,30 +894,30 @@ def test_leaks_are_found(tmp_path):
         leakage(disjoint(3))
 
 
-def test_real_pictures_split_without_shared_rooms():
+def test_splits_of_real_photos_share_no_rooms():
     pairs = Pairs.read(shared("furniture/pairs.csv"))
     assert len(pairs) == 464
     parts = pairs.split(seed=0)
     assert [len(part) for part in parts] == [324, 69, 71]
-    found = leakage(*parts, near_duplicate_bits=-1)
-    assert not found.people
-    assert not found.groups
+    report = leakage(*parts, near_duplicate_bits=-1)
+    assert not report.people
+    assert not report.groups
 
 
-def test_real_pictures_that_are_the_same_file_are_found():
-    # A shop shows one photo for a thing in two colours: different articles, equal bytes
+def test_identical_real_photos_are_found():
+    # A shop uses one photo for an article in two colors: different articles, equal bytes
     pairs = Pairs.read(shared("furniture/pairs.csv"), check_images=False)
     parts = pairs.split(seed=0)
     digests = [
         {hashlib.sha256(i.read_bytes()).digest() for p in part.people for i in p.images}
         for part in parts
     ]
-    expected = sum(len(digests[one] & digests[other]) for one in range(3) for other in range(one))
+    expected = sum(len(first & second) for first, second in combinations(digests, 2))
     assert expected > 0
     assert len(leakage(*parts, near_duplicate_bits=-1).photos) == expected
 
 
-def test_outcomes_of_objects_are_checked():
+def test_outcomes_of_objects_are_validated():
     people = [Profile("x"), Profile("y")]
     with pytest.raises(
         DataError, match=r"pair 0: the outcome 'maybe' is neither 'match' nor 'rejected'"

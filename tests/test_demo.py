@@ -1,7 +1,4 @@
-"""The demo's people.
-
-Drawn alike from equal seeds, readable, and with the taste that the text promises.
-"""
+"""The drawn people of the demo: reproducible, readable, and with the documented taste."""
 
 import numpy as np
 import pytest
@@ -14,18 +11,17 @@ from pairmatch.experiments.demo import draw_people
 from pairmatch.io.images import image_size, load_image
 
 
-def test_equal_seeds_draw_equal_files(tmp_path):
-    one, two, other = (
-        draw_people(tmp_path / n, pairs=4, seed=s, size_px=48).parent
-        for n, s in (("x", 1), ("y", 1), ("z", 2))
-    )
-    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+def test_equal_seeds_write_equal_files(tmp_path):
+    first = draw_people(tmp_path / "first", pairs=4, seed=1, size_px=48).parent
+    second = draw_people(tmp_path / "second", pairs=4, seed=1, size_px=48).parent
+    different = draw_people(tmp_path / "different", pairs=4, seed=2, size_px=48).parent
+    files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
     assert len(files) == 10
-    assert all((one / file).read_bytes() == (two / file).read_bytes() for file in files)
-    assert all((one / file).read_bytes() != (other / file).read_bytes() for file in files)
+    assert all((first / file).read_bytes() == (second / file).read_bytes() for file in files)
+    assert all((first / file).read_bytes() != (different / file).read_bytes() for file in files)
 
 
-def test_the_files_are_what_the_library_reads(tmp_path):
+def test_the_library_reads_the_files(tmp_path):
     path = draw_people(tmp_path, pairs=6, size_px=48)
     pairs = Pairs.read(path)
     assert len(pairs) == 6
@@ -36,7 +32,7 @@ def test_the_files_are_what_the_library_reads(tmp_path):
     assert candidates[0] == pairs.profiles["b0000"]
 
 
-def test_photos_are_of_the_size_asked_for_and_no_two_are_alike(tmp_path):
+def test_photos_have_the_requested_size_and_all_differ(tmp_path):
     path = draw_people(tmp_path, pairs=10, seed=5, size_px=72)
     photos = sorted((path.parent / "images").iterdir())
     assert {image_size(photo) for photo in photos} == {(72, 72)}
@@ -44,7 +40,7 @@ def test_photos_are_of_the_size_asked_for_and_no_two_are_alike(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [{"pairs": 0}, {"size_px": 8}])
-def test_numbers_out_of_range_are_named_before_anything_is_written(tmp_path, wrong):
+def test_arguments_are_checked_before_anything_is_written(tmp_path, wrong):
     with pytest.raises(
         ConfigurationError,
         match=r"pairs must be at least 1 and size_px at least 16, got \d+ and \d+",
@@ -54,43 +50,45 @@ def test_numbers_out_of_range_are_named_before_anything_is_written(tmp_path, wro
 
 
 def hue(lab):
-    """Hue of the mean colour of some pixels, in degrees of the colour circle of CIE Lab."""
+    """Hue of the mean color of some pixels, in degrees of the color circle of CIE Lab."""
     a, b = lab[..., 1].mean(), lab[..., 2].mean()
     return np.degrees(np.arctan2(b, a))
 
 
 def test_the_taste_is_planted(tmp_path):
     pairs = Pairs.read(draw_people(tmp_path, pairs=120, seed=3, size_px=64))
-    gaps, same, clothes = [], [], []
+    gaps: list[float] = []
+    backdrops: list[float] = []
+    clothes: list[float] = []
     for pair in pairs.pairs:
         a, b = (
             rgb2lab(np.asarray(load_image(pairs.profiles[p].images[0]))) for p in (pair.a, pair.b)
         )
-        for one, other in ((a, b), (b, a)):
-            gap = hue(other[1:8, 2:62]) - hue(one[58:63, 20:44]) - 120
+        for person, partner in ((a, b), (b, a)):
+            gap = hue(partner[1:8, 2:62]) - hue(person[58:63, 20:44]) - 120
             gaps.append((gap + 180) % 360 - 180)
-        same.append((hue(a[1:8, 2:62]) - hue(b[1:8, 2:62]) + 180) % 360 - 180)
+        backdrops.append((hue(a[1:8, 2:62]) - hue(b[1:8, 2:62]) + 180) % 360 - 180)
         clothes.append((hue(a[58:63, 20:44]) - hue(b[58:63, 20:44]) + 180) % 360 - 180)
-    within = [np.mean(np.abs(values) < 60) for values in (gaps[::2], gaps[1::2], same, clothes)]
-    assert (
-        min(within[:2]) > 0.7
-    )  # backdrops lie a third of the circle beyond the partner's clothes, read either way
-    assert max(within[2:]) < 0.45  # like with like is no part of it: a third, were it chance
+    within = [
+        np.mean(np.abs(values) < 60) for values in (gaps[::2], gaps[1::2], backdrops, clothes)
+    ]
+    # Backdrops lie a third of the circle beyond the partner's clothes, from either side.
+    assert min(within[:2]) > 0.7
+    # Partners do not have similar colors: the share is close to chance, a third.
+    assert max(within[2:]) < 0.45
 
 
-def test_the_taste_can_be_learned_and_is_hardly_seen_without(tmp_path):
+def test_the_taste_can_be_learned_but_frozen_features_hardly_show_it(tmp_path):
     pairs = Pairs.read(draw_people(tmp_path / "people", pairs=300, size_px=96))
     train, validation, test = pairs.split(0.6, 0.1, seed=0)
     matcher = Matcher(backbone="descriptor", metadata=None, store=tmp_path / "store.sqlite").fit(
         train, validation
     )
     evaluation = matcher.evaluate(test, resamples=0)
-    chance, frozen, trained = (
-        evaluation.chance.recall[10],
-        evaluation.frozen.both.recall[10],
-        evaluation.both.recall[10],
-    )
+    chance = evaluation.chance.recall[10]
+    frozen = evaluation.frozen.both.recall[10]
+    trained = evaluation.both.recall[10]
     assert trained > 1.8 * chance
     assert trained > 1.5 * frozen
     assert frozen < 1.8 * chance
-    assert trained < 0.9  # a demo that is always right would teach nothing
+    assert trained < 0.9  # a demo that is always right would not be realistic

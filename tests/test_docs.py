@@ -1,6 +1,6 @@
 """README and docs.
 
-Code runs, commands parse, links lead somewhere, and every public name has its place in the API.
+Code blocks run, commands parse, links resolve, and every public name is on an API page.
 """
 
 import importlib
@@ -30,7 +30,7 @@ NAMES = {page: page.relative_to(ROOT).with_suffix("").as_posix() for page in PAG
 
 
 def blocks(language):
-    """Code blocks of all pages as test parameters."""
+    """Code blocks of all pages, as test parameters."""
     return [
         pytest.param(code, id=f"{NAMES[page]}-{number}")
         for page, text in TEXTS.items()
@@ -43,10 +43,7 @@ def blocks(language):
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
-    """The demo's people, drawn once, and one store.
-
-    A feature is computed once for all the examples.
-    """
+    """Folder with synthetic people and a store, shared by all examples."""
     folder = tmp_path_factory.mktemp("docs")
     draw_people(folder / "photos", pairs=60, size_px=48)
     return folder
@@ -66,7 +63,7 @@ def test_python_runs(code, working_folder):
     exec(compile(code, "example", "exec"), {"__name__": "example"})
 
 
-def test_there_are_examples():
+def test_docs_have_examples():
     assert len(blocks("python")) >= 15
 
 
@@ -74,7 +71,7 @@ def test_there_are_examples():
 
 
 def commands():
-    """Lines of the pages' text blocks that call pairmatch, also after `&&`."""
+    """Calls of pairmatch in the text blocks of all pages, including those after `&&`."""
     for block in blocks("text"):
         for line in re.split(r"\n|&&", block.values[0].replace("\\\n", " ")):
             words = line.split()
@@ -82,21 +79,21 @@ def commands():
                 yield pytest.param(line.strip(), id=line.strip())
 
 
-@pytest.mark.parametrize("line", sorted(set(commands()), key=lambda one: one.id))
-def test_commands_are_understood(line):
-    """Parses a documented command with the real commands, and runs nothing."""
+@pytest.mark.parametrize("command", sorted(set(commands()), key=lambda parameter: parameter.id))
+def test_documented_commands_parse(command):
+    """Parses a documented command without running it."""
     group = typer.main.get_command(app)
-    name, *arguments = shlex.split(line)[1:]
-    assert name in group.commands, f"there is no command {name}"
-    arguments = [one for one in arguments if one not in ("…", "[OPTIONS]")]
+    name, *arguments = shlex.split(command)[1:]
+    assert name in group.commands, f"no command {name}"
+    arguments = [argument for argument in arguments if argument not in ("…", "[OPTIONS]")]
     group.commands[name].make_context(name, arguments)
 
 
-def test_there_are_commands():
+def test_docs_have_commands():
     assert len(list(commands())) >= 20
 
 
-def test_the_page_of_the_commands_holds_every_command_and_option(monkeypatch):
+def test_command_page_lists_every_command_and_option(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     import mkdocs_hooks
 
@@ -109,8 +106,8 @@ def test_the_page_of_the_commands_holds_every_command_and_option(monkeypatch):
                 assert f"`{part.opts[0]}`" in section, f"{name}: {part.opts[0]}"
 
 
-def test_help_shows_the_defaults_that_are_words():
-    """Square brackets in a help text would be taken for markup, and vanish."""
+def test_help_texts_contain_no_square_brackets():
+    """Rich parses square brackets as markup and drops them."""
     for name, command in typer.main.get_command(app).commands.items():
         for part in command.params:
             assert "[" not in (part.help or ""), f"{name}: {part.opts}"
@@ -120,15 +117,14 @@ def test_help_shows_the_defaults_that_are_words():
 
 
 def anchors(page):
-    """Anchors of a page's headings; those of generated API pages are names."""
+    """Anchors of a page: its headings, and on API pages the documented names."""
     text = TEXTS[page]
-    found = set(re.findall(r'id="([^"]+)"', text))
+    result = set(re.findall(r'id="([^"]+)"', text))
     for heading in re.findall(
         r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE
     ):
-        slug = slugify(re.sub(r"[`*]", "", heading), "-")
-        found.add(slug)
-    return found | {
+        result.add(slugify(re.sub(r"[`*]", "", heading), "-"))
+    return result | {
         name
         for name in documented()
         if f"::: {name.rpartition('.')[0]}" in text or f"::: {name}" in text
@@ -136,7 +132,7 @@ def anchors(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES.get)
-def test_links_lead_somewhere(page):
+def test_links_resolve(page):
     text = re.sub(r"```.*?```", "", TEXTS[page], flags=re.DOTALL)
     targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text)
     for target in targets:
@@ -153,7 +149,7 @@ def test_links_lead_somewhere(page):
 
 def test_every_page_is_in_the_navigation():
     class Loader(yaml.SafeLoader):
-        """Takes mkdocs' own tags for nothing."""
+        """Ignores the tags that mkdocs defines."""
 
     Loader.add_multi_constructor("", lambda *_: None)
     config = yaml.load((ROOT / "mkdocs.yml").read_text(), Loader)
@@ -183,10 +179,7 @@ DIRECTIVES = re.findall(r"^::: ([\w.]+)$", "\n".join(TEXTS.values()), re.MULTILI
 
 
 def members(module):
-    """Public names that a module defines itself.
-
-    Classes, functions, and what carries a comment of its own.
-    """
+    """Public classes and functions that a module defines itself."""
     for name, value in vars(module).items():
         defined = inspect.isclass(value) or inspect.isfunction(value)
         if not name.startswith("_") and defined and value.__module__ == module.__name__:
@@ -194,7 +187,7 @@ def members(module):
 
 
 def resolve(name):
-    """The module or member of a dotted name."""
+    """The module or member with a dotted name."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:
@@ -203,29 +196,29 @@ def resolve(name):
 
 
 def documented():
-    """Full names of what the API pages show."""
-    found = set()
+    """Full names of everything on the API pages."""
+    names = set()
     for name in DIRECTIVES:
         value = resolve(name)
         if inspect.ismodule(value):
-            found.update(f"{name}.{member}" for member, _ in members(value))
+            names.update(f"{name}.{member}" for member, _ in members(value))
         else:
-            found.add(f"{value.__module__}.{value.__qualname__}")
-    return found
+            names.add(f"{value.__module__}.{value.__qualname__}")
+    return names
 
 
 def test_api_pages_show_every_public_name():
-    found = documented()
+    shown = documented()
     for name in pairmatch.__all__:
         value = getattr(pairmatch, name)
         if name != "__version__":
-            assert f"{value.__module__}.{value.__qualname__}" in found, (
+            assert f"{value.__module__}.{value.__qualname__}" in shown, (
                 f"pairmatch.{name} is on no API page"
             )
 
 
-#: Modules whose names are reached through others: the command line has its own page, files and hub
-#: serve `Matcher`.
+#: Modules whose names are used through other modules. The command line has its own page; files and
+#: hub belong to `Matcher`.
 INTERNAL = {
     "cli",
     "files",
@@ -240,39 +233,56 @@ INTERNAL = {
 INTERNAL |= {
     "metadata.models",
     "metadata.schema",
-    "metadata.pace",
+    "metadata.cells",
+    "metadata.limits",
+    "metadata.openai_request",
+    "metadata.openai_response",
+    "metadata.options",
+    "metadata.outcomes",
+    "metadata.parallel",
+    "gallery.attributes",
     "gallery.blocks",
     "gallery.folder",
-    "gallery.selection",
+    "gallery.index",
+    "gallery.lance_columns",
+    "gallery.lance_filters",
+    "gallery.lance_index",
+    "gallery.ranking",
+    "gallery.request",
+    "gallery.shortlist",
+    "gallery.snapshot",
+    "rules.checking",
     "rules.columns",
     "rules.evaluation",
+    "rules.sql",
 }
 
 
-def test_every_module_is_shown_or_internal():
-    found, internal = documented(), {f"pairmatch.{name}" for name in INTERNAL}
+def test_every_module_is_documented_or_internal():
+    shown = documented()
+    internal = [f"pairmatch.{name}" for name in INTERNAL]
     for info in pkgutil.walk_packages(pairmatch.__path__, "pairmatch."):
         if info.name == "pairmatch.__main__":
             continue
         names = {f"{info.name}.{name}" for name, _ in members(importlib.import_module(info.name))}
         if names and not any(
-            info.name == one or info.name.startswith(f"{one}.") for one in internal
+            info.name == module or info.name.startswith(f"{module}.") for module in internal
         ):
-            assert names <= found, f"on no API page: {', '.join(sorted(names - found))}"
+            assert names <= shown, f"on no API page: {', '.join(sorted(names - shown))}"
 
 
 def test_api_pages_show_every_registered_part():
-    found = documented()
+    shown = documented()
     points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
     for group, parts in points.items():
         for name, target in parts.items():
-            assert target.replace(":", ".") in found, (
+            assert target.replace(":", ".") in shown, (
                 f"{group}: {name} ({target}) is on no API page"
             )
 
 
-def test_api_pages_show_whatever_docs_and_examples_import():
-    found = documented()
+def test_api_pages_show_everything_that_docs_and_examples_import():
+    shown = documented()
     sources = [block.values[0] for block in blocks("python")]
     sources += [path.read_text() for path in (ROOT / "examples").rglob("*.py")]
     for module, names in re.findall(
@@ -281,22 +291,22 @@ def test_api_pages_show_whatever_docs_and_examples_import():
         for name in names.split(","):
             value = getattr(importlib.import_module(module), name.strip())
             if inspect.isclass(value) or inspect.isfunction(value):
-                assert f"{value.__module__}.{value.__qualname__}" in found, (
+                assert f"{value.__module__}.{value.__qualname__}" in shown, (
                     f"{module}.{name.strip()} is on no API page"
                 )
 
 
-def test_what_the_api_pages_show_is_described():
-    """A name without a docstring would be left out of its page."""
+def test_documented_names_have_docstrings():
+    """A name without a docstring is left out of its page."""
     for name in sorted(documented()):
         value = resolve(name)
         assert inspect.getdoc(value), name
         if inspect.isclass(value):
-            for member, learner in vars(value).items():
+            for member, attribute in vars(value).items():
                 public = not member.startswith("_") and (
-                    inspect.isfunction(learner) or isinstance(learner, property)
+                    inspect.isfunction(attribute) or isinstance(attribute, property)
                 )
-                assert not public or inspect.getdoc(learner), f"{name}.{member}"
+                assert not public or inspect.getdoc(attribute), f"{name}.{member}"
 
 
 def test_types_are_shipped():

@@ -1,4 +1,4 @@
-"""Every example runs as a user would run it, offline, and shows what it promises."""
+"""Examples: each runs offline, as a user would run it, and prints what it promises."""
 
 import importlib
 import os
@@ -20,7 +20,7 @@ TEMPLATE = EXAMPLES / "own_backbone"
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Runs a script in an empty folder with arguments, and gives what it printed."""
+    """Runs a script with arguments in an empty folder and returns its output."""
     monkeypatch.chdir(tmp_path)
 
     def script(name, *arguments):
@@ -31,9 +31,9 @@ def run(tmp_path, monkeypatch, capsys):
     return script
 
 
-def mrr(text, line):
-    """The MRR that a table shows for a learner."""
-    return float(re.search(rf"^{re.escape(line)} .*?(0\.\d{{3}})", text, re.MULTILINE)[1])
+def mrr(text, learner):
+    """MRR of a learner in a printed table."""
+    return float(re.search(rf"^{re.escape(learner)} .*?(0\.\d{{3}})", text, re.MULTILINE)[1])
 
 
 def test_every_script_is_listed_and_tested():
@@ -55,7 +55,7 @@ def test_quickstart(run, tmp_path):
 def test_walkthrough(run, tmp_path):
     text = run("walkthrough.py")
     assert "region north: MRR" in text
-    assert "background colour: alone MRR" in text
+    assert re.search(r"^background colou?r: MRR 0\.\d{3} on its own", text, re.MULTILINE)
     assert {path.name for path in (tmp_path / "walkthrough").iterdir()} >= {
         "recall.png",
         "learners.png",
@@ -69,35 +69,34 @@ def test_swap_backbone(run, tmp_path):
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     pixels = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["n", 3, 224, 224])
-    colours = onnx.helper.make_tensor_value_info("colours", onnx.TensorProto.FLOAT, ["n", 3, 1, 1])
-    node = onnx.helper.make_node("GlobalAveragePool", ["image"], ["colours"])
+    colors = onnx.helper.make_tensor_value_info("colors", onnx.TensorProto.FLOAT, ["n", 3, 1, 1])
+    node = onnx.helper.make_node("GlobalAveragePool", ["image"], ["colors"])
     model = onnx.helper.make_model(
-        onnx.helper.make_graph([node], "mean colour", [pixels], [colours]),
+        onnx.helper.make_graph([node], "mean color", [pixels], [colors]),
         opset_imports=[onnx.helper.make_opsetid("", 17)],
         ir_version=8,
     )
     onnx.save(model, tmp_path / "encoder.onnx")
-    text = run("swap_backbone.py", "--onnx", "encoder.onnx", "--output", "colours")
+    text = run("swap_backbone.py", "--onnx", "encoder.onnx", "--output", "colors")
     tables = re.split(
-        r"^(?=(?:descriptor|half the size|both joined|onnx)$)", text, flags=re.MULTILINE
+        r"^(?=(?:descriptor|half size|both combined|onnx)$)", text, flags=re.MULTILINE
     )[1:]
     assert len(tables) == 4
-    assert (
-        len({mrr(table, "frozen") for table in tables}) == 4
-    )  # four backbones, four sets of features
+    # Four backbones, four sets of features
+    assert len({mrr(table, "frozen") for table in tables}) == 4
 
 
-def test_furniture_learns_rooms_that_it_draws(run):
+def test_furniture_learns_from_drawn_rooms(run):
     text = run("furniture.py")
     assert "trained is better than frozen" in text
 
 
 def test_furniture_takes_a_pairs_file(run, tmp_path):
     pairs, encoder = shared("furniture/pairs.csv"), shared("mobilenet_v1.onnx")
-    some = pairs.read_text().splitlines()[:151]  # 464 pairs would take three times as long
-    (tmp_path / "some.csv").write_text("\n".join(some) + "\n")
+    rows = pairs.read_text().splitlines()[:151]  # all 464 pairs would take three times as long
+    (tmp_path / "pairs.csv").write_text("\n".join(rows) + "\n")
     text = run(
-        "furniture.py", "some.csv", "--images", pairs.parent, "--onnx", encoder, "--output", "emb"
+        "furniture.py", "pairs.csv", "--images", pairs.parent, "--onnx", encoder, "--output", "emb"
     )
     assert "300 queries" in text
     assert mrr(text, "trained") > mrr(text, "chance")
@@ -105,9 +104,9 @@ def test_furniture_takes_a_pairs_file(run, tmp_path):
 
 def test_paper_tables(run):
     text = run("paper_tables.py", "--repeats", 1)
-    assert text.startswith("Drawn people: the figures say nothing about the paper's couples.")
+    assert text.startswith("Synthetic people: these figures say nothing about the paper's couples.")
     assert "Table 1" in text
-    assert "82.0" in text  # the paper's own figure stands beside
+    assert "82.0" in text  # the published figure
 
 
 def test_vectors_alone(run):
@@ -117,7 +116,7 @@ def test_vectors_alone(run):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """The template as pip installs it, in a folder of its own."""
+    """Folder into which pip has installed the template."""
     target = tmp_path_factory.mktemp("installed")
     pip = [
         sys.executable,
@@ -136,7 +135,7 @@ def installed(tmp_path_factory):
     return target
 
 
-def test_the_template_is_a_distribution_that_works_by_name(installed, monkeypatch, tmp_path):
+def test_template_backbone_is_available_by_name_once_installed(installed, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(installed))
     importlib.invalidate_caches()
     from pairmatch import Matcher
@@ -151,17 +150,17 @@ def test_the_template_is_a_distribution_that_works_by_name(installed, monkeypatc
         sys.modules.pop("pairmatch_patches", None)
 
 
-def test_the_template_works_on_the_command_line_and_passes_its_own_tests(installed, tmp_path):
+def test_template_works_on_the_command_line_and_passes_its_own_tests(installed, tmp_path):
     path = os.pathsep.join([str(installed), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
     def python(*arguments):
-        line = [sys.executable, *map(str, arguments)]
-        done = subprocess.run(
-            line, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
+        command = [sys.executable, *map(str, arguments)]
+        process = subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        assert process.returncode == 0, process.stdout + process.stderr
+        return process.stdout
 
     assert "patches" in python("-m", "pairmatch", "plugins")
     draw_people(tmp_path / "people", pairs=20, size_px=32)

@@ -1,4 +1,4 @@
-"""Embedding: each input once ever, resumable after a kill, never stale."""
+"""Feature extraction: each input runs once, resumes after a kill, and is never stale."""
 
 import os
 import signal
@@ -18,7 +18,8 @@ from PIL import Image
 from pairmatch import FeatureStore, Profile, TokenStates
 from pairmatch.core.errors import BackboneError, ConfigurationError, DataError
 from pairmatch.core.types import Item
-from pairmatch.features.extractor import join
+from pairmatch.features.extractor import ExtractionRequest, join, plan_extractions
+from pairmatch.features.plan import format_duration
 from pairmatch.features.poolers import MeanPooler, NativePooler
 
 NATIVE = [NativePooler()]
@@ -29,27 +30,27 @@ def people(photo):
     return [Profile(f"p{i}", (photo(f"{i}.png", seed=i),), text=f"text {i}") for i in range(11)]
 
 
-def test_vectors_are_the_backbones_and_in_order(tmp_path, people, hash_backbone):
+def test_features_are_the_backbone_output_in_profile_order(tmp_path, people, hash_backbone):
     store = FeatureStore(tmp_path / "s.sqlite")
-    (h,) = store.embed(people, hash_backbone, NATIVE)
+    (h,) = store.extract(people, hash_backbone, NATIVE)
     assert h.dtype == np.float32
     expected = [
         hash_backbone.vector(p.images[0].read_bytes() + f"Profile: {p.text}".encode())
         for p in people
     ]
     assert np.array_equal(h, torch.stack(expected))
-    assert np.array_equal(store.embed(people[::-1], hash_backbone, NATIVE)[0], h[::-1])
+    assert np.array_equal(store.extract(people[::-1], hash_backbone, NATIVE)[0], h[::-1])
 
 
-def test_each_input_runs_once_ever(tmp_path, people, hash_backbone):
+def test_each_distinct_input_runs_once(tmp_path, people, hash_backbone):
     store = FeatureStore(tmp_path / "s.sqlite")
     twins = [*people, Profile("twin", people[0].images, people[0].text)]
-    store.embed(twins, hash_backbone, NATIVE)
+    store.extract(twins, hash_backbone, NATIVE)
     assert hash_backbone.seen == len(people)
-    store.embed(twins, hash_backbone, NATIVE)
+    store.extract(twins, hash_backbone, NATIVE)
     assert hash_backbone.seen == len(people)
     again = HashBackbone()
-    FeatureStore(tmp_path / "s.sqlite").embed(twins, again, NATIVE)
+    FeatureStore(tmp_path / "s.sqlite").extract(twins, again, NATIVE)
     assert again.seen == 0
     assert store.store.counts()["people"] == 12
 
@@ -65,14 +66,14 @@ class Tokens(HashBackbone):
         )
 
 
-def test_all_poolers_come_from_one_pass(tmp_path, people):
+def test_all_poolers_share_one_pass(tmp_path, people):
     backbone = Tokens()
-    native, mean = FeatureStore(tmp_path / "s.sqlite").embed(
+    native, mean = FeatureStore(tmp_path / "s.sqlite").extract(
         people, backbone, [NativePooler(), MeanPooler()]
     )
     assert backbone.seen == len(people)
     assert np.allclose(mean, 2 * native)
-    FeatureStore(tmp_path / "s.sqlite").embed(people, backbone, [MeanPooler()])
+    FeatureStore(tmp_path / "s.sqlite").extract(people, backbone, [MeanPooler()])
     assert backbone.seen == len(people)
 
 
@@ -89,10 +90,10 @@ def test_all_poolers_come_from_one_pass(tmp_path, people):
         "one more photo",
     ],
 )
-def test_whatever_changes_changes_the_key(tmp_path, people, change):
+def test_every_change_to_an_input_changes_its_key(tmp_path, people, change):
     store, backbone, poolers, options = FeatureStore(tmp_path / "s.sqlite"), Tokens(), NATIVE, {}
     person = Profile("p", people[0].images, "hello", {"age": 30})
-    store.embed([person], backbone, poolers)
+    store.extract([person], backbone, poolers)
     assert backbone.seen == 1
     if change == "pixel":
         image = Image.open(person.images[0])
@@ -114,24 +115,24 @@ def test_whatever_changes_changes_the_key(tmp_path, people, change):
         store = FeatureStore(store.store, dtype="float16")
     else:
         person = Profile("p", (*person.images, people[1].images[0]), person.text, person.attributes)
-    store.embed([person], backbone, poolers, **options)
+    store.extract([person], backbone, poolers, **options)
     assert backbone.seen == 2
-    store.embed([person], backbone, poolers, **options)
+    store.extract([person], backbone, poolers, **options)
     assert backbone.seen == 2
 
 
-def test_what_a_backbone_does_not_read_does_not_enter_its_key(tmp_path, people):
+def test_unread_inputs_do_not_enter_the_key(tmp_path, people):
     backbone = HashBackbone()
     backbone.reads_text = False
     store = FeatureStore(tmp_path / "s.sqlite")
-    store.embed(people, backbone, NATIVE)
-    store.embed([Profile(p.id, p.images, "another text") for p in people], backbone, NATIVE)
+    store.extract(people, backbone, NATIVE)
+    store.extract([Profile(p.id, p.images, "another text") for p in people], backbone, NATIVE)
     assert backbone.seen == len(people)
 
 
-def test_float16_is_half_the_space(tmp_path, people, hash_backbone):
-    exact = FeatureStore(tmp_path / "a.sqlite").embed(people, hash_backbone, NATIVE)[0]
-    half = FeatureStore(tmp_path / "b.sqlite", dtype="float16").embed(
+def test_float16_features_are_rounded_float32_features(tmp_path, people, hash_backbone):
+    exact = FeatureStore(tmp_path / "a.sqlite").extract(people, hash_backbone, NATIVE)[0]
+    half = FeatureStore(tmp_path / "b.sqlite", dtype="float16").extract(
         people, hash_backbone, NATIVE
     )[0]
     assert half.dtype == np.float32
@@ -140,7 +141,7 @@ def test_float16_is_half_the_space(tmp_path, people, hash_backbone):
         FeatureStore(tmp_path / "c.sqlite", dtype="int8")
 
 
-def test_batches_keep_to_the_budget_and_go_longest_first(tmp_path, people):
+def test_batches_fit_the_budget_and_run_longest_first(tmp_path, people):
     class Long(HashBackbone):
         batches: ClassVar = []
 
@@ -153,7 +154,7 @@ def test_batches_keep_to_the_budget_and_go_longest_first(tmp_path, people):
 
     backbone = Long()
     backbone.max_batch_length = 24
-    FeatureStore(tmp_path / "s.sqlite").embed(people, backbone, NATIVE)
+    FeatureStore(tmp_path / "s.sqlite").extract(people, backbone, NATIVE)
     # Lengths 12, 11, …, 2: 12·2 = 24, 10·2, 8·3, 5·4
     assert backbone.batches == [2, 2, 3, 4]
 
@@ -163,13 +164,14 @@ def test_batches_keep_to_the_budget_and_go_longest_first(tmp_path, people):
     [
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError(
-            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes."
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: "
+            "you tried to allocate 1 bytes."
         ),
         RuntimeError("MPS backend out of memory"),
         MemoryError(),
     ],
 )
-def test_out_of_memory_halves_the_budget_and_goes_on(tmp_path, people, error):
+def test_running_out_of_memory_halves_the_budget(tmp_path, people, error):
     sizes = []
 
     class Small(HashBackbone):
@@ -181,11 +183,11 @@ def test_out_of_memory_halves_the_budget_and_goes_on(tmp_path, people, error):
 
     backbone = Small()
     backbone.max_batch_length = 8
-    (h,) = FeatureStore(tmp_path / "s.sqlite").embed(people, backbone, NATIVE)
+    (h,) = FeatureStore(tmp_path / "s.sqlite").extract(people, backbone, NATIVE)
     assert backbone.seen == len(people)
     assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
     assert np.array_equal(
-        h, FeatureStore(tmp_path / "t.sqlite").embed(people, HashBackbone(), NATIVE)[0]
+        h, FeatureStore(tmp_path / "t.sqlite").extract(people, HashBackbone(), NATIVE)[0]
     )
 
     class Tiny(HashBackbone):
@@ -193,17 +195,17 @@ def test_out_of_memory_halves_the_budget_and_goes_on(tmp_path, people, error):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(BackboneError, match="Tiny ran out of memory on a single person"):
-        FeatureStore(tmp_path / "u.sqlite").embed(people, Tiny(), NATIVE)
+        FeatureStore(tmp_path / "u.sqlite").extract(people, Tiny(), NATIVE)
 
     class Broken(HashBackbone):
         def forward(self, batch):
             raise RuntimeError("shapes do not fit")
 
-    with pytest.raises(RuntimeError, match="shapes do not fit"):  # a bug is no lack of memory
-        FeatureStore(tmp_path / "v.sqlite").embed(people, Broken(), NATIVE)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):  # a bug, not a lack of memory
+        FeatureStore(tmp_path / "v.sqlite").extract(people, Broken(), NATIVE)
 
 
-def test_everybody_else_goes_on_when_photos_are_broken(tmp_path, people):
+def test_broken_photos_do_not_stop_the_others(tmp_path, people):
     class Decodes(HashBackbone):
         def prepare(self, items):
             from pairmatch.io.images import load_image
@@ -218,21 +220,22 @@ def test_everybody_else_goes_on_when_photos_are_broken(tmp_path, people):
     backbone = Decodes()
     store = FeatureStore(tmp_path / "s.sqlite")
     with pytest.raises(
-        DataError, match=r"2 of 11 people cannot be embedded \(everybody else is in the store\)"
+        DataError,
+        match=r"Features of 2 of 11 people cannot be extracted \(all others are in the store\)",
     ) as caught:
-        store.embed(people, backbone, NATIVE)
+        store.extract(people, backbone, NATIVE)
     assert [problem.split(":")[0] for problem in sorted(caught.value.problems)] == ["p1", "p6"]
     assert backbone.seen == 9
-    store.embed([p for p in people if p.id not in ("p1", "p6")], backbone, NATIVE)
+    store.extract([p for p in people if p.id not in ("p1", "p6")], backbone, NATIVE)
     assert backbone.seen == 9
 
 
-def test_people_with_nothing_to_read_are_named_before_anything_runs(
+def test_people_with_nothing_to_read_are_listed_before_anything_runs(
     tmp_path, people, hash_backbone
 ):
     people = [*people, Profile("empty"), Profile("lost", (tmp_path / "gone.png",))]
     with pytest.raises(DataError) as caught:
-        FeatureStore(tmp_path / "s.sqlite").embed(people, hash_backbone, NATIVE)
+        FeatureStore(tmp_path / "s.sqlite").extract(people, hash_backbone, NATIVE)
     assert caught.value.problems == (
         "empty: has nothing that HashBackbone reads (photos or text)",
         f"lost: {tmp_path / 'gone.png'}: No such file or directory.",
@@ -240,13 +243,140 @@ def test_people_with_nothing_to_read_are_named_before_anything_runs(
     assert hash_backbone.seen == 0
 
 
-def test_nobody_is_an_error(tmp_path, people, hash_backbone):
+def test_no_people_or_no_poolers_is_an_error(tmp_path, people, hash_backbone):
     for profiles, poolers in (([], NATIVE), (people, [])):
         with pytest.raises(ConfigurationError, match="at least one person and one pooler"):
-            FeatureStore(tmp_path / "s.sqlite").embed(profiles, hash_backbone, poolers)
+            FeatureStore(tmp_path / "s.sqlite").extract(profiles, hash_backbone, poolers)
 
 
-def test_values_that_are_not_finite_are_refused(tmp_path, people):
+def test_keys_stay_as_existing_stores_hold_them(tmp_path, hash_backbone):
+    """Expected keys were computed by the first version that wrote this key format."""
+    people = [Profile("p", (b"\x89PNG fixed",), "I cook", {"age": 31})]
+    poolers = [NativePooler(), MeanPooler(layer=2)]
+    store = FeatureStore(tmp_path / "s.sqlite")
+    half = FeatureStore(store.store, dtype="float16")
+    assert [
+        store.plan(people, hash_backbone, poolers).keys[0][0],
+        half.plan(
+            people, hash_backbone, poolers, prompt="x {text}", prompt_attributes=["age"]
+        ).keys[0][0],
+    ] == [
+        "c9f06697675f173b6cd21d8f1b00623092c874d9167bf8b50d9a0bb6a8698f76",
+        "df3a01ee43d586465f63fec423d0662be127e198fd9d6bad0cddd67a5f57780f",
+    ]
+
+
+def test_a_plan_counts_distinct_inputs_and_runs_nothing(tmp_path, people, hash_backbone):
+    store = FeatureStore(tmp_path / "s.sqlite")
+    store.extract(people[:4], hash_backbone, NATIVE)
+    twins = [*people, Profile("twin", people[7].images, people[7].text)]
+    plan = store.plan(twins, hash_backbone, NATIVE)
+    assert hash_backbone.seen == 4
+    assert (plan.people, plan.inputs, plan.stored) == (12, 11, 4)
+    assert [profile.id for profile in plan.missing] == [f"p{i}" for i in range(4, 11)]
+    assert plan.keys[11] == plan.keys[7]
+    assert len(set(plan.keys)) == 11
+    assert str(plan) == (
+        "12 people, 11 distinct inputs: 4 in the store, 7 to run through HashBackbone."
+    )
+    assert plan.seconds is None
+
+
+def test_running_a_plan_equals_extract(tmp_path, people):
+    poolers = [NativePooler(), MeanPooler()]
+    plan = FeatureStore(tmp_path / "a.sqlite").plan(people, Tokens(), poolers)
+    expected = FeatureStore(tmp_path / "b.sqlite").extract(people, Tokens(), poolers)
+    assert [len(keys) for keys in plan.keys] == [2] * 11
+    for features, reference in zip(plan.run(), expected, strict=True):
+        assert np.array_equal(features, reference)
+
+
+def test_running_a_plan_checks_the_store_again(tmp_path, people, hash_backbone):
+    plan = FeatureStore(tmp_path / "s.sqlite").plan(people, hash_backbone, NATIVE)
+    FeatureStore(tmp_path / "s.sqlite").extract(people, HashBackbone(), NATIVE)
+    (h,) = plan.run()
+    assert hash_backbone.seen == 0
+    assert h.shape == (11, 8)
+
+
+def test_measuring_runs_a_sample_and_keeps_it(tmp_path, people, monkeypatch):
+    class Slow(HashBackbone):
+        def forward(self, batch):
+            clock[0] += 10.0 * len(batch)
+            return super().forward(batch)
+
+    clock = [0.0]
+    monkeypatch.setattr("pairmatch.features.plan.time.perf_counter", lambda: clock[0])
+    backbone = Slow()
+    store = FeatureStore(tmp_path / "s.sqlite")
+    plan = store.plan(people, backbone, NATIVE)
+    measured = plan.measure(sample=4)
+    assert backbone.seen == 5
+    assert measured.seconds == pytest.approx(60.0)  # 6 remaining people at 10 s each
+    assert [profile.id for profile in measured.missing] == [f"p{i}" for i in range(5, 11)]
+    assert str(measured) == (
+        "11 people, 11 distinct inputs: 5 in the store, 6 to run through Slow (about 60 s)."
+    )
+    measured.run()
+    assert backbone.seen == 11
+    rest = store.plan(people[:3], backbone, NATIVE).measure()
+    assert rest.seconds == 0.0
+    assert backbone.seen == 11
+    with pytest.raises(ConfigurationError, match="must be at least 1, got 0"):
+        plan.measure(sample=0)
+
+
+def test_durations_are_printed_in_the_unit_that_fits():
+    assert [format_duration(seconds) for seconds in (40, 720, 12600)] == ["40 s", "12 min", "3.5 h"]
+
+
+def test_requests_with_equal_inputs_share_one_pass(tmp_path, people):
+    store, backbone = FeatureStore(tmp_path / "s.sqlite"), Tokens()
+    native, mean = NativePooler(), MeanPooler()
+
+    def request(poolers=(native,), of=backbone, to=store, profiles=people, **options):
+        return ExtractionRequest(to, profiles, of, poolers, **options)
+
+    plans = plan_extractions(
+        [
+            request(),
+            request([mean], Tokens()),  # another instance with the same fingerprint
+            request([NativePooler()], prompt="Profile: {text}"),  # renders the same text
+            request(prompt="{text}"),
+            request(of=Tokens(version=2)),
+            request(to=FeatureStore(store.store, dtype="float16")),
+            request(profiles=people[:3]),
+        ]
+    )
+    assert [len(plan.keys[0]) for plan in plans] == [2, 1, 1, 1, 1]
+    assert request(prompt="{text}").plan().keys == plans[1].keys
+    shared_native, shared_mean = plans[0].run()
+    assert backbone.seen == 11
+    assert np.array_equal(shared_native, store.extract(people, backbone, [native])[0])
+    assert np.array_equal(shared_mean, store.extract(people, backbone, [mean])[0])
+    assert backbone.seen == 11
+
+
+def test_prompts_do_not_split_a_pass_of_a_backbone_that_reads_no_text(tmp_path, people):
+    backbone = HashBackbone()
+    backbone.reads_text = False
+    store = FeatureStore(tmp_path / "s.sqlite")
+    requests = [
+        ExtractionRequest(store, people, backbone, NATIVE, prompt=prompt)
+        for prompt in (None, "{text}", "About: {text}")
+    ]
+    assert len(plan_extractions(requests)) == 1
+
+
+def test_backbones_with_other_layers_do_not_share_a_pass(tmp_path, people):
+    shallow, deep = HashBackbone(), HashBackbone()
+    shallow.layers, deep.layers = (1,), (2,)
+    store = FeatureStore(tmp_path / "s.sqlite")
+    requests = [ExtractionRequest(store, people, b, NATIVE) for b in (shallow, deep, shallow)]
+    assert len(plan_extractions(requests)) == 2
+
+
+def test_values_that_are_not_finite_are_rejected(tmp_path, people):
     class Overflows(HashBackbone):
         def vector(self, content):
             return super().vector(content) * 1e6
@@ -256,14 +386,14 @@ def test_values_that_are_not_finite_are_refused(tmp_path, people):
         pytest.warns(RuntimeWarning),
         pytest.raises(BackboneError, match=r"not finite in float16 for .*: try dtype='float32'"),
     ):
-        store.embed(people, Overflows(), NATIVE)
+        store.extract(people, Overflows(), NATIVE)
     assert store.store.counts()["features"] == 0
 
 
-def test_joining_scales_weighs_and_concatenates():
+def test_join_scales_weights_and_concatenates():
     a, b = np.array([[3.0, 4.0], [0.0, 2.0]]), np.array([[10.0], [-5.0]])
     assert np.allclose(join([a, b], [1.0, 0.5]), [[0.6, 0.8, 0.5], [0, 1, -0.5]])
-    assert np.array_equal(join([a]), a)  # one backbone alone is not scaled
+    assert np.array_equal(join([a]), a)  # a single backbone is not scaled
     with pytest.raises(
         ConfigurationError, match=r"one positive number per backbone \(2\), got \[1.0\]"
     ):
@@ -285,9 +415,10 @@ RUN = textwrap.dedent(
                 os.kill(os.getpid(), 9)
             return super().forward(batch)
 
-    people = [Profile(f"p{i:02d}", (path,)) for i, path in enumerate(sorted(Path(sys.argv[2]).iterdir()))]
+    paths = sorted(Path(sys.argv[2]).iterdir())
+    people = [Profile(f"p{i:02d}", (path,)) for i, path in enumerate(paths)]
     backbone = Mortal()
-    h = FeatureStore(sys.argv[3]).embed(people, backbone, [NativePooler()])[0]
+    h = FeatureStore(sys.argv[3]).extract(people, backbone, [NativePooler()])[0]
     print(backbone.seen, float(h.sum()))
     """
 )
@@ -307,7 +438,7 @@ def fifty(photo):
     return paths[0].parent
 
 
-def test_a_killed_run_goes_on_where_it_stopped(tmp_path, fifty):
+def test_a_killed_run_resumes(tmp_path, fifty):
     store = tmp_path / "s.sqlite"
     killed = run(fifty, store, "die")
     killed.communicate(timeout=120)
@@ -317,12 +448,12 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, fifty):
     assert connection.execute("SELECT count(*) FROM features").fetchone() == (20,)
     connection.close()
     out, _ = run(fifty, store, "live").communicate(timeout=120)
-    assert out.split()[0] == "30"  # only the rest
+    assert out.split()[0] == "30"  # only the missing ones
     fresh, _ = run(fifty, tmp_path / "fresh.sqlite", "live").communicate(timeout=120)
     assert out.split()[1] == fresh.split()[1]
 
 
-def test_two_processes_embed_at_once(tmp_path, fifty):
+def test_two_processes_extract_at_once(tmp_path, fifty):
     store = tmp_path / "s.sqlite"
     both = [run(fifty, store, "live") for _ in range(2)]
     results = [process.communicate(timeout=120)[0].split() for process in both]
@@ -335,7 +466,7 @@ def test_two_processes_embed_at_once(tmp_path, fifty):
     )
 
 
-def test_prepare_runs_ahead_in_other_threads(tmp_path, people):
+def test_prepare_runs_ahead_in_worker_threads(tmp_path, people):
     import threading
 
     class Watched(HashBackbone):
@@ -345,6 +476,6 @@ def test_prepare_runs_ahead_in_other_threads(tmp_path, people):
             self.threads.add(threading.current_thread().name.split("_")[0])
             return super().prepare(items)
 
-    FeatureStore(tmp_path / "s.sqlite").embed(people, Watched(), NATIVE)
+    FeatureStore(tmp_path / "s.sqlite").extract(people, Watched(), NATIVE)
     assert "pairmatch-prepare" in Watched.threads
     assert Watched().prepare([Item((people[0].images[0],), "x")])

@@ -1,7 +1,4 @@
-"""Galleries.
-
-Exact under filters and exclusions, the same in memory and on disk, and whole after a kill.
-"""
+"""Galleries: exact under filters and exclusions, and complete after a kill."""
 
 import json
 import os
@@ -39,11 +36,11 @@ def crowd(count, seed=0, prefix="p"):
     return people
 
 
-def plain(query, people, embeddings, k, allowed):
-    """Everybody in a loop, stably sorted."""
+def rank_in_a_loop(query, people, embeddings, k, allowed):
+    """Ids of the k best people, scored one by one and sorted stably."""
     scored = [
-        (-float(np.dot(query.astype(float), vector.astype(float))), place, person.id)
-        for place, (person, vector) in enumerate(zip(people, embeddings, strict=True))
+        (-float(np.dot(query.astype(float), vector.astype(float))), row, person.id)
+        for row, (person, vector) in enumerate(zip(people, embeddings, strict=True))
         if allowed(person)
     ]
     return [name for _, _, name in sorted(scored)[:k]]
@@ -60,7 +57,7 @@ def plain(query, people, embeddings, k, allowed):
     on_disk=st.booleans(),
     seed=st.integers(0, 5),
 )
-def test_search_is_a_plain_loop(
+def test_search_equals_a_plain_loop(
     count, k, low, mutual, removed, added, on_disk, seed, tmp_path_factory
 ):
     people, e = crowd(count, seed), vectors(count, seed=seed)
@@ -70,14 +67,17 @@ def test_search_is_a_plain_loop(
         gallery.save(folder)
         gallery = Gallery.open(folder)
     for number, size in enumerate(added):  # small pieces are merged, in order
-        more, their = crowd(size, number + 50, f"x{number}-"), vectors(size, seed=number + 50)
-        gallery.add(more, their)
-        people, e = people + more, np.concatenate([e, their])
+        more = crowd(size, number + 50, f"x{number}-")
+        more_vectors = vectors(size, seed=number + 50)
+        gallery.add(more, more_vectors)
+        people = people + more
+        e = np.concatenate([e, more_vectors])
     rng = np.random.default_rng(seed)
-    gone = {people[row].id for row in rng.integers(0, len(people), removed)}
-    assert gallery.remove(gone) == len(gone)
-    kept = [row for row, person in enumerate(people) if person.id not in gone]
-    people, e = [people[row] for row in kept], e[kept]
+    removed_ids = {people[row].id for row in rng.integers(0, len(people), removed)}
+    assert gallery.remove(removed_ids) == len(removed_ids)
+    kept = [row for row, person in enumerate(people) if person.id not in removed_ids]
+    people = [people[row] for row in kept]
+    e = e[kept]
     assert gallery.ids == [person.id for person in people]
     np.testing.assert_array_equal(gallery.embeddings, e)
     asking = [
@@ -93,57 +93,55 @@ def test_search_is_a_plain_loop(
     if not people:
         return
     found = gallery.search(queries, k, where=rule, asking=asking, mutual=mutual, excluded=hidden)
-    for number, own in enumerate(asking):
+    for number, me in enumerate(asking):
 
-        def allowed(person, own=own, number=number):
-            theirs = person.attributes
-            one_way = theirs["age"] >= low and abs(theirs["age"] - own["age"]) <= 12
-            one_way = one_way and (
-                theirs.get("smoker") is False or theirs["region"] == own["region"]
-            )
-            # the asker has no `smoker`: seen from the other side that part is unknown
-            other = own["age"] >= low and theirs["region"] == own["region"]
-            return one_way and (other or not mutual) and person.id not in hidden[number]
+        def allowed(person, me=me, number=number):
+            you = person.attributes
+            forward = you["age"] >= low and abs(you["age"] - me["age"]) <= 12
+            forward = forward and (you.get("smoker") is False or you["region"] == me["region"])
+            # The query person has no `smoker`, so with the roles swapped it is unknown
+            backward = me["age"] >= low and you["region"] == me["region"]
+            return forward and (backward or not mutual) and person.id not in hidden[number]
 
-        assert [name for name, _ in found.of(number)] == plain(
+        assert [name for name, _ in found.candidates(number)] == rank_in_a_loop(
             queries[number], people, e, k, allowed
         )
         assert found.eligible[number] == sum(map(allowed, people))
         assert (found.excluded_by[number] is None) == (found.eligible[number] > 0)
 
 
-def test_what_left_nobody_is_said():
+def test_the_filter_that_removed_the_last_candidate_is_named():
     people = [
         Profile("a", attributes={"age": 30, "region": "north"}),
         Profile("b", attributes={"age": 40}),
     ]
     gallery, query = Gallery.of(people, vectors(2)), vectors(1, seed=1)
 
-    def emptied(where=None, **options):
+    def excluded_by(where=None, **options):
         found = gallery.search(query, 3, where=where, **options)
-        assert found.of(0) == []
+        assert found.candidates(0) == []
         return found.excluded_by[0]
 
-    assert emptied("age > 20 and age > 45 and region = 'north'") == "age > 45"
+    assert excluded_by("age > 20 and age > 45 and region = 'north'") == "age > 45"
     assert (
-        emptied("region = 'north' and age > 35") == "age > 35"
-    )  # each holds for somebody, both for nobody
-    assert emptied(["age > 20", "age is null"]) == "age IS NULL"
+        excluded_by("region = 'north' and age > 35") == "age > 35"
+    )  # each leaves a candidate, both together none
+    assert excluded_by(["age > 20", "age is null"]) == "age IS NULL"
     assert (
-        emptied("age > query.age", asking=[{"age": 20}], mutual=True)
-        == "age > query.age, the other way round"
+        excluded_by("age > query.age", asking=[{"age": 20}], mutual=True)
+        == "age > query.age, with the roles swapped"
     )
     assert (
-        emptied("age > query.age") == "age > query.age"
-    )  # nobody knows the age of the one who asks
-    assert emptied(excluded=[["a", "b"]]) == "exclusions"
+        excluded_by("age > query.age") == "age > query.age"
+    )  # the age of the query person is unknown
+    assert excluded_by(excluded=[["a", "b"]]) == "exclusions"
     gallery.remove(["a", "b"])
-    assert emptied("age > 20") == "no candidates"
+    assert excluded_by("age > 20") == "no candidates"
     assert Gallery().search(query).excluded_by == ("no candidates",)
 
 
-def test_everybody_gets_their_own_rule():
-    """Who may see whom is written in attributes: both must be inside the other's range."""
+def test_each_person_can_have_a_rule_of_their_own():
+    """Ranges are attributes: both people must be inside the other's range."""
     people = [
         Profile("picky", attributes={"age": 30, "from": 40, "to": 50}),
         Profile("open", attributes={"age": 31, "from": 20, "to": 60}),
@@ -153,7 +151,7 @@ def test_everybody_gets_their_own_rule():
     me = {"age": 35, "from": 25, "to": 35}
     assert gallery.search(vectors(1), 5, where=rule, asking=[me]).eligible[0] == 2
     found = gallery.search(vectors(1), 5, where=rule, asking=[me], mutual=True)
-    assert [name for name, _ in found.of(0)] == ["open"]
+    assert [name for name, _ in found.candidates(0)] == ["open"]
 
 
 def test_a_bonus_is_added_to_the_score():
@@ -170,17 +168,17 @@ def test_a_bonus_is_added_to_the_score():
                 strict=True,
             )
         )
-        assert [name for name, _ in found.of(number)] == sorted(
+        assert [name for name, _ in found.candidates(number)] == sorted(
             total, key=lambda name: -total[name]
         )
-        assert found.of(number)[0][1] == pytest.approx(max(total.values()), abs=1e-6)
+        assert found.candidates(number)[0][1] == pytest.approx(max(total.values()), abs=1e-6)
     with pytest.raises(
         ConfigurationError, match=r"one finite number per candidate, \[48\], got \[50\]"
     ):
         gallery.search(queries, bonus=np.zeros(50))
 
 
-def test_saved_and_opened_it_is_the_same(tmp_path):
+def test_a_saved_gallery_is_the_same_after_opening(tmp_path):
     people, e = crowd(30), vectors(30)
     gallery = Gallery.of(people, e, side="a", made_by="me")
     gallery.save(tmp_path / "g")
@@ -190,18 +188,19 @@ def test_saved_and_opened_it_is_the_same(tmp_path):
     assert not opened.embeddings.flags.owndata  # mapped, not read
     for person in people:
         assert opened.profile(person.id) == person
-    with pytest.raises(DataError, match="Nobody called 'nobody'"):
+    with pytest.raises(DataError, match="no candidate with the id 'nobody'"):
         opened.profile("nobody")
     assert (tmp_path / "g" / "gallery.sqlite").stat().st_mode & 0o077 == 0
     assert all(file.stat().st_mode & 0o077 == 0 for file in (tmp_path / "g").glob("*.arrow"))
 
 
-def test_two_have_it_open(tmp_path):
+def test_two_objects_share_a_folder(tmp_path):
     Gallery.of(crowd(5), vectors(5)).save(tmp_path / "g")
-    one, other = Gallery.open(tmp_path / "g"), Gallery.open(tmp_path / "g")
+    one = Gallery.open(tmp_path / "g")
+    other = Gallery.open(tmp_path / "g")
     newcomer = Profile("new", attributes={"age": 99, "height": 1.8})
     one.add([newcomer], vectors(1, seed=9))
-    assert other.search(vectors(1, seed=9), 1).of(0) == [("new", pytest.approx(1))]
+    assert other.search(vectors(1, seed=9), 1).candidates(0) == [("new", pytest.approx(1))]
     assert other.profile("new") == newcomer
     other.remove(["new", "p0"])
     assert "new" not in one.ids
@@ -235,37 +234,39 @@ while True:
 
 
 @pytest.mark.parametrize("wait_seconds", [0.3, 0.5])
-def test_a_kill_loses_nothing_that_was_told(tmp_path, wait_seconds):
+def test_a_kill_loses_no_confirmed_change(tmp_path, wait_seconds):
     Gallery.of(crowd(50), vectors(50)).save(tmp_path / "g")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     line = [sys.executable, "-c", _WRITER, str(tmp_path / "g")]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment) as writer:
         assert writer.stdout.readline() == "ready\n"
         reader, stop = Gallery.open(tmp_path / "g"), time.monotonic() + wait_seconds
-        while time.monotonic() < stop:  # and a reader is never in the way, nor ever wrong
-            found = [name for name, _ in reader.search(vectors(1), 1000).of(0)]
+        while time.monotonic() < stop:  # a reader neither blocks the writer nor sees a wrong state
+            found = [name for name, _ in reader.search(vectors(1), 1000).candidates(0)]
             assert {f"p{number}" for number in range(50)} <= set(found)
             assert len(found) == len(set(found))
         writer.send_signal(signal.SIGKILL)
-        told = [line.split() for line in writer.stdout.read().splitlines() if line.count(" ") == 1]
-    assert len(told) > 3
+        confirmed = [
+            line.split() for line in writer.stdout.read().splitlines() if line.count(" ") == 1
+        ]
+    assert len(confirmed) > 3
     opened = Gallery.open(tmp_path / "g")
-    there = set(opened.ids)
-    removed = {f"new{number}" for act, number in told if act == "removed"}
-    added = {f"new{number}" for act, number in told if act == "added"}
-    last = max(int(number) for act, number in told if act == "added")
-    # what was under way when the kill came may be there or not
-    assert added - removed - {f"new{last - 1}"} <= there
-    assert not there & (removed - {f"new{last + 1}"})
-    for name in sorted(added & there):
+    present = set(opened.ids)
+    removed = {f"new{number}" for act, number in confirmed if act == "removed"}
+    added = {f"new{number}" for act, number in confirmed if act == "added"}
+    last = max(int(number) for act, number in confirmed if act == "added")
+    # A change that was in progress at the kill may be present or not
+    assert added - removed - {f"new{last - 1}"} <= present
+    assert not present & (removed - {f"new{last + 1}"})
+    for name in sorted(added & present):
         vector = np.random.default_rng(int(name[3:])).normal(size=8).astype(np.float32)
         np.testing.assert_array_equal(opened.embeddings[opened.ids.index(name)], vector)
-    opened.add([Profile("after")], vectors(1))  # and it goes on
+    opened.add([Profile("after")], vectors(1))  # it can still be changed
     assert Gallery.open(tmp_path / "g").profile("after").id == "after"
 
 
 def traces(folder, *needles):
-    """Files under a folder that hold one of the byte strings."""
+    """Names of files under a folder that contain one of the byte strings."""
     return [
         file.name
         for file in folder.rglob("*")
@@ -273,7 +274,7 @@ def traces(folder, *needles):
     ]
 
 
-def test_who_is_forgotten_is_in_no_file(tmp_path, hash_backbone):
+def test_forgotten_people_are_in_no_file(tmp_path, hash_backbone):
     from pairmatch import Matcher
 
     people = [
@@ -289,10 +290,10 @@ def test_who_is_forgotten_is_in_no_file(tmp_path, hash_backbone):
     opened = Gallery.open(tmp_path / "b")
     victim, newcomer = people[25], Profile("somebody-new", text="new", attributes={"age": 33})
     matcher.add_to(opened, [newcomer])  # in the journal
-    opened.remove([people[26].id])  # removed, yet still in the file
+    opened.remove([people[26].id])  # removed from searches, but still in the file
     matcher.recommend_all(a, opened, tmp_path / "slates", k=19)
-    gone = [victim.id, newcomer.id, people[26].id]
-    needles = [name.encode() for name in gone]
+    forgotten = [victim.id, newcomer.id, people[26].id]
+    needles = [name.encode() for name in forgotten]
     needles += [
         matcher.embed([one], side="b")[0].tobytes() for one in (victim, newcomer, people[26])
     ]
@@ -301,7 +302,7 @@ def test_who_is_forgotten_is_in_no_file(tmp_path, hash_backbone):
         traces(tmp_path, *needles)
     )
     erased = forget(
-        gone,
+        forgotten,
         store=matcher.store,
         galleries=[tmp_path / "a", tmp_path / "b"],
         slates=[tmp_path / "slates"],
@@ -310,13 +311,13 @@ def test_who_is_forgotten_is_in_no_file(tmp_path, hash_backbone):
     assert erased.galleries == {str(tmp_path / "a"): 0, str(tmp_path / "b"): 2}
     assert erased.slates[str(tmp_path / "slates")] > 19
     assert traces(tmp_path, *needles) == []
-    assert victim.id not in opened.ids  # who had it open does not see them either
+    assert victim.id not in opened.ids  # nor visible to objects that were open before
     assert len(Gallery.open(tmp_path / "b")) == 18
     assert Slates(tmp_path / "slates").of(victim.id, "b") == []
     assert len(Slates(tmp_path / "slates").of(people[0].id)) >= 16
 
 
-def test_slates_of_everybody(tmp_path, monkeypatch):
+def test_slates_of_two_galleries(tmp_path, monkeypatch):
     import pairmatch.gallery.bulk as bulk
 
     monkeypatch.setattr(bulk, "_PEOPLE", 7)
@@ -345,12 +346,12 @@ def test_slates_of_everybody(tmp_path, monkeypatch):
             rows = [row for row in table if row["id"] == person]
             assert (
                 [(row["candidate"], row["score"]) for row in rows]
-                == found.of(0)
+                == found.candidates(0)
                 == slates.of(person, side)
             )
             assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
     written = {file: file.read_bytes() for file in slates.files()}
-    (tmp_path / "s" / "a-00001.parquet").unlink()  # as a kill would leave it
+    (tmp_path / "s" / "a-00001.parquet").unlink()  # as after a kill
     calls = []
     search = Gallery.search
     monkeypatch.setattr(
@@ -394,7 +395,7 @@ def test_exclusions(tmp_path):
         Exclusions.read(tmp_path / "z.csv")
 
 
-def test_nobody_is_embedded_who_could_not_be_shown(hash_backbone, tmp_path):
+def test_ineligible_people_are_not_embedded(hash_backbone, tmp_path):
     from pairmatch import Matcher
 
     people = [Profile(f"p{n}", text=f"text {n}", attributes={"age": 20 + n}) for n in range(9)]
@@ -403,13 +404,13 @@ def test_nobody_is_embedded_who_could_not_be_shown(hash_backbone, tmp_path):
     found = matcher.recommend(me, people, where="abs(age - query.age) <= 1", exclude=["p4"])
     assert {one.profile.id for one in found} == {"p3", "p5"}
     assert hash_backbone.seen == 3
-    nobody = matcher.recommend(me, people, where="age > 90")
-    assert (nobody, nobody.eligible, nobody.excluded_by) == ([], 0, "age > 90")
+    empty = matcher.recommend(me, people, where="age > 90")
+    assert (empty, empty.eligible, empty.excluded_by) == ([], 0, "age > 90")
     assert eligible(people, "age > 26", asking={})[0] == people[7:]
     assert eligible([], "age > 26", asking={}) == ([], "no candidates")
 
 
-def test_another_matchers_gallery_is_refused(tmp_path, small_pairs, hash_backbone):
+def test_a_gallery_of_another_head_is_refused(tmp_path, small_pairs, hash_backbone):
     from pairmatch import Matcher, TrainingConfig
 
     def fitted(seed):
@@ -434,13 +435,13 @@ def test_another_matchers_gallery_is_refused(tmp_path, small_pairs, hash_backbon
         other.add_to(opened, people)
 
 
-def test_what_cannot_be_done_is_said(tmp_path):
+def test_invalid_arguments_are_named(tmp_path):
     gallery = Gallery.of(crowd(3), vectors(3))
     old = Profile("x", attributes={"age": "old"})
-    for call, said in (
-        (lambda: gallery.add(["x"], vectors(2)), "one embedding, got 1 and 2"),
-        (lambda: gallery.add(["x", "x"], vectors(2)), "came twice: x"),
-        (lambda: gallery.add(["x"], vectors(1, width=5)), "8 wide, those of the newcomers 5"),
+    for call, message in (
+        (lambda: gallery.add(["x"], vectors(2)), "one embedding, got 1 people and 2 embeddings"),
+        (lambda: gallery.add(["x", "x"], vectors(2)), "occur more than once: x"),
+        (lambda: gallery.add(["x"], vectors(1, width=5)), "8 wide, those of the added people 5"),
         (
             lambda: gallery.add([old], vectors(1)),
             "'age' of 'x' is text, for others it is number",
@@ -455,7 +456,7 @@ def test_what_cannot_be_done_is_said(tmp_path):
         (lambda: gallery.search(vectors(1), where="aeg > 3"), "Did you mean 'age'?"),
         (gallery.save, "needs a folder"),
     ):
-        with pytest.raises(ConfigurationError, match=said):
+        with pytest.raises(ConfigurationError, match=message):
             call()
     assert len(gallery) == 3
     with pytest.raises(StoreError, match="holds no gallery"):
@@ -466,7 +467,7 @@ def test_what_cannot_be_done_is_said(tmp_path):
         Gallery.open(tmp_path / "g")
 
 
-def test_people_without_attributes_beside_people_with(tmp_path):
+def test_people_with_and_without_attributes(tmp_path):
     gallery = Gallery.of(["a", "b"], vectors(2))
     gallery.add([Profile("c", attributes={"age": 30.5, "x.y": "é"})], vectors(1, seed=3))
     gallery.add([Profile("d", attributes={"age": 31})], vectors(1, seed=4))
@@ -478,11 +479,11 @@ def test_people_without_attributes_beside_people_with(tmp_path):
         {"age": 30.5, "x.y": "é"},
         {"age": 31.0},
     ]
-    assert opened.search(vectors(1), where="\"x.y\" = 'é'").of(0)[0][0] == "c"
+    assert opened.search(vectors(1), where="\"x.y\" = 'é'").candidates(0)[0][0] == "c"
     assert json.dumps(opened.attribute_kinds) == '{"age": "number", "x.y": "text"}'
 
 
-def test_slates_of_other_exclusions_are_refused_however_many(tmp_path):
+def test_slates_with_other_exclusions_of_equal_number_are_refused(tmp_path):
     people = Gallery.of(["a", "b", "c"], np.eye(3))
     recommend_all(people, None, tmp_path / "s", 2, exclude=Exclusions([("a", "b")]))
     recommend_all(people, None, tmp_path / "s", 2, exclude=Exclusions([("a", "b")]))
@@ -490,30 +491,33 @@ def test_slates_of_other_exclusions_are_refused_however_many(tmp_path):
         recommend_all(people, None, tmp_path / "s", 2, exclude=Exclusions([("a", "c")]))
 
 
-def test_half_a_file_of_a_killed_run_is_forgotten(tmp_path):
+def test_incomplete_files_of_a_killed_run_are_removed(tmp_path):
     slates = recommend_all(Gallery.of(["a", "b"], np.eye(2)), None, tmp_path / "s", 1)
-    half = tmp_path / "s" / ".a-00001.parquet.x1y2"  # as `write_file` names it before it is whole
+    half = (
+        tmp_path / "s" / ".a-00001.parquet.x1y2"
+    )  # as `write_file` names it before it is complete
     half.write_bytes(b"a, b")
     slates.forget(["a"])
     assert not half.exists()
 
 
-def test_a_profile_is_not_older_than_the_gallery(tmp_path):
+def test_a_profile_is_never_older_than_the_gallery(tmp_path):
     Gallery.of(["z"], np.eye(1, 2)).save(tmp_path / "g")
-    one, other = Gallery.open(tmp_path / "g"), Gallery.open(tmp_path / "g")
+    one = Gallery.open(tmp_path / "g")
+    other = Gallery.open(tmp_path / "g")
     one.add([Profile("p", text="mine", attributes={"age": 20})], np.eye(1, 2))
     assert one.profile("p").text == "mine"
     other.add([Profile("p", attributes={"age": 30})], np.eye(1, 2))
     assert one.profile("p") == Profile("p", attributes={"age": 30})
 
 
-def test_those_who_ask_have_one_kind_of_an_attribute():
+def test_an_attribute_of_query_persons_has_one_kind():
     gallery = Gallery.of([Profile("p", attributes={"age": 0})], np.eye(1))
     with pytest.raises(ConfigurationError, match="'age' in two kinds"):
         gallery.search(np.ones((2, 1)), where="age >= query.age", asking=[{"age": "x"}, {"age": 1}])
 
 
-def test_numbers_of_numpy_nan_and_large_ones(tmp_path):
+def test_numpy_numbers_nan_and_large_numbers(tmp_path):
     Gallery.of(["z"], np.eye(1, 2)).save(tmp_path / "g")
     for gallery in (Gallery.open(tmp_path / "g"), Gallery()):
         gallery.add(

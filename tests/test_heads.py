@@ -13,7 +13,6 @@ from pairmatch.learning.heads import (
     ResidualHead,
     build_head,
     describe_head,
-    embed,
 )
 
 
@@ -91,13 +90,13 @@ def test_description_builds_the_same_architecture(name):
 def test_embed_is_unit_length_in_evaluation_mode_for_any_chunk():
     head = build_head("mlp", dim=32, seed=0).train()
     h = np.random.default_rng(0).normal(size=(10, 32)).astype(np.float16)
-    whole = embed(head, h, "a")
+    whole = head.embed(h, "a")
     assert head.training
     assert np.allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-6)
-    assert np.allclose(whole, embed(head, h, "a", rows=3), atol=1e-6)
+    assert np.allclose(whole, head.embed(h, "a", rows=3), atol=1e-6)
     z = head.eval().project(torch.from_numpy(h.astype(np.float32)), "a").detach().numpy()
     assert np.allclose(whole, z / np.linalg.norm(z, axis=1, keepdims=True), atol=1e-6)
-    assert np.array_equal(embed(IdentityHead(dim=2), np.zeros((1, 2)), "a"), np.zeros((1, 2)))
+    assert np.array_equal(IdentityHead(dim=2).embed(np.zeros((1, 2)), "a"), np.zeros((1, 2)))
 
 
 def test_errors_quote_the_call():

@@ -151,7 +151,7 @@ def test_a_matcher_goes_to_the_hub_and_comes_back(fitted, tmp_path, monkeypatch)
         )
         with pytest.raises(
             SavedMatcherError,
-            match="'me/nothing' is neither a folder here nor a matcher on the hub",
+            match="'me/nothing' is neither a local folder nor a readable matcher on the hub",
         ):
             Matcher.from_pretrained("me/nothing", endpoint=hub.url, token="hf_secret")
     people = list(pairs.people)

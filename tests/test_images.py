@@ -1,4 +1,4 @@
-"""Photos as people see them, and every kind of photo that cannot be read."""
+"""Decoding photos, and errors for photos that cannot be read."""
 
 import io
 import sys
@@ -30,7 +30,7 @@ def corners(width=40, height=20):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(orientation, tmp_path):
-    # Store the photo turned so that the orientation tag turns it back upright
+    # The photo is stored rotated, so that the orientation tag makes it upright
     back = {
         1: None,
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -60,7 +60,7 @@ def test_exif_orientation_is_applied(orientation, tmp_path):
 @pytest.mark.parametrize("orientation", [1, 3, 5, 6, 7, 8, 9])
 def test_size_from_the_header_is_the_size_of_the_photo(form, orientation):
     exif = Image.Exif()
-    exif[0x0112] = orientation  # 9 means nothing; Pillow turns TIFF itself
+    exif[0x0112] = orientation  # 9 is undefined; Pillow rotates TIFF itself
     photo = encoded(corners(), form, exif=exif)
     assert (
         image_size(photo)
@@ -70,7 +70,7 @@ def test_size_from_the_header_is_the_size_of_the_photo(form, orientation):
     assert image_size(Image.open(io.BytesIO(photo))) == image_size(photo)
 
 
-def test_an_orientation_that_is_no_number_turns_nothing():
+def test_an_orientation_that_is_not_a_number_is_ignored():
     tag = b"II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x04\0\0\0six\0\0\0\0\0"  # tag 274 as text
     photo = encoded(corners(), "JPEG")
     segment = b"Exif\0\0" + tag
@@ -85,7 +85,7 @@ def test_cmyk_palette_alpha_and_16_bits():
     assert cmyk.mode == "RGB"
     assert np.abs(np.asarray(cmyk).astype(int) - (200, 30, 40)).max() < 12
     clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
-    assert np.all(np.asarray(load_image(encoded(clear))) == 255)  # transparent black shows white
+    assert np.all(np.asarray(load_image(encoded(clear))) == 255)  # transparent black is white
     half = Image.new("RGBA", (4, 4), (0, 0, 0, 128))
     assert np.all(np.abs(np.asarray(load_image(encoded(half))).astype(int) - 127) <= 1)
     palette = Image.new("P", (4, 4), 1)
@@ -101,7 +101,7 @@ def test_cmyk_palette_alpha_and_16_bits():
     ]
 
 
-def test_transparency_of_every_kind_shows_white():
+def test_transparency_is_rendered_on_white():
     for mode in ("LA", "PA", "RGBa", "La"):
         assert load_image(Image.new(mode, (3, 3))).getpixel((1, 1)) == (255, 255, 255)
     assert load_image(encoded(Image.new("1", (3, 3), 0), transparency=0)).getpixel((0, 0)) == (
@@ -130,7 +130,7 @@ def test_transparency_of_every_kind_shows_white():
     assert quarter == (255, 191, 191)  # 255 · (1 − 64/255)
 
 
-def test_deep_greys_are_scaled_by_what_they_hold():
+def test_gray_levels_are_scaled_by_their_range():
     shades = np.array([[0, 128, 255]])
     for array in (
         shades.astype(np.int32),
@@ -156,8 +156,8 @@ def test_longest_side_is_exact_and_never_enlarges():
 @pytest.mark.parametrize(
     "size", [(999, 333), (1500, 1001), (1001, 1500), (803, 801), (1600, 1599), (640, 8)]
 )
-def test_reduced_decoding_gives_the_size_of_the_full_one(size):
-    # JPEG is decoded at 1/2, 1/4 or 1/8, rounded up; the target must come from the photo's own size
+def test_reduced_decoding_has_the_size_of_full_decoding(size):
+    # JPEG is decoded at 1/2, 1/4 or 1/8, rounded up; the target depends on the full size
     blank = Image.new("RGB", size)
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -170,7 +170,7 @@ def test_reduced_decoding_gives_the_size_of_the_full_one(size):
         )
 
 
-def test_reduced_decoding_gives_nearly_the_full_decoding():
+def test_reduced_decoding_is_close_to_full_decoding():
     rng = np.random.default_rng(0)
     smooth = Image.fromarray(rng.integers(0, 255, (12, 16, 3), np.uint8)).resize(
         (1600, 1200), Image.Resampling.BICUBIC
@@ -183,17 +183,17 @@ def test_reduced_decoding_gives_nearly_the_full_decoding():
     assert np.abs(fast - full).mean() < 1
 
 
-def test_digest_is_content():
-    one = corners()
-    other = one.copy()
-    other.putpixel((0, 0), (254, 0, 0))
-    assert image_digest(one) == image_digest(one.copy()) != image_digest(other)
-    assert image_digest(encoded(one)) != image_digest(encoded(other))
+def test_digest_depends_on_the_content():
+    image = corners()
+    changed = image.copy()
+    changed.putpixel((0, 0), (254, 0, 0))
+    assert image_digest(image) == image_digest(image.copy()) != image_digest(changed)
+    assert image_digest(encoded(image)) != image_digest(encoded(changed))
     assert image_digest(b"x" * 10) == image_digest(b"x" * 10)
-    assert load_image(image_bytes(one)).tobytes() == one.tobytes()
-    turned = one.copy()
-    turned.getexif()[0x0112] = 3
-    assert image_digest(turned) != image_digest(one)
+    assert load_image(image_bytes(image)).tobytes() == image.tobytes()
+    rotated = image.copy()
+    rotated.getexif()[0x0112] = 3
+    assert image_digest(rotated) != image_digest(image)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_digest_is_content():
         "I;16",
     ],
 )
-def test_pil_images_of_every_mode_have_bytes_that_show_the_same(mode):
+def test_bytes_of_pil_images_of_every_mode_show_the_same_photo(mode):
     image = Image.new(mode, (5, 3))
     assert np.array_equal(np.asarray(load_image(image_bytes(image))), np.asarray(load_image(image)))
 
@@ -236,7 +236,7 @@ def test_bytes_of_a_pil_image_are_upright():
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF"])
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL.*")
-def test_whatever_a_decoder_raises_names_the_photo(form):
+def test_every_decoder_error_names_the_photo(form):
     if form == "AVIF" and not features.check("avif"):
         pytest.skip("this Pillow has no AVIF")
     rng = np.random.default_rng(0)
@@ -247,23 +247,23 @@ def test_whatever_a_decoder_raises_names_the_photo(form):
         content = bytearray(whole)
         content[rng.integers(len(whole))] ^= 0xFF
         broken.append(bytes(content))
-    found = [check_image(content) for content in broken]  # must not raise
-    assert any(found[:60])
+    reported = [check_image(content) for content in broken]  # must not raise
+    assert any(reported[:60])
     for content in broken:
-        with suppress(ImageError):  # and nothing else
+        with suppress(ImageError):  # no other error
             image_size(content)
-    for content, problem in zip(broken, found, strict=True):
+    for content, problem in zip(broken, reported, strict=True):
         assert problem is None or problem.startswith(f"a photo of {len(content)} bytes: ")
 
 
-def test_pil_images_that_are_cut_are_named_too():
+def test_truncated_pil_images_are_reported():
     content = encoded(Image.effect_noise((64, 64), 50), "JPEG")[:900]
     for read in (load_image, image_bytes, image_digest):
         with pytest.raises(ImageError, match="a PIL image: the photo is truncated or damaged"):
             read(Image.open(io.BytesIO(content)))
 
 
-def test_a_full_memory_is_not_a_damaged_photo(monkeypatch):
+def test_memory_errors_are_not_reported_as_damaged_photos(monkeypatch):
     def exhausted(self):
         raise MemoryError
 
@@ -272,11 +272,11 @@ def test_a_full_memory_is_not_a_damaged_photo(monkeypatch):
         load_image(encoded(corners()))
 
 
-def test_what_cannot_be_read_is_named(tmp_path):
+def test_unreadable_photos_are_named(tmp_path):
     cases = {
         "missing.jpg": (None, "No such file"),
         "empty.jpg": (b"", "the file is empty"),
-        "text.jpg": (b"hello, I am no photo at all", "not a photo in a format"),
+        "text.jpg": (b"hello, I am not a photo", "not a photo in a format"),
         "cut.jpg": (
             encoded(Image.effect_noise((64, 64), 50), "JPEG")[:900],
             "truncated or damaged",
@@ -289,7 +289,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
         with pytest.raises(ImageError, match=rf"{name}: .*{reason}"):
             load_image(tmp_path / name)
         assert name in check_image(tmp_path / name)
-    with pytest.raises(ImageError, match="a photo of 27 bytes: not a photo"):
+    with pytest.raises(ImageError, match="a photo of 23 bytes: not a photo"):
         load_image(cases["text.jpg"][0])
     with pytest.raises(ImageError, match=r"folder"):
         load_image(tmp_path / "folder")
@@ -301,7 +301,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
     assert check_image(corners()) is None
 
 
-def test_decompression_bombs_are_refused(monkeypatch, tmp_path):
+def test_decompression_bombs_are_rejected(monkeypatch, tmp_path):
     monkeypatch.setattr(images, "MAX_PIXELS", 500)
     path = tmp_path / "bomb.png"
     corners(40, 20).save(path)
@@ -311,15 +311,13 @@ def test_decompression_bombs_are_refused(monkeypatch, tmp_path):
         load_image(path)
     monkeypatch.setattr(
         Image, "MAX_IMAGE_PIXELS", 100
-    )  # Pillow's own limit, met first by far larger files
+    )  # Pillow's limit, which larger files exceed first
     with pytest.raises(ImageError, match="more than 500 pixels; shrink it first"):
         load_image(path)
 
 
-def test_our_own_limit_is_the_only_one(monkeypatch):
-    monkeypatch.setattr(
-        Image, "MAX_IMAGE_PIXELS", 500
-    )  # Pillow would warn from here to twice as many
+def test_the_limit_of_pillow_is_not_used(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # Pillow would warn above this limit
     assert load_image(encoded(corners(40, 20))).size == (40, 20)
     assert image_size(encoded(corners(40, 20))) == (40, 20)
 
@@ -328,19 +326,16 @@ def test_our_own_limit_is_the_only_one(monkeypatch):
 
     monkeypatch.setattr(
         PngImagePlugin.PngImageFile, "load", bomb
-    )  # as icons do, whose size is known when decoded
+    )  # like icons, whose size is known only after decoding
     with pytest.raises(ImageError, match=r"a photo of .* bytes: a frame of many pixels"):
         load_image(encoded(corners(40, 20)))
 
 
-def test_threads_leave_the_warning_filters_alone(monkeypatch):
-    # Filters belong to the process: threads that save and restore them at once leave each other's
-    # behind
-    photo, before, interval = (
-        encoded(corners(2, 2)),
-        list(warnings.filters),
-        sys.getswitchinterval(),
-    )
+def test_threads_do_not_change_the_warning_filters(monkeypatch):
+    # Filters belong to the process: without a lock, threads restore each other's filters
+    photo = encoded(corners(2, 2))
+    before = list(warnings.filters)
+    interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(8) as pool:

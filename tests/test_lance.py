@@ -1,59 +1,207 @@
-"""The gallery in LanceDB finds what the exact gallery finds."""
+"""What only the gallery in LanceDB does: its index, its files, and tables of older versions."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from pairmatch import Gallery, Profile
+from pairmatch import Gallery, Matcher, Profile
 from pairmatch.core.arrays import unit_rows
 from pairmatch.core.errors import ConfigurationError
+from pairmatch.gallery import FolderGallery, LanceGallery, forget
 
-pytest.importorskip("lancedb", reason="the extra `lance` is not installed")
-
-from pairmatch.gallery.lance import LanceGallery
+lancedb = pytest.importorskip("lancedb", reason="the extra `lance` is not installed")
 
 
-def test_it_finds_what_the_gallery_finds(tmp_path):
-    rng = np.random.default_rng(0)
-    e = unit_rows(rng.normal(size=(60, 8))).astype(np.float32)
+def vectors(count, width=8, seed=0):
+    return unit_rows(np.random.default_rng(seed).normal(size=(count, width)))
+
+
+def traces(folder, *needles):
+    """Names of files under a folder that contain one of the byte strings."""
+    return [
+        file.name
+        for file in folder.rglob("*")
+        if file.is_file() and any(needle in file.read_bytes() for needle in needles)
+    ]
+
+
+def test_it_finds_what_the_gallery_in_memory_finds(tmp_path):
+    e = vectors(60)
     people = [
         Profile(f"p{n}", attributes={"age": 20 + n, "region": "Da'ejeon" if n % 2 else "x"})
         for n in range(60)
     ]
-    exact, lance = Gallery(), LanceGallery(tmp_path / "l")
-    for gallery in (exact, lance):
+    memory = Gallery()
+    lance = LanceGallery(tmp_path / "l")
+    for gallery in (memory, lance):
         gallery.add(people[:40], e[:40])
-        gallery.add(people[30:], e[30:])  # some again
-        gallery.add(
-            [Profile("new", attributes={"height": 1.7})], e[:1]
-        )  # an attribute that nobody had
-        assert gallery.remove(["p3", "nobody's"]) == 1
+        gallery.add(people[30:], e[30:])  # ten are replaced
+        gallery.add([Profile("new", attributes={"height": 1.7})], e[:1])  # a new attribute
+        assert gallery.remove(["p3", "unknown"]) == 1
         assert len(gallery) == 60
-    queries = unit_rows(rng.normal(size=(3, 8))).astype(np.float32)
+    queries = vectors(3, seed=1)
     asking = [{"age": 30, "region": "x"}, {"age": 60}, {"age": 500}]
-    for gallery in (exact, LanceGallery(tmp_path / "l")):
+    for gallery in (memory, LanceGallery(tmp_path / "l")):
         assert gallery.attribute_kinds == {"age": "number", "region": "text", "height": "number"}
     rule = "abs(age - query.age) <= 12 and region in ('Da''ejeon', 'x') and not age = 31"
-    for options in (
+    searches = (
         {},
         {"where": rule, "asking": asking, "excluded": [["p12", "it's"], [], []]},
         {"where": "age > 75"},
+        {"where": "age > query.age", "asking": asking, "mutual": True},
+    )
+    for options in searches:
+        assert_equal(memory.search(queries, 5, **options), lance.search(queries, 5, **options))
+    lance.build_index(index_type="IVF_FLAT", num_partitions=1)  # one partition: still exact
+    late = Profile("late", attributes={"age": 77, "region": "x"})
+    for gallery in (memory, lance):
+        gallery.add([late], vectors(1, seed=7))
+    for options in (*searches, {"bonus": np.linspace(0, 1, 61)}):
+        assert_equal(memory.search(queries, 5, **options), lance.search(queries, 5, **options))
+    assert lance.search(vectors(1, seed=7), 1).candidates(0) == [("late", pytest.approx(1))]
+
+
+def assert_equal(result, expected):
+    np.testing.assert_array_equal(result.ids, expected.ids)
+    np.testing.assert_array_equal(result.scores, expected.scores)
+    np.testing.assert_array_equal(result.eligible, expected.eligible)
+    assert result.excluded_by == expected.excluded_by
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64])
+def test_large_galleries_are_searched_in_blocks(tmp_path, monkeypatch, rows):
+    import pairmatch.gallery.lance as lance_module
+    import pairmatch.gallery.ranking as ranking
+
+    monkeypatch.setattr(lance_module, "_SCAN_ROWS", rows)
+    monkeypatch.setattr(ranking, "_MAX_FINALISTS", 12)
+    e = np.round(vectors(64), 1)  # with ties
+    people = [Profile(f"p{n}", attributes={"n": n % 5}) for n in range(64)]
+    memory = Gallery.of(people, e)
+    lance = LanceGallery(tmp_path / "l")
+    lance.add(people, e)
+    queries = vectors(4, seed=1)
+    options = {
+        "where": "n <= query.n",
+        "asking": [{"n": 0}, {"n": 2}, {"n": -1}, {"n": 9}],
+        "excluded": [["p0"], [], [], [f"p{n}" for n in range(60)]],
+    }
+    bonus = np.random.default_rng(3).normal(size=64)
+    for more in ({}, options, {**options, "bonus": bonus}, {"where": "n = 2"}):
+        assert_equal(lance.search(queries, 6, **more), memory.search(queries, 6, **more))
+    assert [len(ids) for ids, _, _ in lance.chunks(10)] == [10] * 6 + [4]
+    np.testing.assert_array_equal(lance.embeddings, memory.embeddings)
+    lance.save(tmp_path / "copy")
+    assert Gallery.open(tmp_path / "copy").ids == memory.ids
+
+
+def test_side_and_head_are_kept(tmp_path):
+    lance = LanceGallery(tmp_path / "l", side="a", made_by="digest")
+    lance.add([Profile("p", attributes={"age": 3})], vectors(1))
+    lance.add([Profile("q", attributes={"height": 3})], vectors(1, seed=1))
+    lance.remove(["p"])
+    lance.save()
+    opened = LanceGallery(tmp_path / "l")
+    assert (opened.side, opened.made_by, opened.ids) == ("a", "digest", ["q"])
+    opened.forget(["q"])
+    opened = Gallery.open(tmp_path / "l")
+    assert isinstance(opened, LanceGallery)
+    assert (opened.side, opened.made_by, opened.width, len(opened)) == ("a", "digest", 8, 0)
+    with pytest.raises(ConfigurationError, match="has side='a', got 'b': leave out `side`"):
+        LanceGallery(tmp_path / "l", side="b")
+    with pytest.raises(ConfigurationError, match="has made_by='digest', got 'other'"):
+        LanceGallery(tmp_path / "l", made_by="other")
+
+
+def test_two_objects_see_each_others_changes(tmp_path):
+    first = LanceGallery(tmp_path / "l")
+    second = LanceGallery(tmp_path / "l")
+    first.add(["p"], vectors(1))
+    assert second.ids == ["p"]
+    second.add([Profile("q", attributes={"age": 3})], vectors(1, seed=1))
+    assert first.search(vectors(1), where="age = 3").candidates(0)[0][0] == "q"
+    assert second.profile("q").attributes == {"age": 3}
+    first.add([Profile("q", attributes={"age": 4})], vectors(1, seed=1))
+    assert second.profile("q").attributes == {"age": 4}
+    first.forget(["p"])
+    assert second.ids == ["q"]
+
+
+def test_forgotten_people_are_in_no_file(tmp_path, caplog):
+    e = vectors(300)
+    lance = LanceGallery(tmp_path / "l")
+    lance.add(
+        [Profile(f"somebody-{n}-", attributes={"secret": f"word{n}-"}) for n in range(300)], e
+    )
+    lance.build_index(index_type="IVF_FLAT", num_partitions=1)
+    lance.remove(["somebody-3-"])
+    needles = [b"somebody-3-", e[3].tobytes(), b"word3-", b"somebody-7-", e[7].tobytes()]
+    assert traces(tmp_path, *needles)
+    assert lance.forget(["somebody-7-"]) == 1
+    assert traces(tmp_path, *needles) == []
+    assert "call build_index again" in caplog.text
+    assert len(lance) == 298
+    assert lance.search(e[5:6], 1).candidates(0) == [("somebody-5-", pytest.approx(1))]
+    assert forget(["somebody-5-", "x"], galleries=[tmp_path / "l"]).galleries == {
+        str(tmp_path / "l"): 1
+    }
+    assert "somebody-5-" not in lance
+    assert traces(tmp_path, b"somebody-5-", e[5].tobytes()) == []
+
+
+def test_tables_of_older_versions_are_read(tmp_path):
+    """They have no metadata, attribute names as column names, and NaN as a number."""
+    e = vectors(3)
+    table = {
+        "id": ["p", "q", "r"],
+        "vector": pa.FixedSizeListArray.from_arrays(pa.array(e.ravel()), 8),
+        "Age": [30.0, float("nan"), None],
+        "home town": ["x", None, "y"],
+    }
+    lancedb.connect(str(tmp_path / "l")).create_table("gallery", pa.table(table))
+    lance = LanceGallery(tmp_path / "l")
+    assert (lance.side, lance.made_by) == ("b", None)
+    assert lance.attribute_kinds == {"Age": "number", "home town": "text"}
+    attributes = [{"Age": 30, "home town": "x"}, {}, {"home town": "y"}]
+    assert [person.attributes for person in lance] == attributes
+    lance.add([Profile("s", attributes={"Age": 31, "home town": "y"})], vectors(1, seed=1))
+    assert lance.attribute_kinds == {"Age": "number", "home town": "text"}
+    for rule, expected in (
+        ('"Age" > 1', ["p", "s"]),
+        ('"Age" is null', ["q", "r"]),
+        ("\"home town\" = 'y'", ["r", "s"]),
     ):
-        one, other = exact.search(queries, 5, **options), lance.search(queries, 5, **options)
-        np.testing.assert_array_equal(one.ids, other.ids)
-        np.testing.assert_allclose(one.scores, other.scores, atol=1e-6)
-        np.testing.assert_array_equal(one.eligible, other.eligible)
-        assert one.excluded_by == other.excluded_by
-    with pytest.raises(ConfigurationError, match=r"Did you mean 'age'\?"):
-        lance.search(queries, where="aeg > 3")
-    with pytest.raises(ConfigurationError, match="for others it is number"):
-        lance.add([Profile("old", attributes={"age": "old"})], e[:1])
-    lance.remove([f"p{n}" for n in range(60)], compact=True)
-    assert [name for name, _ in lance.search(queries[:1]).of(0)] == ["new"]
+        for asking in ([{}], [{}, {}]):
+            result = lance.search(e[: len(asking)], where=rule, asking=asking)
+            assert sorted(person for person, _ in result.candidates(0)) == expected
 
 
-def test_an_empty_one(tmp_path):
+def test_a_gallery_of_another_head_is_refused(tmp_path, small_pairs, hash_backbone):
+    matcher = Matcher(
+        backbone=hash_backbone,
+        metadata=None,
+        head=("linear", {"width": 4}),
+        store=tmp_path / "store",
+    ).fit(small_pairs(6))
+    people = small_pairs(6).people
+    lance = LanceGallery(tmp_path / "l", made_by="another head")
+    with pytest.raises(ConfigurationError, match="embedded by a matcher with another head"):
+        matcher.add_to(lance, people)
+    own = LanceGallery(tmp_path / "own", made_by=matcher.gallery(people).made_by)
+    matcher.add_to(own, people)
+    assert len(matcher.recommend(people[0], LanceGallery(tmp_path / "own"), 3)) == 3
+
+
+def test_an_empty_gallery(tmp_path):
     lance = LanceGallery(tmp_path / "l")
     assert lance.search(np.ones((1, 3), np.float32)).excluded_by == ("no candidates",)
     assert lance.remove(["x"]) == 0
+    assert lance.forget(["x"]) == 0
+    assert lance.save() == tmp_path / "l"
+    assert not LanceGallery.exists(tmp_path / "l")
     with pytest.raises(ConfigurationError, match="needs people"):
         lance.build_index()
+    assert isinstance(Gallery.open(lance.save(tmp_path / "f")), FolderGallery)
+    lance.add(["p"], vectors(1))
+    with pytest.raises(ConfigurationError, match=r"Unknown index type 'IVF'\. Did you mean 'IVF_"):
+        lance.build_index("IVF")

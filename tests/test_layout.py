@@ -1,76 +1,185 @@
-"""The layers of the package: imports point down only."""
+"""The house: imports point down only, folders keep their names, modules and functions stay small."""
 
 import ast
 from pathlib import Path
 
+import pytest
+
 import pairmatch
 
 ROOT = Path(pairmatch.__file__).parent
-LAYERS = [
-    {"types", "errors"},
-    {"interfaces", "config", "registry", "images", "prompt", "store", "files", "tables", "frozen"},
-    {"backbones", "poolers", "metadata", "heads", "losses"},
-    {"data", "features", "metrics", "paired", "rules", "search", "gallery"},
-    {
-        "hub",
-        "intervals",
-        "comparison",
-        "trainer",
-        "evaluator",
-        "saved",
-        "methods",
-        "crossvalidation",
-        "tuning",
-        "robust",
-        "diagnostics",
-        "market",
-        "figures",
-    },
-    {"matcher", "demo"},
-    {"sweep", "paper"},
-    {"cli", "doctor", "report", "testing"},
+
+#: Folders from the lowest level to the highest; a folder imports from itself and from lower levels.
+LEVELS = [
+    {"core"},
+    {"io"},
+    {"rules"},
+    {"data"},
+    {"backbones", "metadata", "features"},
+    {"evaluation"},
+    {"learning"},
+    {"gallery"},
+    {"market"},
+    {"matcher"},
+    {"experiments"},
+    {"report"},
+    {"cli", "testing"},
 ]
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+LEVEL_OF = {folder: level for level, folders in enumerate(LEVELS) for folder in folders}
+
+#: Imports between folders of one level that are allowed, as (from, to), with the reason.
+ALLOWED_SAME_LEVEL: dict[tuple[str, str], str] = {}
+
+MOST_LINES = 350
+MOST_FUNCTION_LINES = 60
+MOST_PARAMETERS = 8
+#: Modules and functions beyond the limits, with the reason. Listed on the page Architecture too.
+EXCEPTIONS = {}
 
 
-def imports(path):
-    """Modules of the package that a file imports at any place, TYPE_CHECKING blocks excepted."""
-    tree = ast.parse(path.read_text())
-    skipped = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.ImportFrom)
-            and node.module
-            and id(node) not in skipped
-            and node.module.startswith("pairmatch")
-        ):
-            parts = node.module.split(".")
-            yield from (parts[1:2] or [alias.name for alias in node.names])
+def imported_modules(path, module):
+    """(line, dotted module) of every import of the package in a file, wherever it is.
+
+    Reads absolute and relative imports, at the top, in functions, and under `TYPE_CHECKING`, and
+    `import_module` and `__import__` calls with a constant name.
+
+    Args:
+        path: The file.
+        module: Its dotted name, which relative imports are resolved against.
+    """
+    is_package = path.name == "__init__.py"
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = module.split(".")
+                keep = len(parts) - node.level + is_package
+                base = ".".join([*parts[:keep], *([node.module] if node.module else [])])
+            # `from pairmatch import core` names a folder; `from pairmatch import Matcher` a class
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Call):
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            constant = node.args and isinstance(node.args[0], ast.Constant)
+            if name in ("import_module", "__import__") and constant:
+                yield node.lineno, str(node.args[0].value)
 
 
-def test_every_module_has_a_layer_and_imports_downwards():
-    files = [
-        file
-        for file in ROOT.rglob("*.py")
-        if file.name not in ("__main__.py",) and file != ROOT / "__init__.py"
-    ]
-    assert len(files) > 25
-    for file in files:
-        module = file.relative_to(ROOT).parts[0].removesuffix(".py")
-        assert module in LEVEL, f"{module} has no layer"
-        for imported in imports(file):
-            if imported in ("__version__", module):
+def upward_imports(root):
+    """A sentence for every import that does not point down, in all files of a package."""
+    problems = []
+    for path in sorted(root.rglob("*.py")):
+        relative = path.relative_to(root)
+        folder = relative.parts[0].removesuffix(".py")
+        if folder in ("__init__", "__main__"):
+            continue
+        if folder not in LEVEL_OF:
+            problems.append(f"{relative}: the folder {folder} has no level")
+            continue
+        module = ".".join(["pairmatch", *relative.with_suffix("").parts]).removesuffix(".__init__")
+        for line, target in imported_modules(path, module):
+            parts = target.split(".")
+            if parts[0] != "pairmatch":
                 continue
-            assert imported in LEVEL, f"{file.name} imports {imported}, which has no layer"
-            assert LEVEL[imported] <= LEVEL[module], (
-                f"{module} imports {imported}, which is above it"
-            )
-            if LEVEL[module] == 2:
-                assert LEVEL[imported] < 2, (
-                    f"{module} imports {imported}: implementations never import one another"
-                )
+            other = parts[1] if len(parts) > 1 else ""
+            if other == folder:
+                continue
+            where = f"{relative}:{line} imports {target}"
+            if other not in LEVEL_OF:
+                problems.append(f"{where}, which is not a folder: import from where it is defined")
+            elif LEVEL_OF[other] > LEVEL_OF[folder]:
+                problems.append(f"{where}, which is above {folder}")
+            elif LEVEL_OF[other] == LEVEL_OF[folder] and (folder, other) not in ALLOWED_SAME_LEVEL:
+                problems.append(f"{where}, which is on the level of {folder}")
+    return problems
+
+
+def test_imports_point_down():
+    assert upward_imports(ROOT) == []
+
+
+def test_folders_are_those_of_the_design():
+    folders = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
+    assert folders == set(LEVEL_OF)
+    loose = {path.name for path in ROOT.glob("*.py")}
+    assert loose == {"__init__.py", "__main__.py"}
+
+
+UPWARD = {
+    "absolute": "import pairmatch.learning.heads\n",
+    "absolute from": "from pairmatch.learning.heads import MLPHead\n",
+    "folder from": "from pairmatch import learning\n",
+    "through the package": "from pairmatch import Matcher\n",
+    "relative": "from ..learning.heads import MLPHead\n",
+    "relative folder": "from .. import learning\n",
+    "in a function": "def f():\n    from pairmatch.learning.heads import MLPHead\n",
+    "in a method": "class C:\n    def f(self):\n        from ..learning import heads\n",
+    "type checking": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n"
+    "    from pairmatch.learning.heads import MLPHead\n",
+    "qualified type checking": "import typing\nif typing.TYPE_CHECKING:\n"
+    "    import pairmatch.learning.heads as heads\n",
+    "in a try": "try:\n    import pairmatch.matcher\nexcept ImportError:\n    pass\n",
+    "in an else": "if 1:\n    pass\nelse:\n    import pairmatch.learning\n",
+    "import_module": "from importlib import import_module\nimport_module('pairmatch.learning.heads')\n",
+    "dunder import": "__import__('pairmatch.matcher')\n",
+    "same level": "from pairmatch.features.prompt import render\n",
+}
+
+
+@pytest.mark.parametrize("form", UPWARD)
+@pytest.mark.parametrize("file", ["planted.py", "inner/__init__.py", "inner/deep.py"])
+def test_a_planted_upward_import_is_caught(form, file, tmp_path):
+    source = UPWARD[form]
+    if file == "inner/deep.py" and "from .." in source:
+        source = source.replace("from ..", "from ...")
+    elif file == "inner/__init__.py" and "from .." in source:
+        source = source.replace("from ..", "from ...")
+    path = tmp_path / "metadata" / file
+    path.parent.mkdir(parents=True)
+    path.write_text("import numpy\nfrom pairmatch.core.errors import PairmatchError\n" + source)
+    (problem,) = upward_imports(tmp_path)
+    assert problem.startswith(f"metadata/{file}:")
+
+
+def test_downward_and_inner_imports_are_fine(tmp_path):
+    path = tmp_path / "matcher" / "planted.py"
+    path.parent.mkdir()
+    path.write_text(
+        "from pairmatch.core import registry\nfrom . import saving\nfrom .saving import write\n"
+        "from ..core.errors import PairmatchError\nimport pairmatch.gallery\n"
+    )
+    assert upward_imports(tmp_path) == []
+
+
+def sizes():
+    """(name, measure, limit) of every module and function beyond a limit."""
+    for path in sorted(ROOT.rglob("*.py")):
+        name = path.relative_to(ROOT).as_posix()
+        text = path.read_text()
+        if len(text.splitlines()) > MOST_LINES:
+            yield name
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            parameters = [arg for arg in arguments if arg.arg not in ("self", "cls")]
+            lines = node.end_lineno - node.lineno + 1
+            if lines > MOST_FUNCTION_LINES or len(parameters) > MOST_PARAMETERS:
+                yield f"{name}:{qualified(text, node)}"
+
+
+def qualified(text, function):
+    """`Class.function`, or the function's name."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ClassDef) and any(
+            getattr(child, "lineno", 0) == function.lineno for child in node.body
+        ):
+            return f"{node.name}.{function.name}"
+    return function.name
+
+
+def test_modules_and_functions_are_small():
+    beyond = set(sizes())
+    commands = {name for name in beyond if name.startswith("cli/")}
+    assert beyond - commands == set(EXCEPTIONS), "too large, or no longer an exception"

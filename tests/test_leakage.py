@@ -1,7 +1,4 @@
-"""What splits share.
-
-Against brute force, with photos encoded again, and with photos that many people have.
-"""
+"""Leakage between splits: against brute force, with re-encoded photos, with shared photos."""
 
 import io
 import re
@@ -22,10 +19,10 @@ from pairmatch.io.images import load_image
 
 
 def split(photos):
-    """A split of people by id, with their photos, each paired with somebody without any."""
+    """A split of people by id, with their photos; each is paired with a person without photos."""
     people = [Profile(person, tuple(images)) for person, images in photos.items()]
     partners = [Profile(f"partner of {person}") for person in photos]
-    pairs = [Pair(one.id, other.id) for one, other in zip(people, partners, strict=True)]
+    pairs = [Pair(person.id, partner.id) for person, partner in zip(people, partners, strict=True)]
     return Pairs.of([*people, *partners], pairs)
 
 
@@ -36,14 +33,14 @@ def encoded(image, form="JPEG", **options):
 
 
 def scenery(seed, size=(200, 160)):
-    """Smooth colours: structure of its own for every seed."""
+    """Smooth colors, with a different structure for every seed."""
     noise = np.random.default_rng(seed).integers(0, 255, (7, 9, 3), np.uint8)
     return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
 
 
-def on_white(shape, box, grey):
+def on_white(shape, box, gray):
     image = Image.new("RGB", (256, 256), "white")
-    getattr(ImageDraw.Draw(image), shape)(box, fill=(grey, grey, grey))
+    getattr(ImageDraw.Draw(image), shape)(box, fill=(gray, gray, gray))
     return image
 
 
@@ -65,10 +62,10 @@ def test_identical_photos_agree_with_brute_force(parts):
         for photo in photos
         if one != other and photo in more
     }
-    found = leakage(*map(split, parts), near_duplicate_bits=-1).photos
+    sentences = leakage(*map(split, parts), near_duplicate_bits=-1).photos
     read = [
         re.match(r"'(.)' of split (\d) and '(.)' of split (\d) have the same photo", sentence)
-        for sentence in found
+        for sentence in sentences
     ]
     assert Counter((int(m[2]), int(m[4])) for m in read) == Counter((p, q) for _, p, q in expected)
     for one, p, other, q in (m.groups() for m in read):
@@ -77,7 +74,7 @@ def test_identical_photos_agree_with_brute_force(parts):
 
 
 @pytest.mark.parametrize("bits", [0, 2, 4, 12])
-def test_near_duplicates_are_those_within_the_bits(bits):
+def test_near_duplicates_differ_by_at_most_the_given_bits(bits):
     forms = {
         "jpeg": lambda image: encoded(image, quality=15),
         "small": lambda image: encoded(image.resize((60, 48)), quality=60),
@@ -95,64 +92,65 @@ def test_near_duplicates_are_those_within_the_bits(bits):
                 assert one[-1] == other[-1]
                 expected[one, other] = str(marks[0] - marks[1])
     assert expected
-    found = leakage(split(originals), split(again), near_duplicate_bits=bits)
-    sentence = r"'(\w+)' of split 1 and '(\w+)' of split 2 have nearly the same photo \((\d+) of 64 bits differ\)"
-    told = [re.fullmatch(sentence, text).groups() for text in found.near_duplicates]
-    assert {(one, other): differing for one, other, differing in told} == expected
-    assert len(told) == len(expected)
-    assert not found.photos
+    report = leakage(split(originals), split(again), near_duplicate_bits=bits)
+    sentence = (
+        r"'(\w+)' of split 1 and '(\w+)' of split 2 have nearly the same photo \((\d+) of 64 "
+        r"bits differ\)"
+    )
+    matches = [re.fullmatch(sentence, text).groups() for text in report.near_duplicates]
+    assert {(one, other): differing for one, other, differing in matches} == expected
+    assert len(matches) == len(expected)
+    assert not report.photos
 
 
-def test_objects_on_white_are_not_alike_for_their_ground():
+def test_objects_on_a_white_background_are_distinguished():
     plate, shelf = (
         on_white("ellipse", (50, 116, 206, 140), 200),
         on_white("rectangle", (50, 120, 206, 136), 150),
     )
-    assert imagehash.phash(plate) - imagehash.phash(shelf) <= 4  # the hash alone takes them for one
+    assert imagehash.phash(plate) - imagehash.phash(shelf) <= 4  # equal by the hash alone
     assert not leakage(split({"p": [plate]}), split({"s": [shelf]}))
     again = [encoded(plate, quality=50), encoded(plate.resize((120, 120)), quality=80)]
-    found = leakage(
+    report = leakage(
         split({"p": [plate]}), split({"q": again, "s": [shelf]}), near_duplicate_bits=16
     )
-    assert len(found.near_duplicates) == 2
-    assert all("'q'" in sentence for sentence in found.near_duplicates)
+    assert len(report.near_duplicates) == 2
+    assert all("'q'" in sentence for sentence in report.near_duplicates)
 
 
-def test_colours_tell_photos_of_one_layout_apart():
+def test_colors_distinguish_photos_of_the_same_layout():
     photo = scenery(0)
     tinted = Image.merge("RGB", (photo.getchannel("R").point(lambda v: v // 2), *photo.split()[1:]))
-    found = leakage(split({"p": [photo]}), split({"q": [tinted]}), near_duplicate_bits=64)
-    assert not found
+    report = leakage(split({"p": [photo]}), split({"q": [tinted]}), near_duplicate_bits=64)
+    assert not report
 
 
-def test_a_photo_that_many_people_have_is_one_finding():
-    # An app's placeholder portrait: naming every two people who have it would be quadratic
+def test_a_photo_of_many_people_is_reported_once():
+    # A placeholder portrait: a sentence for every two owners would be quadratic
     avatar, other = encoded(scenery(1)), encoded(scenery(1), quality=30)
     parts = [
         split({f"{part}.{i}": [other if part == 2 else avatar] for i in range(300)})
         for part in range(3)
     ]
-    found = leakage(*parts)
-    assert found.photos == (
-        "'0.0' of split 1 and '1.0' of split 2 have the same photo, as have 598 others",
+    report = leakage(*parts)
+    assert report.photos == (
+        "'0.0' of split 1 and '1.0' of split 2 have the same photo, like 598 others",
     )
-    assert [sentence.split(" have ")[0] for sentence in found.near_duplicates] == [
+    assert [sentence.split(" have ")[0] for sentence in report.near_duplicates] == [
         "'0.0' of split 1 and '2.0' of split 3",
         "'1.0' of split 2 and '2.0' of split 3",
     ]
     three = leakage(split({"x": [b"1"], "y": [b"1"]}), split({"z": [b"1"]}), near_duplicate_bits=-1)
-    assert three.photos == (
-        "'x' of split 1 and 'z' of split 2 have the same photo, as has 1 other",
-    )
+    assert three.photos == ("'x' of split 1 and 'z' of split 2 have the same photo, like 1 other",)
 
 
-def test_a_person_of_two_splits_is_named_once_and_hides_nobody_else():
+def test_a_shared_person_does_not_hide_other_owners_of_a_photo():
     photo, again = encoded(scenery(2)), encoded(scenery(2), quality=40)
-    alone = leakage(split({"p": [photo]}), split({"p": [photo, again]}))
-    assert alone.people
-    assert not alone.photos
-    assert not alone.near_duplicates
-    # Whoever comes first: the other person with the same photo must still be found
+    report = leakage(split({"p": [photo]}), split({"p": [photo, again]}))
+    assert report.people
+    assert not report.photos
+    assert not report.near_duplicates
+    # The other owner of the photo is report in any order of people and splits
     for order in (("p", "q"), ("q", "p")):
         crowd = split({person: [photo] for person in order})
         for parts in ((split({"p": [photo]}), crowd), (crowd, split({"p": [photo]}))):
@@ -161,18 +159,18 @@ def test_a_person_of_two_splits_is_named_once_and_hides_nobody_else():
             assert "'q'" in sentence
 
 
-def test_photos_that_cannot_be_read(tmp_path):
+def test_unreadable_photos(tmp_path):
     (tmp_path / "damaged.jpg").write_bytes(encoded(scenery(3))[:400])
     damaged = split({"p": [tmp_path / "damaged.jpg"]})
     assert not leakage(damaged, split({"q": [scenery(3)]}))
     assert leakage(
         damaged, split({"q": [tmp_path / "damaged.jpg"]})
-    ).photos  # equal bytes need no decoding
+    ).photos  # equal bytes are report without decoding
     with pytest.raises(ImageError, match=r"gone\.jpg: No such file"):
         leakage(damaged, split({"q": [tmp_path / "gone.jpg"]}))
 
 
-def test_real_photos_encoded_again_are_found_among_all_the_others():
+def test_reencoded_real_photos_are_found():
     pairs = Pairs.read(shared("furniture/pairs.csv"), check_images=False)
     train, validation, test = pairs.split(seed=0)
     before = leakage(train, validation, test)
@@ -184,13 +182,13 @@ def test_real_photos_encoded_again_are_found_among_all_the_others():
         copies[f"copy of {person.id}"] = [
             encoded(half, quality=80) if number % 2 else encoded(image, quality=60)
         ]
-    found = leakage(train, split(copies)).near_duplicates
+    report = leakage(train, split(copies)).near_duplicates
     recovered = {
         m[1]
-        for sentence in found
+        for sentence in report
         for m in re.finditer(r"'(\S+)' \S+ of split 1 and 'copy of \1'", sentence)
     }
     assert len(recovered) >= 0.95 * len(copied)
     assert (
         len(before.near_duplicates) <= 5
-    )  # recoloured products; photos of other products are no near-duplicates
+    )  # recolored products; photos of other products are not near-duplicates

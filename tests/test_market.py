@@ -1,7 +1,6 @@
-"""Markets.
+"""Balancing, corrections, reciprocity and outcomes.
 
-Against the dense textbook algorithm, loops, scipy and closed forms; and what the paper's markets
-show.
+Results are compared with the dense textbook algorithm, plain loops, SciPy and closed forms.
 """
 
 import numpy as np
@@ -10,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-import pairmatch.market.balancing as balancing
+import pairmatch.market.potentials as potentials
 from pairmatch.core.arrays import unit_rows
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.evaluation.diagnostics import gini, hubness
@@ -27,7 +26,7 @@ from pairmatch.market import (
 
 
 def sides(n, m, width=8, seed=0, popular=0.7):
-    """Two sides of unit vectors; some of side b lie near to everybody."""
+    """Two sides of unit vectors; some of side b are close to all of side a."""
     rng = np.random.default_rng(seed)
     taste = rng.normal(size=width)
     a = rng.normal(size=(n, width)) + popular * taste
@@ -36,7 +35,7 @@ def sides(n, m, width=8, seed=0, popular=0.7):
 
 
 def textbook(scores, temperature, room_a, room_b, mask=None):
-    """IPFP as Galichon and Salanié write it, on the whole matrix in float64."""
+    """IPFP of Galichon and Salanié on the dense matrix, in float64."""
     kernel = np.exp(scores / (2 * temperature))
     if mask is not None:
         kernel = kernel * mask
@@ -58,19 +57,18 @@ def textbook(scores, temperature, room_a, room_b, mask=None):
     n=st.integers(1, 40),
     m=st.integers(1, 40),
     temperature=st.sampled_from([0.08, 0.2, 1.0]),
-    wide=st.booleans(),
+    varied=st.booleans(),
     seed=st.integers(0, 9),
 )
-def test_balance_is_the_dense_algorithm(n, m, temperature, wide, seed):
+def test_balance_matches_the_dense_algorithm(n, m, temperature, varied, seed):
     a, b = sides(n, m, seed=seed)
     rng = np.random.default_rng(seed)
-    room_a, room_b = (
-        (rng.uniform(0.5, 3, n), rng.uniform(0.5, 3, m)) if wide else (np.ones(n), np.ones(m))
-    )
+    room_a = rng.uniform(0.5, 3, n) if varied else np.ones(n)
+    room_b = rng.uniform(0.5, 3, m) if varied else np.ones(m)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(balancing, "_STRIP", 7 * m)  # several strips
-        patch.setattr(balancing, "_SAMPLE", 10)
-        found = balance(
+        patch.setattr(potentials, "_SCORES_PER_BLOCK", 7 * m)  # several blocks
+        patch.setattr(potentials, "_SAMPLE_SIZE", 10)
+        balanced = balance(
             a,
             b,
             temperature=temperature,
@@ -80,18 +78,18 @@ def test_balance_is_the_dense_algorithm(n, m, temperature, wide, seed):
             max_iterations=5000,
         )
     expected = textbook(a.astype(float) @ b.T.astype(float), temperature, room_a, room_b)
-    np.testing.assert_allclose(found.dense(a, b), expected, atol=1e-4)
-    assert found.matches == pytest.approx(expected.sum(), abs=1e-3)
-    np.testing.assert_allclose(found.unmatched_a, room_a - expected.sum(1), atol=1e-4)
-    # ranking with the bonus is ranking by expected matches
-    scores = a @ b.T + found.bonus_b
+    np.testing.assert_allclose(balanced.dense(a, b), expected, atol=1e-4)
+    assert balanced.matches == pytest.approx(expected.sum(), abs=1e-3)
+    np.testing.assert_allclose(balanced.unmatched_a, room_a - expected.sum(1), atol=1e-4)
+    # Ranking with the bonus is ranking by expected matches.
+    scores = a @ b.T + balanced.bonus_b
     for row in range(n):
         by_bonus, by_matches = np.argsort(-scores[row]), np.argsort(-expected[row])
         np.testing.assert_allclose(expected[row][by_bonus], expected[row][by_matches], rtol=1e-3)
-    assert abs(found.bonus_b.mean()) < 1e-5
+    assert abs(balanced.bonus_b.mean()) < 1e-5
 
 
-def test_both_sides_have_the_same_room_by_default():
+def test_both_sides_have_the_same_total_capacity_by_default():
     a, b = sides(30, 20)
     matched = balance(a, b, temperature=0.2, tolerance=1e-6).dense(a, b)
     np.testing.assert_allclose(
@@ -102,22 +100,22 @@ def test_both_sides_have_the_same_room_by_default():
 
 
 def test_one_pair_in_closed_form():
-    """μ + √…: with one person on each side, μ = κ(1 − μ) where κ = exp(s / 2β)."""
-    found = balance(np.array([[0.6]]), np.array([[0.5]]), temperature=0.2)
+    """With one person per side, μ = κ(1 − μ), where κ = exp(s / 2β)."""
+    balanced = balance(np.array([[0.6]]), np.array([[0.5]]), temperature=0.2)
     kappa = np.exp(0.3 / 0.4)
-    assert found.matches == pytest.approx(kappa / (1 + kappa), abs=1e-5)
+    assert balanced.matches == pytest.approx(kappa / (1 + kappa), abs=1e-5)
 
 
 def test_one_sided_and_masked_markets():
-    everybody, _ = sides(30, 1)
-    found = balance(everybody, temperature=0.2, tolerance=1e-6)
-    scores = everybody.astype(float) @ everybody.T.astype(float)
+    people, _ = sides(30, 1)
+    balanced = balance(people, temperature=0.2, tolerance=1e-6)
+    scores = people.astype(float) @ people.T.astype(float)
     expected = textbook(scores, 0.2, np.ones(30), np.ones(30), 1 - np.eye(30))
-    np.testing.assert_allclose(found.bonus_a, found.bonus_b, atol=1e-4)
-    assert found.matches == pytest.approx(expected.sum() / 2, abs=1e-3)
+    np.testing.assert_allclose(balanced.bonus_a, balanced.bonus_b, atol=1e-4)
+    assert balanced.matches == pytest.approx(expected.sum() / 2, abs=1e-3)
     a, b = sides(20, 25)
     allowed = np.random.default_rng(0).random((20, 25)) < 0.5
-    found = balance(
+    balanced = balance(
         a,
         b,
         temperature=0.2,
@@ -126,10 +124,10 @@ def test_one_sided_and_masked_markets():
         tolerance=1e-6,
     )
     expected = textbook(a.astype(float) @ b.T.astype(float), 0.2, np.ones(20), np.ones(25), allowed)
-    np.testing.assert_allclose(found.dense(a, b) * allowed, expected, atol=1e-4)
+    np.testing.assert_allclose(balanced.dense(a, b) * allowed, expected, atol=1e-4)
 
 
-def test_the_knob_goes_from_the_best_assignment_to_everybody_alike():
+def test_temperature_moves_from_the_best_assignment_to_even_matches():
     a, b = sides(40, 40, width=4)
     pairs = assign(a @ b.T)
     rows, columns = linear_sum_assignment(-(a @ b.T))
@@ -143,10 +141,10 @@ def test_the_knob_goes_from_the_best_assignment_to_everybody_alike():
         totals.append((matched * (a @ b.T)).sum() / matched.sum() * 40)
     assert totals == sorted(totals, reverse=True)
     assert totals[0] > 0.97 * best
-    assert np.ptp(matched) < 1e-3  # everybody with everybody
+    assert np.ptp(matched) < 1e-3  # spread evenly over all pairs
 
 
-def test_bonuses_even_out_exposure():
+def test_bonuses_spread_exposure_more_evenly():
     a, b = sides(300, 300, width=16, seed=3, popular=1.0)
     bank, _ = sides(200, 1, width=16, seed=3, popular=1.0)
     plain = hubness(a, b, k=10).gini
@@ -160,17 +158,17 @@ def test_bonuses_even_out_exposure():
         assert gini(np.bincount(best.ravel(), minlength=300)) < 0.75 * plain, name
 
 
-def test_corrections_by_their_formulas():
+def test_corrections_match_their_formulas():
     candidates, bank = sides(12, 30, width=5)
     scores = candidates.astype(float) @ bank.T.astype(float)
     expected = [-sum(sorted(row)[-4:]) / 8 for row in scores]
-    np.testing.assert_allclose(csls(candidates, bank, neighbours=4), expected, atol=1e-6)
+    np.testing.assert_allclose(csls(candidates, bank, neighbors=4), expected, atol=1e-6)
     expected = [-0.2 * np.log(np.mean(np.exp(row / 0.2))) for row in scores]
     np.testing.assert_allclose(
         inverted_softmax(candidates, bank, temperature=0.2), expected, atol=1e-5
     )
-    with pytest.raises(ConfigurationError, match="from 1 to the bank's 30, got 31"):
-        csls(candidates, bank, neighbours=31)
+    with pytest.raises(ConfigurationError, match="from 1 to the size of the bank, 30; got 31"):
+        csls(candidates, bank, neighbors=31)
     with pytest.raises(ConfigurationError, match="must be above 0, got 0"):
         inverted_softmax(candidates, bank, temperature=0)
 
@@ -179,21 +177,22 @@ probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 
 
 @given(p=probabilities, how=st.sampled_from(["product", "harmonic", "min"]))
-def test_reciprocal_scores(p, how):
+def test_reciprocal_matches_its_formulas(p, how):
     q = p[::-1]
-    found = reciprocal(p, q, how)
-    for one, other, value in zip(p, q, found, strict=True):
-        product, total = one * other, one + other
+    values = reciprocal(p, q, how)
+    for there, back, value in zip(p, q, values, strict=True):
+        product = there * back
+        total = there + back
         expected = {
             "product": product,
-            "min": min(one, other),
+            "min": min(there, back),
             "harmonic": 2 * product / total if total else 0,
         }[how]
         assert value == pytest.approx(expected)
-    assert (found <= np.maximum(p, q) + 1e-12).all()
+    assert (values <= np.maximum(p, q) + 1e-12).all()
 
 
-def test_reciprocal_search_is_a_plain_loop():
+def test_reciprocal_search_matches_a_plain_loop():
     rng = np.random.default_rng(0)
     there = rng.normal(size=(70, 4)), rng.normal(size=(20, 4))
     back = rng.normal(size=(70, 3)), rng.normal(size=(20, 3))
@@ -215,6 +214,16 @@ def test_reciprocal_search_is_a_plain_loop():
         expected = sorted(range(20), key=lambda j: -both[j])[:5]
         assert rows[query].tolist() == expected
         np.testing.assert_allclose(values[query], [both[j] for j in expected])
+    with pytest.raises(ConfigurationError, match="from 1 to 20, got 21"):
+        reciprocal_top_k(there, back, 21, probability_there=chance, probability_back=chance)
+    with pytest.raises(ConfigurationError, match="must hold the same people"):
+        reciprocal_top_k(
+            there,
+            (back[0][1:], back[1]),
+            5,
+            probability_there=chance,
+            probability_back=chance,
+        )
     with pytest.raises(ConfigurationError, match="calibrate scores first"):
         reciprocal([1.2], [0.5])
     with pytest.raises(ConfigurationError, match="'product', 'harmonic' or 'min', got 'sum'"):
@@ -224,7 +233,7 @@ def test_reciprocal_search_is_a_plain_loop():
 def paper_market(n, m, popularity, seed):
     """Tomita and Yokoyama's synthetic market.
 
-    Own uniform tastes mixed with a popularity that falls from 1 to 0.
+    Individual uniform tastes are mixed with a popularity that falls from 1 to 0.
     """
     rng = np.random.default_rng(seed)
     likes_a = (1 - popularity) * rng.random((n, m)) + popularity * np.linspace(1, 0, m)
@@ -238,38 +247,38 @@ def ranked(scores, k=None):
 
 @pytest.mark.parametrize("kind", ["inverse", "log"])
 @pytest.mark.parametrize("k", [3, 6])
-def test_outcome_is_a_plain_loop(kind, k):
+def test_outcome_matches_a_plain_loop(kind, k):
     n, m = 7, 6
     p, q = paper_market(n, m, 0.5, 1)
     slates_a, slates_b = ranked(p, k), ranked(q, k)
-    slates_a[2, 1:] = -1  # somebody with a short slate
+    slates_a[2, 1:] = -1  # a short slate
     v = [1 / r if kind == "inverse" else 1 / np.log2(r + 1) for r in range(1, k + 1)]
     look_a, look_b = np.zeros((n, m)), np.zeros((m, n))
     for looks, slates in ((look_a, slates_a), (look_b, slates_b)):
         for person, slate in enumerate(slates):
-            for place, other in enumerate(slate):
-                if other >= 0:
-                    looks[person, other] = v[place]
+            for position, candidate in enumerate(slate):
+                if candidate >= 0:
+                    looks[person, candidate] = v[position]
     matches = sum(
         look_a[i, j] * p[i, j] * look_b[j, i] * q[j, i] for i in range(n) for j in range(m)
     )
     envy_a = envy_b = 0
     for i in range(n):
-        own = sum(look_a[i, j] * p[i, j] * q[j, i] * look_b[j, i] for j in range(m))
-        for other in range(n):
-            there = sum(look_a[i, j] * p[i, j] * q[j, i] * look_b[j, other] for j in range(m))
-            envy_a += there > own + 1e-9
+        current = sum(look_a[i, j] * p[i, j] * q[j, i] * look_b[j, i] for j in range(m))
+        for peer in range(n):
+            swapped = sum(look_a[i, j] * p[i, j] * q[j, i] * look_b[j, peer] for j in range(m))
+            envy_a += swapped > current + 1e-9
     for j in range(m):
-        own = sum(look_b[j, i] * q[j, i] * p[i, j] * look_a[i, j] for i in range(n))
-        for other in range(m):
-            there = sum(look_b[j, i] * q[j, i] * p[i, j] * look_a[i, other] for i in range(n))
-            envy_b += there > own + 1e-9
-    found = outcome(slates_a, slates_b, lambda i, j: (p[i, j], q[j, i]), examination_kind=kind)
-    assert found.matches == pytest.approx(matches)
-    assert found.envy == (pytest.approx(envy_a / n), pytest.approx(envy_b / m))
-    assert found.gini == (pytest.approx(gini(look_b.sum(0))), pytest.approx(gini(look_a.sum(0))))
-    assert found.coverage == ((look_b.sum(0) > 0).mean(), (look_a.sum(0) > 0).mean())
-    assert "expected matches" in str(found)
+        current = sum(look_b[j, i] * q[j, i] * p[i, j] * look_a[i, j] for i in range(n))
+        for peer in range(m):
+            swapped = sum(look_b[j, i] * q[j, i] * p[i, j] * look_a[i, peer] for i in range(n))
+            envy_b += swapped > current + 1e-9
+    result = outcome(slates_a, slates_b, lambda i, j: (p[i, j], q[j, i]), examination_kind=kind)
+    assert result.matches == pytest.approx(matches)
+    assert result.envy == (pytest.approx(envy_a / n), pytest.approx(envy_b / m))
+    assert result.gini == (pytest.approx(gini(look_b.sum(0))), pytest.approx(gini(look_a.sum(0))))
+    assert result.coverage == ((look_b.sum(0) > 0).mean(), (look_a.sum(0) > 0).mean())
+    assert "expected matches" in str(result)
     with pytest.raises(ConfigurationError, match="'inverse' or 'log', got 'cubic'"):
         examination(3, "cubic")
 
@@ -278,34 +287,33 @@ def test_outcome_is_a_plain_loop(kind, k):
 @pytest.mark.parametrize("popularity", [0.2, 0.5, 0.8])
 @pytest.mark.parametrize(("n", "m"), [(50, 50), (75, 50)])
 def test_balanced_slates_on_the_papers_markets(n, m, popularity, kind):
-    """No fewer matches than either policy, at half their exposure Gini or less."""
+    """Balanced slates lead to at least as many matches, at half the exposure Gini or less."""
     totals = {"naive": [], "product": [], "balanced": []}
     for seed in range(3):
         p, q = paper_market(n, m, popularity, seed)
         both = p * q.T
-        found = balance(both, np.eye(m), temperature=0.05, tolerance=1e-3, max_iterations=2000)
+        balanced = balance(both, np.eye(m), temperature=0.05, tolerance=1e-3, max_iterations=2000)
         slates = {
             "naive": (ranked(p), ranked(q)),
             "product": (ranked(both), ranked(both.T)),
-            "balanced": (ranked(both + found.bonus_b), ranked(both.T + found.bonus_a)),
+            "balanced": (ranked(both + balanced.bonus_b), ranked(both.T + balanced.bonus_a)),
         }
         for name, (slates_a, slates_b) in slates.items():
             result = outcome(
                 slates_a, slates_b, lambda i, j, p=p, q=q: (p[i, j], q[j, i]), examination_kind=kind
             )
             totals[name].append((result.matches, *result.gini, *result.envy))
-    naive, product, balanced = (
-        np.mean(totals[name], axis=0) for name in ("naive", "product", "balanced")
-    )
-    assert balanced[0] >= max(naive[0], product[0])
-    assert (balanced[1:3] <= np.minimum(naive, product)[1:3] / 2).all()
-    assert (balanced[3:] <= np.minimum(naive, product)[3:]).all()
+    means = {name: np.mean(rows, axis=0) for name, rows in totals.items()}
+    best = np.minimum(means["naive"], means["product"])
+    assert means["balanced"][0] >= max(means["naive"][0], means["product"][0])
+    assert (means["balanced"][1:3] <= best[1:3] / 2).all()
+    assert (means["balanced"][3:] <= best[3:]).all()
 
 
-def test_what_cannot_be_balanced_is_said():
+def test_invalid_arguments_of_balance_are_errors():
     a, b = sides(4, 5)
-    for call, said in (
-        (lambda: balance(a, b[:, :3]), "one width, got 8 and 3"),
+    for call, message in (
+        (lambda: balance(a, b[:, :3]), "need the same width, got 8 and 3"),
         (lambda: balance(a, b, temperature=0), "must be above 0"),
         (
             lambda: balance(a, b, temperature=1e-4),
@@ -313,17 +321,17 @@ def test_what_cannot_be_balanced_is_said():
         ),
         (
             lambda: balance(a, b, capacity_a=np.ones(5)),
-            r"`capacity_a` needs one number, or one per person, \[4\]",
+            r"`capacity_a` must be one number or one per person, \[4\]; got \[5\]",
         ),
         (lambda: balance(a, b, capacity_b=0), "`capacity_b` must be finite and above 0"),
         (lambda: balance(a, b, tolerance=1e-12, max_iterations=2), "did not converge in 2 passes"),
         (lambda: balance(a, np.full((2, 8), np.nan)), "`b` has values that are not finite"),
     ):
-        with pytest.raises(ConfigurationError, match=said):
+        with pytest.raises(ConfigurationError, match=message):
             call()
 
 
-def test_embeddings_that_may_only_be_read_balance_without_a_warning():
+def test_read_only_embeddings_can_be_balanced():
     rng = np.random.default_rng(0)
     a, b = (unit_rows(rng.normal(size=(8, 4))).astype(np.float32) for _ in range(2))
     expected = balance(a, b, temperature=0.5).bonus_a

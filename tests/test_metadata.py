@@ -1,6 +1,6 @@
-"""Metadata against a real server on this machine.
+"""Metadata generators against a real server on this machine.
 
-The real client, real sockets, no patched functions.
+Real client, real sockets, no patched functions.
 """
 
 import base64
@@ -28,10 +28,10 @@ from pairmatch.core.errors import ConfigurationError, GeneratorError, UploadErro
 from pairmatch.features.prompt import render
 from pairmatch.io.store import Store
 from pairmatch.metadata import Metadata, annotate, estimate
+from pairmatch.metadata.limits import RateLimit
 from pairmatch.metadata.measured import MeasuredMetadata
 from pairmatch.metadata.models import MODELS, TABLE_DATE, end_notice
 from pairmatch.metadata.openai import GPT5NanoMetadata, OpenAIMetadata
-from pairmatch.metadata.pace import Pace
 from pairmatch.metadata.schema import (
     INSTRUCTIONS,
     json_schema,
@@ -67,7 +67,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def people(tmp_path):
-    """Six people whose photos carry everything that must not leave the machine."""
+    """Six people whose photos contain everything that must not leave the machine."""
     profiles = []
     for index in range(6):
         exif = Image.Exif()
@@ -96,24 +96,24 @@ def run(people, store, server, **options):
     return annotate(people, generator(server), store, allow_upload=True, **options)
 
 
-def test_answers_are_read_kept_and_paid_for_once(people, store):
+def test_answers_are_stored_and_paid_for_once(people, store):
     with Server(good) as server:
         priced = generator(server, input_usd=1.0, output_usd=10.0)
-        found = annotate(people, priced, store, allow_upload=True)
-        assert all(profile.metadata == Metadata(**ANSWER) for profile in found.profiles)
-        assert found.asked == len(server.requests) == 6
-        assert found.usage.input_tokens == 6000
-        assert found.usage.usd == pytest.approx(6 * (1000 * 1.0 + 100 * 10.0) / 1e6)
+        result = annotate(people, priced, store, allow_upload=True)
+        assert all(profile.metadata == Metadata(**ANSWER) for profile in result.profiles)
+        assert result.asked == len(server.requests) == 6
+        assert result.usage.input_tokens == 6000
+        assert result.usage.usd == pytest.approx(6 * (1000 * 1.0 + 100 * 10.0) / 1e6)
         again = annotate(people, priced, store, allow_upload=True)
-        assert again.profiles == found.profiles
+        assert again.profiles == result.profiles
         assert again.asked == 0
         assert len(server.requests) == 6
-        other = annotate(people, generator(server, model="another"), store, allow_upload=True)
-        assert other.asked == 6  # models never mix
-    assert "caption: A person smiles in a garden." in render(found.profiles[0])
+        another = annotate(people, generator(server, model="another"), store, allow_upload=True)
+        assert another.asked == 6  # each model has its own outcomes
+    assert "caption: A person smiles in a garden." in render(result.profiles[0])
 
 
-def test_nothing_but_pixels_leaves_the_machine(people, store):
+def test_only_pixels_leave_the_machine(people, store):
     with Server(good) as server:
         run(people, store, server)
         sent = b"".join(server.requests)
@@ -130,15 +130,15 @@ def test_nothing_but_pixels_leaves_the_machine(people, store):
         assert body["text"]["format"]["schema"] == json_schema(Metadata)
 
 
-def test_identical_photos_are_asked_for_once(people, store):
-    twins = [*people, Profile("twin", people[0].images)]
+def test_identical_photos_are_submitted_once(people, store):
+    with_duplicate = [*people, Profile("duplicate", people[0].images)]
     with Server(good) as server:
-        assert run(twins, store, server).profiles[-1].metadata is not None
+        assert run(with_duplicate, store, server).profiles[-1].metadata is not None
         assert len(server.requests) == 6
 
 
 def once(first):
-    """Behaves badly at the first request and well ever after."""
+    """Returns `first` to the first request, and good answers to all others."""
     return lambda number, body: first if number == 0 else good(number, body)
 
 
@@ -151,7 +151,7 @@ def once(first):
     ],
     ids=["429", "500", "dropped connection"],
 )
-def test_what_passes_by_itself_is_retried(people, store, first):
+def test_transient_failures_are_retried(people, store, first):
     with Server(once(first)) as server:
         assert not run(people, store, server).refused
         assert len(server.requests) == 7
@@ -187,28 +187,30 @@ def test_what_passes_by_itself_is_retried(people, store, first):
         (text(json.dumps({**ANSWER, "mood": "good"})), "invalid", "mood: Extra inputs"),
     ],
 )
-def test_refusals_are_outcomes_and_the_rest_goes_on(people, store, answer, kind, detail):
+def test_a_refusal_is_stored_and_the_other_photos_are_annotated(
+    people, store, answer, kind, detail
+):
     with Server(once(answer)) as server:
-        found = annotate(people, generator(server, concurrency=1), store, allow_upload=True)
-        assert list(found.refused) == ["secret-id-0"]
-        assert found.refused["secret-id-0"].kind == kind
-        assert detail in found.refused["secret-id-0"].detail
-        assert "5 of 6 people have metadata; 6 photos were asked for now" in str(found)
-        assert f"; 1 {kind}." in str(found)
+        result = annotate(people, generator(server, concurrency=1), store, allow_upload=True)
+        assert list(result.refused) == ["secret-id-0"]
+        assert result.refused["secret-id-0"].kind == kind
+        assert detail in result.refused["secret-id-0"].detail
+        assert "5 of 6 people have metadata; 6 photos submitted in this run" in str(result)
+        assert f"; 1 {kind}." in str(result)
         again = run(people, store, server)
-        assert list(again.refused) == ["secret-id-0"]  # kept, and not asked for again
+        assert list(again.refused) == ["secret-id-0"]  # stored, and not submitted again
         assert len(server.requests) == 6
-        mended = run(people, store, server, retry_refused=True)
-        assert not mended.refused
+        retried = run(people, store, server, retry_refused=True)
+        assert not retried.refused
         assert len(server.requests) == 7
 
 
-def test_timeouts_are_outcomes_that_are_tried_again(people, store):
+def test_a_timeout_is_an_outcome_and_is_retried_in_the_next_run(people, store):
     with Server(late(0.5)) as server:
         quick = generator(server, timeout_seconds=0.1, max_retries=0)
-        found = annotate(people[:1], quick, store, allow_upload=True)
-        assert found.refused["secret-id-0"].kind == "error"
-        assert "APITimeoutError" in found.refused["secret-id-0"].detail
+        result = annotate(people[:1], quick, store, allow_upload=True)
+        assert result.refused["secret-id-0"].kind == "error"
+        assert "APITimeoutError" in result.refused["secret-id-0"].detail
     with Server(good) as server:
         assert not annotate(people[:1], generator(server), store, allow_upload=True).refused
 
@@ -222,7 +224,7 @@ def test_timeouts_are_outcomes_that_are_tried_again(people, store):
         ),
         (
             error(404, "The model `x` does not exist", code="model_not_found"),
-            "404: The model `x` does not exist Name another with model=",
+            "404: The model `x` does not exist Name another model with model=",
         ),
         (
             error(401, f"Incorrect key {KEY} given", code="invalid_api_key"),
@@ -239,17 +241,17 @@ def test_timeouts_are_outcomes_that_are_tried_again(people, store):
         ),
     ],
 )
-def test_what_concerns_everybody_is_said_once(people, store, answer, expected):
+def test_an_error_that_affects_all_requests_stops_the_run(people, store, answer, expected):
     with Server(lambda number, body: answer) as server:
         with pytest.raises(GeneratorError, match=expected) as caught:
             run(people, store, server)
         assert (
             len(server.requests) <= 6
-        )  # two at once, each at most three times; never all six people
+        )  # two at once, each at most three times; never one per person
         assert KEY not in str(caught.value)
 
 
-def test_a_key_that_is_revoked_half_way_loses_no_paid_answer(people, store):
+def test_a_key_revoked_midway_loses_no_paid_answer(people, store):
     revoked = error(401, "gone", code="invalid_api_key")
     with (
         Server(lambda number, body: good(number, body) if number < 3 else revoked) as server,
@@ -260,27 +262,27 @@ def test_a_key_that_is_revoked_half_way_loses_no_paid_answer(people, store):
     assert store.spent()[0].calls == 3
 
 
-def test_a_server_that_dies_half_way_loses_no_paid_answer(people, store):
+def test_a_server_that_fails_midway_loses_no_paid_answer(people, store):
     with Server(lambda number, body: good(number, body) if number < 3 else None) as server:
-        found = annotate(
+        result = annotate(
             people, generator(server, concurrency=1, max_retries=0), store, allow_upload=True
         )
         assert len(server.requests) == 6
-        assert {refusal.kind for refusal in found.refused.values()} == {"error"}
-        assert all("APIConnectionError" in refusal.detail for refusal in found.refused.values())
-        assert len(found.refused) == 3
-    # Now nobody listens any more
+        assert {refusal.kind for refusal in result.refused.values()} == {"error"}
+        assert all("APIConnectionError" in refusal.detail for refusal in result.refused.values())
+        assert len(result.refused) == 3
+    # Now the server is down
     assert (
         len(annotate(people, generator(server, max_retries=0), store, allow_upload=True).refused)
         == 3
     )
     assert store.spent()[0].calls == 3
     with Server(good) as server:
-        found = annotate(people, generator(server), store, allow_upload=True)
-        assert not found.refused
-        assert len(server.requests) == 3  # only the rest
+        result = annotate(people, generator(server), store, allow_upload=True)
+        assert not result.refused
+        assert len(server.requests) == 3  # the missing ones only
         assert store.spent()[0].calls == 6
-        assert found.asked == 3
+        assert result.asked == 3
 
 
 KILLED = """
@@ -306,7 +308,7 @@ def test_a_killed_run_loses_no_paid_answer(people, store, tmp_path):
         return good(number, body)
 
     with Server(behave) as server:
-        line = [
+        command = [
             sys.executable,
             "-c",
             KILLED,
@@ -315,18 +317,19 @@ def test_a_killed_run_loses_no_paid_answer(people, store, tmp_path):
             str(store.path),
             server.url,
         ]
-        running.append(subprocess.Popen(line))
+        running.append(subprocess.Popen(command))
         assert running[0].wait(60) == -signal.SIGKILL
         assert store.counts()["metadata"] == 4
         run(people, store, server)
         assert len(server.requests) == 5 + 2
 
 
-def test_consent_comes_before_the_first_photo(people, store, tmp_path):
+def test_no_photo_is_sent_without_consent(people, store, tmp_path):
     with Server(good) as server:
         with pytest.raises(
             UploadError,
-            match=rf"6 photos to ask for, 0 answered already; they would be sent to {server.url}, about .* tokens",
+            match=r"6 photos to submit, 0 already answered; "
+            rf"they would be sent to {server.url}, about .* tokens",
         ):
             annotate(people, generator(server), store)
         matcher = Matcher(
@@ -338,7 +341,9 @@ def test_consent_comes_before_the_first_photo(people, store, tmp_path):
             matcher.annotate(people)
         assert not server.requests
         matcher = Matcher(backbone="descriptor", metadata=generator(server), store=store)
-        assert matcher.annotate(people) == people  # nobody reads it: nothing is asked
+        assert (
+            matcher.annotate(people) == people
+        )  # this backbone reads no text, so nothing is submitted
         priced = estimate(people, generator(server, model="gpt-6-luna"), store)
         assert priced.photos == 6
         assert 0 < priced.usage.usd < 0.01
@@ -346,29 +351,28 @@ def test_consent_comes_before_the_first_photo(people, store, tmp_path):
 
 
 @pytest.mark.parametrize("concurrency", [1, 6])
-def test_the_cost_cap_is_never_passed(people, store, concurrency):
+def test_the_cost_limit_is_never_exceeded(people, store, concurrency):
     with Server(late(0.02)) as server:
         priced = generator(server, input_usd=1000.0, output_usd=0.0, concurrency=concurrency)
         assert 1 < priced.worst_usd() < 1.5
-        found = annotate(people, priced, store, allow_upload=True, max_usd=4.0)
-        # Each photo costs $1 and might cost up to worst_usd: the last dollar is not enough to begin
-        # another
+        result = annotate(people, priced, store, allow_upload=True, max_usd=4.0)
+        # Each photo costs $1 and could cost up to worst_usd: the last dollar does not cover another
         assert len(server.requests) == 3 if concurrency > 1 else len(server.requests) in (3, 4)
-        assert found.usage.usd == pytest.approx(len(server.requests))
-        assert found.usage.usd <= 4
-        assert {refusal.kind for refusal in found.refused.values()} == {"stopped"}
-        assert len(found.refused) == 6 - len(server.requests)
+        assert result.usage.usd == pytest.approx(len(server.requests))
+        assert result.usage.usd <= 4
+        assert {refusal.kind for refusal in result.refused.values()} == {"stopped"}
+        assert len(result.refused) == 6 - len(server.requests)
         assert not annotate(people, priced, store, allow_upload=True).refused
         assert len(server.requests) == 6
         with pytest.raises(
-            ConfigurationError, match=r"none are known for test: give input_usd and output_usd"
+            ConfigurationError, match=r"none are known for test: pass input_usd and output_usd"
         ):
             annotate(
                 people, generator(server, detail="high"), store, allow_upload=True, max_usd=1.0
             )
 
 
-def test_what_the_store_has_paid_for_is_summed_by_model(people, store):
+def test_the_store_totals_costs_by_model(people, store):
     with Server(once(text("no json"))) as server:
         priced = {"input_usd": 1.0, "output_usd": 10.0, "concurrency": 1}
         annotate(people, generator(server, **priced), store, allow_upload=True)
@@ -378,11 +382,11 @@ def test_what_the_store_has_paid_for_is_summed_by_model(people, store):
     assert (test.model, test.calls, test.input_tokens, test.output_tokens) == ("test", 7, 7000, 700)
     assert test.usd == pytest.approx(
         7 * (1000 * 1.0 + 100 * 10.0) / 1e6
-    )  # the answer that could not be used was paid
+    )  # including the invalid answer
     assert (free.calls, free.usd, free.unpriced) == (1, 0, 1)
     assert str(free) == "free: 1 calls, 1,100 tokens, $0.0000 and 1 calls of unknown price"
     store.forget([person.id for person in people])
-    assert store.spent() == [free, test]  # it names nobody
+    assert store.spent() == [free, test]  # totals identify no person
 
 
 class Clock:
@@ -392,40 +396,40 @@ class Clock:
         return self.now
 
 
-def test_limits_by_the_minute_space_requests():
+def test_rate_limits_space_requests():
     clock = Clock()
-    pace = Pace(120, None, clock)
-    begun = []
-    while len(begun) < 5:
-        clock.now += pace.pause()
-        pace.begin(1000)
-        begun.append(clock.now)
-    assert begun == [0.0, 0.5, 1.0, 1.5, 2.0]
+    limit = RateLimit(120, None, clock)
+    starts = []
+    while len(starts) < 5:
+        clock.now += limit.delay()
+        limit.start(1000)
+        starts.append(clock.now)
+    assert starts == [0.0, 0.5, 1.0, 1.5, 2.0]
     clock.now = 0.0
-    pace = Pace(None, 6000, clock)
-    pace.begin(1000)
-    assert pace.pause() == pytest.approx(10)
-    pace.settle(1000, 400)
-    assert pace.pause() == pytest.approx(4)
+    limit = RateLimit(None, 6000, clock)
+    limit.start(1000)
+    assert limit.delay() == pytest.approx(10)
+    limit.settle(1000, 400)
+    assert limit.delay() == pytest.approx(4)
     clock.now = 60.0
-    assert pace.pause() == 0
-    pace.begin(100)
-    assert pace.pause() == pytest.approx(1)  # a pause is not saved up for a burst
+    assert limit.delay() == 0
+    limit.start(100)
+    assert limit.delay() == pytest.approx(1)  # idle time does not allow a burst
 
 
-def test_limits_by_the_minute_reach_the_server(people, store):
+def test_rate_limits_delay_real_requests(people, store):
     with Server(good) as server:
         start = time.perf_counter()
-        paced = generator(server, requests_per_minute=3000, concurrency=6)
-        assert not annotate(people, paced, store, allow_upload=True).refused
+        limited = generator(server, requests_per_minute=3000, concurrency=6)
+        assert not annotate(people, limited, store, allow_upload=True).refused
         assert time.perf_counter() - start >= 5 * 60 / 3000
         start = time.perf_counter()
-        slow = generator(server, model="other", tokens_per_minute=3_000_000, concurrency=6)
-        assert not annotate(people, slow, store, allow_upload=True).refused
+        limited = generator(server, model="other", tokens_per_minute=3_000_000, concurrency=6)
+        assert not annotate(people, limited, store, allow_upload=True).refused
         assert time.perf_counter() - start >= 4 * 1000 * 60 / 3_000_000
 
 
-def test_the_key_is_nowhere(people, store, tmp_path, caplog):
+def test_the_key_is_never_stored_logged_or_shown(people, store, tmp_path, caplog):
     with caplog.at_level(logging.DEBUG), Server(good) as server:
         writer = generator(server)
         annotate(people, writer, store, allow_upload=True)
@@ -445,11 +449,11 @@ def test_the_key_is_nowhere(people, store, tmp_path, caplog):
             assert KEY not in traceback.format_exc()
 
 
-def test_without_a_key_the_message_names_the_ways_on(people, store, monkeypatch):
+def test_a_missing_key_is_an_error_that_names_the_alternatives(people, store, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
-    own = "http://127.0.0.1:1/v1"  # a server of one's own has no end date, so this test has none
+    server = "http://127.0.0.1:1/v1"  # shutdown dates do not apply, so the test stays valid
     for make in (
-        lambda: GPT5NanoMetadata(base_url=own),
+        lambda: GPT5NanoMetadata(base_url=server),
         lambda: OpenAIMetadata(model="gpt-6-luna"),
     ):
         with pytest.raises(
@@ -459,7 +463,7 @@ def test_without_a_key_the_message_names_the_ways_on(people, store, monkeypatch)
             make().generate(people)
 
 
-def test_a_model_that_the_server_does_not_know_names_its_successor(people, store):
+def test_an_unknown_model_is_an_error_that_names_the_successor(people, store):
     gone = error(404, "The model `gpt-5-nano` does not exist", code="model_not_found")
     with Server(lambda number, body: gone) as server:
         writer = GPT5NanoMetadata(base_url=server.url)
@@ -470,7 +474,7 @@ def test_a_model_that_the_server_does_not_know_names_its_successor(people, store
             annotate(people, writer, store, allow_upload=True)
 
 
-def test_the_recipes_model_is_about_to_end(caplog):
+def test_gpt_5_nano_warns_before_its_shutdown_and_fails_after_it(caplog):
     before, after = datetime.date(2026, 11, 24), datetime.date(2026, 12, 11)
     with caplog.at_level(logging.WARNING):
         GPT5NanoMetadata().check(before)
@@ -485,7 +489,7 @@ def test_the_recipes_model_is_about_to_end(caplog):
     assert all(facts.successor in MODELS for facts in MODELS.values() if facts.ends)
     OpenAIMetadata(model="gpt-5-nano", base_url="http://127.0.0.1:1/v1").check(
         after
-    )  # one's own server knows best
+    )  # shutdown dates do not apply to other servers
 
 
 class Outfit(BaseModel):
@@ -498,13 +502,13 @@ class Nested(BaseModel):
     outfit: Outfit
 
 
-def test_schemas_of_your_own(people, store):
+def test_a_custom_schema_is_sent_read_and_rendered(people, store):
     answer = {"garment": "coat", "layers": 2, "colours": ["red", "grey"]}
     with Server(lambda number, body: text(json.dumps(answer))) as server:
-        own = generator(server, schema=Outfit)
-        found = annotate(people, own, store, allow_upload=True).profiles[0]
-        assert found.metadata == Outfit(**answer)
-        assert "Photo: garment: coat; layers: 2; colours: red, grey" in render(found)
+        custom = generator(server, schema=Outfit)
+        profile = annotate(people, custom, store, allow_upload=True).profiles[0]
+        assert profile.metadata == Outfit(**answer)
+        assert "Photo: garment: coat; layers: 2; colours: red, grey" in render(profile)
         assert json.loads(server.requests[0])["text"]["format"]["schema"]["required"] == [
             "garment",
             "layers",
@@ -523,15 +527,15 @@ def test_schemas_of_your_own(people, store):
     )
 
 
-def test_options_are_checked_together():
+def test_all_invalid_options_are_reported_at_once():
     with pytest.raises(
         ConfigurationError,
-        match=r"longest_side_px must be at least 1.*concurrency must be.*detail is",
+        match=r"longest_side_px must be at least 1.*concurrency must be.*detail must be",
     ):
         OpenAIMetadata(model="x", longest_side_px=0, concurrency=0, detail="much")
 
 
-def test_what_is_measured_is_measured(tmp_path):
+def test_measured_metadata_describes_known_photos(tmp_path):
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 255, (700, 400), np.uint8)).convert("RGB")
     red = Image.new("RGB", (1200, 1100), (220, 20, 30))
@@ -540,21 +544,17 @@ def test_what_is_measured_is_measured(tmp_path):
         Profile(name, (image,)) for name, image in (("noise", noise), ("red", red), ("dark", dark))
     ]
     check_metadata_generator(MeasuredMetadata(), people)
-    sharp, plain, night = MeasuredMetadata().generate(people)
-    assert (sharp.sharpness, sharp.framing, sharp.resolution, sharp.colours) == (
-        "high",
-        "portrait",
-        "low",
-        "black and white",
-    )
-    assert (plain.sharpness, plain.framing, plain.resolution, plain.colours) == (
-        "low",
-        "square",
-        "high",
-        "red",
-    )
-    assert night.exposure == "dark, flat"
-    assert night.framing == "landscape"
+    noise_outcome, red_outcome, dark_outcome = MeasuredMetadata().generate(people)
+    assert noise_outcome.sharpness == "high"
+    assert noise_outcome.framing == "portrait"
+    assert noise_outcome.resolution == "low"
+    assert noise_outcome.colours == "black and white"
+    assert red_outcome.sharpness == "low"
+    assert red_outcome.framing == "square"
+    assert red_outcome.resolution == "high"
+    assert red_outcome.colours == "red"
+    assert dark_outcome.exposure == "dark, flat"
+    assert dark_outcome.framing == "landscape"
     (tmp_path / "broken.jpg").write_bytes(b"no")
     (refusal,) = MeasuredMetadata().generate([Profile("x", (tmp_path / "broken.jpg",))])
     assert refusal.kind == "unreadable"
@@ -575,21 +575,19 @@ def test_a_matcher_with_metadata_is_saved_without_key_or_class(
     assert isinstance(Matcher.load(tmp_path / "m").metadata, GPT5NanoMetadata)
 
 
-def test_a_schema_of_your_own_is_saved_as_json_and_comes_back_equal(
-    people, store, tmp_path, small_pairs
-):
-    own = OpenAIMetadata(model="x", schema=Outfit)
+def test_a_custom_schema_is_saved_as_json_and_loads_equal(people, store, tmp_path, small_pairs):
+    custom = OpenAIMetadata(model="x", schema=Outfit)
     matcher = Matcher(
-        backbone="descriptor", metadata=own, store=store, training=TrainingConfig(epochs=1)
+        backbone="descriptor", metadata=custom, store=store, training=TrainingConfig(epochs=1)
     )
     reader = Matcher(
-        backbone=("hf-text", {"model": "unused", "device": "cpu"}), metadata=own, store=store
+        backbone=("hf-text", {"model": "unused", "device": "cpu"}), metadata=custom, store=store
     )
     assert "schema=Outfit" in reader.summary()["Metadata"]
     folder = matcher.fit(small_pairs(4)).save(tmp_path / "n")
     assert "schema=Outfit" in (folder / "README.md").read_text()
     loaded = Matcher.load(folder).metadata
-    assert loaded.fingerprint() == own.fingerprint()  # the same answers in the store are found
+    assert loaded.fingerprint() == custom.fingerprint()  # so stored answers are reused
     assert loaded.schema is not Outfit
     assert loaded.schema.__name__ == "Outfit"
     answer = json.dumps({"garment": "coat", "layers": 2, "colours": ["red"]})
@@ -629,8 +627,8 @@ def test_every_flat_schema_survives_json(schema, tmp_path):
         {"code": "a"},
     ],
 )
-def test_a_schema_from_json_judges_as_its_original(change):
-    fits = {
+def test_a_schema_from_json_validates_like_the_original(change):
+    valid = {
         "rooms": 2,
         "light": 0.5,
         "pets": True,
@@ -640,10 +638,10 @@ def test_a_schema_from_json_judges_as_its_original(change):
         "code": "AB",
     }
     for schema in (Limited, read_schema(write_schema(Limited))):
-        assert isinstance(read_reply(schema, json.dumps(fits | change)), str) == bool(change)
+        assert isinstance(read_reply(schema, json.dumps(valid | change)), str) == bool(change)
 
 
-def test_what_is_no_schema_is_explained(tmp_path):
+def test_invalid_schemas_are_explained(tmp_path):
     (tmp_path / "broken.json").write_text("{")
     for given, expected in (
         (tmp_path / "absent.json", r"absent.json cannot be read: No such file"),
@@ -659,19 +657,19 @@ def test_what_is_no_schema_is_explained(tmp_path):
             OpenAIMetadata(model="x", schema=given)
 
 
-def test_the_command_counts_asks_and_lists_refusals(people, tmp_path):
+def test_the_command_estimates_annotates_and_lists_refusals(people, tmp_path):
     from typer.testing import CliRunner
 
     from pairmatch.cli import app
 
     rows = [
-        f"{one.id},{one.images[0].name},{two.id},{two.images[0].name}"
-        for one, two in zip(people[::2], people[1::2], strict=True)
+        f"{a.id},{a.images[0].name},{b.id},{b.images[0].name}"
+        for a, b in zip(people[::2], people[1::2], strict=True)
     ]
     (tmp_path / "pairs.csv").write_text("id_a,image_a,id_b,image_b\n" + "\n".join(rows) + "\n")
     refusal = reply([{"type": "refusal", "refusal": "I can't"}])
     with Server(once(refusal)) as server:
-        line = [
+        arguments = [
             "annotate",
             tmp_path / "pairs.csv",
             "--metadata",
@@ -688,35 +686,36 @@ def test_the_command_counts_asks_and_lists_refusals(people, tmp_path):
         ]
 
         def command(*more, code=0):
-            result = CliRunner().invoke(app, [str(part) for part in (*line, *more)])
+            result = CliRunner().invoke(app, [str(part) for part in (*arguments, *more)])
             assert result.exit_code == code, result.output
             return result.output
 
-        assert "6 photos to ask for, 0 answered already; they would be sent to" in command(
+        assert "6 photos to submit, 0 already answered; they would be sent to" in command(
             "--dry-run"
         )
         assert "Nothing was sent. Allow it with allow_upload=True (--yes)" in command(code=2)
         assert not server.requests
         output = command("--yes")
-        assert "5 of 6 people have metadata; 6 photos were asked for now" in output
+        assert "5 of 6 people have metadata; 6 photos submitted in this run" in output
         assert "secret-id-0: refusal: I can't" in output
-        assert "0 photos to ask for, 6 answered already." in command("--dry-run")
-        assert "6 of 6 people have metadata; 1 photos were asked for now" in command(
+        assert "0 photos to submit, 6 already answered." in command("--dry-run")
+        assert "6 of 6 people have metadata; 1 photos submitted in this run" in command(
             "--yes", "--retry-refused"
         )
 
 
-def test_the_docs_hold_the_prompt_and_the_table():
+def test_the_docs_contain_the_prompt_and_the_prices():
     page = (Path(__file__).parents[1] / "docs" / "metadata.md").read_text()
-    assert f"> {INSTRUCTIONS}\n" in page
+    assert f" {INSTRUCTIONS}\n" in page.replace("\n> ", " ")
     for name, facts in MODELS.items():
         ends = facts.ends.isoformat() if facts.ends else ""
-        row = f"| {name} | ${facts.input_usd:.2f} | ${facts.cached_usd:g} | ${facts.output_usd:.2f} | {ends}".rstrip()
+        prices = f"${facts.input_usd:.2f} | ${facts.cached_usd:g} | ${facts.output_usd:.2f}"
+        row = f"| {name} | {prices} | {ends}".rstrip()
         assert f"{row} |\n" in page
     assert TABLE_DATE.isoformat() in page
 
 
-def test_what_a_photo_might_cost_grows_with_its_size(people, store):
+def test_the_highest_cost_grows_with_the_size_of_the_photo(people, store):
     with Server(good) as server:
         small, large = (
             generator(server, input_usd=1000.0, output_usd=0.0, longest_side_px=side).worst_usd()
@@ -725,7 +724,7 @@ def test_what_a_photo_might_cost_grows_with_its_size(people, store):
         assert large > small + 15 * 0.63 * 0.99  # 16 times the tokens of a photo
 
 
-def test_the_name_of_a_schema_is_one_that_the_api_takes(people, store):
+def test_schema_names_are_sanitized_for_the_api(people, store):
     schema = {
         "title": "Kleider & Schuhe",
         "type": "object",

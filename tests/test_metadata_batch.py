@@ -1,6 +1,6 @@
 """The Batch API against a real server on this machine.
 
-The real client, real sockets, no patched functions.
+Real client, real sockets, no patched functions.
 """
 
 import base64
@@ -72,28 +72,27 @@ def run(people, store, server, **options):
 
 def test_a_batch_is_submitted_once_and_collected_later(people, store):
     with BatchServer(good) as server:
-        first = run([*people, Profile("twin", people[0].images)], store, server)
+        first = run([*people, Profile("duplicate", people[0].images)], store, server)
         assert first.annotation.asked == 6
-        assert {one.kind for one in first.annotation.refused.values()} == {"pending"}
-        assert "Under way: batch_0, 6 photos, submitted now." in str(first)
+        assert {refusal.kind for refusal in first.annotation.refused.values()} == {"pending"}
+        assert "Unfinished: batch_0, 6 photos, submitted now." in str(first)
         again = run(people, store, server)
         assert again.annotation.asked == 0
         assert again.under_way == ("batch_0, validating, 0 of 0 done",)
         assert len(server.batches) == 1
-        # Nobody asks, and pays, for a photo that is in a batch
+        # A photo in a batch is not submitted, and paid for, a second time
         assert annotate(people, generator(server), store, allow_upload=True).asked == 0
         assert estimate(people, generator(server), store).pending == 6
         server.finish()
         priced = generator(server, input_usd=1.0, output_usd=10.0)
-        done = annotate_in_batches(
-            people, priced, store
-        )  # collecting sends nothing, so nobody has to allow it
+        # Collecting sends nothing, so it needs no consent
+        done = annotate_in_batches(people, priced, store)
         assert all(profile.metadata == Metadata(**ANSWER) for profile in done.annotation.profiles)
         assert done.annotation.usage.usd == pytest.approx(
             6 * (1000 * 1.0 + 100 * 10.0) / 1e6 / 2
         )  # half the price
         assert not done.under_way
-        assert not server.files  # photos and answers are gone from the provider
+        assert not server.files  # the provider has deleted photos and answers
         assert sorted(server.deleted) == ["file_0", "file_1"]
         assert run(people, store, server).annotation.asked == 0
         assert len(server.batches) == 1
@@ -101,7 +100,7 @@ def test_a_batch_is_submitted_once_and_collected_later(people, store):
         assert (spent.model, spent.calls, spent.input_tokens) == ("test", 6, 6000)
 
 
-def test_nothing_but_pixels_is_uploaded(people, store):
+def test_only_pixels_are_uploaded(people, store):
     with BatchServer(good) as server:
         run(people, store, server)
         sent = b"".join(server.requests)
@@ -113,7 +112,7 @@ def test_nothing_but_pixels_is_uploaded(people, store):
         assert b"secret" not in photo
 
 
-def test_lines_that_failed_have_their_own_outcome_and_are_asked_again(people, store):
+def test_failed_lines_have_outcomes_and_errors_are_submitted_again(people, store):
     answers = [
         reply([{"type": "refusal", "refusal": "I can't help with that"}]),
         error(500, "oops"),
@@ -127,8 +126,8 @@ def test_lines_that_failed_have_their_own_outcome_and_are_asked_again(people, st
         server.finish("expired", answered=5)
         server.behave = good
         done = run(people, store, server)
-        kinds = {person: one.kind for person, one in done.annotation.refused.items()}
-        # 0 and 2 are kept as they are; 1, 3 and the one that expired are in a new batch by now
+        kinds = {person: refusal.kind for person, refusal in done.annotation.refused.items()}
+        # 0 and 2 are final; 1, 3 and the expired one are in a new batch
         assert kinds == {
             "secret-id-0": "refusal",
             "secret-id-1": "pending",
@@ -137,26 +136,26 @@ def test_lines_that_failed_have_their_own_outcome_and_are_asked_again(people, st
             "secret-id-5": "pending",
         }
         assert len(server.lines(server.batches["batch_1"])) == 3
-        again = [line["custom_id"] for line in server.lines(server.batches["batch_1"])]
-        kept = [outcome["detail"] for outcome in store.metadata(again).values()]
-        assert any("answered 500: oops" in detail for detail in kept)
-        assert any("does not exist" in detail for detail in kept)
-        assert any("could not be executed in time" in detail for detail in kept)
+        keys = [line["custom_id"] for line in server.lines(server.batches["batch_1"])]
+        details = [outcome["detail"] for outcome in store.metadata(keys).values()]
+        assert any("answered 500: oops" in detail for detail in details)
+        assert any("does not exist" in detail for detail in details)
+        assert any("could not be executed in time" in detail for detail in details)
         server.finish()
         assert set(run(people, store, server).annotation.refused) == {"secret-id-0", "secret-id-2"}
 
 
-def test_large_jobs_become_several_batches_and_the_cap_holds(people, store):
+def test_large_jobs_are_split_within_the_cost_limit(people, store):
     with BatchServer(good) as server:
         priced = generator(server, input_usd=1000.0, output_usd=0.0)
         assert 0.5 < priced.worst_usd(batch=True) < 0.75
-        few = annotate_in_batches(
+        limited = annotate_in_batches(
             people, priced, store, allow_upload=True, max_usd=2.5, max_requests=2
         )
         assert [len(server.lines(batch)) for batch in server.batches.values()] == [2, 2]
-        assert [one.kind for one in few.annotation.refused.values()] == ["pending"] * 4 + [
-            "stopped"
-        ] * 2
+        assert [refusal.kind for refusal in limited.annotation.refused.values()] == [
+            "pending"
+        ] * 4 + ["stopped"] * 2
         rest = run(people, store, server, max_megabytes=1e-6)
         assert [len(server.lines(batch)) for batch in server.batches.values()] == [2, 2, 1, 1]
         server.finish()
@@ -164,15 +163,16 @@ def test_large_jobs_become_several_batches_and_the_cap_holds(people, store):
         assert not run(people, store, server).annotation.refused
 
 
-def test_consent_comes_before_the_first_photo(people, store):
+def test_no_photo_is_sent_without_consent(people, store):
     with BatchServer(good) as server:
         priced = generator(server, model="gpt-6-luna")
-        with pytest.raises(UploadError, match="6 photos to ask for"):
+        with pytest.raises(UploadError, match="6 photos to submit"):
             annotate_in_batches(people, priced, store)
         assert not server.requests
-        one, half = estimate(people, priced, store), estimate(people, priced, store, batch=True)
-        assert half.usage.usd == pytest.approx(one.usage.usd / 2)
-    with pytest.raises(ConfigurationError, match="MeasuredMetadata has no batches"):
+        full = estimate(people, priced, store)
+        half = estimate(people, priced, store, batch=True)
+        assert half.usage.usd == pytest.approx(full.usage.usd / 2)
+    with pytest.raises(ConfigurationError, match="MeasuredMetadata does not support batches"):
         annotate_in_batches(people, MeasuredMetadata(), store)
 
 
@@ -199,7 +199,7 @@ def test_an_unreadable_photo_is_an_outcome(people, store, tmp_path):
         ),
     ],
 )
-def test_a_batch_that_is_refused_leaves_nothing_behind(people, store, path, answer, expected):
+def test_a_rejected_batch_leaves_nothing_behind(people, store, path, answer, expected):
     with BatchServer(
         good, hook=lambda method, at: answer if (method, at) == ("POST", path) else None
     ) as server:
@@ -211,7 +211,7 @@ def test_a_batch_that_is_refused_leaves_nothing_behind(people, store, path, answ
         assert run(people, store, server).annotation.asked == 6
 
 
-def test_a_batch_that_fails_as_a_whole_says_why_once(people, store):
+def test_a_batch_that_fails_as_a_whole_is_reported_once_and_submitted_again(people, store):
     with BatchServer(good) as server:
         run(people, store, server)
         server.batches["batch_0"] |= {
@@ -222,28 +222,28 @@ def test_a_batch_that_fails_as_a_whole_says_why_once(people, store):
             },
         }
         with pytest.raises(
-            GeneratorError, match="batch_0 failed: no model `test` Name another with model="
+            GeneratorError, match="batch_0 failed: no model `test` Name another model with model="
         ):
             run(people, store, server)
         assert run(people, store, server).annotation.asked == 6
 
 
-def test_a_batch_that_the_provider_forgot_is_asked_anew(people, store, caplog):
+def test_a_batch_that_the_provider_lost_is_submitted_again(people, store, caplog):
     with BatchServer(good) as server:
         run(people, store, server)
         server.batches.clear()
         assert run(people, store, server).annotation.asked == 6
-        assert "does not know the batch batch_0 any more" in caplog.text
+        assert "no longer has the batch batch_0" in caplog.text
 
 
-def test_a_connection_that_drops_while_a_batch_starts_submits_nothing_twice(people, store):
+def test_a_connection_lost_while_a_batch_starts_submits_nothing_twice(people, store):
     def drop(method, at):
         return BatchServer.HANG_UP if (method, at) == ("POST", "/batches") else None
 
     with BatchServer(good, hook=drop) as server:
-        with pytest.raises(GeneratorError, match="it finds out whether it was"):
+        with pytest.raises(GeneratorError, match="it finds out whether the batch was started"):
             run(people, store, server)
-        assert len(server.batches) == 1  # it was started, though nobody heard
+        assert len(server.batches) == 1  # it was started, although the response was lost
         server.hook = lambda method, at: None
         assert run(people, store, server).under_way == ("batch_0, validating, 0 of 0 done",)
         server.finish()
@@ -259,7 +259,8 @@ from pairmatch.metadata.batch import annotate_in_batches
 from pairmatch.metadata.openai import OpenAIMetadata
 from pairmatch.io.store import Store
 people = [Profile(f"secret-id-{p.stem[-1]}", (p,)) for p in sorted(Path(sys.argv[1]).glob("*.jpg"))]
-annotate_in_batches(people, OpenAIMetadata(model="test", base_url=sys.argv[3]), Store(sys.argv[2]), allow_upload=True)
+generator = OpenAIMetadata(model="test", base_url=sys.argv[3])
+annotate_in_batches(people, generator, Store(sys.argv[2]), allow_upload=True)
 """
 
 
@@ -273,20 +274,19 @@ annotate_in_batches(people, OpenAIMetadata(model="test", base_url=sys.argv[3]), 
     ],
     ids=["while uploading", "while starting", "while collecting", "after collecting"],
 )
-def test_a_killed_run_neither_loses_nor_repeats_a_batch(people, store, tmp_path, at):
+def test_a_killed_process_neither_loses_nor_repeats_a_batch(people, store, tmp_path, at):
     running = []
 
     def kill(method, path):
         if (method, path) == at and running:
             os.kill(running.pop().pid, signal.SIGKILL)
-        return
 
     with BatchServer(good, hook=kill) as server:
         if at[0] != "POST":
             run(people, store, server)
             server.finish()
-        line = [sys.executable, "-c", KILLED, str(tmp_path), str(store.path), server.url]
-        process = subprocess.Popen(line)
+        command = [sys.executable, "-c", KILLED, str(tmp_path), str(store.path), server.url]
+        process = subprocess.Popen(command)
         running.append(process)
         assert process.wait(60) == -signal.SIGKILL
         done = run(people, store, server)
@@ -297,7 +297,7 @@ def test_a_killed_run_neither_loses_nor_repeats_a_batch(people, store, tmp_path,
         assert all(profile.metadata == Metadata(**ANSWER) for profile in done.annotation.profiles)
 
 
-def test_who_is_forgotten_meanwhile_stays_forgotten(people, store):
+def test_people_erased_before_the_collection_stay_erased(people, store):
     with BatchServer(good) as server:
         run(people, store, server)
         store.forget([people[0].id])
@@ -305,20 +305,20 @@ def test_who_is_forgotten_meanwhile_stays_forgotten(people, store):
         done = annotate_in_batches(people[1:], generator(server), store)
         assert not done.annotation.refused
         assert store.counts()["metadata"] == 5
-        assert store.spent()[0].calls == 6  # it was paid for all the same
+        assert store.spent()[0].calls == 6  # it was paid for nevertheless
 
 
-def test_two_processes_do_not_submit_at_once(people, store):
+def test_only_one_process_submits_at_a_time(people, store):
     with BatchServer(good) as server:
         with (
-            store.alone("batches"),
-            pytest.raises(StoreError, match="Another process works on the batches"),
+            store.exclusive("batches"),
+            pytest.raises(StoreError, match="Another process is working on the batches"),
         ):
             run(people, store, server)
         assert run(people, store, server).annotation.asked == 6
 
 
-def test_lines_are_valid_json_in_the_shape_of_the_api(people, store):
+def test_request_lines_have_the_format_of_the_api(people, store):
     with BatchServer(good) as server:
         run(people, store, server)
         lines = server.lines(server.batches["batch_0"])
@@ -329,9 +329,9 @@ def test_lines_are_valid_json_in_the_shape_of_the_api(people, store):
         assert json.dumps(lines[0]["body"]["text"]["format"]["schema"])
 
 
-def test_separators_of_unicode_in_an_answer_end_no_line(people, store):
-    words = json.dumps({**ANSWER, "caption": "One\u2028two\u0085three"}, ensure_ascii=False)
-    with BatchServer(lambda number, body: text(words)) as server:
+def test_unicode_line_separators_in_an_answer_do_not_split_lines(people, store):
+    answer = json.dumps({**ANSWER, "caption": "One\u2028two\u0085three"}, ensure_ascii=False)
+    with BatchServer(lambda number, body: text(answer)) as server:
         run(people, store, server)
         server.finish()
         for name, content in server.files.items():
@@ -339,5 +339,5 @@ def test_separators_of_unicode_in_an_answer_end_no_line(people, store):
             server.files[name] = "".join(
                 json.dumps(line, ensure_ascii=False) + "\n" for line in lines
             ).encode()
-        found = run(people, store, server).annotation
-    assert found.profiles[0].metadata.caption == "One\u2028two\u0085three"
+        annotation = run(people, store, server).annotation
+    assert annotation.profiles[0].metadata.caption == "One\u2028two\u0085three"

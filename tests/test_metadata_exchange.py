@@ -1,4 +1,4 @@
-"""Metadata in and out of the store, and what people say about themselves."""
+"""Export and import of metadata, and people's corrections."""
 
 import csv
 import json
@@ -65,31 +65,31 @@ REFUSAL = reply([{"type": "refusal", "refusal": "I can't, sorry"}])
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 @pytest.mark.parametrize("schema", [Metadata, Outfit])
-def test_what_is_exported_comes_back_equal(people, store, tmp_path, suffix, schema):
+def test_exported_metadata_is_imported_unchanged(people, store, tmp_path, suffix, schema):
     answer = ANSWER if schema is Metadata else OUTFIT
     with Server(
         lambda number, body: REFUSAL if number == 1 else text(json.dumps(answer))
     ) as server:
         generator = writer(server, schema=schema, input_usd=1.0, output_usd=1.0)
-        found = annotate(people, generator, store, allow_upload=True)
+        annotation = annotate(people, generator, store, allow_upload=True)
         file = tmp_path / f"metadata.{suffix}"
         assert export_metadata(file, people, generator, store) == 3
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         with Store(tmp_path / "other.sqlite") as other:
             assert import_metadata(file, people, generator, other) == 3
             again = annotate(people, generator, other, allow_upload=True)
-            assert again.profiles == found.profiles
-            assert again.refused == found.refused
+            assert again.profiles == annotation.profiles
+            assert again.refused == annotation.refused
             assert again.asked == 0
             assert import_metadata(file, people, generator, other) == 0
             assert export_metadata(tmp_path / f"again.{suffix}", people, generator, other) == 3
             assert (tmp_path / f"again.{suffix}").read_bytes() == file.read_bytes()
             assert (
                 other.forget(["anna"]).metadata == 1
-            )  # imported outcomes belong to their people too
+            )  # imported outcomes are linked to people too
 
 
-def test_a_file_must_fit_people_photos_and_generator(people, store, tmp_path, photo):
+def test_a_file_must_match_people_photos_and_generator(people, store, tmp_path, photo):
     with Server(good) as server:
         generator = writer(server)
         annotate(people, generator, store, allow_upload=True)
@@ -102,23 +102,27 @@ def test_a_file_must_fit_people_photos_and_generator(people, store, tmp_path, ph
         with pytest.raises(DataError) as caught:
             import_metadata(file, changed, generator, store)
         assert len(caught.value.problems) == 2
-        assert "line 2, column photo: 'anna' has another photo" in caught.value.problems[0]
-        assert "line 4, column id: there is nobody with the id 'cleo'" in caught.value.problems[1]
-        with pytest.raises(DataError, match="another model, prompt or schema wrote this"):
+        assert (
+            "line 2, column photo: the photo of 'anna' is not the exported one"
+            in caught.value.problems[0]
+        )
+        assert "line 4, column id: no person has the id 'cleo'" in caught.value.problems[1]
+        with pytest.raises(DataError, match="written with another model, prompt or schema"):
             import_metadata(file, people, writer(server, model="other"), store)
         file.write_text(file.read_text().replace(",medium,", ",superb,"))
         with Store(tmp_path / "other.sqlite") as other:
             with pytest.raises(
                 DataError,
-                match=r"3 problems; nothing was read:\n.*line 2, column attributes: grooming_level",
+                match=r"3 problems; nothing was imported:\n"
+                r".*line 2, column attributes: grooming_level",
             ):
                 import_metadata(file, people, generator, other)
             assert other.counts()["metadata"] == 0
-    with pytest.raises(ConfigurationError, match=r"written as .csv or .jsonl, got 'metadata.txt'"):
+    with pytest.raises(ConfigurationError, match=r"exported as .csv or .jsonl, got 'metadata.txt'"):
         export_metadata(tmp_path / "metadata.txt", people, generator, store)
 
 
-def test_corrections_override_and_survive_annotating_anew(people, store, tmp_path):
+def test_corrections_override_every_generator(people, store, tmp_path):
     file = tmp_path / "metadata.csv"
     file.write_text(
         "id,grooming_level,caption,style_vibe\nanna,high,I sing.,\nben,,-,\nstranger,low,,\n"
@@ -134,30 +138,28 @@ def test_corrections_override_and_survive_annotating_anew(people, store, tmp_pat
             )
             assert ben.metadata == Metadata(**{**ANSWER, "caption": None})
             assert cleo.metadata == Metadata(**ANSWER)
-        # Kept apart: what the model wrote is still there
+        # The generated values are kept
         export_metadata(tmp_path / "out.csv", people, first, store)
         with (tmp_path / "out.csv").open() as opened:
             row = next(csv.DictReader(opened))
         assert row["grooming_level"] == "medium"
         assert json.loads(row["corrections"]) == {"grooming_level": "high", "caption": "I sing."}
-        # Another schema has other attributes, and no use for these
+        # Attributes of another schema are ignored
         assert annotate(people, MeasuredMetadata(), store).profiles[0].metadata is not None
-        gone = store.forget(["anna"])
-        assert gone.corrections == 2
+        erased = store.forget(["anna"])
+        assert erased.corrections == 2
         assert annotate(people[:1], first, store, allow_upload=True).profiles[
             0
         ].metadata == Metadata(**ANSWER)
 
 
-def test_an_exported_file_can_be_edited_and_given_back(people, store, tmp_path):
+def test_an_exported_file_can_be_edited_and_read_as_corrections(people, store, tmp_path):
     file = tmp_path / "metadata.csv"
     with Server(good) as server:
         generator = writer(server)
         annotate(people, generator, store, allow_upload=True)
         export_metadata(file, people, generator, store)
-        assert (
-            correct(file, people, generator, store) == 0
-        )  # nothing was edited, so nothing is a correction
+        assert correct(file, people, generator, store) == 0  # unedited cells are not corrections
         file.write_text(file.read_text().replace("A person smiles in a garden.", "I laugh.", 1))
         assert correct(file, people, generator, store) == 1
         assert store.corrections(["anna", "ben"]) == {"anna": {"caption": "I laugh."}}
@@ -169,24 +171,22 @@ def test_an_exported_file_can_be_edited_and_given_back(people, store, tmp_path):
         }
 
 
-def test_who_said_everything_themselves_is_not_asked_about(people, store, tmp_path):
+def test_people_with_complete_corrections_are_not_submitted(people, store, tmp_path):
     file = tmp_path / "metadata.jsonl"
     file.write_text(
-        "".join(
-            json.dumps({"id": name, **OUTFIT}) + "\n" for name in ("anna", "nobody-with-a-photo")
-        )
+        "".join(json.dumps({"id": name, **OUTFIT}) + "\n" for name in ("anna", "without-a-photo"))
     )
-    people = [*people[:1], Profile("nobody-with-a-photo", text="hi")]
+    people = [*people[:1], Profile("without-a-photo", text="hi")]
     with Server(good) as server:
         generator = writer(server, schema=Outfit)
         assert correct(file, people, generator, store) == 2
-        found = annotate(people, generator, store, allow_upload=True)
-        assert [profile.metadata for profile in found.profiles] == [Outfit(**OUTFIT)] * 2
+        annotation = annotate(people, generator, store, allow_upload=True)
+        assert [profile.metadata for profile in annotation.profiles] == [Outfit(**OUTFIT)] * 2
         assert not server.requests
-        assert not found.refused
+        assert not annotation.refused
 
 
-def test_faults_of_a_corrections_file_are_named_all_at_once(people, store, tmp_path):
+def test_all_problems_of_a_corrections_file_are_reported_at_once(people, store, tmp_path):
     file = tmp_path / "metadata.csv"
     file.write_text("id,garment,layers,colour\nanna,hat,-,red\nanna,coat,2,\n,coat,2,\n")
     with Server(good) as server, pytest.raises(DataError) as caught:
@@ -204,7 +204,7 @@ def test_faults_of_a_corrections_file_are_named_all_at_once(people, store, tmp_p
     assert not store.corrections(["anna"])
 
 
-def test_a_matcher_reads_corrections_from_its_store(people, tmp_path, hash_backbone):
+def test_a_matcher_applies_corrections_from_its_store(people, tmp_path, hash_backbone):
     file = tmp_path / "metadata.csv"
     file.write_text("id,colours\nanna,the very colours of the sea\n")
     matcher = Matcher(
@@ -220,7 +220,7 @@ def test_a_matcher_reads_corrections_from_its_store(people, tmp_path, hash_backb
     assert np.array_equal(before[1:], after[1:])
 
 
-def test_the_commands(people, tmp_path):
+def test_the_commands_import_correct_export_and_retry(people, tmp_path):
     from typer.testing import CliRunner
 
     from pairmatch.cli import app
@@ -231,12 +231,12 @@ def test_the_commands(people, tmp_path):
     (folder / "pairs.csv").write_text(
         "id_a,image_a,id_b,image_b\nanna,anna.png,ben,ben.png\nanna,anna.png,dan,dan.png\n"
     )
-    (folder / "own.csv").write_text("id,caption\nanna,I sing.\n")
+    (folder / "corrections.csv").write_text("id,caption\nanna,I sing.\n")
     (folder / "outfit.json").write_text(json.dumps(Outfit.model_json_schema()))
     with Server(lambda number, body: REFUSAL) as server:
 
         def command(*more, code=0):
-            line = [
+            arguments = [
                 "annotate",
                 folder / "pairs.csv",
                 "--metadata",
@@ -245,20 +245,22 @@ def test_the_commands(people, tmp_path):
                 "metadata.model=gpt-6-luna",
                 "--quiet",
             ]
-            line += ["--set", f"metadata.base_url={server.url}", "--store", tmp_path / "s"]
-            result = CliRunner().invoke(app, [str(part) for part in (*line, *more)])
+            arguments += ["--set", f"metadata.base_url={server.url}", "--store", tmp_path / "s"]
+            result = CliRunner().invoke(app, [str(part) for part in (*arguments, *more)])
             assert result.exit_code == code, result.output
             return result.output
 
         output = command("--yes", "--max-usd", "1")
-        assert "anna, ben, dan: refusal: I can't, sorry" in output  # the same words once
-        assert "In this store so far, gpt-6-luna: 3 calls, 3,300 tokens, $0.0003." in output
+        assert "anna, ben, dan: refusal: I can't, sorry" in output  # the same message once
+        assert "Total of this store: gpt-6-luna: 3 calls, 3,300 tokens, $0.0003." in output
         server.behave = good
-        assert "0 photos to ask for, 3 answered already" in command("--dry-run")
+        assert "0 photos to submit, 3 already answered" in command("--dry-run")
         assert "3 of 3 people have metadata" in command("--yes", "--retry-refused")
-        assert "1 people have corrections in" in command("--corrections", folder / "own.csv")
-        assert "3 rows are in" in command("--export", folder / "out.jsonl")
-        assert "0 outcomes are new from" in command("--import", folder / "out.jsonl")
+        assert "Imported corrections of 1 people from" in command(
+            "--corrections", folder / "corrections.csv"
+        )
+        assert "Exported 3 rows to" in command("--export", folder / "out.jsonl")
+        assert "Imported 0 new outcomes from" in command("--import", folder / "out.jsonl")
         rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
         assert rows[0]["corrections"] == '{"caption": "I sing."}'
         server.behave = lambda number, body: text(json.dumps(OUTFIT))
@@ -267,7 +269,7 @@ def test_the_commands(people, tmp_path):
         )
         assert "/files" not in command("--batch")  # nothing is left to submit
         assert (
-            "MeasuredMetadata has no batches"
+            "MeasuredMetadata does not support batches"
             in CliRunner()
             .invoke(
                 app,
@@ -286,7 +288,7 @@ def test_the_commands(people, tmp_path):
 
 
 @pytest.mark.parametrize("value", ["abc", "nan", "inf", "-1"])
-def test_costs_that_are_no_numbers_are_named(people, store, tmp_path, value):
+def test_costs_that_are_not_numbers_are_reported(people, store, tmp_path, value):
     generator, file = MeasuredMetadata(), tmp_path / "metadata.csv"
     annotate(people, generator, store)
     export_metadata(file, people, generator, store)

@@ -1,4 +1,4 @@
-"""The local generator on a tiny Qwen3-VL with the real classes, which is taught what to answer."""
+"""The local generator on a tiny Qwen3-VL of the real classes, trained to give chosen answers."""
 
 import json
 from typing import Literal
@@ -36,17 +36,17 @@ PEOPLE = [Profile(f"p{seed}", (photo(seed),)) for seed in range(3)]
 
 
 @pytest.fixture(scope="module")
-def untaught(tmp_path_factory):
+def untrained(tmp_path_factory):
     return tiny_qwen3_vl.write(tmp_path_factory.mktemp("tiny"))
 
 
-def teach(untaught, folder, *replies):
-    """A copy of the checkpoint that was trained until it gives these replies, turn by turn."""
+def train(untrained, folder, *replies):
+    """A copy of the checkpoint, trained until it gives these replies, turn by turn."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    model = AutoModelForImageTextToText.from_pretrained(untaught)
-    processor = AutoProcessor.from_pretrained(untaught)
-    talk = [
+    model = AutoModelForImageTextToText.from_pretrained(untrained)
+    processor = AutoProcessor.from_pretrained(untrained)
+    conversation = [
         {
             "role": "user",
             "content": [{"type": "image"}, {"type": "text", "text": instructions(Outfit)}],
@@ -54,7 +54,9 @@ def teach(untaught, folder, *replies):
     ]
     batches = []
     for reply in replies:
-        prompt = processor.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+        prompt = processor.apply_chat_template(
+            conversation, tokenize=False, add_generation_prompt=True
+        )
         batch = processor(
             text=[prompt + reply + "<|im_end|>"],
             images=[[PEOPLE[0].images[0]]],
@@ -65,7 +67,7 @@ def teach(untaught, folder, *replies):
         batch["labels"][:, : -len(processor.tokenizer(reply)["input_ids"]) - 1] = -100
         batches.append(batch)
         problem = read_reply(Outfit, reply)
-        talk += [
+        conversation += [
             {"role": "assistant", "content": [{"type": "text", "text": reply}]},
             {
                 "role": "user",
@@ -99,50 +101,50 @@ def generator(folder, **options):
 
 
 @pytest.fixture(scope="module")
-def taught(untaught, tmp_path_factory):
-    return teach(untaught, tmp_path_factory.mktemp("taught"), GOOD)
+def trained(untrained, tmp_path_factory):
+    return train(untrained, tmp_path_factory.mktemp("trained"), GOOD)
 
 
-def test_answers_fill_the_schema_and_stay_on_this_machine(taught, tmp_path):
-    writer = generator(taught, device="cpu")
+def test_answers_fill_the_schema_without_consent(trained, tmp_path):
+    writer = generator(trained, device="cpu")
     check_metadata_generator(writer, PEOPLE)
     assert not writer.sends_photos
     with Store(tmp_path / "store.sqlite") as store:
-        found = annotate(PEOPLE, writer, store)  # nobody has to allow anything
-        assert [profile.metadata for profile in found.profiles] == [
+        annotation = annotate(PEOPLE, writer, store)  # without allow_upload
+        assert [profile.metadata for profile in annotation.profiles] == [
             Outfit(garment="coat", layers=2)
         ] * 3
-        assert found.usage.usd == 0
-        assert found.usage.output_tokens > 30
+        assert annotation.usage.usd == 0
+        assert annotation.usage.output_tokens > 30
         assert annotate(PEOPLE, writer, store).asked == 0
 
 
-def test_batches_give_what_single_photos_give(taught):
+def test_batching_does_not_change_the_outcomes(trained):
     tall = Profile("tall", (photo(1).resize((64, 160)),))
-    alone = generator(taught, batch_size=1).generate([*PEOPLE, tall])
-    together = generator(taught, batch_size=4).generate([*PEOPLE, tall])
-    assert alone == together
+    single = generator(trained, batch_size=1).generate([*PEOPLE, tall])
+    batched = generator(trained, batch_size=4).generate([*PEOPLE, tall])
+    assert single == batched
 
 
-def test_a_wrong_answer_is_asked_for_once_more(untaught, tmp_path):
-    mended = generator(teach(untaught, tmp_path / "mended", BAD, GOOD))
-    seen = []
-    (outcome,) = mended.generate(PEOPLE[:1], lambda index, outcome, usage: seen.append(usage))
+def test_an_invalid_answer_is_requested_once_more(untrained, tmp_path):
+    repaired = generator(train(untrained, tmp_path / "repaired", BAD, GOOD))
+    costs = []
+    (outcome,) = repaired.generate(PEOPLE[:1], lambda index, outcome, usage: costs.append(usage))
     assert outcome == Outfit(garment="coat", layers=2)
-    tokens = mended._processor.tokenizer
-    assert seen[0].output_tokens == len(tokens(BAD)["input_ids"]) + len(
-        tokens(GOOD)["input_ids"]
-    )  # both count
+    tokenizer = repaired._processor.tokenizer
+    assert costs[0].output_tokens == len(tokenizer(BAD)["input_ids"]) + len(
+        tokenizer(GOOD)["input_ids"]
+    )  # both replies count
 
 
-def test_an_untaught_model_is_cut_or_invalid_and_the_rest_goes_on(untaught, tmp_path):
+def test_refusals_do_not_stop_the_other_photos(untrained, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no")
     people = [
         Profile("broken", (tmp_path / "broken.jpg",)),
         *PEOPLE,
         Profile("thin", (photo(0).resize((1000, 4)),)),
     ]
-    outcomes = generator(untaught, max_output_tokens=8, batch_size=2).generate(people)
+    outcomes = generator(untrained, max_output_tokens=8, batch_size=2).generate(people)
     assert [outcome.kind for outcome in outcomes] == [
         "unreadable",
         "truncated",
@@ -153,21 +155,21 @@ def test_an_untaught_model_is_cut_or_invalid_and_the_rest_goes_on(untaught, tmp_
     assert all("reply: " in outcome.detail for outcome in outcomes[1:4])
 
 
-def test_the_prompt_names_every_attribute_and_choice():
-    words = instructions(Outfit)
-    assert '- "garment" (one of "coat", "dress"): What is worn.' in words
-    assert '- "layers" (a whole number): layers' in words
-    assert "<|im_start|>" not in words
+def test_the_prompt_lists_every_attribute_and_choice():
+    prompt = instructions(Outfit)
+    assert '- "garment" (one of "coat", "dress"): What is worn.' in prompt
+    assert '- "layers" (a whole number): layers' in prompt
+    assert "<|im_start|>" not in prompt
 
 
-def test_what_cannot_be_loaded_is_explained(tmp_path):
+def test_loading_errors_are_explained(tmp_path):
     with pytest.raises(
         GeneratorError, match=r"/nowhere does not exist. Name the checkpoint with model="
     ):
         generator("/nowhere").generate(PEOPLE)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(
-        GeneratorError, match="is a 'bert' checkpoint; 'qwen3-vl' loads 'qwen3_vl' alone"
+        GeneratorError, match="is a 'bert' checkpoint; 'qwen3-vl' loads only 'qwen3_vl' checkpoints"
     ):
         generator(tmp_path).generate(PEOPLE)
     with pytest.raises(
@@ -176,10 +178,10 @@ def test_what_cannot_be_loaded_is_explained(tmp_path):
         Qwen3VLMetadata(longest_side_px=1, batch_size=0)
 
 
-def test_a_matcher_takes_it_by_name(taught, tmp_path):
+def test_a_matcher_creates_the_generator_by_name(trained, tmp_path):
     matcher = Matcher(
-        backbone=("qwen3-vl-2b", {"model": str(taught)}),
-        metadata=("qwen3-vl", {"model": str(taught), "schema": Outfit, "max_output_tokens": 60}),
+        backbone=("qwen3-vl-2b", {"model": str(trained)}),
+        metadata=("qwen3-vl", {"model": str(trained), "schema": Outfit, "max_output_tokens": 60}),
         head="identity",
         store=tmp_path / "store.sqlite",
         device="cpu",

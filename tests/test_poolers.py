@@ -1,4 +1,4 @@
-"""Poolers against sums in plain loops, and their errors."""
+"""Poolers against sums in plain loops, and their error messages."""
 
 import numpy as np
 import pytest
@@ -25,40 +25,41 @@ def mean_of(row, marks):
 
 
 def test_means_cover_exactly_their_tokens():
-    given = TokenStates(states=STATES, mask=MASK, image_mask=IMAGE)
+    states = TokenStates(states=STATES, mask=MASK, image_mask=IMAGE)
     for pooler, marks in (
         (MeanPooler(), MASK),
         (ImageMeanPooler(), IMAGE),
         (TextMeanPooler(), MASK & ~IMAGE),
     ):
         expected = np.stack([mean_of(row, marks) for row in range(3)])
-        assert np.allclose(pooler.pool(given), expected, atol=1e-6)
+        assert np.allclose(pooler.pool(states), expected, atol=1e-6)
 
 
-def test_eos_takes_the_ending_token_and_native_the_models_own():
-    given = TokenStates(
+def test_eos_takes_the_end_token_and_native_the_pooled_output():
+    states = TokenStates(
         states=STATES, mask=MASK, end=torch.tensor([4, 2, 3]), pooled=torch.ones(3, 2).bfloat16()
     )
-    assert torch.equal(EOSPooler().pool(given), STATES[[0, 1, 2], [4, 2, 3]])
-    assert NativePooler().pool(given).dtype == torch.float32
+    assert torch.equal(EOSPooler().pool(states), STATES[[0, 1, 2], [4, 2, 3]])
+    assert NativePooler().pool(states).dtype == torch.float32
 
 
 def test_bfloat16_states_are_summed_in_float32():
     long = torch.full((1, 4096, 1), 1.0).bfloat16()
-    given = TokenStates(states=long, mask=torch.ones(1, 4096, dtype=torch.bool))
-    assert MeanPooler().pool(given).item() == 1.0
+    states = TokenStates(states=long, mask=torch.ones(1, 4096, dtype=torch.bool))
+    assert MeanPooler().pool(states).item() == 1.0
 
 
-def test_layers_are_pooled_where_they_were_asked_for():
-    given = TokenStates(states=STATES, mask=MASK, layers={2: 2 * STATES})
-    assert torch.allclose(MeanPooler(layer=2).pool(given), 2 * MeanPooler().pool(given))
+def test_a_layer_can_be_pooled():
+    states = TokenStates(states=STATES, mask=MASK, layers={2: 2 * STATES})
+    assert torch.allclose(MeanPooler(layer=2).pool(states), 2 * MeanPooler().pool(states))
     with pytest.raises(
-        ConfigurationError, match=r"asks for layer 3, and the backbone gave \[2\].*layers=\[3\]"
+        ConfigurationError,
+        match=r"needs layer 3, and the backbone returned layers \[2\].*layers=\[3\]",
     ):
-        MeanPooler(layer=3).pool(given)
+        MeanPooler(layer=3).pool(states)
 
 
-def test_what_is_missing_is_named():
+def test_missing_inputs_are_named():
     vector = TokenStates(pooled=torch.ones(1, 2))
     with pytest.raises(ConfigurationError, match=r"'mean' needs token states.*use pooler='native'"):
         MeanPooler().pool(vector)
@@ -71,8 +72,8 @@ def test_what_is_missing_is_named():
         ImageMeanPooler().pool(tokens)
     photos = TokenStates(
         states=STATES, mask=MASK, image_mask=MASK
-    )  # zeros for everybody would look like a result
+    )  # zeros for all people would look like a result
     with pytest.raises(
-        ConfigurationError, match="'text-mean' needs tokens of text, and this backbone gives none"
+        ConfigurationError, match="'text-mean' needs text tokens, and this backbone returns none"
     ):
         TextMeanPooler().pool(photos)

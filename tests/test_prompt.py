@@ -1,4 +1,4 @@
-"""The rendered text of a person: nothing missing shows, and a template's faults are named."""
+"""Rendering of prompts: empty values do not show, and errors in a template are named."""
 
 from enum import Enum
 
@@ -14,9 +14,9 @@ class Style(Enum):
     CASUAL = "casual"
 
 
-class Seen(BaseModel):
+class PhotoMetadata(BaseModel):
     style_vibe: Style | None = None
-    colours: list[str] = []
+    colors: list[str] = []
     smiling: bool | None = None
     caption: str | None = None
 
@@ -26,21 +26,22 @@ FULL = Profile(
     (),
     " I cook. ",
     {"age": 31, "region": "north"},
-    Seen(style_vibe=Style.CASUAL, colours=["red", "blue"], smiling=True),
+    PhotoMetadata(style_vibe=Style.CASUAL, colors=["red", "blue"], smiling=True),
 )
 
 
-def test_the_default_template_says_what_is_known():
+def test_the_default_template_shows_only_what_exists():
     assert render(FULL, attributes=["age", "absent"]) == (
-        "Profile: I cook.\nFacts: age: 31\nPhoto: style vibe: casual; colours: red, blue; smiling: yes"
+        "Profile: I cook.\nFacts: age: 31\n"
+        "Photo: style vibe: casual; colors: red, blue; smiling: yes"
     )
     assert render(Profile("x", text="hi")) == "Profile: hi"
-    assert render(Profile("x", metadata=Seen())) == ""
+    assert render(Profile("x", metadata=PhotoMetadata())) == ""
     assert "None" not in render(FULL) + render(Profile("x"))
     assert "id-17" not in render(FULL)
 
 
-def test_templates_are_the_users():
+def test_custom_templates():
     assert render(FULL, template="{age} years, {caption}\n{{{region}}}") == "{north}"
     assert render(FULL, template="{text} ({style_vibe})") == "I cook. (casual)"
     assert (
@@ -51,35 +52,33 @@ def test_templates_are_the_users():
 
 def test_fields_can_be_left_out():
     assert leave_out(None, []) == DEFAULT_TEMPLATE
-    template = leave_out("Photo: {metadata}", ["colours"])
+    template = leave_out("Photo: {metadata}", ["colors"])
     assert render(FULL, template=template) == "Photo: style vibe: casual; smiling: yes"
     assert (
-        render(FULL, template=leave_out("{metadata}", ["style_vibe", "colours"])) == "smiling: yes"
+        render(FULL, template=leave_out("{metadata}", ["style_vibe", "colors"])) == "smiling: yes"
     )
-    assert (
-        render(FULL, template=leave_out("{metadata}", ["style_vibe", "colours", "smiling"])) == ""
-    )
+    assert render(FULL, template=leave_out("{metadata}", ["style_vibe", "colors", "smiling"])) == ""
     assert render(Profile("x"), template=template) == ""
     check_template(template, [FULL])
     with pytest.raises(
-        ConfigurationError, match=r"metadata field to leave out 'colour'. Did you mean 'colours'"
+        ConfigurationError, match=r"metadata field to leave out 'color'. Did you mean 'colors'"
     ):
-        check_template(leave_out(None, ["colour"]), [FULL])
+        check_template(leave_out(None, ["color"]), [FULL])
     with pytest.raises(
         ConfigurationError, match=r"Leaving out caption needs a prompt template with \{metadata\}"
     ):
         leave_out("{text}", ["caption"])
-    with pytest.raises(ConfigurationError, match="no plain names: metadata"):
+    with pytest.raises(ConfigurationError, match="not plain names: metadata"):
         render(FULL, template="{metadata:>9}")
-    with pytest.raises(ConfigurationError, match="no plain names: text"):
-        render(FULL, template="{text:-colours}")
+    with pytest.raises(ConfigurationError, match="not plain names: text"):
+        render(FULL, template="{text:-colors}")
 
 
-def test_faults_of_a_template_are_named():
-    with pytest.raises(ConfigurationError, match=r"not valid: .* Write \{\{ for a brace"):
+def test_errors_in_a_template_are_named():
+    with pytest.raises(ConfigurationError, match=r"not valid: .* Write \{\{ for a literal brace"):
         render(FULL, template="{text")
     for template in ("{}", "{text!r}", "{text:>10}", "{text.upper}", "{text[0]}"):
-        with pytest.raises(ConfigurationError, match="no plain names"):
+        with pytest.raises(ConfigurationError, match="not plain names"):
             render(FULL, template=template)
     check_template("{text} {age} {caption}", [FULL])
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Qwen3-VL on a tiny random checkpoint of the real classes, against a plain reference with transformers alone."""
+"""Qwen3-VL on a tiny random checkpoint of the real classes, against plain transformers code."""
 
 import shutil
 
@@ -13,7 +13,7 @@ from pairmatch.backbones.qwen3_vl import Qwen3VLBackbone, Qwen3VLEmbeddingBackbo
 from pairmatch.core.errors import BackboneError, ConfigurationError, ImageError
 from pairmatch.core.types import Item
 from pairmatch.features.poolers import EOSPooler, ImageMeanPooler, MeanPooler, TextMeanPooler
-from pairmatch.io import checkpoints as frozen
+from pairmatch.io import checkpoints
 from pairmatch.testing import check_backbone
 
 POOLERS = {
@@ -50,10 +50,7 @@ ITEMS = {
 
 
 def reference(folder, item, system=None):
-    """h of one person, with transformers alone.
-
-    The real processor, the real model, pooled in numpy.
-    """
+    """Features of one person from transformers' own processor and model, pooled in numpy."""
     from transformers import AutoModel, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(folder)
@@ -94,50 +91,50 @@ def tokens(backbone, item):
     return batch["input_ids"][0][batch["real"][0]].tolist()
 
 
-def embed(backbone, items):
+def extract(backbone, items):
     with torch.inference_mode():
         states = backbone.forward(backbone.prepare(items))
         return {name: pooler.pool(states).numpy() for name, pooler in POOLERS.items()}
 
 
 @pytest.mark.parametrize("kind", ITEMS)
-def test_h_equals_the_plain_reference(checkpoint, backbone, kind):
+def test_features_equal_the_reference(checkpoint, backbone, kind):
     expected = reference(checkpoint, ITEMS[kind])
-    found = embed(backbone, [ITEMS[kind]])
+    features = extract(backbone, [ITEMS[kind]])
     for name in POOLERS:
-        assert np.abs(found[name][0] - expected[name]).max() < 1e-5, name
+        assert np.abs(features[name][0] - expected[name]).max() < 1e-5, name
 
 
 @pytest.mark.parametrize("kind", ITEMS)
-def test_the_embedding_model_follows_its_authors(checkpoint, kind):
+def test_the_embedding_model_follows_its_reference_prompt(checkpoint, kind):
     backbone = Qwen3VLEmbeddingBackbone(model=checkpoint, **OPTIONS)
     assert backbone.default_pooler == "eos"
     expected = reference(checkpoint, ITEMS[kind], system="Represent the user's input.")
-    assert np.abs(embed(backbone, [ITEMS[kind]])["eos"][0] - expected["eos"]).max() < 1e-5
+    assert np.abs(extract(backbone, [ITEMS[kind]])["eos"][0] - expected["eos"]).max() < 1e-5
 
 
-def test_eos_is_the_end_of_the_turn_and_not_the_newline_after_it(backbone):
+def test_eos_is_the_turn_end_not_the_newline_after_it(backbone):
     batch = backbone.prepare([ITEMS["image + text"]])
     ids = batch["input_ids"][0][batch["real"][0]].tolist()
     assert ids[batch["end"][0]] == backbone._turn_end
     assert batch["end"][0] == len(ids) - 2
 
 
-def test_a_person_does_not_depend_on_who_is_beside_them(backbone):
-    # float32 tolerance; the pooler that rests on one token is the fragile one
+def test_features_do_not_depend_on_the_rest_of_the_batch(backbone):
+    # float32 tolerance; poolers that read a single token vary the most
     check_backbone(backbone, list(ITEMS.values()), tolerance=1e-5)
-    together = embed(backbone, list(ITEMS.values()))
+    together = extract(backbone, list(ITEMS.values()))
     for row, item in enumerate(ITEMS.values()):
-        alone = embed(backbone, [item])
+        single = extract(backbone, [item])
         for name in POOLERS:
-            assert np.abs(together[name][row] - alone[name][0]).max() < 2e-5, name
+            assert np.abs(together[name][row] - single[name][0]).max() < 2e-5, name
 
 
 def test_bfloat16_stays_close(checkpoint, backbone):
-    half = embed(
+    half = extract(
         Qwen3VLBackbone(model=checkpoint, **{**OPTIONS, "dtype": "bfloat16"}), list(ITEMS.values())
     )
-    full = embed(backbone, list(ITEMS.values()))
+    full = extract(backbone, list(ITEMS.values()))
     for name, tolerance in (("mean", 1e-3), ("eos", 2e-3)):
         cosine = (
             (half[name] * full[name]).sum(1)
@@ -165,34 +162,34 @@ def test_special_tokens_in_a_bio_are_plain_text(backbone, hostile):
     plain = tokens(backbone, Item((photo(),), "x"))
     assert [i for i in ids if i in special] == [i for i in plain if i in special]
     assert hostile in backbone._processor.tokenizer.decode(ids, skip_special_tokens=False)
-    assert np.isfinite(embed(backbone, [Item((photo(),), hostile)])["mean"]).all()
+    assert np.isfinite(extract(backbone, [Item((photo(),), hostile)])["mean"]).all()
 
 
-def test_ordinary_text_is_tokenised_as_the_chat_template_does(checkpoint, backbone):
+def test_plain_text_is_tokenized_as_in_the_chat_template(checkpoint, backbone):
     for item in ITEMS.values():
         assert tokens(backbone, item) == reference(checkpoint, item)["ids"]
 
 
-def test_long_texts_are_cut_and_counted(checkpoint, tmp_path, caplog):
+def test_long_texts_are_cut_off_and_counted(checkpoint, tmp_path, caplog):
     backbone = Qwen3VLBackbone(model=checkpoint, **OPTIONS, max_text_tokens=10)
     people = [
         Profile("p", text="I cook " * 50),
         Profile("q", text="I read " * 60),
         Profile("r", text="hi"),
     ]
-    FeatureStore(tmp_path / "s").embed(people, backbone, [MeanPooler()], prompt="{text}")
+    FeatureStore(tmp_path / "s").extract(people, backbone, [MeanPooler()], prompt="{text}")
     assert (
         caplog.text.count(
-            "The texts of 2 people are longer than Qwen3VLBackbone reads: the rest is cut."
+            "2 people have texts longer than Qwen3VLBackbone reads; the excess is cut off."
         )
         == 1
     )
     ids = tokens(backbone, Item((), "I cook " * 50))
     assert len(ids) == len(tokens(backbone, Item((), "x"))) - 1 + 10
-    assert ids[-2] == backbone._turn_end  # the turn is closed all the same
+    assert ids[-2] == backbone._turn_end  # the turn is still closed
 
 
-def test_pixels_are_capped_and_aspect_is_kept(checkpoint):
+def test_pixels_are_capped_and_the_aspect_ratio_is_kept(checkpoint):
     backbone = Qwen3VLBackbone(model=checkpoint, **{**OPTIONS, "max_pixels": 128 * 128 + 1})
     (rows, columns), (tall, wide) = (
         backbone.prepare([Item((photo(0, size),))])["image_grid_thw"][0, 1:].tolist()
@@ -222,7 +219,7 @@ def test_pixels_are_capped_and_aspect_is_kept(checkpoint):
         )
         assert ours["image_grid_thw"].tolist() == expected["image_grid_thw"].tolist()
         assert (ours["pixel_values"] - expected["pixel_values"]).abs().mean() < 0.01
-    with pytest.raises(ImageError, match=r"1 × 300 pixels; a side over 200 times the other"):
+    with pytest.raises(ImageError, match=r"1 × 300 pixels; the longer side must be at most 200"):
         backbone.prepare([Item((Image.new("RGB", (1, 300)),))])
 
 
@@ -242,16 +239,14 @@ def test_layers_come_from_the_same_pass(checkpoint, backbone):
     assert torch.allclose(
         MeanPooler(layer=1).pool(states), full.hidden_states[1].mean(1), atol=1e-6
     )
-    assert (
-        deep.fingerprint() == backbone.fingerprint()
-    )  # asking for more does not change the vectors
+    assert deep.fingerprint() == backbone.fingerprint()  # more layers do not change the vectors
 
 
 @pytest.mark.parametrize(
     "change",
     ["weights", "template", "max_pixels", "min_pixels", "max_text_tokens", "dtype", "attention"],
 )
-def test_what_changes_the_vectors_changes_the_key(checkpoint, backbone, change, tmp_path):
+def test_changes_to_the_vectors_change_the_fingerprint(checkpoint, backbone, change, tmp_path):
     options, folder = dict(OPTIONS), checkpoint
     if change == "weights":
         folder = tiny_qwen3_vl.write(tmp_path / "other", seed=1)
@@ -270,7 +265,7 @@ def test_what_changes_the_vectors_changes_the_key(checkpoint, backbone, change, 
     )
 
 
-def test_frozen_means_frozen(checkpoint, tmp_path):
+def test_the_network_stays_frozen(checkpoint, tmp_path):
     people = [
         Profile(f"{side}{i}", (photo(i + 10 * (side == "b")),), "I cook")
         for i in range(4)
@@ -291,17 +286,17 @@ def test_frozen_means_frozen(checkpoint, tmp_path):
     assert np.allclose(loaded.embed(people), matcher.embed(people), atol=1e-6)
 
 
-def test_threads_are_set_for_the_pass_alone(checkpoint):
+def test_threads_are_set_only_during_the_pass(checkpoint):
     before = torch.get_num_threads()
     seen = []
     backbone = Qwen3VLBackbone(model=checkpoint, **OPTIONS, threads=before + 1)
     backbone._network.register_forward_pre_hook(lambda *_: seen.append(torch.get_num_threads()))
-    embed(backbone, [ITEMS["text only"]])
+    extract(backbone, [ITEMS["text only"]])
     assert seen == [before + 1]
     assert torch.get_num_threads() == before
 
 
-def test_what_cannot_be_loaded_is_explained(checkpoint, tmp_path, monkeypatch):
+def test_loading_errors_are_explained(checkpoint, tmp_path, monkeypatch):
     item = [ITEMS["text only"]]
     with pytest.raises(
         BackboneError, match=r"nowhere does not exist. Name the checkpoint with model="
@@ -318,24 +313,28 @@ def test_what_cannot_be_loaded_is_explained(checkpoint, tmp_path, monkeypatch):
     (other / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(BackboneError, match=r"is a 'bert' checkpoint.*'hf-vision'"):
         Qwen3VLBackbone(model=other).prepare(item)
-    numbers = sum(
+    parameter_count = sum(
         p.numel() for p in Qwen3VLBackbone(model=checkpoint, **OPTIONS)._network.parameters()
     )
     for dtype, size in (
         ("float32", 4),
         ("bfloat16", 2),
-    ):  # whatever number format the file itself has
-        monkeypatch.setattr(frozen, "available_memory", lambda size=size: numbers * size - 1.0)
+    ):  # whatever the number format of the file
+        monkeypatch.setattr(
+            checkpoints, "available_memory", lambda size=size: parameter_count * size - 1.0
+        )
         with pytest.raises(BackboneError, match="too little memory"):
             _ = Qwen3VLBackbone(model=checkpoint, **{**OPTIONS, "dtype": dtype})._network
-        monkeypatch.setattr(frozen, "available_memory", lambda size=size: numbers * size * 1.5)
+        monkeypatch.setattr(
+            checkpoints, "available_memory", lambda size=size: parameter_count * size * 1.5
+        )
         _ = Qwen3VLBackbone(model=checkpoint, **{**OPTIONS, "dtype": dtype})._network
-    monkeypatch.setattr(frozen, "available_memory", lambda: 1000.0)
+    monkeypatch.setattr(checkpoints, "available_memory", lambda: 1000.0)
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda model, **options: checkpoint)
     with pytest.raises(
         BackboneError, match="too little memory for some/model"
-    ):  # of the hub, in the local cache
-        frozen.check_memory("some/model", None, torch.float32, torch.device("cpu"))
+    ):  # a hub model in the local cache
+        checkpoints.check_memory("some/model", None, torch.float32, torch.device("cpu"))
     with pytest.raises(
         BackboneError, match=r"too little memory for .*weights take .* GiB in torch.float32"
     ):
@@ -346,7 +345,7 @@ def test_what_cannot_be_loaded_is_explained(checkpoint, tmp_path, monkeypatch):
         Qwen3VLBackbone(min_pixels=10, max_pixels=5)
 
 
-def test_without_network_and_weights_the_message_names_the_ways_on(monkeypatch):
+def test_the_offline_error_names_the_alternatives(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(BackboneError) as caught:
         Qwen3VLBackbone(model="nobody/no-such-model").prepare([ITEMS["text only"]])

@@ -1,7 +1,4 @@
-"""Finding parts by entry point.
-
-Only the one asked for is imported, and every fault names its distribution.
-"""
+"""Parts are found through entry points, and errors name the distribution."""
 
 import sys
 
@@ -13,16 +10,16 @@ from pairmatch.learning.heads import MLPHead
 from pairmatch.learning.losses import InfoNCELoss
 
 
-def module(folder, name, text):
+def write_module(folder, name, text):
     (folder / f"{name}.py").write_text(text)
 
 
-def test_only_the_part_that_is_asked_for_is_imported(install):
+def test_only_the_requested_part_is_imported(install):
     site = install(
         "several", {"pairmatch.losses": {"one": "several_one:One", "two": "several_two:Two"}}
     )
     for name in ("One", "Two"):
-        module(
+        write_module(
             site,
             f"several_{name.lower()}",
             f"from pairmatch.learning.losses import InfoNCELoss\nclass {name}(InfoNCELoss): pass\n",
@@ -32,7 +29,7 @@ def test_only_the_part_that_is_asked_for_is_imported(install):
     assert "several_two" not in sys.modules
 
 
-def test_one_broken_plugin_breaks_nothing_else(install):
+def test_a_broken_plugin_does_not_affect_other_parts(install):
     install("broken-dist", {"pairmatch.losses": {"broken": "no_such_module:Loss"}})
     assert isinstance(registry.create("losses", "infonce"), InfoNCELoss)
     assert any(plugin.name == "broken" for plugin in registry.plugins("losses"))
@@ -43,11 +40,11 @@ def test_one_broken_plugin_breaks_nothing_else(install):
         registry.load("losses", "broken")
 
 
-def test_plugins_that_are_hardly_installed_break_nothing_else(install):
+def test_incomplete_installations_do_not_affect_other_parts(install):
     site = install(
         "quits", {"pairmatch.losses": {"quits": "quits_mod:Loss", "module": "quits_mod"}}
     )
-    module(site, "quits_mod", "raise SystemExit(3)")
+    write_module(site, "quits_mod", "raise SystemExit(3)")
     (site / "nameless-1.0.dist-info").mkdir()
     (site / "nameless-1.0.dist-info" / "entry_points.txt").write_text(
         "[pairmatch.losses]\nnameless = no_such:Loss\n"
@@ -60,7 +57,7 @@ def test_plugins_that_are_hardly_installed_break_nothing_else(install):
     assert registry.describe("losses", InfoNCELoss())[0] == "infonce"
 
 
-def test_options_of_the_wrong_kind_are_messages():
+def test_options_of_the_wrong_type_are_configuration_errors():
     with pytest.raises(
         ConfigurationError, match=r"The head 'mlp' cannot be built with width='wide': "
     ):
@@ -71,38 +68,40 @@ def test_options_of_the_wrong_kind_are_messages():
         registry.create("losses", ("infonce", {"temperature": "hot"}))
 
 
-def test_a_class_that_is_registered_where_it_is_not_defined_is_found(install):
+def test_a_class_can_be_registered_by_a_module_that_does_not_define_it(install):
     site = install("package", {"pairmatch.losses": {"inner": "outer_package : InnerLoss"}})
     (site / "outer_package").mkdir()
     text = "from pairmatch.learning.losses import InfoNCELoss\nclass InnerLoss(InfoNCELoss): pass\n"
-    module(site / "outer_package", "inner", text)
-    module(site / "outer_package", "__init__", "from outer_package.inner import InnerLoss\n")
+    write_module(site / "outer_package", "inner", text)
+    write_module(site / "outer_package", "__init__", "from outer_package.inner import InnerLoss\n")
     loss = registry.create("losses", "inner")
     assert type(loss).__module__ == "outer_package.inner"
     assert registry.describe("losses", loss)[0] == "inner"
 
 
-def test_two_claims_of_one_name_are_an_error_that_names_both(install):
+def test_a_name_claimed_twice_is_an_error_that_names_both_distributions(install):
     for name in ("first-dist", "second-dist"):
         install(name, {"pairmatch.poolers": {"same": f"{name.replace('-', '_')}:P"}})
     with pytest.raises(PartError, match=r"'same' is claimed by first-dist .* and second-dist"):
         registry.load("poolers", "same")
 
 
-def test_a_claim_of_a_built_in_name_is_an_error_too(install):
+def test_a_claim_of_a_built_in_name_is_an_error(install):
     install("usurper", {"pairmatch.losses": {"infonce": "usurper:Loss"}})
     with pytest.raises(PartError, match=r"claimed by pairmatch .* and usurper"):
         registry.create("losses", "infonce")
 
 
-def test_what_does_not_implement_the_interface_is_named(install):
+def test_parts_that_do_not_implement_the_interface_are_errors(install):
     site = install(
         "wrong", {"pairmatch.losses": {"wrong": "wrong_mod:Thing", "half": "wrong_mod:Half"}}
     )
-    module(
+    write_module(
         site,
         "wrong_mod",
-        "from pairmatch import ContrastiveLoss\nclass Thing: pass\nclass Half(ContrastiveLoss): pass\n",
+        "from pairmatch import ContrastiveLoss\n"
+        "class Thing: pass\n"
+        "class Half(ContrastiveLoss): pass\n",
     )
     with pytest.raises(
         PartError, match=r"from wrong\) does not implement `pairmatch.ContrastiveLoss`"
@@ -112,7 +111,7 @@ def test_what_does_not_implement_the_interface_is_named(install):
         registry.load("losses", "half")
 
 
-def test_near_misses_are_suggested():
+def test_misspelled_names_are_errors_with_a_suggestion():
     with pytest.raises(
         PartError,
         match=r"Unknown loss 'infonec'\. Did you mean 'infonce'\? Known: infonce, sigmoid",
@@ -131,7 +130,7 @@ def test_near_misses_are_suggested():
         registry.create("losses", ("infonce", 3))
 
 
-def test_instances_are_checked_and_given_arguments_are_only_defaults():
+def test_instances_are_checked_and_library_arguments_are_defaults():
     loss = InfoNCELoss()
     assert registry.create("losses", loss) is loss
     with pytest.raises(PartError, match=r"A pooler must implement `pairmatch\.Pooler`"):
@@ -140,7 +139,7 @@ def test_instances_are_checked_and_given_arguments_are_only_defaults():
     assert registry.create("poolers", "mean", dim=3).layer is None
 
 
-def test_description_rebuilds_the_part():
+def test_a_part_can_be_rebuilt_from_its_description():
     name, options = registry.describe("losses", InfoNCELoss(temperature=0.3))
     assert (name, options) == (
         "infonce",
@@ -156,19 +155,19 @@ def test_description_rebuilds_the_part():
     class Unregistered(InfoNCELoss):
         pass
 
-    with pytest.raises(PartError, match="is registered under no name"):
+    with pytest.raises(PartError, match="has no registered name"):
         registry.describe("losses", Unregistered())
 
 
 def test_plugins_name_their_distribution(example_plugin):
-    found = {plugin.name: plugin for plugin in registry.plugins("backbones")}
-    assert found["mean-colour"].distribution == "pairmatch-example"
-    assert found["mean-colour"].version == "1.2.3"
-    assert found["descriptor"].distribution == "pairmatch"
+    plugins = {plugin.name: plugin for plugin in registry.plugins("backbones")}
+    assert plugins["mean-color"].distribution == "pairmatch-example"
+    assert plugins["mean-color"].version == "1.2.3"
+    assert plugins["descriptor"].distribution == "pairmatch"
     assert registry.provenance("losses", "cosine-gap") == ("pairmatch-example", "1.2.3")
 
 
-def test_a_part_without_a_constructor_is_given_nothing():
+def test_a_part_without_a_constructor_receives_no_arguments():
     assert (
         type(registry.create("metadata", "measured", device="cpu")).__name__ == "MeasuredMetadata"
     )

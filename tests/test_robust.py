@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.interfaces import FittedHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.crossvalidation import cross_validate
 from pairmatch.learning.baselines import Centred, Whitened
-from pairmatch.learning.heads import FittedHead, MetricHead
-from pairmatch.learning.robust import PairMetric, Robust
+from pairmatch.learning.closed_form_heads import MetricHead
+from pairmatch.learning.metric import PairMetric
+from pairmatch.learning.robust import Robust
 from pairmatch.testing import check_head, check_learner
 
 
@@ -85,7 +87,7 @@ def test_the_metric_is_the_formula(one_sided, pairs, group_weight):
     new = np.random.default_rng(5).standard_normal((11, 24)).astype(np.float32)
     for side in ("a", "b"):
         expected = reference(train, new, side, **options)
-        np.testing.assert_allclose(found(new, side), expected, atol=2e-5)
+        np.testing.assert_allclose(found.head.embed(new, side), expected, atol=2e-5)
 
 
 def test_its_limits_are_centred_and_whitened_cosine():
@@ -95,8 +97,8 @@ def test_its_limits_are_centred_and_whitened_cosine():
         (Centred(), PairMetric(shrinkage=1.0, strength=0.0, power=1.0)),
         (Whitened(shrinkage=0.8), PairMetric(shrinkage=0.8, strength=0.0, power=1.0)),
     ):
-        expected = learner.fit(train)(new, "a")
-        np.testing.assert_allclose(limit.fit(train)(new, "a"), expected, atol=1e-5)
+        expected = learner.fit(train).head.embed(new, "a")
+        np.testing.assert_allclose(limit.fit(train).head.embed(new, "a"), expected, atol=1e-5)
 
 
 def test_it_learns_a_planted_taste_and_says_nothing():
@@ -116,11 +118,11 @@ def test_without_a_taste_it_falls_back_and_says_so():
     assert "does not show that learning from them pays" in found.notes[0]
     new = rng.standard_normal((5, 12)).astype(np.float32)
     simple = [
-        PairMetric(shrinkage=s, strength=0.0, power=p).fit(noise)(new, "a")
+        PairMetric(shrinkage=s, strength=0.0, power=p).fit(noise).head.embed(new, "a")
         for s in (1.0, 0.9)
         for p in (1.0, 0.5)
     ]
-    assert any(np.array_equal(found(new, "a"), one) for one in simple)
+    assert any(np.array_equal(found.head.embed(new, "a"), one) for one in simple)
 
 
 def test_too_few_pairs_are_centred_and_that_is_said():
@@ -131,17 +133,18 @@ def test_too_few_pairs_are_centred_and_that_is_said():
         in found.notes[0]
     )
     np.testing.assert_array_equal(
-        found(few.a, "a"), PairMetric(shrinkage=1.0, strength=0.0, power=1.0).fit(few)(few.a, "a")
+        found.head.embed(few.a, "a"),
+        PairMetric(shrinkage=1.0, strength=0.0, power=1.0).fit(few).head.embed(few.a, "a"),
     )
     two = PairedFeatures.of(few.a[:2], few.b[:2])
-    assert np.isfinite(Robust().fit(two)(two.a, "a")).all()
+    assert np.isfinite(Robust().fit(two).head.embed(two.a, "a")).all()
 
 
 def test_people_who_all_look_alike_are_no_error():
     same = np.ones((30, 6), np.float32)
     found = Robust().fit(PairedFeatures.of(same, same))
     assert isinstance(found, FittedHead)
-    assert np.isfinite(found(same, "a")).all()
+    assert np.isfinite(found.head.embed(same, "a")).all()
 
 
 @pytest.mark.parametrize("learner", [PairMetric(group_weight=0.3), Robust()])
@@ -162,11 +165,11 @@ def test_the_head_conforms():
         ),
         (lambda: PairMetric(strength=1.0), "strength must be in"),
         (lambda: PairMetric(group_weight=-1.0), "group_weight at least 0"),
-        (lambda: Robust(strengths=(0.1, 0.1)), "must be above 0 and rise"),
+        (lambda: Robust(strengths=(0.1, 0.1)), "must be above 0 and ascending"),
         (lambda: Robust(folds=1), "folds must be at least 2"),
         (lambda: Robust(powers=()), "powers must not be empty"),
-        (lambda: Robust(tolerance=-1.0), "tolerance be at least 0"),
-        (lambda: MetricHead(dim=4, rank=5), "rank must be from 0 to dim"),
+        (lambda: Robust(tolerance=-1.0), "tolerance must be at least 0"),
+        (lambda: MetricHead(dim=4, rank=5), "ranks must be from 0 to dim"),
         (lambda: MetricHead(dim=4, rank=1, power=0.0), "power in"),
     ],
 )

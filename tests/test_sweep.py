@@ -3,11 +3,11 @@
 import re
 
 import numpy as np
-import pairmatch.experiments.sweep as sweeping
 import pytest
 import tiny_qwen3_vl
 from PIL import Image
 
+import pairmatch.experiments.sweep as sweeping
 from pairmatch import Matcher, Pair, Pairs, Profile, TrainingConfig
 from pairmatch.backbones.descriptor import DescriptorBackbone
 from pairmatch.backbones.qwen3_vl import Qwen3VLBackbone

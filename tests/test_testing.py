@@ -1,7 +1,4 @@
-"""The conformance suites.
-
-Built-ins and the example plugin pass, parts broken on purpose fail with the reason.
-"""
+"""Conformance checks accept correct parts, and say what is wrong with broken ones."""
 
 import numpy as np
 import pytest
@@ -18,8 +15,7 @@ from pairmatch import (
     TokenStates,
 )
 from pairmatch.core import registry
-from pairmatch.core.arrays import unit_rows
-from pairmatch.core.interfaces import Learner
+from pairmatch.core.interfaces import FittedHead, Learner
 from pairmatch.core.types import Usage
 from pairmatch.metadata import Metadata
 from pairmatch.testing import (
@@ -50,46 +46,160 @@ def test_built_in_poolers_conform(name):
 
 
 @pytest.mark.parametrize("name", ["frozen", "centred", "whitened", "cca", "ridge", "popularity"])
-def test_built_in_methods_conform(name):
+def test_built_in_learners_conform(name):
     check_learner(registry.create("learners", name))
 
 
-def test_built_in_methods_that_train_conform():
+def test_the_contrastive_learner_conforms():
     check_learner(registry.create("learners", ("contrastive", {"training": {"epochs": 1}})))
 
 
-def test_broken_methods_fail():
-    class Broken(Learner):
-        def __init__(self, project):
-            self.project = project
+class FunctionHead(ProjectionHead):
+    """A head without weights that applies a function."""
 
-        def fit(self, train, *, seed=0):
-            return self.project
+    trainable = False
 
-    random = np.random.default_rng(0)
-    for project, words in (
-        (lambda h, side: np.asarray(h, np.float32), "unit length"),
-        (lambda h, side: unit_rows(h).astype(float), "float32"),
-        (lambda h, side: unit_rows(h)[:2], "one vector per person"),
-        (
-            lambda h, side: unit_rows(h)[:, : 3 if side == "a" else 4],
-            "unit length|different widths",
-        ),
-        (lambda h, side: unit_rows(h if side == "a" else h[:, :4]), "different widths"),
-        (lambda h, side: unit_rows(random.normal(size=h.shape)), "equal seeds"),
-        (lambda h, side: unit_rows(h - h.mean(0) + 1e-3), "who else"),
+    def __init__(self, function, width=6):
+        super().__init__()
+        self.function = function
+        self.width = width
+        self.eval()
+
+    def project(self, h, side):
+        return self.function(h, side)
+
+
+class FixedLearner(Learner):
+    """Returns whatever a function returns."""
+
+    def __init__(self, fitted):
+        self.fitted = fitted
+
+    def fit(self, train, validation=None, *, seed=0):
+        return self.fitted(train)
+
+
+def identity(h, side):
+    return h
+
+
+def learner_of(function, width=6):
+    return FixedLearner(lambda train: FittedHead(FunctionHead(function, width)))
+
+
+def test_a_correct_learner_of_an_unregistered_head_conforms():
+    check_learner(learner_of(identity))
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda h, side: h.double(), "must return float32"),
+        (lambda h, side: h[:2], "one vector per person: 5, got 2"),
+        (lambda h, side: h[:, : 6 if side == "a" else 4], "projects side b to 4"),
+        (lambda h, side: h.sum(1), r"\[people, width\]"),
+        (lambda h, side: torch.randn(h.shape), "equal seeds"),
+        (lambda h, side: h - h.mean(0) + 1e-3, "depends on the rest of the batch"),
+        (lambda h, side: h * float("nan"), "must have unit length"),
+    ],
+)
+def test_broken_heads_of_learners_fail_with_the_reason(function, reason):
+    with pytest.raises(AssertionError, match=reason):
+        check_learner(learner_of(function))
+
+
+def test_embeddings_of_zeros_are_accepted():
+    check_learner(learner_of(lambda h, side: h * (h[:, :1] > 0)))
+
+
+def test_heads_with_their_own_embedding_are_checked():
+    class Unscaled(FunctionHead):
+        def embed(self, features, side, *, rows=8192):
+            return np.asarray(features, np.float32)
+
+    class Doubles(FunctionHead):
+        def embed(self, features, side, *, rows=8192):
+            return super().embed(features, side).astype(float)
+
+    class Modifies(FunctionHead):
+        def embed(self, features, side, *, rows=8192):
+            vectors = super().embed(features, side)
+            features *= 2
+            return vectors
+
+    for head, reason in (
+        (Unscaled, "unit length"),
+        (Doubles, "embed must return float32"),
+        (Modifies, "embed modifies its argument"),
     ):
-        with pytest.raises(AssertionError, match=words):
-            check_learner(Broken(project))
+        with pytest.raises(AssertionError, match=reason):
+            check_learner(FixedLearner(lambda train, head=head: FittedHead(head(identity))))
+
+
+def modify(train):
+    train.matches[0] = train.matches[1]
+    return FittedHead(FunctionHead(identity))
+
+
+@pytest.mark.parametrize(
+    ("fitted", "reason"),
+    [
+        (lambda train: identity, "must return a FittedHead, got function"),
+        (lambda train: FittedHead(identity), "must return a ProjectionHead, got function"),
+        (lambda train: FittedHead(FunctionHead(identity).train()), "in evaluation mode"),
+        (lambda train: FittedHead(FunctionHead(identity), ("0.3",)), "one mapping per epoch"),
+        (lambda train: FittedHead(FunctionHead(identity), (), (3,)), "notes must be strings"),
+        (modify, "modifies its arguments"),
+    ],
+)
+def test_broken_results_of_learners_fail_with_the_reason(fitted, reason):
+    with pytest.raises(AssertionError, match=reason):
+        check_learner(FixedLearner(fitted))
+
+
+def test_a_learner_must_accept_validation_pairs():
+    class NoValidation(FixedLearner):
+        def fit(self, train, *, seed=0):
+            return self.fitted(train)
+
+    with pytest.raises(TypeError, match="positional"):
+        check_learner(NoValidation(lambda train: FittedHead(FunctionHead(identity))))
+
+
+def test_a_registered_head_must_hold_all_its_weights(install):
+    site = install("forgetful", {"pairmatch.heads": {"forgetful": "forgetful_head:Forgetful"}})
+    (site / "forgetful_head.py").write_text(
+        "from pairmatch import ProjectionHead\n"
+        "class Forgetful(ProjectionHead):\n"
+        "    trainable = False\n"
+        "    def __init__(self, *, dim):\n"
+        "        super().__init__()\n"
+        "        self.dim = self.width = dim\n"
+        "        self.mean = 0.0\n"
+        "    def project(self, h, side):\n"
+        "        return h - self.mean\n"
+    )
+
+    def fitted(train):
+        from forgetful_head import Forgetful
+
+        head = Forgetful(dim=train.dim)
+        head.mean = 0.5
+        return FittedHead(head.eval())
+
+    with pytest.raises(
+        AssertionError, match=r"differs after it is rebuilt from \('forgetful', {}\)"
+    ):
+        check_learner(FixedLearner(fitted))
 
 
 def test_the_plugin_conforms(example_plugin):
-    check_backbone(registry.create("backbones", "mean-colour"))
+    check_backbone(registry.create("backbones", "mean-color"))
     check_loss(registry.create("losses", "cosine-gap"))
 
 
 class Good(Backbone):
-    """A correct backbone that the broken ones below change in one place."""
+    """A correct backbone; each broken one below changes it in one place."""
 
     default_pooler = "native"
 
@@ -128,14 +238,14 @@ COUNTER = iter(range(1000))
         ({"default_pooler": "mean"}, "its default pooler must be 'native'"),
         ({"dim": property(lambda self: 4)}, r"pooled must be \[4, 4\], got \[4, 3\]"),
         ({"forward": lambda self, batch: torch.ones(4, 3)}, "must return TokenStates, got Tensor"),
-        ({"forward": lambda self, batch: TokenStates()}, "gives neither states nor pooled"),
+        ({"forward": lambda self, batch: TokenStates()}, "returns neither states nor pooled"),
         (
             {
                 "forward": lambda self, batch: TokenStates(
                     pooled=torch.from_numpy(np.stack(batch) - np.mean(batch))
                 )
             },
-            "depends on who else is in the batch",
+            "depends on the rest of the batch",
         ),
         (
             {
@@ -151,14 +261,14 @@ COUNTER = iter(range(1000))
                     pooled=torch.zeros(len(batch), 3).add_(float(next(COUNTER)))
                 )
             },
-            "another output for the same input",
+            "different output for the same input",
         ),
         (
             {"forward": lambda self, batch: TokenStates(states=torch.ones(len(batch), 2, 3))},
             "without a mask",
         ),
-        ({"fingerprint": lambda self: {"at": next(COUNTER)}}, "differs from call to call"),
-        ({"fingerprint": lambda self: {"what": object()}}, "JSON values alone"),
+        ({"fingerprint": lambda self: {"at": next(COUNTER)}}, "differs between two calls"),
+        ({"fingerprint": lambda self: {"what": object()}}, "only JSON values"),
         ({"fingerprint": lambda self: {}}, "is empty"),
         ({"length": lambda self, item: 0}, "at least 1, got 0"),
         (
@@ -180,22 +290,22 @@ def test_a_backbone_that_trains_fails():
                 weight = torch.ones(3, requires_grad=True)
                 return TokenStates(pooled=torch.from_numpy(np.stack(batch)) * weight)
 
-    with pytest.raises(AssertionError, match="requires a gradient; a backbone is frozen"):
+    with pytest.raises(AssertionError, match="requires a gradient, but a backbone is frozen"):
         check_backbone(Trains())
 
 
 def test_broken_poolers_fail():
-    class LetsPaddingIn(Pooler):
+    class PoolsPadding(Pooler):
         def pool(self, states):
             return states.states.mean(1)
 
         def fingerprint(self):
             return {"pooler": "bad"}
 
-    with pytest.raises(AssertionError, match="lets padding enter"):
-        check_pooler(LetsPaddingIn())
+    with pytest.raises(AssertionError, match="padding changes the pooled vector"):
+        check_pooler(PoolsPadding())
 
-    class Guesses(LetsPaddingIn):
+    class Guesses(PoolsPadding):
         def pool(self, states):
             return torch.ones(3, 5)
 
@@ -232,7 +342,7 @@ def test_broken_heads_fail():
 
 def test_broken_losses_fail():
     class Blind(ContrastiveLoss):
-        """Cross-entropy that takes known matches for negatives."""
+        """Cross-entropy that uses known matches as negatives."""
 
         def loss(self, e_a, e_b, positives):
             target = positives.float().argmax(1)
@@ -273,5 +383,5 @@ def test_metadata_generators():
         check_metadata_generator(Forgets(), [Profile("x"), Profile("y")])
 
 
-def test_the_fake_backbone_of_the_tests_conforms():
+def test_the_backbone_of_the_tests_conforms():
     check_backbone(HashBackbone())

@@ -9,9 +9,10 @@ import torch
 
 from pairmatch import Evaluator, Trainer, TrainingConfig
 from pairmatch.core.errors import ConfigurationError
-from pairmatch.learning.heads import LinearHead, PerSideHead, embed
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.learning.batches import Batches
+from pairmatch.learning.heads import LinearHead, PerSideHead
 from pairmatch.learning.losses import InfoNCELoss
-from pairmatch.learning.trainer import _Batches, _Rows
 
 FAST = TrainingConfig(epochs=3, batch_size=8, learning_rate=1e-3)
 
@@ -43,48 +44,43 @@ def test_it_learns_what_cosine_does_not_see():
     config = TrainingConfig(learning_rate=3e-3, epochs=60)
     head = ("linear", {"shared": False, "width": 12})
     result = Trainer(head, ("infonce", {"directions": "both"}), config).fit(
-        *train, validation_a=held[0], validation_b=held[1]
+        PairedFeatures.of(*train), PairedFeatures.of(*held)
     )
-    frozen = Evaluator(resamples=0).evaluate(*test)
-    trained = Evaluator(resamples=0).evaluate(
-        embed(result.head, test[0], "a"), embed(result.head, test[1], "b")
-    )
-    assert frozen.both.mrr < 0.12
+    trained = Evaluator(resamples=0).evaluate(PairedFeatures.of(*test), result.head)
+    assert trained.frozen.both.mrr < 0.12
     assert trained.both.mrr > 0.6
 
 
 def test_seeds_give_bit_identical_heads():
     a, b = rotated(50)
     weights = [
-        Trainer("mlp", config=TrainingConfig(epochs=2, seed=s)).fit(a, b).head.state_dict()
+        Trainer("mlp", config=TrainingConfig(epochs=2, seed=s)).fit_arrays(a, b).head.state_dict()
         for s in (1, 1, 2)
     ]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert not torch.equal(weights[0]["layers.0.weight"], weights[2]["layers.0.weight"])
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    Trainer(("mlp", {"dropout": 0.5}), config=FAST).fit(a, b)
+    Trainer(("mlp", {"dropout": 0.5}), config=FAST).fit_arrays(a, b)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_best_epochs_weights_are_restored():
     train, held = rotated(60, 0), rotated(30, 1)
     config = TrainingConfig(epochs=40, learning_rate=3e-2, patience=4)
-    result = Trainer("mlp", config=config).fit(*train, validation_a=held[0], validation_b=held[1])
+    result = Trainer("mlp", config=config).fit(PairedFeatures.of(*train), PairedFeatures.of(*held))
     scores = [row["validation_mrr"] for row in result.history]
     assert result.best_epoch == 1 + int(np.argmax(scores))
     assert result.validation_mrr == pytest.approx(max(scores))
     assert len(scores) == min(40, result.best_epoch + 4)  # patience
-    measured = Evaluator(resamples=0, ks=[1]).evaluate(
-        embed(result.head, held[0], "a"), embed(result.head, held[1], "b")
-    )
+    measured = Evaluator(resamples=0, ks=[1]).evaluate(PairedFeatures.of(*held), result.head)
     assert measured.both.mrr == pytest.approx(max(scores))
     assert result.validation_chance_mrr == pytest.approx(measured.chance.mrr)
     assert not result.head.training
 
 
 def test_without_validation_all_epochs_are_run():
-    result = Trainer(config=FAST).fit(*rotated(20))
+    result = Trainer(config=FAST).fit_arrays(*rotated(20))
     assert [row["epoch"] for row in result.history] == [1, 2, 3]
     assert result.best_epoch == 3
     assert result.validation_mrr is None
@@ -94,7 +90,7 @@ def test_without_validation_all_epochs_are_run():
     "n", [2, 3, 7, 8, 9, 17]
 )  # fewer than a batch, exactly one, a last batch of one
 def test_every_number_of_pairs_trains(n):
-    result = Trainer(config=FAST).fit(*rotated(n))
+    result = Trainer(config=FAST).fit_arrays(*rotated(n))
     assert all(np.isfinite(row["train_loss"]) for row in result.history)
 
 
@@ -103,7 +99,7 @@ def test_one_step_is_adamw_on_the_printed_loss():
     a, b = rotated(6)
     config = TrainingConfig(epochs=1, batch_size=6, learning_rate=1e-2, weight_decay=0.1)
     start = LinearHead(dim=12, width=5)
-    result = Trainer(start, InfoNCELoss(temperature=0.2), config).fit(a, b)
+    result = Trainer(start, InfoNCELoss(temperature=0.2), config).fit_arrays(a, b)
     weight = start.layer.weight.detach().clone().requires_grad_()
     optimiser = torch.optim.AdamW([weight], lr=1e-2, weight_decay=0.1)
     z_a, z_b = torch.from_numpy(a) @ weight.T, torch.from_numpy(b) @ weight.T
@@ -125,8 +121,8 @@ def test_one_step_is_adamw_on_the_printed_loss():
 def batches_of(matches, people_a, people_b, rejected=None, size=4, one_sided=False, seed=0):
     a = np.zeros((people_a, 2), np.float32)
     b = None if one_sided else np.zeros((people_b, 2), np.float32)
-    rows = _Rows.of("features", a, b, matches, rejected)
-    return list(_Batches(rows, TrainingConfig(batch_size=size, seed=seed)).epoch())
+    data = PairedFeatures.of(a, b, matches=matches, rejected=rejected)
+    return list(Batches(data, TrainingConfig(batch_size=size, seed=seed)).epoch())
 
 
 def test_positives_mark_every_known_match_and_people_stand_once():
@@ -163,21 +159,23 @@ def test_in_one_sided_sets_nobody_meets_themself():
                     assert bool(positives[i, j]) == (frozenset((a, b)) in known)
             seen.append(int(positives.sum()))
         assert sum(seen) >= 4
-    result = Trainer(config=FAST).fit(
+    result = Trainer(config=FAST).fit_arrays(
         np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32), matches=matches
     )
     assert np.isfinite(result.history[-1]["train_loss"])
 
 
 def test_a_head_per_side_trains_both():
-    result = Trainer(("mlp", {"shared": False, "width": 4}), config=FAST).fit(*rotated(20))
+    result = Trainer(("mlp", {"shared": False, "width": 4}), config=FAST).fit_arrays(*rotated(20))
     assert isinstance(result.head, PerSideHead)
     assert not torch.equal(result.head.a.layers[0].weight, result.head.b.layers[0].weight)
 
 
 def test_learned_temperature_moves_and_is_never_decayed():
     config = TrainingConfig(epochs=3, learning_rate=1e-2, weight_decay=100.0)
-    result = Trainer("linear", ("infonce", {"learn_temperature": True}), config).fit(*rotated(30))
+    result = Trainer("linear", ("infonce", {"learn_temperature": True}), config).fit_arrays(
+        *rotated(30)
+    )
     scale = result.loss.log_scale.item()
     assert scale != pytest.approx(-np.log(0.2))
     assert abs(scale + np.log(0.2)) < 0.3  # 100 of decay would have sent it to 0
@@ -191,14 +189,14 @@ def test_memorising_is_said():
     )
     held = rng.normal(size=(2, 30, 64)).astype(np.float32)
     config = TrainingConfig(epochs=60, learning_rate=1e-2, patience=60)
-    result = Trainer(config=config).fit(
-        a, b, validation_a=np.ones_like(held[0]), validation_b=held[1]
+    result = Trainer(config=config).fit_arrays(
+        a, b, validation=PairedFeatures.of(np.ones_like(held[0]), held[1])
     )
     assert result.train_recall_at_1 > 0.9
-    assert "The head only memorises: it puts" in result.notes[0]
+    assert "The head only memorizes: it ranks" in result.notes[0]
     assert (
         not Trainer(config=FAST)
-        .fit(*rotated(40), validation_a=held[0][:, :12], validation_b=held[1][:, :12])
+        .fit_arrays(*rotated(40), validation=PairedFeatures.of(held[0][:, :12], held[1][:, :12]))
         .notes
     )
 
@@ -206,28 +204,30 @@ def test_memorising_is_said():
 def test_bad_input_is_named():
     a, b = rotated(5)
     with pytest.raises(ConfigurationError, match="at least 2 matched pairs, got 1"):
-        Trainer().fit(a[:1], b[:1])
+        Trainer().fit_arrays(a[:1], b[:1])
     with pytest.raises(
-        ConfigurationError, match="need `validation_a` too"
-    ):  # early stopping is not left out silently
-        Trainer().fit(a, b, validation_b=b)
+        ConfigurationError, match=r"`PairedFeatures`, got ndarray.*fit_arrays"
+    ):
+        Trainer().fit(a, b)
+    with pytest.raises(ConfigurationError, match=r"validation=.*takes `PairedFeatures`, got tuple"):
+        Trainer().fit_arrays(a, b, validation=(a, b))
     with pytest.raises(
         ConfigurationError, match="`features_a` must be a NumPy array or a tensor, got list"
     ):
-        Trainer().fit(a.tolist(), b.tolist())
+        Trainer().fit_arrays(a.tolist(), b.tolist())
     with pytest.raises(
-        ConfigurationError, match="`features_a` and `features_b` need one width, got 12 and 3"
+        ConfigurationError, match="`features_a` and `features_b` need the same width, got 12 and 3"
     ):
-        Trainer().fit(a, b[:, :3])
+        Trainer().fit_arrays(a, b[:, :3])
     with pytest.raises(ConfigurationError, match="The head IdentityHead has nothing to train"):
-        Trainer("identity").fit(a, b)
+        Trainer("identity").fit_arrays(a, b)
     with pytest.raises(ConfigurationError, match="same width and the same sides"):
-        Trainer().fit(a, b, validation_a=a[:, :4], validation_b=b[:, :4])
+        Trainer().fit_arrays(a, b, validation=PairedFeatures.of(a[:, :4], b[:, :4]))
     with pytest.raises(
         ConfigurationError,
         match=r"Training diverged in epoch \d .*lower `learning_rate` \(1e\+30\)",
     ):
-        Trainer("linear", config=TrainingConfig(learning_rate=1e30, batch_size=2)).fit(a, b)
+        Trainer("linear", config=TrainingConfig(learning_rate=1e30, batch_size=2)).fit_arrays(a, b)
     with pytest.raises(ConfigurationError) as caught:
         TrainingConfig(epochs=0, batch_size=1, learning_rate=-1, seed=True)
     for expected in (

@@ -1,4 +1,4 @@
-"""A tiny random Qwen3-VL checkpoint with the real classes and a real processor, written offline."""
+"""Writes a tiny random Qwen3-VL checkpoint with the real classes and processor, offline."""
 
 import json
 
@@ -24,10 +24,11 @@ SPECIAL = [
     "<|video_pad|>",
 ]
 TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{% else %}"
-    "{% for c in m.content %}{% if c.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% elif c.type == 'text' %}{{ c.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.content is string %}{{ m.content }}{% else %}{% for c in m.content %}"
+    "{% if c.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif c.type == 'text' %}{{ c.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
 
@@ -58,11 +59,11 @@ def tokenizer():
 
 
 def write(folder, seed=0, dtype=torch.float32):
-    """Writes the checkpoint into a folder, as `save_pretrained` does, and returns the folder."""
-    words = tokenizer()
-    ids = {token: words.convert_tokens_to_ids(token) for token in SPECIAL}
+    """Writes the checkpoint in the format of `save_pretrained` and returns the folder."""
+    bpe = tokenizer()
+    ids = {token: bpe.convert_tokens_to_ids(token) for token in SPECIAL}
     text = {
-        "vocab_size": len(words) + 8,
+        "vocab_size": len(bpe) + 8,
         "hidden_size": 64,
         "intermediate_size": 128,
         "num_hidden_layers": 3,
@@ -111,6 +112,6 @@ def write(folder, seed=0, dtype=torch.float32):
         size={"shortest_edge": 4096, "longest_edge": 16_777_216}, **pixels
     )
     Qwen3VLProcessor(
-        images, words, Qwen3VLVideoProcessor(**pixels), chat_template=TEMPLATE
+        images, bpe, Qwen3VLVideoProcessor(**pixels), chat_template=TEMPLATE
     ).save_pretrained(folder)
     return folder

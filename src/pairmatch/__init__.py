@@ -34,8 +34,10 @@ _PUBLIC = {
     "FeatureStore": "features.extractor",
     "PairedFeatures": "core.paired_features",
     "Learner": "core.interfaces",
+    "FittedHead": "core.interfaces",
     "CrossValidation": "evaluation.crossvalidation",
     "cross_validate": "evaluation.crossvalidation",
+    "QueryTable": "evaluation.query_table",
     "Comparison": "evaluation.comparison",
     "leakage": "data",
 }
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from pairmatch.core.errors import PairmatchError as PairmatchError
     from pairmatch.core.interfaces import Backbone as Backbone
     from pairmatch.core.interfaces import ContrastiveLoss as ContrastiveLoss
+    from pairmatch.core.interfaces import FittedHead as FittedHead
     from pairmatch.core.interfaces import Learner as Learner
     from pairmatch.core.interfaces import MetadataGenerator as MetadataGenerator
     from pairmatch.core.interfaces import Pooler as Pooler
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from pairmatch.evaluation.comparison import Comparison as Comparison
     from pairmatch.evaluation.crossvalidation import CrossValidation as CrossValidation
     from pairmatch.evaluation.crossvalidation import cross_validate as cross_validate
+    from pairmatch.evaluation.query_table import QueryTable as QueryTable
     from pairmatch.evaluation.evaluator import Evaluation as Evaluation
     from pairmatch.evaluation.evaluator import Evaluator as Evaluator
     from pairmatch.features.extractor import FeatureStore as FeatureStore

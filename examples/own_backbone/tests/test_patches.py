@@ -1,4 +1,4 @@
-"""The conformance check, and the backbone at work by its name."""
+"""The conformance check, and the backbone in a matcher, by name."""
 
 import pytest
 from pairmatch_patches import PatchesBackbone
@@ -18,13 +18,13 @@ def test_patches_must_fill_the_square():
         PatchesBackbone(patch_px=7)
 
 
-def test_it_is_found_by_name_and_comes_back_from_a_saved_matcher(tmp_path):
+def test_backbone_is_created_by_name_and_restored_from_a_saved_matcher(tmp_path):
     pairs = Pairs.read(draw_people(tmp_path / "people", pairs=20, size_px=32))
     store = tmp_path / "store.sqlite"
     matcher = Matcher(backbone=("patches", {"width": 16}), metadata=None, store=store).fit(pairs)
     matcher.save(tmp_path / "saved")
-    again = Matcher.load(tmp_path / "saved", store=store)
-    assert type(again.backbones[0]) is PatchesBackbone
-    assert (again.embed(pairs.people) == matcher.embed(pairs.people)).all()
+    loaded = Matcher.load(tmp_path / "saved", store=store)
+    assert type(loaded.backbones[0]) is PatchesBackbone
+    assert (loaded.embed(pairs.people) == matcher.embed(pairs.people)).all()
     matcher.store.close()
-    again.store.close()
+    loaded.store.close()

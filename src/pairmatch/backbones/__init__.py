@@ -1,1 +1,1 @@
-"""Frozen models that read photos and text. Each is imported only when it is asked for."""
+"""Frozen models that read photos and text, one module per model family."""

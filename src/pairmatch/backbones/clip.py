@@ -24,22 +24,26 @@ from pairmatch.io.images import load_image
 
 
 class CLIPBackbone(Backbone):
-    """A CLIP image encoder, with its text encoder beside it on request. Small and fast; the alternative to a VLM.
+    """A CLIP image encoder, optionally with its text encoder. A small, fast alternative to a VLM.
 
-    `native` gives the projected image embedding, unit length, the mean over several photos. With
-    `text=True` the text embedding of the prompt stands beside it, also of unit length, and zeros
-    stand for what a person lacks. `mean` and `image-mean` pool the image tokens before the
-    projection, where the architecture gives them (ViT).
+    The pooler `native` returns the projected image embedding, unit length, averaged over a
+    person's photos. With `text=True`, the unit-length text embedding of the prompt is
+    concatenated to it; a missing photo or text becomes zeros. `mean` and `image-mean` pool the
+    image tokens before the projection, if the architecture has them (ViT).
 
     Args:
-        model: Architecture name of open_clip.
-        pretrained: Weights tag of open_clip, or a path to a weights file.
-        text: Reads the rendered prompt too; CLIP's text encoder reads 77 tokens and the rest is
-            cut.
+        model: Architecture name in open_clip.
+        pretrained: Weights tag in open_clip, or path to a weights file.
+        text: Whether to read the rendered prompt too. CLIP's text encoder reads 77 tokens; the
+            excess is cut off.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         device: `auto`, `cpu`, `cuda`, …
-        random_weights: Takes random weights in place of `pretrained`: for tests of a pipeline,
-            never for results.
+        random_weights: Whether to use random weights instead of `pretrained`: for testing a
+            pipeline, never for results.
+
+    Raises:
+        ConfigurationError: open_clip has no architecture `model`.
+        BackboneError: At the first use, if the weights cannot be loaded.
     """
 
     default_pooler: ClassVar[str] = "native"
@@ -56,13 +60,11 @@ class CLIPBackbone(Backbone):
     ) -> None:
         import open_clip
 
-        self.model, self.pretrained, self.text, self.dtype, self.device = (
-            model,
-            pretrained,
-            text,
-            dtype,
-            device,
-        )
+        self.model = model
+        self.pretrained = pretrained
+        self.text = text
+        self.dtype = dtype
+        self.device = device
         self.random_weights = random_weights
         self.reads_text = text
         self._device = resolve_device(device)
@@ -71,8 +73,8 @@ class CLIPBackbone(Backbone):
             self.workers = 1
         if open_clip.get_model_config(model) is None:
             raise ConfigurationError(
-                f"open_clip knows no model {model!r}; it knows {', '.join(open_clip.list_models()[:8])}, … "
-                "(open_clip.list_models())."
+                f"open_clip has no model {model!r}; it has "
+                f"{', '.join(open_clip.list_models()[:8])}, … (open_clip.list_models())."
             )
 
     @cached_property
@@ -112,17 +114,17 @@ class CLIPBackbone(Backbone):
 
     @property
     def dim(self) -> int:
-        """Width P of the pooled output: the embedding's, twice that with text."""
+        """Width P of the pooled output: the width of one embedding, or two with text."""
         return int(self._config["embed_dim"]) * (2 if self.text else 1)
 
     def prepare(
         self, items: Sequence[Item]
     ) -> tuple[Tensor | None, list[int], Tensor | None, list[bool]]:
-        """Pixels of all photos, photos per person, tokens of all texts, and who has a text."""
+        """Pixels of all photos, photo counts, tokens of all texts, and whether each has a text."""
         _, preprocess = self._loaded
-        side = 4 * int(self._config["vision_cfg"].get("image_size", 224))
+        longest_side_px = 4 * int(self._config["vision_cfg"].get("image_size", 224))
         pixels = [
-            preprocess(load_image(image, longest_side_px=side))
+            preprocess(load_image(image, longest_side_px=longest_side_px))
             for item in items
             for image in item.images
         ]
@@ -142,38 +144,35 @@ class CLIPBackbone(Backbone):
     def forward(
         self, batch: tuple[Tensor | None, list[int], Tensor | None, list[bool]]
     ) -> TokenStates:
-        """Token states of the photos where there are some, and the pooled output."""
+        """Token states of the photos, if all people have one, and the pooled output."""
         model, _ = self._loaded
         pixels, counts, tokens, has_text = batch
         width = int(self._config["embed_dim"])
         pooled = torch.zeros(len(counts), width, device=self._device)
         states = mask = None
         if pixels is not None:
-            found = model.visual(pixels.to(self._device, self._dtype))
-            image, patches = found if isinstance(found, tuple) else (found, None)
-            seen = [row for row, count in enumerate(counts) if count]
-            own = [counts[row] for row in seen]
-            pooled[seen] = F.normalize(
-                mean_by_person(F.normalize(image.float(), dim=-1), own), dim=-1
+            output = model.visual(pixels.to(self._device, self._dtype))
+            embeddings, patches = output if isinstance(output, tuple) else (output, None)
+            with_photos = [row for row, count in enumerate(counts) if count]
+            means = mean_by_person(
+                F.normalize(embeddings.float(), dim=-1), [counts[row] for row in with_photos]
             )
-            if patches is not None and len(seen) == len(counts):
+            pooled[with_photos] = F.normalize(means, dim=-1)
+            if patches is not None and len(with_photos) == len(counts):
                 states, mask = by_person(patches, counts)
         if tokens is not None:
-            words = F.normalize(model.encode_text(tokens.to(self._device)).float(), dim=-1)
-            keep = torch.tensor(has_text, device=self._device)[:, None]
-            pooled = torch.cat([pooled, words * keep], dim=1)
+            text = F.normalize(model.encode_text(tokens.to(self._device)).float(), dim=-1)
+            text_mask = torch.tensor(has_text, device=self._device)[:, None]
+            pooled = torch.cat([pooled, text * text_mask], dim=1)
         return TokenStates(states=states, mask=mask, image_mask=mask, pooled=pooled)
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """Architecture, weights (tag, or digest of the file), number format, text, and library versions."""
-        local = Path(self.pretrained).expanduser()
-        weights = (
-            "random"
-            if self.random_weights
-            else weights_digest(local)
-            if local.is_file()
-            else self.pretrained
-        )
+        """Architecture, weights (tag or file digest), number format, text, library versions."""
+        file = Path(self.pretrained).expanduser()
+        if self.random_weights:
+            weights = "random"
+        else:
+            weights = weights_digest(file) if file.is_file() else self.pretrained
         return {
             "backbone": "clip",
             "format": 2,
@@ -188,9 +187,9 @@ class CLIPBackbone(Backbone):
 
 
 def _plain(text: str) -> str:
-    """The text with the tokenizer's special tokens written as words, so that nobody's bio ends where it says so.
+    """The text with special tokens spelled as plain words, so that a bio cannot inject them.
 
-    The tokenizer itself unescapes HTML and lowers case before it looks for them.
+    The tokenizer unescapes HTML and lowercases before it looks for special tokens.
     """
     return re.sub(
         "(start|end)_of_text",

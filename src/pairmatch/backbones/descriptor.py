@@ -1,7 +1,4 @@
-"""Classical image descriptors.
-
-Shape, colour and texture measured by formula, without a model or a download.
-"""
+"""Classical image descriptors of shape, color and texture, without a model or a download."""
 
 from __future__ import annotations
 
@@ -25,24 +22,29 @@ from pairmatch.io.images import load_image
 _CELLS = 7  # HOG cells per side
 _ORIENTATIONS = 9
 _LIGHTNESS_BINS = 8
-_COLOUR_BINS = 8
-_COLOUR_REACH = 80.0  # of a* and b*; sRGB's most saturated colours lie a little beyond and fall into the outer bins
+_COLOR_BINS = 8
+# Range of a* and b*; the most saturated sRGB colors lie slightly outside and fall into outer bins
+_COLOR_RANGE = 80.0
 _LBP_RADII = (1, 2)
 _REGIONS = 5  # the whole photo and its four quarters
 
 
 class DescriptorBackbone(Backbone):
-    """HOG, Lab colour histograms and local binary patterns of a photo. Serves where nothing can be downloaded.
+    """HOG, Lab color histograms and local binary patterns. Choose it if downloads are impossible.
 
-    It sees outlines, colours and textures and where they are; it knows nothing of people, clothes
-    or meaning, so expect far less of it than of a pre-trained model. Each of its three blocks is
-    scaled to unit length, so that none dominates. Several photos of a person are averaged.
+    The descriptor captures outlines, colors and textures and their positions, but nothing about
+    people, clothes or meaning, so expect far less than from a pre-trained model. Each of the three
+    blocks is scaled to unit length so that none dominates. A person's photos are averaged.
 
-    Sources: HOG, Dalal and Triggs 2005; uniform LBP, Ojala et al. 2002; histograms compared by
-    their square roots, Arandjelović and Zisserman 2012.
+    Sources: HOG, Dalal and Triggs 2005; uniform LBP, Ojala et al. 2002; square roots of
+    histograms, Arandjelović and Zisserman 2012.
 
     Args:
-        size_px: Photos are scaled to a square of this many pixels, a multiple of 7 from 56 up.
+        size_px: Side in pixels of the square to which photos are scaled: a multiple of 7, at
+            least 56.
+
+    Raises:
+        ConfigurationError: `size_px` is invalid.
     """
 
     default_pooler: ClassVar[str] = "native"
@@ -50,7 +52,8 @@ class DescriptorBackbone(Backbone):
     def __init__(self, *, size_px: int = 112) -> None:
         if size_px < 56 or size_px % _CELLS:
             raise ConfigurationError(
-                f"`DescriptorBackbone(size_px=...)` must be a multiple of {_CELLS} and at least 56, got {size_px}."
+                f"`DescriptorBackbone(size_px=...)` must be a multiple of {_CELLS} and at least "
+                f"56, got {size_px}."
             )
         self.size_px = size_px
 
@@ -58,15 +61,15 @@ class DescriptorBackbone(Backbone):
     def dim(self) -> int:
         """Width P of the descriptor: 1,756."""
         shape = (_CELLS - 1) ** 2 * 4 * _ORIENTATIONS
-        return shape + _REGIONS * (_LIGHTNESS_BINS + _COLOUR_BINS**2 + 10 * len(_LBP_RADII))
+        return shape + _REGIONS * (_LIGHTNESS_BINS + _COLOR_BINS**2 + 10 * len(_LBP_RADII))
 
     def prepare(self, items: Sequence[Item]) -> Tensor:
-        """Measures every photo: [B, P] float32."""
+        """Descriptors averaged over each person's photos: [B, P] float32."""
         rows = [np.mean([self._describe(image) for image in item.images], axis=0) for item in items]
         return torch.from_numpy(np.stack(rows).astype(np.float32))
 
     def forward(self, batch: Tensor) -> TokenStates:
-        """Returns the descriptors as the pooled output; there are no token states."""
+        """The descriptors as pooled output; there are no token states."""
         return TokenStates(pooled=batch)
 
     def fingerprint(self) -> Mapping[str, Any]:
@@ -92,12 +95,12 @@ class DescriptorBackbone(Backbone):
         )
         half = self.size_px // 2
         lightness = np.clip(lab[..., 0] / 100 * _LIGHTNESS_BINS, 0, _LIGHTNESS_BINS - 1).astype(int)
-        chroma = (lab[..., 1:] / _COLOUR_REACH + 1) / 2 * _COLOUR_BINS
-        chroma = np.clip(chroma, 0, _COLOUR_BINS - 1).astype(int)
-        colour = chroma[..., 0] * _COLOUR_BINS + chroma[..., 1]
-        grey = np.clip(lab[..., 0] * 2.55, 0, 255).astype(np.uint8)
+        chroma = (lab[..., 1:] / _COLOR_RANGE + 1) / 2 * _COLOR_BINS
+        chroma = np.clip(chroma, 0, _COLOR_BINS - 1).astype(int)
+        color = chroma[..., 0] * _COLOR_BINS + chroma[..., 1]
+        gray = np.clip(lab[..., 0] * 2.55, 0, 255).astype(np.uint8)
         codes = [
-            local_binary_pattern(grey, 8, radius, "uniform").astype(int) for radius in _LBP_RADII
+            local_binary_pattern(gray, 8, radius, "uniform").astype(int) for radius in _LBP_RADII
         ]
         whole = slice(None)
         regions = [
@@ -108,20 +111,21 @@ class DescriptorBackbone(Backbone):
                 for x in (slice(half), slice(half, None))
             ),
         ]
-        colours, textures = [], []
+        colors = []
+        textures = []
         for region in regions:
-            colours += [
+            colors += [
                 _histogram(lightness[region], _LIGHTNESS_BINS),
-                _histogram(colour[region], _COLOUR_BINS**2),
+                _histogram(color[region], _COLOR_BINS**2),
             ]
             textures += [_histogram(code[region], 10) for code in codes]
         return np.concatenate(
-            [_unit(shape), _unit(np.concatenate(colours)), _unit(np.concatenate(textures))]
+            [_unit(shape), _unit(np.concatenate(colors)), _unit(np.concatenate(textures))]
         )
 
 
 def _histogram(values: npt.NDArray[np.integer], bins: int) -> npt.NDArray[np.float64]:
-    """Square roots of shares, so that Euclidean distance is Hellinger's."""
+    """Square roots of relative frequencies: Euclidean distance is then Hellinger distance."""
     return np.sqrt(np.bincount(values.ravel(), minlength=bins) / values.size)
 
 

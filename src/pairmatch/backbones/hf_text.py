@@ -1,7 +1,4 @@
-"""Any text encoder of transformers, over the rendered prompt.
-
-Profile text, chosen attributes and metadata.
-"""
+"""Text encoders from transformers, which read the rendered prompt."""
 
 from __future__ import annotations
 
@@ -15,23 +12,23 @@ import torch
 from pairmatch.core.devices import resolve_device, resolve_dtype
 from pairmatch.core.interfaces import Backbone
 from pairmatch.core.types import Item, TokenStates
-from pairmatch.io.checkpoints import checkpoint_mark, freeze, load_pretrained
+from pairmatch.io.checkpoints import checkpoint_fingerprint, freeze, load_pretrained
 
 
 class HFTextBackbone(Backbone):
-    """A sentence encoder beside an image backbone: what people write, joined with what they look like.
+    """A sentence encoder over the rendered prompt. Choose it to add text to an image backbone.
 
-    Mean pooling over real tokens is the default, as most sentence encoders prescribe.
+    The default pooler is the mean over real tokens, as most sentence encoders prescribe.
 
     Args:
         model: Hub name or folder.
         revision: Branch, tag or commit of a hub model.
-        max_tokens: Longer texts are cut, with a warning that says how many.
+        max_tokens: Maximum number of tokens per text; longer texts are cut off, with a warning.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         device: `auto`, `cpu`, `cuda`, …
 
     Raises:
-        BackboneError: At the first use: no weights or a wrong folder.
+        BackboneError: At the first use, if the weights are missing or the folder is wrong.
     """
 
     reads_images = False
@@ -47,8 +44,11 @@ class HFTextBackbone(Backbone):
         dtype: str = "auto",
         device: str = "auto",
     ) -> None:
-        self.model, self.revision, self.max_tokens = str(model), revision, max_tokens
-        self.dtype, self.device = dtype, device
+        self.model = str(model)
+        self.revision = revision
+        self.max_tokens = max_tokens
+        self.dtype = dtype
+        self.device = device
         self._device = resolve_device(device)
         self._dtype = resolve_dtype(dtype, self._device)
         self.max_batch_length = 8192
@@ -82,15 +82,15 @@ class HFTextBackbone(Backbone):
         return int(self._config.hidden_size)
 
     def length(self, item: Item) -> int:
-        """About a token per four characters."""
+        """Estimated as one token per four characters."""
         return min(self.max_tokens, len(item.text) // 4 + 2)
 
     def prepare(self, items: Sequence[Item]) -> Any:
         """Token ids and mask, padded on the right."""
         texts = [item.text for item in items]
-        # Special tokens in what people write are plain text: a [SEP] in a bio ends nothing
-        whole = self._tokenizer(texts, split_special_tokens=True)["input_ids"]
-        self.truncated += sum(len(ids) > self.max_tokens for ids in whole)
+        # Special tokens in user text are read as plain text: a [SEP] in a bio ends nothing
+        uncut = self._tokenizer(texts, split_special_tokens=True)["input_ids"]
+        self.truncated += sum(len(ids) > self.max_tokens for ids in uncut)
         return self._tokenizer(
             texts,
             split_special_tokens=True,
@@ -102,7 +102,7 @@ class HFTextBackbone(Backbone):
         )
 
     def forward(self, batch: Any) -> TokenStates:
-        """Last hidden states, their mask, and the last real token."""
+        """Last hidden states, their mask, and the position of the last real token."""
         mask = batch["attention_mask"].bool().to(self._device)
         states = self._network(**batch.to(self._device)).last_hidden_state
         return TokenStates(
@@ -110,11 +110,11 @@ class HFTextBackbone(Backbone):
         )
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """Digest of a local folder's files or commit of a hub model, the cut, number format, and library versions."""
+        """Weights (folder digest or hub commit), token limit, number format, library versions."""
         return {
             "backbone": "hf-text",
             "format": 2,
-            **checkpoint_mark(self.model, self.revision, self._config),
+            **checkpoint_fingerprint(self.model, self.revision, self._config),
             "max_tokens": self.max_tokens,
             "dtype": str(self._dtype),
             "transformers": version("transformers"),

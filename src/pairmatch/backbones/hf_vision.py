@@ -1,4 +1,4 @@
-"""Any image encoder of transformers: DINOv2 and v3, SigLIP, ViT, ConvNeXt, …"""
+"""Image encoders from transformers: DINOv2 and DINOv3, SigLIP, ViT, ConvNeXt, …"""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from pairmatch.core.devices import resolve_device, resolve_dtype
 from pairmatch.core.errors import BackboneError
 from pairmatch.core.interfaces import Backbone
 from pairmatch.core.types import Item, TokenStates
-from pairmatch.io.checkpoints import checkpoint_mark, freeze, load_pretrained
+from pairmatch.io.checkpoints import checkpoint_fingerprint, freeze, load_pretrained
 from pairmatch.io.images import load_image
 
-_LONGEST_SIDE_PX = (
-    2048  # photos are shrunk to this before the checkpoint's own processor resizes them
-)
+# Larger photos are shrunk to this size before the checkpoint's own processor resizes them
+_LONGEST_SIDE_PX = 2048
 
 
 class HFVisionBackbone(Backbone):
-    """A transformers image encoder, by hub name or folder. Choose it for DINOv2/3, SigLIP 2 and the like.
+    """An image encoder by hub name or folder. Choose it for DINOv2/3, SigLIP 2 and the like.
 
-    Of models with two towers (SigLIP, CLIP) the image tower is used. `native` gives the model's own
-    pooled output, or the mean of its tokens where it has none; the mean over several photos. `mean`
-    pools all tokens, `image-mean` the patches without class and register tokens.
+    For models with two towers (SigLIP, CLIP), only the image tower is used. The pooler `native`
+    returns the model's own pooled output, or the mean of its tokens if it has none, averaged over
+    a person's photos. `mean` pools all tokens, `image-mean` the patches without class and register
+    tokens.
 
     Args:
         model: Hub name or folder.
@@ -38,8 +38,8 @@ class HFVisionBackbone(Backbone):
         device: `auto`, `cpu`, `cuda`, …
 
     Raises:
-        BackboneError: At the first use: no weights, a wrong folder, or a model that is no image
-            encoder.
+        BackboneError: At the first use, if the weights are missing, the folder is wrong, or the
+            model is not an image encoder.
     """
 
     default_pooler: ClassVar[str] = "native"
@@ -47,7 +47,10 @@ class HFVisionBackbone(Backbone):
     def __init__(
         self, *, model: str, revision: str | None = None, dtype: str = "auto", device: str = "auto"
     ) -> None:
-        self.model, self.revision, self.dtype, self.device = str(model), revision, dtype, device
+        self.model = str(model)
+        self.revision = revision
+        self.dtype = dtype
+        self.device = device
         self._device = resolve_device(device)
         self._dtype = resolve_dtype(dtype, self._device)
         if self._device.type == "cpu":
@@ -71,10 +74,7 @@ class HFVisionBackbone(Backbone):
 
         model = load_pretrained(AutoModel, self.model, self.revision, dtype=self._dtype)
         tower = getattr(model, "vision_model", model)
-        if "pixel_values" not in (
-            getattr(tower, "main_input_name", ""),
-            getattr(model, "main_input_name", ""),
-        ) and (tower is model):
+        if tower is model and getattr(model, "main_input_name", "") != "pixel_values":
             raise BackboneError(
                 f"{self.model} is a {type(model).__name__}, which does not read images."
             )
@@ -87,43 +87,44 @@ class HFVisionBackbone(Backbone):
         return int(getattr(config, "hidden_size", None) or config.hidden_sizes[-1])
 
     def prepare(self, items: Sequence[Item]) -> tuple[dict[str, Tensor], list[int]]:
-        """What the checkpoint's processor makes of all photos, as far as the model reads it, and photos per person."""
+        """The model inputs for all photos, from the checkpoint's processor, and photo counts."""
         photos = [
             load_image(image, longest_side_px=_LONGEST_SIDE_PX)
             for item in items
             for image in item.images
         ]
-        found = [self._processor(images=photo, return_tensors="pt") for photo in photos]
-        return {
-            name: torch.cat([one[name] for one in found])
-            for name in found[0]
-            if name in self._reads
-        }, [len(item.images) for item in items]
+        outputs = [self._processor(images=photo, return_tensors="pt") for photo in photos]
+        inputs = {
+            name: torch.cat([output[name] for output in outputs])
+            for name in outputs[0]
+            if name in self._input_names
+        }
+        return inputs, [len(item.images) for item in items]
 
     @cached_property
-    def _reads(self) -> frozenset[str]:
-        """Names of the model's inputs."""
+    def _input_names(self) -> frozenset[str]:
+        """Names of the inputs that the model takes."""
         return frozenset(inspect.signature(self._network.forward).parameters)
 
     def forward(self, batch: tuple[dict[str, Tensor], list[int]]) -> TokenStates:
-        """Token states of each person's photos, one after the other, and the pooled output."""
-        given, counts = batch
-        inputs = {name: value.to(self._device) for name, value in given.items()}
-        pixels = inputs["pixel_values"] = inputs["pixel_values"].to(self._dtype)
-        found = self._network(**inputs)
-        tokens = found.last_hidden_state
+        """Token states of each person's photos, concatenated, and the pooled output."""
+        prepared, counts = batch
+        inputs = {name: value.to(self._device) for name, value in prepared.items()}
+        pixels = inputs["pixel_values"].to(self._dtype)
+        inputs["pixel_values"] = pixels
+        output = self._network(**inputs)
+        tokens = output.last_hidden_state
         if tokens.ndim == 4:  # convolutional: [photos, D, rows, columns]
             tokens = tokens.flatten(2).transpose(1, 2)
         real = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-        if (
-            "pixel_attention_mask" in inputs
-        ):  # photos of native aspect, padded to one number of patches (SigLIP 2 NaFlex)
+        if "pixel_attention_mask" in inputs:  # native aspect, padded (SigLIP 2 NaFlex)
             real = inputs["pixel_attention_mask"].bool()
-        own = getattr(found, "pooler_output", None)
-        weights = real.unsqueeze(-1).float()
-        pooled = (
-            (tokens.float() * weights).sum(1) / weights.sum(1) if own is None else own.flatten(1)
-        )
+        pooled = getattr(output, "pooler_output", None)
+        if pooled is None:
+            weights = real.unsqueeze(-1).float()
+            pooled = (tokens.float() * weights).sum(1) / weights.sum(1)
+        else:
+            pooled = pooled.flatten(1)
         states, mask = by_person(tokens, counts)
         mask = mask & by_person(real.unsqueeze(-1), counts)[0].squeeze(-1)
         patches = torch.arange(tokens.shape[1], device=tokens.device) >= self._prefix(
@@ -142,11 +143,11 @@ class HFVisionBackbone(Backbone):
         return max(0, tokens - (pixels.shape[-2] // patch) * (pixels.shape[-1] // patch))
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """Digest of a local folder's files or commit of a hub model, number format, and library versions."""
+        """Weights (folder digest or hub commit), number format, and library versions."""
         return {
             "backbone": "hf-vision",
             "format": 1,
-            **checkpoint_mark(self.model, self.revision, self._config),
+            **checkpoint_fingerprint(self.model, self.revision, self._config),
             "dtype": str(self._dtype),
             "transformers": version("transformers"),
             "torch": torch.__version__,

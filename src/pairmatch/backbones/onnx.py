@@ -1,4 +1,4 @@
-"""Any image encoder that was exported as an ONNX file, run by onnxruntime on the CPU."""
+"""Image encoders exported to ONNX, run by onnxruntime on the CPU."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ Resize = Literal["squash", "crop", "pad"]
 
 
 class ONNXBackbone(Backbone):
-    """An image encoder as an ONNX file. Choose it for a model of your own, or where torch models are too slow.
+    """An image encoder in an ONNX file. Choose it for your own model, or if torch is too slow.
 
-    A photo becomes a square of `size_px`, RGB values 0 to 255, then (x − mean) / scale. Several
-    photos of a person are averaged. The output, flattened to one vector per photo, is the pooled
-    output; there are no token states.
+    A photo becomes a square of `size_px` with RGB values from 0 to 255, then (x − mean) / scale.
+    The model's output, flattened to one vector per photo and averaged over a person's photos, is
+    the pooled output; there are no token states.
 
     Args:
         path: The ONNX file.
-        size_px: Side of the square input.
-        mean: Subtracted from RGB values of 0 to 255: one number or three.
-        scale: What they are divided by: one number or three.
-        resize: `squash` ignores the aspect, `crop` keeps the middle, `pad` adds a border in the
-            mean colour.
-        input: Name of the input; needed where the model has several.
-        output: Name of the output; the first by default.
-        layout: `nchw` or `nhwc`.
-        threads: Threads of one run; None leaves it to onnxruntime.
+        size_px: Side of the square input, in pixels.
+        mean: Value subtracted from RGB values of 0 to 255: one number, or one per channel.
+        scale: Divisor after the subtraction: one number, or one per channel.
+        resize: `squash` ignores the aspect ratio, `crop` keeps the center, `pad` adds a border in
+            the mean color.
+        input: Name of the input; required if the model has several.
+        output: Name of the output; None for the first.
+        layout: Axis order of the input, `nchw` or `nhwc`.
+        threads: Number of threads per run; None for onnxruntime's default.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        ConfigurationError: An argument out of range.
-        BackboneError: No such file, no ONNX model, or a name that the model does not have; raised
-            at the first use.
+        ConfigurationError: An argument is out of range.
+        BackboneError: At the first use, if the file is missing, is not an ONNX model, or lacks a
+            named input or output.
     """
 
     default_pooler: ClassVar[str] = "native"
@@ -71,16 +71,22 @@ class ONNXBackbone(Backbone):
         if size_px < 1:
             problems.append(f"size_px must be positive, got {size_px}")
         if resize not in ("squash", "crop", "pad"):
-            problems.append(f"resize is 'squash', 'crop' or 'pad', got {resize!r}")
+            problems.append(f"resize must be 'squash', 'crop' or 'pad', got {resize!r}")
         if layout not in ("nchw", "nhwc"):
-            problems.append(f"layout is 'nchw' or 'nhwc', got {layout!r}")
+            problems.append(f"layout must be 'nchw' or 'nhwc', got {layout!r}")
         if not np.all(np.asarray(scale)):
             problems.append("scale must not be 0")
         if problems:
             raise ConfigurationError("`ONNXBackbone(...)`: " + "; ".join(problems) + ".")
-        self.path, self.size_px, self.mean, self.scale = str(path), size_px, mean, scale
+        self.path = str(path)
+        self.size_px = size_px
+        self.mean = mean
+        self.scale = scale
         self.resize: Resize = resize
-        self.input, self.output, self.layout, self.threads = input, output, layout, threads
+        self.input = input
+        self.output = output
+        self.layout = layout
+        self.threads = threads
         self.workers = 1
 
     @cached_property
@@ -97,22 +103,20 @@ class ONNXBackbone(Backbone):
             session = onnxruntime.InferenceSession(
                 self._content, options, providers=["CPUExecutionProvider"]
             )
-        except (
-            Exception
-        ) as error:  # onnxruntime's own exceptions share no base class that is public
+        # onnxruntime's exceptions share no public base class
+        except Exception as error:
             raise BackboneError(
                 f"{self.path} is not a model that onnxruntime can run: {error}"
             ) from error
-        inputs, outputs = (
-            [node.name for node in nodes] for nodes in (session.get_inputs(), session.get_outputs())
-        )
+        inputs = [node.name for node in session.get_inputs()]
+        outputs = [node.name for node in session.get_outputs()]
         if self.input is None and len(inputs) > 1:
             raise BackboneError(
                 f"{self.path} has the inputs {', '.join(inputs)}: name one with input=."
             )
-        for what, name, known in (("input", self.input, inputs), ("output", self.output, outputs)):
-            if name is not None and name not in known:
-                raise BackboneError(f"{self.path}: {unknown_name(what, name, known)}")
+        for kind, name, names in (("input", self.input, inputs), ("output", self.output, outputs)):
+            if name is not None and name not in names:
+                raise BackboneError(f"{self.path}: {unknown_name(kind, name, names)}")
         return session
 
     @cached_property
@@ -132,22 +136,19 @@ class ONNXBackbone(Backbone):
 
     @cached_property
     def dim(self) -> int:
-        """Width P of the model's output for one photo."""
+        """Width P of the model's output per photo."""
         blank = np.zeros((1, self.size_px, self.size_px, 3), np.float32)
         return self._run(blank).shape[1]
 
     def prepare(self, items: Sequence[Item]) -> tuple[npt.NDArray[np.float32], list[int]]:
-        """Decodes and scales photos.
-
-        [all photos, height, width, 3] float32, and photos per person.
-        """
+        """Decoded and scaled photos [all photos, height, width, 3] float32, and photo counts."""
         photos = [self._pixels(image) for item in items for image in item.images]
         mean, scale = np.asarray(self.mean, np.float32), np.asarray(self.scale, np.float32)
         pixels = (np.stack(photos).astype(np.float32) - mean) / scale
         return pixels.astype(np.float32, copy=False), [len(item.images) for item in items]
 
     def forward(self, batch: tuple[npt.NDArray[np.float32], list[int]]) -> TokenStates:
-        """Runs the model; several photos of a person are averaged."""
+        """Runs the model and averages over each person's photos."""
         pixels, counts = batch
         vectors = self._run(pixels)
         starts = np.cumsum([0, *counts[:-1]])
@@ -155,7 +156,7 @@ class ONNXBackbone(Backbone):
         return TokenStates(pooled=torch.from_numpy(means))
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """Digest of the file, preprocessing, output and library versions."""
+        """Digest of the file, preprocessing, output, and library versions."""
         return {
             "backbone": "onnx",
             "format": 1,
@@ -183,10 +184,9 @@ class ONNXBackbone(Backbone):
         if self.resize == "crop":
             photo = ImageOps.fit(photo, size, Image.Resampling.BICUBIC)
         elif self.resize == "pad":
-            colour = tuple(
-                round(float(c)) for c in np.broadcast_to(np.clip(np.asarray(self.mean), 0, 255), 3)
-            )
-            photo = ImageOps.pad(photo, size, Image.Resampling.BICUBIC, color=colour)
+            mean = np.broadcast_to(np.clip(np.asarray(self.mean), 0, 255), 3)
+            color = tuple(round(float(channel)) for channel in mean)
+            photo = ImageOps.pad(photo, size, Image.Resampling.BICUBIC, color=color)
         else:
             photo = photo.resize(size, Image.Resampling.BICUBIC)
         return np.asarray(photo)
@@ -194,7 +194,7 @@ class ONNXBackbone(Backbone):
     def _run(self, pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """[photos, P] float32 for [photos, height, width, 3].
 
-        One at a time where the model fixes its batch at 1.
+        Photos run one at a time if the model's batch size is fixed at 1.
         """
         session = self._session
         name = self.input or session.get_inputs()[0].name
@@ -202,21 +202,20 @@ class ONNXBackbone(Backbone):
         values = pixels.transpose(0, 3, 1, 2) if self.layout == "nchw" else pixels
         if self._fixed_batch not in (None, 1):
             raise BackboneError(
-                f"{self.path} fixes its batch at {self._fixed_batch}: export it with a free batch size."
+                f"{self.path} has a fixed batch size of {self._fixed_batch}: export it with a "
+                "dynamic batch size."
             )
-        chunks = (
-            [values[i : i + 1] for i in range(len(values))] if self._fixed_batch == 1 else [values]
-        )
+        chunks = np.split(values, len(values)) if self._fixed_batch == 1 else [values]
         try:
-            found = [
+            outputs = [
                 session.run([output], {name: np.ascontiguousarray(chunk)})[0] for chunk in chunks
             ]
-        except Exception as error:  # as above
+        except Exception as error:  # no public base class, as above
             raise BackboneError(
                 f"{self.path} cannot run on {list(values.shape)} (size_px, layout?): {error}"
             ) from error
         return np.concatenate(
-            [np.asarray(part, np.float32).reshape(len(part), -1) for part in found]
+            [np.asarray(part, np.float32).reshape(len(part), -1) for part in outputs]
         )
 
 

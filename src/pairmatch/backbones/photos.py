@@ -1,4 +1,4 @@
-"""Joins the outputs of a person's several photos."""
+"""Combines the outputs of a person's photos."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from torch import Tensor, nn
 
 
 def by_person(rows: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Joins the tokens of each person's photos.
+    """Concatenates the tokens of each person's photos, padded on the right.
 
-    [photos, T, D] becomes [B, most photos × T, D] and a mask [B, …].
+    Args:
+        rows: [photos, T, D] tokens of all photos, person after person.
+        counts: Number of photos of each of the B people.
+
+    Returns:
+        [B, most photos × T, D] tokens, and a bool mask [B, most photos × T] of the real ones.
     """
     parts = rows.split(list(counts))
     states = nn.utils.rnn.pad_sequence([part.flatten(0, 1) for part in parts], batch_first=True)

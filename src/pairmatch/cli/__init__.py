@@ -1,6 +1,6 @@
 """The command line.
 
-Heavy libraries are imported inside the commands, so that `--help` answers at once.
+Heavy libraries are imported inside the commands, so that `--help` is fast.
 """
 
 from pairmatch.cli import fitting, galleries, machine, people, ranking, sweeping

@@ -1,4 +1,4 @@
-"""The application: what every command shares."""
+"""The Typer application that all commands are registered with."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pairmatch.core.errors import PairmatchError
 
 
 class _Commands(TyperGroup):
-    """Turns what the library raises on purpose into a message and exit code 2.
+    """Reports errors of the library as a message with exit code 2.
 
-    Bugs keep their traceback (code 1).
+    Other exceptions are bugs: they keep their traceback and exit with code 1.
     """
 
     def invoke(self, ctx: Any) -> Any:

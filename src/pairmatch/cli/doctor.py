@@ -1,4 +1,4 @@
-"""What will work on this machine, and how to mend what will not."""
+"""Checks of this machine: what works, and how to fix what does not."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import platform
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,8 +25,8 @@ _WEIGHTS = (
     ("clip", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", 0.6),
 )
 _EXTRAS = (
-    ("onnx", "onnxruntime", "the backbone onnx"),
-    ("tune", "optuna", "the learner tuned"),
+    ("onnx", "onnxruntime", "the onnx backbone"),
+    ("tune", "optuna", "the tuned learner"),
     ("plots", "matplotlib", "figures in Python"),
     ("lance", "lancedb", "LanceGallery"),
 )
@@ -33,45 +34,56 @@ _EXTRAS = (
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the screen.
+    """One check.
 
     Attributes:
-        subject: What was looked at.
-        state: `ok`, `note` (works, with something to know) or `missing`.
-        found: What is there.
-        mend: What to do where something is missing; empty otherwise.
+        subject: What was checked.
+        state: `ok`, `note` (works, with a caveat) or `missing`.
+        found: What was found.
+        fix: How to fix it; empty if there is nothing to fix.
     """
 
     subject: str
     state: Literal["ok", "note", "missing"]
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 def examine(store: Path | None = None) -> list[Check]:
-    """Looks at the machine; loads no model, sends nothing, makes no file.
+    """Checks this machine. Loads no model, sends no data and writes no file.
 
     Args:
-        store: The store to look at; the user's own by default.
+        store: Path to the store to check; the default store of the user if None.
     """
     return [
         _machine(),
         _torch(),
         *_weights(),
         *_extras(),
-        _key(),
+        _api_key(),
         _store(store or default_path()),
         *_plugins(),
     ]
 
 
+def format_checks(checks: Sequence[Check]) -> str:
+    """The checks as text, one per line, each followed by its fix."""
+    signs = {"ok": "✓", "note": "·", "missing": "✗"}
+    width = max(len(check.subject) for check in checks)
+    lines = []
+    for check in checks:
+        lines.append(f"{signs[check.state]} {check.subject.ljust(width)}  {check.found}")
+        if check.fix:
+            lines.append(f"  {' ' * width}  → {check.fix}")
+    return "\n".join(lines)
+
+
 def _machine() -> Check:
     memory = available_memory()
     free = "" if memory == float("inf") else f", {memory / 2**30:.1f} GiB of memory free"
+    python = platform.python_version()
     return Check(
-        "pairmatch",
-        "ok",
-        f"{__version__}, Python {platform.python_version()}, {os.cpu_count() or 1} CPUs{free}",
+        "pairmatch", "ok", f"{__version__}, Python {python}, {os.cpu_count() or 1} CPUs{free}"
     )
 
 
@@ -79,19 +91,15 @@ def _torch() -> Check:
     device = resolve_device("auto")
     dtype = str(resolve_dtype("auto", device)).removeprefix("torch.")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    found = f"{torch.__version__} on {name}, {dtype}, {torch.get_num_threads()} threads"
+    summary = f"{torch.__version__} on {name}, {dtype}, {torch.get_num_threads()} threads"
     if device.type != "cpu":
-        return Check("torch", "ok", found)
-    speed = (
-        "seconds per photo for qwen3-vl-2b"
-        if dtype == "bfloat16"
-        else "tens of seconds per photo for qwen3-vl-2b"
-    )
+        return Check("torch", "ok", summary)
+    speed = "seconds" if dtype == "bfloat16" else "tens of seconds"
     return Check(
         "torch",
         "note",
-        f"{found}; no accelerator: {speed}, once per photo",
-        "use clip, or a machine with a GPU",
+        f"{summary}; no accelerator: qwen3-vl-2b takes {speed} per photo, once per photo",
+        "use the clip backbone, or a machine with a GPU",
     )
 
 
@@ -108,18 +116,17 @@ def _weights() -> list[Check]:
     checks = []
     for backbone, name, gigabytes in _WEIGHTS:
         if sizes.get(name, 0) > 0.5e9 * gigabytes:
-            checks.append(
-                Check(backbone, "ok", f"weights of {name} are here, {sizes[name] / 1e9:.1f} GB")
-            )
+            size = sizes[name] / 1e9
+            checks.append(Check(backbone, "ok", f"weights of {name} are cached, {size:.1f} GB"))
             continue
         option = "pretrained" if backbone == "clip" else "model"
         checks.append(
             Check(
                 backbone,
                 "missing",
-                f"weights of {name} are not here",
-                f"the first use downloads {gigabytes} GB from the Hugging Face hub; offline, copy them and name them "
-                f"with --set backbone.{option}=…",
+                f"weights of {name} are not cached",
+                f"the first use downloads {gigabytes} GB from the Hugging Face Hub; without a "
+                f"network, copy them here and pass --set backbone.{option}=…",
             )
         )
     return checks
@@ -131,39 +138,37 @@ def _extras() -> list[Check]:
         try:
             checks.append(Check(extra, "ok", f"{package} {version(package)}, for {purpose}"))
         except PackageNotFoundError:
-            mend = f"pip install 'pairmatch[{extra}]'"
-            checks.append(
-                Check(extra, "missing", f"{package} is not installed; {purpose} needs it", mend)
-            )
+            missing = f"{package} is not installed, and {purpose} needs it"
+            checks.append(Check(extra, "missing", missing, f"pip install 'pairmatch[{extra}]'"))
     return checks
 
 
-def _key() -> Check:
+def _api_key() -> Check:
     if os.environ.get("OPENAI_API_KEY"):
         return Check("API key", "ok", "OPENAI_API_KEY is set")
     return Check(
         "API key",
         "note",
         "OPENAI_API_KEY is not set",
-        "needed only by a metadata generator that calls that API",
+        "set it to use a metadata generator that calls the OpenAI API",
     )
 
 
 def _store(path: Path) -> Check:
     if not path.exists():
-        return Check("store", "ok", f"{path}, not made yet")
+        return Check("store", "ok", f"{path}, not created yet")
     size = sum(part.stat().st_size for part in path.parent.glob(f"{path.name}*"))
     try:
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-        features = connection.execute("SELECT count(*) FROM features").fetchone()[0]
-        people = connection.execute("SELECT count(DISTINCT person) FROM people").fetchone()[0]
-        connection.close()
+        address = f"{path.resolve().as_uri()}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True)) as connection:
+            features = connection.execute("SELECT count(*) FROM features").fetchone()[0]
+            people = connection.execute("SELECT count(DISTINCT person) FROM people").fetchone()[0]
     except sqlite3.Error as error:
         return Check(
             "store",
             "missing",
             f"{path} cannot be read: {error}",
-            "move it away, it will be made anew",
+            "move the file away; a new store is created when it is needed",
         )
     return Check(
         "store", "ok", f"{path}, {size / 1e6:.1f} MB, {features} features of {people} people"
@@ -171,31 +176,21 @@ def _store(path: Path) -> Check:
 
 
 def _plugins() -> list[Check]:
-    """Names that two distributions claim; a name can then not be used."""
-    found = registry.plugins()
-    others = sorted({plugin.distribution for plugin in found if plugin.distribution != "pairmatch"})
-    words = f"{len(found)} parts" + (f", some from {', '.join(others)}" if others else "")
-    names = [(plugin.kind, plugin.name) for plugin in found]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    claims = [
-        Check(
-            "parts",
-            "missing",
-            f"{name!r} ({kind}) is claimed twice",
-            "uninstall one: pairmatch plugins",
-        )
-        for kind, name in twice
+    """The number of parts, and the names that two distributions claim and that cannot be used."""
+    plugins = registry.plugins()
+    distributions = {plugin.distribution for plugin in plugins} - {"pairmatch"}
+    suffix = f", some from {', '.join(sorted(distributions))}" if distributions else ""
+    names = [(plugin.kind, plugin.name) for plugin in plugins]
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    return [
+        Check("parts", "ok", f"{len(plugins)} parts{suffix}"),
+        *(
+            Check(
+                "parts",
+                "missing",
+                f"{name!r} ({kind}) is claimed by two distributions",
+                "uninstall one of them; `pairmatch plugins` lists them",
+            )
+            for kind, name in duplicates
+        ),
     ]
-    return [Check("parts", "ok", words), *claims]
-
-
-def screen(checks: Sequence[Check]) -> str:
-    """The checks as lines of text, each with its mend."""
-    signs = {"ok": "✓", "note": "·", "missing": "✗"}
-    width = max(len(check.subject) for check in checks)
-    lines = []
-    for check in checks:
-        lines.append(f"{signs[check.state]} {check.subject.ljust(width)}  {check.found}")
-        if check.mend:
-            lines.append(f"  {' ' * width}  → {check.mend}")
-    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""From pairs to a matcher and its figures: `demo`, `fit`, `evaluate`."""
+"""From pairs to a matcher and its evaluation: `demo`, `fit`, `evaluate`."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from pairmatch.cli.options import (
     Yes,
     load_matcher,
     parts_of,
+    read_pairs,
     show_progress,
-    training_of,
     write_json,
 )
 
@@ -46,17 +46,24 @@ if TYPE_CHECKING:
     from pairmatch.matcher.matcher import Matcher
 
 _LEARNING_CURVE_PAIRS = 1000
+_LEAKAGE_ADVICE = (
+    "Split 1 is training, 2 validation, 3 test. If one person has two ids, give their pairs the "
+    "same `group`."
+)
 
 
 @app.command(epilog="Example: pairmatch demo --output demo")
 def demo(
     output: Output = Path("pairmatch-demo"),
-    pairs: Annotated[int, typer.Option(min=20, help="Pairs of people to draw.")] = 400,
+    pairs: Annotated[int, typer.Option(min=20, help="Number of pairs to draw.")] = 400,
     seed: Seed = 0,
     photos: Photos = True,
     quiet: Quiet = False,
 ) -> None:
-    """The whole job offline: draws people with a planted taste, learns it, and ranks candidates."""
+    """Runs the whole job offline, on drawn people with a planted taste.
+
+    Draws the people, fits a matcher, evaluates it, and writes a report.
+    """
     from pairmatch.data import Pairs
     from pairmatch.experiments.demo import draw_people
     from pairmatch.matcher.matcher import Matcher
@@ -66,7 +73,7 @@ def demo(
     data = Pairs.read(file, progress=show_progress(quiet))
     matcher = Matcher(
         backbone="descriptor",
-        training=training_of({}, seed),
+        seed=seed,
         store=output / "store.sqlite",
         progress=show_progress(quiet),
     )
@@ -77,7 +84,8 @@ def demo(
     query = file.parent / "images" / f"{data.ids_a[0]}.jpg"
     typer.echo(
         "\nTry next:\n"
-        f"  pairmatch recommend {output} --query {query} --gallery {file.parent / 'candidates.csv'} "
+        f"  pairmatch recommend {output} --query {query} "
+        f"--gallery {file.parent / 'candidates.csv'} "
         '-k 5 --where "age >= 30"\n'
         "  pairmatch fit your-pairs.csv --backbone descriptor --output couples"
     )
@@ -96,8 +104,8 @@ def fit(
     backbone: BackboneName = None,
     pooler: PoolerName = None,
     metadata: MetadataName = None,
-    head: HeadName = "mlp",
-    loss: LossName = "infonce",
+    head: HeadName = None,
+    loss: LossName = None,
     learner: LearnerName = None,
     prompt: Prompt = None,
     prompt_attribute: PromptAttributes = None,
@@ -111,26 +119,34 @@ def fit(
     learning_curve: Annotated[
         bool | None,
         typer.Option(
-            help="Put into the report what more pairs would give: nine more fits.",
-            show_default="up to 1,000 pairs",
+            help="Report how the result grows with the number of pairs; needs nine more fits.",
+            show_default="for up to 1,000 pairs",
         ),
     ] = None,
     json_file: JSONFile = None,
     quiet: Quiet = False,
 ) -> None:
-    """Splits by person, annotates, embeds, trains, evaluates on the test split, saves, and reports."""
-    if preset == "robust":
-        learner = learner or "robust"
-    parts = parts_of(backbone, pooler, metadata, head, loss, settings, learner)
-    training = training_of(parts.pop("training"), seed)
+    """Fits a matcher to pairs, evaluates it on people held out, and writes a report.
 
-    from pairmatch.data import Pairs
+    Splits by person, generates metadata, extracts features, learns the head.
+    The output folder holds the matcher and report.html.
+    """
+    parts = parts_of(
+        backbones=backbone,
+        poolers=pooler,
+        metadata=metadata,
+        head=head,
+        loss=loss,
+        learner=learner,
+        settings=settings,
+    )
+
     from pairmatch.matcher.matcher import Matcher
 
     matcher = Matcher.preset(
         preset,
         **parts,
-        training=training,
+        seed=seed,
         prompt=prompt,
         prompt_attributes=prompt_attribute or (),
         store=store,
@@ -139,9 +155,7 @@ def fit(
         max_usd=max_usd,
         progress=show_progress(quiet),
     )
-    data = Pairs.read(
-        pairs, images=images, profiles=profiles, sides=sides, progress=show_progress(quiet)
-    )  # type: ignore[arg-type]
+    data = read_pairs(pairs, images=images, profiles=profiles, sides=sides, quiet=quiet)
     evaluation = _fit_and_report(
         matcher,
         data,
@@ -172,16 +186,12 @@ def evaluate(
     json_file: JSONFile = None,
     quiet: Quiet = False,
 ) -> None:
-    """Measures a saved matcher on other pairs."""
+    """Evaluates a saved matcher on pairs that it was not trained on."""
     loaded = load_matcher(
         matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
     )
 
-    from pairmatch.data import Pairs
-
-    data = Pairs.read(
-        pairs, images=images, profiles=profiles, sides=sides, progress=show_progress(quiet)
-    )  # type: ignore[arg-type]
+    data = read_pairs(pairs, images=images, profiles=profiles, sides=sides, quiet=quiet)
     evaluation = loaded.evaluate(data, ks=k or None)
     typer.echo(str(evaluation))
     if json_file is not None:
@@ -198,38 +208,33 @@ def _fit_and_report(
     title: str,
     learning_curve: bool | None = None,
 ) -> Evaluation:
+    """Splits the pairs, fits, evaluates on the test part, saves, and writes the report."""
     from pairmatch.data import leakage
     from pairmatch.report import diagnose, matcher_report, write_report
 
-    train, validation, test = data.split(seed=seed)
+    parts = data.split(seed=seed)
+    train, validation, test = parts
     typer.echo(
-        f"{len(data)} pairs of {len(data.people)} people: {len(train)} to train, {len(validation)} to validate, "
-        f"{len(test)} to test."
+        f"{len(data)} pairs of {len(data.people)} people: {len(train)} to train, "
+        f"{len(validation)} to validate, {len(test)} to test."
     )
     leaks = leakage(train, validation, test, progress=matcher.progress)
     if leaks:
-        advice = "Split 1 is training, 2 validation, 3 test. One person under two ids? Give both the same `group`."
-        typer.secho(f"{leaks}\n{advice}", err=True, fg="yellow")
+        typer.secho(f"{leaks}\n{_LEAKAGE_ADVICE}", err=True, fg="yellow")
     matcher.fit(train, validation)
     evaluation = matcher.evaluate(test)
-    typer.echo(f"\nTest pairs, by people who were never trained on:\n{evaluation}\n")
+    typer.echo(f"\nTest pairs of people who are not in the training pairs:\n{evaluation}\n")
     for note in matcher.notes:
         typer.secho(note, err=True, fg="yellow")
     matcher.save(output)
     if learning_curve is None:
         learning_curve = len(data) <= _LEARNING_CURVE_PAIRS
-    sections = (
-        diagnose(matcher, train, validation, test, with_learning_curve=learning_curve)
-        if matcher.head
-        else []
-    )
-    for text in sections[0].text[1:] if sections else ():
+    sections = diagnose(matcher, *parts, with_learning_curve=learning_curve)
+    for text in sections[0].text[1:]:
         typer.echo(text)
     report = matcher_report(
         matcher,
-        train,
-        validation,
-        test,
+        *parts,
         evaluation,
         title=title,
         photos=photos,
@@ -237,5 +242,5 @@ def _fit_and_report(
         notes=[leaks.summary()] if leaks else [],
     )
     write_report(output / "report.html", report)
-    typer.echo(f"Saved the matcher in {output}, the report in {output / 'report.html'}.")
+    typer.echo(f"Saved the matcher in {output} and the report in {output / 'report.html'}.")
     return evaluation

@@ -1,4 +1,4 @@
-"""Candidates that are kept: `gallery build`, `add`, `remove`, `info`."""
+"""Stored candidates: `gallery build`, `gallery add`, `gallery remove`, `gallery info`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,16 @@ from pairmatch.cli.options import (
 )
 from pairmatch.core.errors import ConfigurationError
 
-gallery_app = typer.Typer(no_args_is_help=True, help="Candidates that are embedded once and kept.")
+gallery_app = typer.Typer(
+    no_args_is_help=True, help="Manage galleries: candidates that are embedded once and stored."
+)
 app.add_typer(gallery_app, name="gallery")
 
 People = Annotated[
-    Path, typer.Argument(metavar="PEOPLE", help="A profiles file, or a folder of photos.")
+    Path,
+    typer.Argument(
+        metavar="PEOPLE", help="Profiles file, or folder of photos.", show_default=False
+    ),
 ]
 GalleryFolder = Annotated[
     Path, typer.Argument(metavar="GALLERY", help="Folder of a gallery.", show_default=False)
@@ -45,11 +50,11 @@ def build(
         typer.Option(
             "--output",
             "-o",
-            help="Folder for the gallery; one in it is replaced.",
+            help="Folder for the gallery; replaces a gallery that is already there.",
             callback=folder_to_write,
         ),
     ],
-    side: Annotated[str, typer.Option(help="Side that they are on: a or b.")] = "b",
+    side: Annotated[str, typer.Option(help="Side that these people are on: a or b.")] = "b",
     images: Images = None,
     settings: Options = None,
     device: Device = "auto",
@@ -57,18 +62,18 @@ def build(
     yes: Yes = False,
     quiet: Quiet = False,
 ) -> None:
-    """Embeds people once and keeps them, to be ranked for anyone."""
+    """Embeds people and stores them as a gallery of candidates."""
     from pairmatch.data import read_profiles
 
     if side not in ("a", "b"):
-        raise ConfigurationError(f"--side is a or b, got {side!r}.")
+        raise ConfigurationError(f"--side must be a or b, got {side!r}.")
     loaded = load_matcher(
         matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
     )
     profiles = read_profiles(people, images=images, progress=show_progress(quiet))
-    made = loaded.gallery(profiles, side=cast(Literal["a", "b"], side))
-    made.save(output)
-    typer.echo(f"Saved {len(made)} people in {output}.")
+    gallery = loaded.gallery(profiles, side=cast(Literal["a", "b"], side))
+    gallery.save(output)
+    typer.echo(f"Saved {len(gallery)} people in {output}.")
 
 
 @gallery_app.command(epilog="Example: pairmatch gallery add couples gallery newcomers.csv")
@@ -83,7 +88,7 @@ def add(
     yes: Yes = False,
     quiet: Quiet = False,
 ) -> None:
-    """Adds people to a gallery; whoever is in it already is replaced. The next query sees them."""
+    """Adds people to a gallery; people with the same id are replaced."""
     from pairmatch.data import read_profiles
     from pairmatch.gallery import Gallery
 
@@ -94,17 +99,16 @@ def add(
     profiles = read_profiles(people, images=images, progress=show_progress(quiet))
     before = len(opened)
     loaded.add_to(opened, profiles)
-    typer.echo(
-        f"Added {len(opened) - before} people and replaced {len(profiles) - len(opened) + before}."
-    )
+    added = len(opened) - before
+    typer.echo(f"Added {added} people and replaced {len(profiles) - added}.")
 
 
 @gallery_app.command(epilog="Example: pairmatch gallery remove gallery anna-17 ben-4")
 def remove(
     gallery: GalleryFolder,
-    ids: Annotated[list[str], typer.Argument(metavar="IDS", help="Ids of people.")],
+    ids: Annotated[list[str], typer.Argument(metavar="IDS", help="Ids of the people to remove.")],
 ) -> None:
-    """Takes people out of a gallery; `forget --gallery` also erases them from its files."""
+    """Removes people from a gallery; `forget --gallery` also erases them from its files."""
     from pairmatch.gallery import Gallery
 
     opened = Gallery.open(gallery)
@@ -117,7 +121,7 @@ def info(
     gallery: GalleryFolder,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """What a gallery holds."""
+    """Shows the size and the attributes of a gallery."""
     from pairmatch.gallery import Gallery
 
     opened = Gallery.open(gallery)
@@ -133,7 +137,8 @@ def info(
         typer.echo(json.dumps(about, ensure_ascii=False))
         return
     typer.echo(
-        f"{about['people']} people of side {opened.side}, embeddings of width {opened.width}, {size / 1e6:.1f} MB"
+        f"{len(opened)} people of side {opened.side}, embeddings of width {opened.width}, "
+        f"{size / 1e6:.1f} MB"
     )
     for name, kind in opened.attribute_kinds.items():
         typer.echo(f"  {name}: {kind}")

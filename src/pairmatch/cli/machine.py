@@ -1,4 +1,4 @@
-"""What is installed and what will work here: `plugins`, `doctor`."""
+"""What is installed and what works on this machine: `plugins`, `doctor`."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ from pairmatch.cli.options import StorePath
 
 @app.command(epilog="Example: pairmatch plugins")
 def plugins() -> None:
-    """Lists what is installed for each interface, and from which distribution."""
+    """Lists the installed parts and the distributions that provide them."""
     from pairmatch.core import registry
 
-    found = registry.plugins()
     rows = [("kind", "name", "distribution", "from")]
-    rows += [(p.kind, p.name, f"{p.distribution} {p.version}", p.target) for p in found]
+    rows += [
+        (part.kind, part.name, f"{part.distribution} {part.version}", part.target)
+        for part in registry.plugins()
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
-        typer.echo(
-            "  ".join(
-                [*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]
-            )
-        )
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        typer.echo("  ".join([*cells, row[3]]))
 
 
 @app.command(epilog="Example: pairmatch doctor")
 def doctor(store: StorePath = None) -> None:
-    """Says what will work on this machine, and how to mend what will not."""
-    from pairmatch.cli.doctor import examine, screen
+    """Checks what works on this machine, and says how to fix what does not."""
+    from pairmatch.cli.doctor import examine, format_checks
 
-    colours = {"✓": "green", "·": "yellow", "✗": "red"}
-    for line in screen(examine(store)).splitlines():
-        typer.secho(line, fg=colours.get(line[0]))
+    colors = {"✓": "green", "·": "yellow", "✗": "red"}
+    for line in format_checks(examine(store)).splitlines():
+        typer.secho(line, fg=colors.get(line[0]))

@@ -1,37 +1,46 @@
-"""Options that mean the same in every command, and what they become."""
+"""Options that have the same meaning in every command, and what they are turned into."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 from pairmatch.core.errors import ConfigurationError, unknown_name
 
 if TYPE_CHECKING:
+    from pairmatch.data import Pairs
     from pairmatch.evaluation.evaluator import Evaluation
     from pairmatch.matcher.matcher import Matcher
 
+#: Parts that `--set` configures if the user names no other.
+_DEFAULT_NAMES = {
+    "backbone": "qwen3-vl-2b",
+    "metadata": "gpt-5-nano",
+    "head": "mlp",
+    "loss": "infonce",
+}
+
 
 def folder_to_write(path: Path | None) -> Path | None:
-    """Refuses a folder that cannot be made or written into, before anything is computed for it."""
+    """Rejects a folder that cannot be created or written to, before anything is computed."""
     if path is not None:
-        whole = path.absolute()
-        there = next(one for one in (whole, *whole.parents) if one.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            raise typer.BadParameter(
-                f"{there} is {'not writable' if there.is_dir() else 'not a folder'}."
-            )
+        absolute = path.absolute()
+        parent = next(folder for folder in (absolute, *absolute.parents) if folder.exists())
+        if not parent.is_dir():
+            raise typer.BadParameter(f"{parent} is not a folder.")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise typer.BadParameter(f"{parent} is not writable.")
     return path
 
 
 def file_to_write(path: Path | None) -> Path | None:
-    """The same for a file, whose folder must be there."""
+    """Rejects a file whose folder is missing or not writable, before anything is computed."""
     if path is not None and not path.absolute().parent.is_dir():
         raise typer.BadParameter(f"the folder {path.parent} does not exist.")
     if path is not None:
@@ -48,17 +57,20 @@ PairsFile = Annotated[
 MatcherFolder = Annotated[
     Path, typer.Argument(metavar="MATCHER", help="Folder of a saved matcher.", show_default=False)
 ]
-# Defaults in words are `show_default`, not part of the help: rich takes square brackets in it for
-# markup and drops them
+# Defaults that are not values are passed as `show_default`: in a help text, rich takes square
+# brackets for markup and drops them.
 Images = Annotated[
     Path | None,
-    typer.Option(help="Folder that photo paths are relative to.", show_default="the file's own"),
+    typer.Option(
+        help="Folder that photo paths are relative to.", show_default="folder of the file"
+    ),
 ]
 Profiles = Annotated[
-    Path | None, typer.Option(help="Profiles file, where the pairs file holds ids alone.")
+    Path | None, typer.Option(help="Profiles file, if the pairs file holds only ids.")
 ]
 Sides = Annotated[
-    int, typer.Option(min=1, max=2, help="1: anyone may match anyone; 2: a's match b's.")
+    int,
+    typer.Option(min=1, max=2, help="2: people of side a match people of side b; 1: any two."),
 ]
 Output = Annotated[
     Path,
@@ -69,46 +81,60 @@ Output = Annotated[
 BackboneName = Annotated[
     list[str] | None,
     typer.Option(
-        "--backbone", help="Frozen model; repeat it to join several.", show_default="qwen3-vl-2b"
+        "--backbone",
+        help="Frozen model; repeat to concatenate the features of several.",
+        show_default="qwen3-vl-2b",
     ),
 ]
 PoolerName = Annotated[
     list[str] | None,
     typer.Option(
-        "--pooler", help="One for all backbones, or one each.", show_default="the backbone's own"
+        "--pooler",
+        help="Pooler of all backbones; repeat to name one per backbone.",
+        show_default="default of the backbone",
     ),
 ]
 MetadataName = Annotated[
     str | None,
     typer.Option(
-        "--metadata", help="Who writes attributes from photos, or none.", show_default="gpt-5-nano"
+        "--metadata",
+        help="Generator that writes attributes from photos, or none.",
+        show_default="gpt-5-nano",
     ),
 ]
-HeadName = Annotated[str, typer.Option("--head", help="The trained map.")]
-LossName = Annotated[str, typer.Option("--loss", help="The contrastive loss.")]
+HeadName = Annotated[
+    str | None,
+    typer.Option("--head", help="Head that the contrastive learner trains.", show_default="mlp"),
+]
+LossName = Annotated[
+    str | None,
+    typer.Option(
+        "--loss", help="Loss that the contrastive learner minimizes.", show_default="infonce"
+    ),
+]
 LearnerName = Annotated[
     str | None,
     typer.Option(
         "--learner",
-        help="Learns the head without --head and --loss, e.g. robust.",
-        show_default="none",
+        help="How the head is learned; contrastive trains --head with --loss.",
+        show_default="contrastive",
     ),
 ]
 Preset = Annotated[
     str,
     typer.Option(
-        help="Settings that belong together: paper, the recipe; or robust, for few pairs."
+        help="Settings to start from: paper, the published recipe; robust, for few pairs."
     ),
 ]
 Seed = Annotated[
-    int, typer.Option(min=0, help="Of the split, the initial weights and the order of pairs.")
+    int, typer.Option(min=0, help="Seed for splits, initial weights and the order of pairs.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
+Device = Annotated[str, typer.Option(help="Device for models: auto, cpu, cuda, …")]
 StorePath = Annotated[
     Path | None,
     typer.Option(
         "--store",
-        help="Where features and metadata are kept.",
+        help="File that keeps features and metadata.",
         show_default="~/.cache/pairmatch/store.sqlite",
     ),
 ]
@@ -117,15 +143,17 @@ Options = Annotated[
     typer.Option(
         "--set",
         metavar="PART.OPTION=VALUE",
-        help="Option of a part, e.g. backbone.path=encoder.onnx.",
+        help="Option of a part, such as backbone.path=encoder.onnx; repeatable.",
     ),
 ]
 Yes = Annotated[
-    bool, typer.Option("--yes", help="Allow photos to be sent to the metadata generator's host.")
+    bool, typer.Option("--yes", help="Allow photos to be sent to the metadata generator.")
 ]
-MaxUSD = Annotated[float | None, typer.Option(min=0, help="Stop paid metadata at this cost.")]
+MaxUSD = Annotated[
+    float | None, typer.Option(min=0, help="Cost limit for metadata, in US dollars.")
+]
 Photos = Annotated[
-    bool, typer.Option("--photos/--no-photos", help="Put thumbnails into the report.")
+    bool, typer.Option("--photos/--no-photos", help="Show photos of people in the report.")
 ]
 Prompt = Annotated[
     str | None,
@@ -135,15 +163,17 @@ Prompt = Annotated[
 ]
 PromptAttributes = Annotated[
     list[str] | None,
-    typer.Option("--prompt-attribute", help="Profile attribute that goes into the prompt."),
+    typer.Option(
+        "--prompt-attribute", help="Profile attribute to include in the prompt; repeatable."
+    ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Hide progress bars.")]
 JSONFile = Annotated[
     Path | None,
     typer.Option(
         "--json",
         metavar="FILE",
-        help="Also write the figures here.",
+        help="File to write the evaluation to, as JSON.",
         dir_okay=False,
         callback=file_to_write,
     ),
@@ -151,93 +181,119 @@ JSONFile = Annotated[
 
 
 def parse_options(settings: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """`["head.width=512"]` as `{"head": {"width": 512}}`; values are JSON where they can be, text otherwise.
+    """Parses `--set`: `["head.width=512"]` becomes `{"head": {"width": 512}}`.
+
+    Values are parsed as JSON if possible, and are text otherwise.
 
     Raises:
-        ConfigurationError: Settings that are not PART.OPTION=VALUE, all of them at once.
+        ConfigurationError: Names every setting that is not PART.OPTION=VALUE.
     """
     options: dict[str, dict[str, Any]] = {}
-    wrong = []
+    invalid = []
     for setting in settings:
         target, equals, value = setting.partition("=")
         part, dot, option = target.partition(".")
         if not (equals and dot and part and option):
-            wrong.append(repr(setting))
+            invalid.append(repr(setting))
             continue
-        try:
-            parsed = json.loads(value)
-        except ValueError:
-            parsed = value
-        options.setdefault(part, {})[option.replace("-", "_")] = parsed
-    if wrong:
+        options.setdefault(part, {})[option.replace("-", "_")] = parse_value(value)
+    if invalid:
         raise ConfigurationError(
-            f"--set needs PART.OPTION=VALUE, such as head.width=512; got {', '.join(wrong)}."
+            f"--set needs PART.OPTION=VALUE, such as head.width=512; got {', '.join(invalid)}."
         )
     return options
 
 
-def parts_of(
-    backbones: Sequence[str] | None,
-    poolers: Sequence[str] | None,
-    metadata: str | None,
-    head: str,
-    loss: str,
-    settings: Sequence[str] | None,
-    learner: str | None = None,
-) -> dict[str, Any]:
-    """Arguments of `Matcher` that name parts, each with its `--set` options."""
-    options = parse_options(settings or ())
-    names = list(backbones or ["qwen3-vl-2b"])
-    known = {"backbone", "pooler", "metadata", "head", "loss", "training", *names} | (
-        {"learner"} if learner else set()
-    )
-    unknown = [part for part in options if part not in known]
+def parse_value(text: str) -> Any:
+    """A value of the command line: JSON if possible, text otherwise."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def check_names(names: Iterable[str], allowed: Collection[str], what: str) -> None:
+    """Raises ConfigurationError that lists every name that is not allowed."""
+    unknown = [name for name in names if name not in allowed]
     if unknown:
-        raise ConfigurationError(
-            " ".join(unknown_name("part in --set", part, known) for part in unknown)
-        )
+        raise ConfigurationError(" ".join(unknown_name(what, name, allowed) for name in unknown))
+
+
+def parts_of(
+    *,
+    backbones: Sequence[str] | None = None,
+    poolers: Sequence[str] | None = None,
+    metadata: str | None = None,
+    head: str | None = None,
+    loss: str | None = None,
+    learner: str | None = None,
+    settings: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Arguments of `Matcher` for the parts that the user named, each with its `--set` options.
+
+    Raises:
+        ConfigurationError: `--set` is malformed, names an unknown part or training hyperparameter,
+            or does not say which backbone, pooler or learner it means.
+    """
+    options = parse_options(settings or ())
+    names = list(backbones or [_DEFAULT_NAMES["backbone"]])
+    allowed = {"pooler", "learner", "training", *_DEFAULT_NAMES, *names}
+    check_names(options, allowed, "part in --set")
     if len(names) > 1 and "backbone" in options:
         raise ConfigurationError(
-            f"With several backbones, --set names the one it means: {names[0]}.OPTION=VALUE."
+            f"With several backbones, --set must name one of them: {names[0]}.OPTION=VALUE."
         )
+    for part, is_named in (("pooler", bool(poolers)), ("learner", learner is not None)):
+        if part in options and not is_named:
+            option = next(iter(options[part]))
+            raise ConfigurationError(f"--set {part}.{option} needs --{part}.")
     arguments: dict[str, Any] = {
         "backbone": [
             (name, {**options.get("backbone", {}), **options.get(name, {})}) for name in names
-        ],
-        "head": (head, options.get("head", {})),
-        "loss": (loss, options.get("loss", {})),
+        ]
     }
-    if learner:
-        unused: list[str] = [part for part in ("head", "loss", "training") if part in options]
-        unused += ["--head"] * (head != "mlp") + ["--loss"] * (loss != "infonce")
-        if unused:
-            raise ConfigurationError(
-                f"The learner {learner!r} has no use for options of {', '.join(unused)}: leave them out, or the learner."
-            )
-        arguments["learner"] = (learner, options.get("learner", {}))
     if poolers:
         arguments["pooler"] = [(name, options.get("pooler", {})) for name in poolers]
+    named = {"metadata": metadata, "head": head, "loss": loss, "learner": learner}
+    for part, name in named.items():
+        if name is not None or part in options:
+            default = _DEFAULT_NAMES.get(part)
+            arguments[part] = (default if name is None else name, options.get(part, {}))
     if metadata == "none":
         arguments["metadata"] = None
-    elif metadata is not None or "metadata" in options:
-        arguments["metadata"] = (metadata or "gpt-5-nano", options.get("metadata", {}))
-    return {**arguments, "training": options.get("training", {})}
+    if "training" in options:
+        check_names(options["training"], _training_options(), "option of training")
+        arguments["training"] = options["training"]
+    return arguments
+
+
+def _training_options() -> list[str]:
+    """Names of the training hyperparameters; the seed has an option of its own, `--seed`."""
+    from dataclasses import fields
+
+    from pairmatch.core.config import TrainingConfig
+
+    return [field.name for field in fields(TrainingConfig) if field.name != "seed"]
+
+
+def read_pairs(
+    path: Path, *, images: Path | None, profiles: Path | None, sides: int, quiet: bool
+) -> Pairs:
+    """Reads the pairs file of a command."""
+    from pairmatch.data import Pairs
+
+    return Pairs.read(
+        path,
+        images=images,
+        profiles=profiles,
+        sides=cast(Literal[1, 2], sides),
+        progress=show_progress(quiet),
+    )
 
 
 def show_progress(quiet: bool) -> bool:
+    """Whether to show progress bars: only on a terminal."""
     return not quiet and sys.stderr.isatty()
-
-
-def training_of(options: dict[str, Any], seed: int) -> Any:
-    from pairmatch.core.config import TrainingConfig
-
-    allowed = [name for name in TrainingConfig.__dataclass_fields__ if name != "seed"]
-    unknown = [key for key in options if key not in allowed]
-    if unknown:
-        raise ConfigurationError(
-            " ".join(unknown_name("option of training", key, allowed) for key in unknown)
-        )
-    return TrainingConfig(**options, seed=seed)
 
 
 def load_matcher(
@@ -249,31 +305,13 @@ def load_matcher(
     allow_upload: bool,
     quiet: bool,
 ) -> Matcher:
-    from pairmatch.matcher import saving
+    """Loads a saved matcher; `--set` overrides options of its backbones."""
     from pairmatch.matcher.matcher import Matcher
 
-    backbones = None
     options = parse_options(settings or ())
-    if options:
-        record, _, _ = saving.read(folder)
-        entries = record["parts"]["backbones"]
-        known = {"backbone", *(entry["name"] for entry in entries)}
-        unknown = [part for part in options if part not in known]
-        if unknown:
-            raise ConfigurationError(
-                " ".join(
-                    unknown_name("backbone of this matcher in --set", part, known)
-                    for part in unknown
-                )
-            )
-        extra = [options.get(entry["name"], {}) | options.get("backbone", {}) for entry in entries]
-        backbones = [
-            (entry["name"], entry["options"] | more)
-            for entry, more in zip(entries, extra, strict=True)
-        ]
     return Matcher.load(
         folder,
-        backbone=backbones,
+        backbone=_override_backbones(folder, options) if options else None,
         store=store,
         device=device,
         allow_upload=allow_upload,
@@ -281,7 +319,25 @@ def load_matcher(
     )
 
 
+def _override_backbones(
+    folder: Path, options: dict[str, dict[str, Any]]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Backbones of a saved matcher with the options of `--set`."""
+    from pairmatch.matcher import saving
+
+    record, _, _ = saving.read(folder)
+    backbones = record["parts"]["backbones"]
+    names = {"backbone", *(entry["name"] for entry in backbones)}
+    check_names(options, names, "backbone of this matcher in --set")
+    shared = options.get("backbone", {})
+    return [
+        (entry["name"], {**entry["options"], **options.get(entry["name"], {}), **shared})
+        for entry in backbones
+    ]
+
+
 def write_json(path: Path, evaluation: Evaluation) -> None:
+    """Writes an evaluation as JSON."""
     from pairmatch.io.files import write_file
 
     write_file(path, (json.dumps(evaluation.to_dict(), indent=2) + "\n").encode())

@@ -1,8 +1,8 @@
-"""What is kept of people: `annotate`, `forget`."""
+"""What is stored about people: `annotate`, `forget`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,14 +19,17 @@ from pairmatch.cli.options import (
     Sides,
     StorePath,
     Yes,
+    check_names,
     file_to_write,
     parse_options,
+    read_pairs,
     show_progress,
 )
-from pairmatch.core.errors import ConfigurationError, unknown_name
 
 if TYPE_CHECKING:
-    from pairmatch.core.types import Refusal
+    from pairmatch.core.interfaces import MetadataGenerator
+    from pairmatch.core.types import Profile, Refusal
+    from pairmatch.io.store import Store
 
 _NAMED = 5
 
@@ -38,109 +41,134 @@ def annotate(
     profiles: Profiles = None,
     sides: Sides = 2,
     metadata: Annotated[
-        str, typer.Option("--metadata", help="Who writes attributes from photos.")
+        str, typer.Option("--metadata", help="Generator that writes attributes from photos.")
     ] = "gpt-5-nano",
     settings: Options = None,
     store: StorePath = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Count calls and estimate the cost; ask nobody.")
+        bool,
+        typer.Option("--dry-run", help="Count calls and estimate the cost; generate nothing."),
     ] = False,
     yes: Yes = False,
     max_usd: MaxUSD = None,
     retry_refused: Annotated[
-        bool, typer.Option(help="Ask again where there was a refusal.")
+        bool, typer.Option(help="Retry photos that were refused before.")
     ] = False,
     batch: Annotated[
         bool,
         typer.Option(
             "--batch",
-            help="Submit a batch, or collect those that are done: half the price, slower.",
+            help="Submit a batch, or collect batches that are done: half the price, but slower.",
         ),
     ] = False,
     corrections: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Read what people say about themselves; ask nobody."),
+        typer.Option(
+            metavar="FILE", help="Import what people say about themselves; generate nothing."
+        ),
     ] = None,
     import_file: Annotated[
         Path | None,
-        typer.Option("--import", metavar="FILE", help="Read exported metadata; ask nobody."),
+        typer.Option("--import", metavar="FILE", help="Import metadata; generate nothing."),
     ] = None,
     export_file: Annotated[
         Path | None,
         typer.Option(
             "--export",
             metavar="FILE",
-            help="Write the store's metadata to .csv or .jsonl; ask nobody.",
+            help="Export stored metadata to .csv or .jsonl; generate nothing.",
             dir_okay=False,
             callback=file_to_write,
         ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Writes metadata for everybody's photo into the store, each photo once ever."""
+    """Generates metadata for people's photos and stores it; stored photos are skipped."""
     options = parse_options(settings or ())
-    unknown = [part for part in options if part != "metadata"]
-    if unknown:
-        raise ConfigurationError(
-            " ".join(unknown_name("part in --set", part, ["metadata"]) for part in unknown)
-        )
+    check_names(options, ["metadata"], "part in --set")
 
     from pairmatch.core import registry
-    from pairmatch.data import Pairs
     from pairmatch.io.store import Store
-    from pairmatch.metadata import annotate as write
-    from pairmatch.metadata import correct, estimate, export_metadata, import_metadata
 
     generator = registry.create("metadata", (metadata, options.get("metadata", {})))
-    data = Pairs.read(
-        pairs, images=images, profiles=profiles, sides=sides, progress=show_progress(quiet)
-    )  # type: ignore[arg-type]
+    data = read_pairs(pairs, images=images, profiles=profiles, sides=sides, quiet=quiet)
     with Store(store) as opened:
         if import_file or corrections or export_file:
-            if import_file is not None:
-                count = import_metadata(import_file, data.people, generator, opened)
-                typer.echo(f"{count} outcomes are new from {import_file}.")
-            if corrections is not None:
-                count = correct(corrections, data.people, generator, opened)
-                typer.echo(f"{count} people have corrections in {corrections}.")
-            if export_file is not None:
-                count = export_metadata(export_file, data.people, generator, opened)
-                typer.echo(f"{count} rows are in {export_file}, which only you can read.")
-            return
-        if dry_run:
-            typer.echo(
-                str(
-                    estimate(
-                        data.people, generator, opened, retry_refused=retry_refused, batch=batch
-                    )
-                )
+            _exchange(data.people, generator, opened, import_file, corrections, export_file)
+        elif dry_run:
+            from pairmatch.metadata import estimate
+
+            cost = estimate(
+                data.people, generator, opened, retry_refused=retry_refused, batch=batch
             )
-            return
-        choices: dict[str, Any] = {
-            "allow_upload": yes,
-            "max_usd": max_usd,
-            "retry_refused": retry_refused,
-        }
-        if batch:
-            from pairmatch.metadata.batch import annotate_in_batches
-
-            run = annotate_in_batches(data.people, generator, opened, **choices)
-            result, words = run.annotation, str(run)
+            typer.echo(str(cost))
         else:
-            result = write(data.people, generator, opened, progress=show_progress(quiet), **choices)
-            words = str(result)
-        typer.echo(words)
-        for line in _listed(result.refused):
-            typer.echo(f"  {line}")
-        for spent in opened.spent():
-            typer.echo(f"In this store so far, {spent}.")
+            _generate(
+                data.people,
+                generator,
+                opened,
+                batch=batch,
+                progress=show_progress(quiet),
+                allow_upload=yes,
+                max_usd=max_usd,
+                retry_refused=retry_refused,
+            )
 
 
-def _listed(refused: Mapping[str, Refusal]) -> Iterator[str]:
-    """Refusals, those with the same words in one line."""
+def _exchange(
+    people: Sequence[Profile],
+    generator: MetadataGenerator,
+    store: Store,
+    import_file: Path | None,
+    corrections: Path | None,
+    export_file: Path | None,
+) -> None:
+    """Imports metadata and corrections, then exports metadata."""
+    from pairmatch.metadata import correct, export_metadata, import_metadata
+
+    if import_file is not None:
+        count = import_metadata(import_file, people, generator, store)
+        typer.echo(f"Imported {count} new outcomes from {import_file}.")
+    if corrections is not None:
+        count = correct(corrections, people, generator, store)
+        typer.echo(f"Imported corrections of {count} people from {corrections}.")
+    if export_file is not None:
+        count = export_metadata(export_file, people, generator, store)
+        typer.echo(f"Exported {count} rows to {export_file}, readable only by you.")
+
+
+def _generate(
+    people: Sequence[Profile],
+    generator: MetadataGenerator,
+    store: Store,
+    *,
+    batch: bool,
+    progress: bool,
+    **options: Any,
+) -> None:
+    """Generates metadata, at once or in batches, and prints refusals and costs."""
+    if batch:
+        from pairmatch.metadata.batch import annotate_in_batches
+
+        run = annotate_in_batches(people, generator, store, **options)
+        typer.echo(str(run))
+        result = run.annotation
+    else:
+        from pairmatch.metadata import annotate as annotate_people
+
+        result = annotate_people(people, generator, store, progress=progress, **options)
+        typer.echo(str(result))
+    for line in _refusals(result.refused):
+        typer.echo(f"  {line}")
+    for spent in store.spent():
+        typer.echo(f"Total of this store: {spent}.")
+
+
+def _refusals(refused: Mapping[str, Refusal]) -> Iterator[str]:
+    """Refused people, those with the same reason on one line."""
     people: dict[tuple[str, str], list[str]] = {}
     for person, refusal in refused.items():
-        if refusal.kind not in ("pending", "stopped"):  # counted above; there is nothing to read
+        if refusal.kind not in ("pending", "stopped"):  # already counted, and without a reason
             people.setdefault((refusal.kind, refusal.detail), []).append(person)
     for (kind, detail), names in people.items():
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
@@ -152,29 +180,30 @@ def forget(
     ids: Annotated[list[str], typer.Argument(metavar="IDS", help="Ids of the people to erase.")],
     store: StorePath = None,
     gallery: Annotated[
-        list[Path] | None, typer.Option(help="Gallery to erase them from too; repeatable.")
+        list[Path] | None, typer.Option(help="Gallery to erase them from; repeatable.")
     ] = None,
     slates: Annotated[
-        list[Path] | None, typer.Option(help="Slates to erase them from too; repeatable.")
+        list[Path] | None, typer.Option(help="Slates to erase them from; repeatable.")
     ] = None,
 ) -> None:
-    """Erases people from the store, and from galleries and slates.
+    """Erases people from the store, from galleries and from slates.
 
-    Features, metadata and every trace of their ids.
+    Erases their features, metadata, corrections and every trace of their ids.
     """
     from pairmatch.gallery import forget as erase
     from pairmatch.io.store import Store
 
     with Store(store) as opened:
-        gone = erase(ids, store=opened, galleries=gallery or (), slates=slates or ())
+        erased = erase(ids, store=opened, galleries=gallery or (), slates=slates or ())
         path = opened.path
     count = len(set(ids))
-    if gone.store is not None:
+    if erased.store is not None:
         typer.echo(
-            f"Erased {gone.store.people} of {count} people from {path}: {gone.store.features} features, "
-            f"{gone.store.metadata} metadata outcomes, {gone.store.corrections} corrections."
+            f"Erased {erased.store.people} of {count} people from {path}: "
+            f"{erased.store.features} features, {erased.store.metadata} metadata outcomes, "
+            f"{erased.store.corrections} corrections."
         )
-    for name, people in gone.galleries.items():
-        typer.echo(f"Erased {people} of {count} people from the gallery {name}.")
-    for name, rows in gone.slates.items():
-        typer.echo(f"Erased {rows} rows from the slates {name}.")
+    for folder, people in erased.galleries.items():
+        typer.echo(f"Erased {people} of {count} people from the gallery {folder}.")
+    for folder, rows in erased.slates.items():
+        typer.echo(f"Erased {rows} rows from the slates {folder}.")

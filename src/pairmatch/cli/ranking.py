@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,37 +20,45 @@ from pairmatch.cli.options import (
     Yes,
     folder_to_write,
     load_matcher,
+    parse_value,
     show_progress,
 )
 from pairmatch.core.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from pairmatch.core.types import Profile
+    from pairmatch.gallery import Gallery
+    from pairmatch.gallery.results import Recommendations
+
 Where = Annotated[
     list[str] | None,
     typer.Option(
-        help="Rule for candidates, e.g. \"age between 25 and 35 and region in ('north')\"; repeatable."
+        help="Rule that candidates must satisfy, such as "
+        "\"age between 25 and 35 and region in ('north')\"; repeatable."
     ),
 ]
 Mutual = Annotated[
-    bool, typer.Option("--mutual", help="The rule must hold the other way round too.")
+    bool,
+    typer.Option("--mutual", help="The rule must also hold with the two people exchanged."),
 ]
 Exclude = Annotated[
     Path | None,
     typer.Option(
-        help="File with the columns id and other: who is not shown to whom.", show_default=False
+        help="File with columns id and other: candidates not to be shown to a person.",
+        show_default=False,
     ),
 ]
-Symmetric = Annotated[
-    bool, typer.Option("--symmetric", help="Exclusions hold for both of the two.")
-]
+Symmetric = Annotated[bool, typer.Option("--symmetric", help="Exclusions hold in both directions.")]
 
 
 @app.command(
-    epilog='Example: pairmatch recommend couples --query me.jpg --gallery photos -k 10 --where "age >= 25"'
+    epilog="Example: pairmatch recommend couples --query me.jpg --gallery photos -k 10 "
+    '--where "age >= 25"'
 )
 def recommend(
     matcher: MatcherFolder,
     query: Annotated[
-        list[Path], typer.Option(help="Photo of the person who asks; repeat it for several photos.")
+        list[Path], typer.Option(help="Photo of the query person; repeat for several photos.")
     ],
     gallery: Annotated[
         Path,
@@ -60,18 +68,18 @@ def recommend(
         ),
     ],
     images: Images = None,
-    text: Annotated[str, typer.Option(help="Profile text of the person who asks.")] = "",
+    text: Annotated[str, typer.Option(help="Profile text of the query person.")] = "",
     attribute: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Of the person who asks, for rules with query.NAME; repeatable.",
+            help="Attribute of the query person, for rules with query.NAME; repeatable.",
         ),
     ] = None,
     person_id: Annotated[
-        str, typer.Option("--id", help="Of the person who asks, for --exclude.")
+        str, typer.Option("--id", help="Id of the query person, for --exclude.")
     ] = "",
-    k: Annotated[int, typer.Option("-k", min=1, help="Most candidates to show.")] = 20,
+    k: Annotated[int, typer.Option("-k", min=1, help="Maximum number of candidates.")] = 20,
     where: Where = None,
     mutual: Mutual = False,
     exclude: Exclude = None,
@@ -83,58 +91,83 @@ def recommend(
     yes: Yes = False,
     quiet: Quiet = False,
 ) -> None:
-    """Ranks candidates for a person, new people included."""
+    """Ranks candidates for a person, who need not be in any pairs file."""
     from pairmatch.rules import parse_rule
 
-    parse_rule(where or ())  # a fault is told before anything is loaded
-    attributes = _attributes(attribute or ())
+    parse_rule(where or ())  # reports errors before anything is loaded
+    attributes = _parse_attributes(attribute or ())
 
-    from pairmatch.gallery import Exclusions, Gallery
-    from pairmatch.gallery.folder import JOURNAL
+    from pairmatch.core.types import Profile
+    from pairmatch.gallery import Exclusions
 
     excluded = Exclusions() if exclude is None else Exclusions.read(exclude, symmetric=symmetric)
     loaded = load_matcher(
         matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
     )
-
-    from pairmatch.core.types import Profile
-    from pairmatch.data import read_profiles
-
+    candidates, total = _read_candidates(
+        gallery, without=query, images=images, progress=show_progress(quiet)
+    )
     person = Profile(
         id=person_id or "\0query", images=tuple(query), text=text, attributes=attributes
     )
-    candidates: Any
-    if (gallery / JOURNAL).exists():
-        candidates = Gallery.open(gallery)
-        total = len(candidates)
-    else:
-        everybody = read_profiles(gallery, images=images, progress=show_progress(quiet))
-        total = len(everybody)
-        same = {path.resolve() for path in query}
-        own = [
-            {Path(image).resolve() for image in one.images if isinstance(image, Path)}
-            for one in everybody
-        ]
-        candidates = [one for one, photos in zip(everybody, own, strict=True) if not same & photos]
-    found = loaded.recommend(
+    ranking = loaded.recommend(
         person, candidates, k, where=where or None, mutual=mutual, exclude=excluded
     )
     if as_json:
-        rows = [{"rank": one.rank, "id": one.profile.id, "score": one.score} for one in found]
-        result = {
-            "candidates": found.eligible,
-            "excluded_by": found.excluded_by,
-            "recommendations": rows,
-        }
-        typer.echo(json.dumps(result, ensure_ascii=False))
-        return
+        _print_json(ranking)
+    else:
+        _print_ranking(ranking, total)
+
+
+def _read_candidates(
+    gallery: Path, *, without: Sequence[Path], images: Path | None, progress: bool
+) -> tuple[Gallery | list[Profile], int]:
+    """The candidates, and how many there are in total.
+
+    People with a photo of the query person are left out, unless the candidates come from a gallery,
+    which keeps no photos.
+    """
+    from pairmatch.data import read_profiles
+    from pairmatch.gallery import Gallery
+    from pairmatch.gallery.folder import JOURNAL
+
+    if (gallery / JOURNAL).exists():
+        opened = Gallery.open(gallery)
+        return opened, len(opened)
+    profiles = read_profiles(gallery, images=images, progress=progress)
+    query_photos = {path.resolve() for path in without}
+    candidates = [
+        profile
+        for profile in profiles
+        if query_photos.isdisjoint(
+            Path(image).resolve() for image in profile.images if isinstance(image, Path)
+        )
+    ]
+    return candidates, len(profiles)
+
+
+def _print_json(ranking: Recommendations) -> None:
+    rows = [
+        {"rank": candidate.rank, "id": candidate.profile.id, "score": candidate.score}
+        for candidate in ranking
+    ]
+    result = {
+        "candidates": ranking.eligible,
+        "excluded_by": ranking.excluded_by,
+        "recommendations": rows,
+    }
+    typer.echo(json.dumps(result, ensure_ascii=False))
+
+
+def _print_ranking(ranking: Recommendations, total: int) -> None:
     typer.echo(f"{'rank':>4}  {'score':>6}  candidate")
-    for one in found:
-        shown = ", ".join(str(image) for image in one.profile.images if isinstance(image, Path))
-        typer.echo(f"{one.rank:>4}  {one.score:>6.3f}  {one.profile.id}  {shown}".rstrip())
-    typer.echo(f"{found.eligible} of {total} candidates are eligible.")
-    if found.excluded_by:
-        typer.echo(f"Nobody is left after: {found.excluded_by}")
+    for candidate in ranking:
+        paths = [str(image) for image in candidate.profile.images if isinstance(image, Path)]
+        line = f"{candidate.rank:>4}  {candidate.score:>6.3f}  {candidate.profile.id}"
+        typer.echo(f"{line}  {', '.join(paths)}".rstrip())
+    typer.echo(f"{ranking.eligible} of {total} candidates are eligible.")
+    if ranking.excluded_by:
+        typer.echo(f"The last candidates were removed by: {ranking.excluded_by}")
 
 
 @app.command(
@@ -145,7 +178,8 @@ def slates(
     gallery_b: Annotated[
         Path | None,
         typer.Argument(
-            help="Gallery of side b; without it anyone may match anyone.", show_default=False
+            help="Gallery of side b; if it is missing, any two people of the first may match.",
+            show_default=False,
         ),
     ] = None,
     output: Annotated[
@@ -154,7 +188,7 @@ def slates(
             "--output", "-o", help="Folder for the Parquet files.", callback=folder_to_write
         ),
     ] = Path("slates"),
-    k: Annotated[int, typer.Option("-k", min=1, help="Candidates per person.")] = 20,
+    k: Annotated[int, typer.Option("-k", min=1, help="Number of candidates per person.")] = 20,
     where: Where = None,
     mutual: Mutual = False,
     exclude: Exclude = None,
@@ -162,18 +196,21 @@ def slates(
     evenness: Annotated[
         float,
         typer.Option(
-            min=0, max=1, help="0: most similar; 1: balanced, so that nobody is drowned or starved."
+            min=0,
+            max=1,
+            help="0 ranks by similarity; 1 balances, so that attention is spread evenly.",
         ),
     ] = 0.0,
     temperature: Annotated[
-        float, typer.Option(help="Of the balance: lower is closer to one-to-one.")
+        float, typer.Option(help="Temperature of the balance; lower is closer to one-to-one.")
     ] = 0.05,
     quiet: Quiet = False,
 ) -> None:
-    """Writes everybody's candidates, both ways; a run that was killed goes on where it stopped."""
-    from pairmatch.evaluation.diagnostics import gini
+    """Writes the best candidates of every person, in both directions.
+
+    An interrupted run resumes when the command is repeated.
+    """
     from pairmatch.gallery import Exclusions, Gallery, recommend_all
-    from pairmatch.market import balance
 
     a = Gallery.open(gallery_a)
     b = None if gallery_b is None else Gallery.open(gallery_b)
@@ -181,31 +218,45 @@ def slates(
     if exclude is not None:
         options["exclude"] = Exclusions.read(exclude, symmetric=symmetric)
     if evenness:
-        balanced = balance(
-            a.embeddings, None if b is None else b.embeddings, temperature=temperature
-        )
-        options |= {"bonus_a": evenness * balanced.bonus_a, "bonus_b": evenness * balanced.bonus_b}
-        typer.echo(f"Balanced in {balanced.iterations} passes.")
+        options |= _bonuses(a, b, evenness, temperature)
     written = recommend_all(a, b, output, k, progress=show_progress(quiet), **options)
-    for side, candidates in (("a", a if b is None else b), *(() if b is None else (("b", a),))):
-        shown = written.exposure(cast(Literal["a", "b"], side), candidates.ids)
-        typer.echo(
-            f"Side {side}: {int(shown.sum())} places; {(shown > 0).mean():.1%} of candidates stand in a slate, "
-            f"exposure Gini {gini(shown):.3f}"
-        )
+    _print_exposure("a", written.exposure("a", (a if b is None else b).ids))
+    if b is not None:
+        _print_exposure("b", written.exposure("b", a.ids))
     typer.echo(f"Saved the slates in {output}.")
 
 
-def _attributes(given: Sequence[str]) -> dict[str, Any]:
-    """`["age=30"]` as `{"age": 30}`; numbers, true and false are read as such."""
+def _bonuses(a: Gallery, b: Gallery | None, evenness: float, temperature: float) -> dict[str, Any]:
+    """Bonuses that spread attention evenly, as options of `recommend_all`."""
+    from pairmatch.market import balance
+
+    balanced = balance(a.embeddings, None if b is None else b.embeddings, temperature=temperature)
+    typer.echo(f"Balanced in {balanced.iterations} passes.")
+    return {"bonus_a": evenness * balanced.bonus_a, "bonus_b": evenness * balanced.bonus_b}
+
+
+def _print_exposure(side: str, exposure: Any) -> None:
+    """Prints how evenly the candidates shown to one side are spread."""
+    from pairmatch.evaluation.diagnostics import gini
+
+    typer.echo(
+        f"Side {side}: {int(exposure.sum())} recommendations; {(exposure > 0).mean():.1%} of "
+        f"candidates appear in a slate, exposure Gini {gini(exposure):.3f}"
+    )
+
+
+def _parse_attributes(given: Sequence[str]) -> dict[str, Any]:
+    """Parses `--attribute`: `["age=30"]` becomes `{"age": 30}`.
+
+    Numbers, true and false are parsed; anything else is text.
+    """
     attributes: dict[str, Any] = {}
-    for one in given:
-        name, equals, value = one.partition("=")
+    for setting in given:
+        name, equals, value = setting.partition("=")
         if not name or not equals:
-            raise ConfigurationError(f"--attribute needs NAME=VALUE, such as age=30; got {one!r}.")
-        try:
-            parsed = json.loads(value)
-        except ValueError:
-            parsed = value
+            raise ConfigurationError(
+                f"--attribute needs NAME=VALUE, such as age=30; got {setting!r}."
+            )
+        parsed = parse_value(value)
         attributes[name] = parsed if isinstance(parsed, bool | int | float | str) else value
     return attributes

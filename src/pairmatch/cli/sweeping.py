@@ -1,11 +1,10 @@
-"""Many settings on the same people: `sweep`."""
+"""Comparisons of many settings on the same people: `sweep`."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,16 +24,24 @@ from pairmatch.cli.options import (
     Sides,
     StorePath,
     Yes,
+    check_names,
     folder_to_write,
     parse_options,
+    parse_value,
     parts_of,
+    read_pairs,
     show_progress,
 )
-from pairmatch.core.errors import ConfigurationError, unknown_name
+from pairmatch.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pairmatch.data import Pairs
+    from pairmatch.evaluation.crossvalidation import CrossValidation
 
 
 @app.command(
-    epilog="Example: pairmatch sweep pairs.csv --backbone onnx --grid head.width=256,512 --output sweep"
+    epilog="Example: pairmatch sweep pairs.csv --backbone onnx --grid head.width=256,512 "
+    "--output sweep"
 )
 def sweep(
     pairs: PairsFile,
@@ -43,23 +50,31 @@ def sweep(
     sides: Sides = 2,
     backbone: BackboneName = None,
     pooler: Annotated[
-        str | None, typer.Option(help="One, or several to compare: mean,eos.")
+        str | None,
+        typer.Option(
+            help="Pooler, or several to compare: mean,eos.", show_default="default of the backbone"
+        ),
     ] = None,
     metadata: Annotated[
         str | None,
         typer.Option(
-            help="One, or several to compare: none,measured,gpt-5-nano.", show_default="gpt-5-nano"
+            help="Metadata generator, or several to compare: none,measured,gpt-5-nano.",
+            show_default="gpt-5-nano",
         ),
     ] = None,
-    head: Annotated[str, typer.Option(help="One, or several to compare: mlp,linear.")] = "mlp",
+    head: Annotated[
+        str | None,
+        typer.Option(help="Head, or several to compare: mlp,linear.", show_default="mlp"),
+    ] = None,
     loss: Annotated[
-        str, typer.Option(help="One, or several to compare: infonce,sigmoid.")
-    ] = "infonce",
+        str | None,
+        typer.Option(help="Loss, or several to compare: infonce,sigmoid.", show_default="infonce"),
+    ] = None,
     grid: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PART.OPTION=V1,V2",
-            help="Values to compare, e.g. head.width=256,512; repeatable.",
+            help="Values to compare, such as head.width=256,512; repeatable.",
         ),
     ] = None,
     leave_out: Annotated[
@@ -67,44 +82,47 @@ def sweep(
         typer.Option(
             "--leave-out",
             metavar="each|FIELD,…",
-            help="Compare the prompt with and without each of these metadata attributes, on the answers there are.",
+            help="Compare the prompt with and without each of these metadata attributes; "
+            "generates no new metadata.",
         ),
     ] = None,
     paper: Annotated[
-        bool, typer.Option("--paper", help="Tables 1, 2 and 3 of the paper on these pairs.")
+        bool, typer.Option("--paper", help="Compute Tables 1, 2 and 3 of the paper on these pairs.")
     ] = False,
     baseline: Annotated[
         list[str] | None,
         typer.Option(
-            help="Learners beside; repeatable, or none.",
+            help="Learner to compare with; repeatable, or none.",
             show_default="frozen, centred, whitened, …",
         ),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Times that the folds are drawn anew.")] = 5,
-    folds: Annotated[int, typer.Option(min=2, help="Parts of each repeat.")] = 5,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Number of times that folds or splits are drawn.")
+    ] = 5,
+    folds: Annotated[int, typer.Option(min=2, help="Number of folds per repeat.")] = 5,
     holdout: Annotated[
-        bool, typer.Option("--holdout", help="Splits of 70 / 15 / 15 instead of folds.")
+        bool, typer.Option("--holdout", help="Use splits of 70 / 15 / 15 instead of folds.")
     ] = False,
     k: Annotated[
         list[int] | None, typer.Option("-k", min=1, help="K of Recall@K; repeatable.")
     ] = None,
     join_identical: Annotated[
         bool,
-        typer.Option("--join-identical", help="People with identical features stay in one fold."),
+        typer.Option("--join-identical", help="Keep people with identical features in one fold."),
     ] = False,
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
-            help="Folder for the tables, the report, and to go on from.",
+            help="Folder for the tables and the report; an interrupted sweep resumes from it.",
             callback=folder_to_write,
         ),
     ] = None,
     plan_only: Annotated[
-        bool, typer.Option("--plan", help="List what would be done and how long it takes.")
+        bool, typer.Option("--plan", help="List what would run and how long it takes, and stop.")
     ] = False,
-    note: Annotated[str, typer.Option(help="Words to put above the tables.")] = "",
+    note: Annotated[str, typer.Option(help="Text to show above the tables.")] = "",
     prompt: Prompt = None,
     prompt_attribute: PromptAttributes = None,
     settings: Options = None,
@@ -115,140 +133,193 @@ def sweep(
     max_usd: MaxUSD = None,
     quiet: Quiet = False,
 ) -> None:
-    """Compares parts and options on the same people, with intervals, baselines and tests, on one extraction.
+    """Compares parts and options by cross-validation, with intervals, baselines and tests.
 
-    Without a grid, it cross-validates the recipe beside the baselines.
+    All combinations are tested on the same people; features are extracted once.
+    By default, the published recipe is compared with the baselines.
     """
-    choices = {"pooler": pooler, "metadata": metadata, "head": head, "loss": loss}
-    axes: dict[str, list[Any]] = {
-        name: text.split(",") for name, text in choices.items() if text and "," in text
-    }
-    single = {name: None if name in axes else text for name, text in choices.items()}
-    base = parts_of(
-        backbone,
-        [single["pooler"]] if single["pooler"] else None,
-        single["metadata"],
-        single["head"] or "mlp",
-        single["loss"] or "infonce",
-        settings,
-    )
+    named = {"pooler": pooler, "metadata": metadata, "head": head, "loss": loss}
+    base = _base(backbone, named, settings)
     base |= {"prompt": prompt, "prompt_attributes": tuple(prompt_attribute or ())}
-    options = parse_options(settings or ())
-    for name, values in axes.items():
-        axes[name] = [
-            None if value == "none" else (value, options.get(name, {})) for value in values
-        ]
-    axes |= _axes(grid or ())
+    axes = _part_axes(named, settings) | _grid_axes(grid or ())
     if leave_out is not None:
-        if "metadata" in axes or base.get("metadata", "") is None:
-            raise ConfigurationError(
-                "--leave-out compares attributes of one metadata generator: name one."
-            )
-        axes["without"] = [None, *_fields(leave_out, base.get("metadata", "gpt-5-nano"))]
-
-    from pairmatch.data import Pairs
-    from pairmatch.evaluation.crossvalidation import BASELINES
-    from pairmatch.experiments.paper import paper_tables
-    from pairmatch.experiments.sweep import grid as combine
-    from pairmatch.experiments.sweep import plan
-    from pairmatch.experiments.sweep import sweep as run
-    from pairmatch.report import paper_sections, write_sweep_report
-
+        axes["without"] = _leave_out_axis(leave_out, base, axes)
     if paper and (axes or baseline or k):
         raise ConfigurationError(
-            "--paper has a grid, baselines and K of its own: leave --grid, --baseline and -k out."
+            "--paper has its own grid, baselines and K: omit --grid, --baseline and -k."
         )
-    progress = show_progress(quiet)
-    data = Pairs.read(pairs, images=images, profiles=profiles, sides=sides, progress=progress)  # type: ignore[arg-type]
-    shared: dict[str, Any] = {
+    data = read_pairs(pairs, images=images, profiles=profiles, sides=sides, quiet=quiet)
+    common: dict[str, Any] = {
         "store": store,
         "device": device,
         "allow_upload": yes,
         "max_usd": max_usd,
+        "seed": seed,
+        "progress": show_progress(quiet),
+        "repeats": repeats,
     }
-    common = {**shared, "seed": seed, "progress": progress, "repeats": repeats}
-    lines = tuple(baseline) if baseline else BASELINES
-    lines = () if lines == ("none",) else lines
-    kind = "holdout" if holdout or paper else "cross-validation"
+    result: CrossValidation | None
     if paper:
-        tables = paper_tables(
+        result, sections = _run_paper(
             data, base, note=note, output=output, join_identical=join_identical, **common
         )
-        typer.echo(str(tables))
-        result, sections = tables.result, paper_sections(tables)
     else:
-        sections = []
-        combinations = combine(base, axes)
-        typer.echo(
-            str(plan(data, combinations, baselines=lines, splits=kind, folds=folds, **common))  # type: ignore[arg-type]
-        )
-        if plan_only:
-            return
-        result = run(
+        result = _run_grid(
             data,
-            combinations,
-            baselines=lines,
-            splits=kind,  # type: ignore[arg-type]
-            folds=folds,
-            ks=k or None,
-            join_identical=join_identical,
-            output=output,
-            **common,
-        )
-        typer.echo(f"{note}\n{result}" if note else str(result))
-        reference = "frozen" if "frozen" in result.learners else result.learners[0]
-        for one in result.comparisons(reference):
-            typer.echo(str(one))
-    if output is not None:
-        result.save(output / "queries.csv")
-        write_sweep_report(
-            output / "report.html",
-            result,
-            title=f"Sweep: {pairs.name}",
+            base,
+            axes,
+            baseline,
+            {**common, "splits": "holdout" if holdout else "cross-validation", "folds": folds},
+            {"ks": k or None, "join_identical": join_identical, "output": output},
+            plan_only=plan_only,
             note=note,
-            sections=sections,
         )
-        typer.echo(
-            f"Saved the table of all queries in {output / 'queries.csv'}, the report in {output / 'report.html'}."
-        )
+        sections = []
+    if output is not None and result is not None:
+        _write(output, result, title=f"Sweep: {pairs.name}", note=note, sections=sections)
 
 
-def _fields(names: str, metadata: Any) -> list[str]:
-    """Fields to leave out one at a time, `each` being all that the generator fills in."""
-    from pairmatch.core import registry
+def _base(
+    backbones: Sequence[str] | None,
+    named: Mapping[str, str | None],
+    settings: Sequence[str] | None,
+) -> dict[str, Any]:
+    """Arguments of `Matcher` that all combinations share."""
+    compared = tuple(f"{part}." for part, names in named.items() if _is_compared(names))
+    shared = {part: None if _is_compared(names) else names for part, names in named.items()}
+    return parts_of(
+        backbones=backbones,
+        poolers=[shared["pooler"]] if shared["pooler"] else None,
+        metadata=shared["metadata"],
+        head=shared["head"],
+        loss=shared["loss"],
+        settings=[setting for setting in settings or () if not setting.startswith(compared)],
+    )
 
-    known = list(registry.create("metadata", metadata).schema.model_fields)
-    found = known if names == "each" else names.split(",")
-    unknown = [name for name in found if name not in known]
-    if unknown:
-        raise ConfigurationError(
-            " ".join(unknown_name("attribute in --leave-out", name, known) for name in unknown)
-        )
-    return found
+
+def _part_axes(
+    named: Mapping[str, str | None], settings: Sequence[str] | None
+) -> dict[str, list[Any]]:
+    """`{"head": "mlp,linear"}` as an axis of two heads, each with its `--set` options."""
+    options = parse_options(settings or ())
+    return {
+        part: [
+            None if name == "none" else (name, options.get(part, {})) for name in names.split(",")
+        ]
+        for part, names in named.items()
+        if names and _is_compared(names)
+    }
 
 
-def _axes(grid: Sequence[str]) -> dict[str, list[Any]]:
-    """`["head.width=256,512"]` as `{"head.width".
+def _is_compared(names: str | None) -> bool:
+    return names is not None and "," in names
 
-    [256, 512]}`; values are JSON where they can be.
+
+def _grid_axes(grid: Sequence[str]) -> dict[str, list[Any]]:
+    """Parses `--grid`: `["head.width=256,512"]` becomes `{"head.width": [256, 512]}`.
+
+    Values are parsed as JSON if possible, and are text otherwise.
+
+    Raises:
+        ConfigurationError: Names every axis that is not PART.OPTION=V1,V2.
     """
     axes: dict[str, list[Any]] = {}
-    wrong = []
-    for one in grid:
-        name, equals, values = one.partition("=")
+    invalid = []
+    for axis in grid:
+        name, equals, values = axis.partition("=")
         if not equals or not values or not name.strip("."):
-            wrong.append(repr(one))
+            invalid.append(repr(axis))
             continue
-        found = []
-        for value in values.split(","):
-            try:
-                found.append(json.loads(value))
-            except ValueError:
-                found.append(value)
         part, dot, option = name.partition(".")
-        axes[f"{part}{dot}{option.replace('-', '_')}"] = found
-    if wrong:
+        axes[f"{part}{dot}{option.replace('-', '_')}"] = [
+            parse_value(value) for value in values.split(",")
+        ]
+    if invalid:
         raise ConfigurationError(
-            f"--grid needs PART.OPTION=V1,V2, such as head.width=256,512; got {', '.join(wrong)}."
+            f"--grid needs PART.OPTION=V1,V2, such as head.width=256,512; got {', '.join(invalid)}."
         )
     return axes
+
+
+def _leave_out_axis(
+    names: str, base: Mapping[str, Any], axes: Mapping[str, Any]
+) -> list[str | None]:
+    """Metadata attributes to leave out one at a time, after None; `each` stands for all of them.
+
+    Raises:
+        ConfigurationError: Several metadata generators or none, or an unknown attribute.
+    """
+    from pairmatch.core import registry
+
+    metadata = base.get("metadata", "gpt-5-nano")
+    if "metadata" in axes or metadata is None:
+        raise ConfigurationError(
+            "--leave-out compares attributes of one metadata generator: name one with --metadata."
+        )
+    attributes = list(registry.create("metadata", metadata).schema.model_fields)
+    chosen = attributes if names == "each" else names.split(",")
+    check_names(chosen, attributes, "attribute in --leave-out")
+    return [None, *chosen]
+
+
+def _run_paper(data: Pairs, base: dict[str, Any], **options: Any) -> tuple[CrossValidation, Any]:
+    """Computes and prints the tables of the paper; returns them as sections of the report too."""
+    from pairmatch.experiments.paper import paper_tables
+    from pairmatch.report import paper_sections
+
+    tables = paper_tables(data, base, **options)
+    typer.echo(str(tables))
+    return tables.result, paper_sections(tables)
+
+
+def _run_grid(
+    data: Pairs,
+    base: dict[str, Any],
+    axes: dict[str, list[Any]],
+    baseline: Sequence[str] | None,
+    shared: dict[str, Any],
+    options: dict[str, Any],
+    *,
+    plan_only: bool,
+    note: str,
+) -> CrossValidation | None:
+    """Prints the plan, tests all combinations, and prints the result; None if only planned.
+
+    Args:
+        data: All pairs.
+        base: Arguments of `Matcher` that all combinations share.
+        axes: Values to compare, by axis.
+        baseline: Learners to compare with; None for the default ones.
+        shared: Options of both `plan` and `sweep`.
+        options: Further options of `sweep`.
+        plan_only: Whether to stop after the plan.
+        note: Text to show above the tables.
+    """
+    from pairmatch.evaluation.crossvalidation import BASELINES
+    from pairmatch.experiments import sweep as sweeps
+
+    baselines = tuple(baseline) if baseline else BASELINES
+    baselines = () if baselines == ("none",) else baselines
+    combinations = sweeps.grid(base, axes)
+    typer.echo(str(sweeps.plan(data, combinations, baselines=baselines, **shared)))
+    if plan_only:
+        return None
+    result = sweeps.sweep(data, combinations, baselines=baselines, **shared, **options)
+    typer.echo(f"{note}\n{result}" if note else str(result))
+    reference = "frozen" if "frozen" in result.learners else result.learners[0]
+    for comparison in result.comparisons(reference):
+        typer.echo(str(comparison))
+    return result
+
+
+def _write(
+    folder: Path, result: CrossValidation, *, title: str, note: str, sections: Sequence[Any]
+) -> None:
+    """Writes the table of all queries and the report."""
+    from pairmatch.report import write_sweep_report
+
+    queries = folder / "queries.csv"
+    report = folder / "report.html"
+    result.save(queries)
+    write_sweep_report(report, result, title=title, note=note, sections=sections)
+    typer.echo(f"Saved the table of all queries in {queries} and the report in {report}.")

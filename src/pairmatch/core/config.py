@@ -1,4 +1,4 @@
-"""Settings of a training run, and the notation in which parts are named."""
+"""Training hyperparameters, and the notation in which parts are named."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from typing import Any
 
 from pairmatch.core.errors import ConfigurationError
 
-#: A part is named by a registered name, by a name with options, or is the instance itself.
+#: A part is given as a registered name, a name with options, or an instance.
 PartSpec = Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
-    """How a head is trained; the defaults are the published recipe's.
+    """Training hyperparameters; the defaults are those of the published recipe.
 
     Attributes:
-        epochs: Most passes over the training pairs, at least 1.
-        batch_size: Pairs in a batch, at least 2; all other pairs of the batch serve as negatives.
-        learning_rate: AdamW's, above 0.
-        weight_decay: AdamW's decoupled decay, at least 0; a loss's own parameters are never
+        epochs: Maximum number of passes over the training pairs, at least 1.
+        batch_size: Number of pairs per batch, at least 2; the other pairs of a batch serve as
+            negatives.
+        learning_rate: Learning rate of AdamW, above 0.
+        weight_decay: Decoupled weight decay of AdamW, at least 0; parameters of the loss are never
             decayed.
-        patience: Epochs without a better validation MRR before training stops, at least 1. Without
-            validation pairs all epochs are run.
-        seed: Seeds initial weights, order of pairs and dropout; equal seeds give bit-identical
-            heads on one CPU.
+        patience: Number of epochs without a better validation MRR after which training stops, at
+            least 1. Without validation pairs all epochs are run.
+        seed: Seed for initial weights, order of pairs and dropout; equal seeds give bit-identical
+            heads on the same CPU with the same number of threads.
     """
 
     epochs: int = 30
@@ -37,20 +38,19 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Raises ConfigurationError that names every field out of range at once."""
-        least = {"epochs": 1, "batch_size": 2, "weight_decay": 0, "patience": 1, "seed": 0}
+        minimum = {"epochs": 1, "batch_size": 2, "weight_decay": 0, "patience": 1, "seed": 0}
         problems = []
         for item in fields(self):
             value = getattr(self, item.name)
             whole = item.type == "int"
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-                problems.append(
-                    f"{item.name} must be {'a whole number' if whole else 'a number'}, got {value!r}"
-                )
+                kind = "a whole number" if whole else "a number"
+                problems.append(f"{item.name} must be {kind}, got {value!r}")
             elif item.name == "learning_rate":
                 if not 0 < value < float("inf"):
                     problems.append(f"learning_rate must be positive, got {value}")
-            elif not least[item.name] <= value < float("inf"):
-                problems.append(f"{item.name} must be at least {least[item.name]}, got {value}")
+            elif not minimum[item.name] <= value < float("inf"):
+                problems.append(f"{item.name} must be at least {minimum[item.name]}, got {value}")
         if problems:
             raise ConfigurationError("`TrainingConfig(...)`: " + "; ".join(problems) + ".")
 
@@ -70,3 +70,17 @@ def parse_spec(spec: PartSpec) -> tuple[str, dict[str, Any]] | None:
             f'A part is "name", ("name", {{options}}) or an instance, got {spec!r}.'
         )
     return None
+
+
+def list_of_parts(spec: PartSpec) -> list[PartSpec]:
+    """One part as a list of one; a list of parts unchanged. `("name", {options})` is one part.
+
+    Raises:
+        ConfigurationError: An empty list.
+    """
+    is_named = isinstance(spec, tuple) and len(spec) == 2 and isinstance(spec[1], Mapping)
+    if isinstance(spec, list | tuple) and not is_named:
+        if not spec:
+            raise ConfigurationError("A list of parts must name at least one.")
+        return list(spec)
+    return [spec]

@@ -1,4 +1,4 @@
-"""Devices, number formats, memory and threads of this machine."""
+"""Devices, number formats, memory and threads."""
 
 from __future__ import annotations
 
@@ -17,48 +17,47 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def resolve_device(device: str) -> torch.device:
-    """`auto` is an accelerator if there is one.
+    """Device by name; `auto` is an accelerator if one is available, else the CPU.
 
     Raises:
-        ConfigurationError: A device that torch does not know or that is not there.
+        ConfigurationError: The device is unknown to torch, or unavailable.
     """
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
     except (RuntimeError, AssertionError) as error:
         raise ConfigurationError(
             f"The device {device!r} cannot be used: {str(error).splitlines()[0]}"
         ) from error
-    return found
+    return resolved
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 on GPUs and on CPUs with bfloat16 instructions, else float32.
+    """Number format by name; `auto` is bfloat16 if the GPU or CPU supports it, else float32.
 
     Raises:
-        ConfigurationError: Another name than `auto`, `float32`, `bfloat16` or `float16`.
+        ConfigurationError: The name is not `auto`, `float32`, `bfloat16` or `float16`.
     """
     if dtype == "auto":
-        fast = (
-            torch.cuda.is_bf16_supported()
-            if device.type == "cuda"
-            else device.type == "cpu" and _native_bfloat16()
-        )
-        return torch.bfloat16 if fast else torch.float32
+        if device.type == "cuda":
+            is_supported = torch.cuda.is_bf16_supported()
+        else:
+            is_supported = device.type == "cpu" and _native_bfloat16()
+        return torch.bfloat16 if is_supported else torch.float32
     if dtype not in _DTYPES:
         raise ConfigurationError(
-            f"`dtype` is 'auto', {', '.join(map(repr, _DTYPES))}; got {dtype!r}."
+            f"`dtype` must be 'auto', {', '.join(map(repr, _DTYPES))}; got {dtype!r}."
         )
     return _DTYPES[dtype]
 
 
 @lru_cache
 def _native_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 itself (AVX-512 BF16, AMX, or Arm's bf16)."""
+    """Whether the CPU has bfloat16 instructions (AVX-512 BF16, AMX, or Arm's bf16)."""
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -67,20 +66,20 @@ def _native_bfloat16() -> bool:
 
 
 def available_memory() -> float:
-    """Bytes that can be allocated without swapping; infinity where the system does not tell."""
+    """Number of bytes that can be allocated without swapping; infinity if unknown."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        entries = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return math.inf
-    return next(
-        (float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")),
-        math.inf,
-    )
+    for entry in entries:
+        if entry.startswith("MemAvailable"):
+            return float(entry.split()[1]) * 1024
+    return math.inf
 
 
 @contextmanager
 def intra_op_threads(threads: int | None) -> Iterator[None]:
-    """Sets torch's intra-op threads for a while."""
+    """Sets torch's number of intra-op threads for the block; None changes nothing."""
     before = torch.get_num_threads()
     if threads is None or threads == before:
         yield

@@ -1,6 +1,6 @@
-"""Everything that pairmatch raises on purpose: one root, each kind also a standard exception.
+"""Errors that pairmatch raises on purpose: one root; each subclass is also a standard exception.
 
-A message says what was being done, what was expected, what came, and how to mend it.
+A message says what was being done, what was expected, what came instead, and how to fix it.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from collections.abc import Iterable, Sequence
 
 
 class PairmatchError(Exception):
-    """Root of all errors that pairmatch raises on purpose."""
+    """Base class of all errors that pairmatch raises on purpose."""
 
 
 class ConfigurationError(PairmatchError, ValueError):
-    """An argument or an option that cannot work."""
+    """An argument or option is invalid."""
 
 
 class DataError(PairmatchError, ValueError):
-    """Input data that cannot be used.
+    """Input data cannot be used.
 
-    `problems` holds every one of them, the message the first 50.
+    `problems` holds all problems; the message lists the first 50.
     """
 
     def __init__(self, summary: str, problems: Sequence[str] = ()) -> None:
@@ -33,54 +33,59 @@ class DataError(PairmatchError, ValueError):
 
 
 class ImageError(PairmatchError, ValueError):
-    """A photo that cannot be read; the message names the file."""
+    """A photo cannot be read; the message names the file."""
 
 
 class PartError(PairmatchError, LookupError):
-    """A part (backbone, pooler, …) that is unknown, broken, claimed twice or of the wrong kind."""
+    """A part (backbone, pooler, …) is unknown, broken, registered twice or of the wrong kind."""
 
 
 class BackboneError(PairmatchError, RuntimeError):
-    """A backbone that cannot be loaded or run: no weights, wrong folder, too little memory."""
+    """A backbone cannot be loaded or run: missing weights, wrong folder, not enough memory."""
 
 
 class MissingExtraError(PairmatchError, ImportError):
-    """An optional dependency that is not installed; the message gives the pip command."""
+    """An optional dependency is not installed; the message has the pip command."""
 
 
 class StoreError(PairmatchError, OSError):
-    """The feature and metadata store cannot be opened, read or written."""
+    """A store or a gallery cannot be opened, read or written."""
 
 
 class NotFittedError(PairmatchError, RuntimeError):
-    """A matcher whose head needs training was asked to embed before `fit`."""
+    """A matcher whose head needs training was used before `fit`."""
 
 
 class SavedMatcherError(PairmatchError, ValueError):
-    """A folder that is not a saved matcher, or one from another version."""
+    """A folder is not a saved matcher, or was saved by an incompatible version."""
 
 
 class UploadError(PairmatchError, PermissionError):
-    """Photos would leave this machine and nobody has allowed it."""
+    """Photos would leave this machine without permission."""
 
 
 class GeneratorError(PairmatchError, RuntimeError):
-    """A metadata generator that cannot work at all.
+    """A metadata generator cannot work at all.
 
-    No key, an unknown model, a server that says no to everything.
+    Examples: no API key, an unknown model, a server that rejects every request.
     """
 
 
+def suggestion(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """A sentence with the closest name, " Did you mean 'mlp'?", or "" if none is similar."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=cutoff)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
-    """Sentence for a name that is not known: the closest match and the whole list."""
+    """Error message for an unknown name: the closest match and the whole list."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint = suggestion(name, names, cutoff=0.5)
     return f"Unknown {what} {name!r}.{hint} Known: {', '.join(names) or 'none'}."
 
 
 def missing_extra(what: str, package: str, extra: str) -> MissingExtraError:
-    """The error for an optional dependency, with its mend."""
+    """Error for a missing optional dependency, with the pip command that installs it."""
     return MissingExtraError(
         f"{what} needs {package}, which is not installed: pip install 'pairmatch[{extra}]'."
     )

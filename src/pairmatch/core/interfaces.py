@@ -1,20 +1,25 @@
-"""The interfaces of the library, on one page: five parts of the pipeline, and what evaluation compares them with.
+"""The interfaces of the library, on one page.
+
+Five parts of the pipeline (`Backbone`, `Pooler`, `MetadataGenerator`, `ProjectionHead`,
+`ContrastiveLoss`), and `Learner`, which turns features of matched pairs into a head.
 
 Implementations are final: they implement the abstract methods and override nothing else. Each
-stores its constructor arguments under their own names, which is how a matcher that was built from
-instances is saved.
+stores its constructor arguments under their own names; a matcher that was built from instances is
+saved by reading them back.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
+import torch
 from torch import Tensor, cat, nn
 
+from pairmatch.core.arrays import Floats, Vectors
 from pairmatch.core.types import Item, Profile, Refusal, Side, TokenStates, Usage
 
 if TYPE_CHECKING:
@@ -22,32 +27,28 @@ if TYPE_CHECKING:
 
     from pairmatch.core.paired_features import PairedFeatures
 
-#: Takes index, outcome and cost of an answer; True asks to stop.
+#: Receives the index, outcome and cost of an answer; returning True asks to stop.
 OnOutcome = Callable[[int, "BaseModel | Refusal", Usage], bool | None]
-
-#: From features [N, D] of people on a side to vectors [N, K] float32 of unit length; products
-#: across sides are scores.
-Projection = Callable[[npt.NDArray[np.floating], Side], npt.NDArray[np.float32]]
 
 
 class Backbone(ABC):
-    """A frozen model that reads a person's photos and text. The expensive part: run once per person, then cached.
+    """A frozen model that reads a person's photos and text.
 
-    The engine calls `prepare` in worker threads, ahead of `forward`, which one thread calls under
-    `torch.inference_mode`.
+    Backbones are expensive: they run once per person, and their output is stored. `prepare` runs in
+    worker threads, ahead of `forward`, which runs in one thread under `torch.inference_mode`.
 
     Attributes:
-        reads_images: Photos reach `prepare`; if False they are dropped and do not enter the cache
-            key.
-        reads_text: The rendered prompt reaches `prepare`; if False it is dropped and does not enter
+        reads_images: Whether photos reach `prepare`; if False, they are dropped and do not enter
             the cache key.
-        default_pooler: Name of the pooler that serves where the user names none.
-        max_batch_length: The engine fills a batch until its padded length (longest `length` ×
-            items) reaches this; it halves it after running out of memory.
-        workers: Threads that call `prepare`; None leaves it to the engine, which takes one per CPU,
-            at most 8. A model that computes on the CPU sets 1: its own threads need the cores.
-        truncated: People whose text was longer than the backbone reads, counted by `prepare`; the
-            engine warns.
+        reads_text: Whether the rendered prompt reaches `prepare`; if False, it is dropped and does
+            not enter the cache key.
+        default_pooler: Name of the pooler used if the user names none.
+        max_batch_length: Largest padded length of a batch (longest `length` × number of items). It
+            is halved after running out of memory.
+        workers: Number of threads that call `prepare`; None means one per CPU, at most 8. A
+            backbone that computes on the CPU sets 1, because its own threads need the cores.
+        truncated: Number of people whose text was longer than the backbone reads, counted by
+            `prepare`; reported as a warning.
     """
 
     reads_images: bool = True
@@ -60,62 +61,62 @@ class Backbone(ABC):
     @property
     @abstractmethod
     def dim(self) -> int:
-        """Width of what the default pooler gives.
+        """Width of the default pooler's output.
 
-        P of the pooled output for `native`, else D of the token states.
+        P of the pooled output for `native`, D of the token states otherwise.
         """
 
     @abstractmethod
     def prepare(self, items: Sequence[Item]) -> Any:
-        """Decodes and tokenises one batch on the CPU. Must be safe to call from several threads.
+        """Decodes and tokenizes a batch on the CPU. Must be thread-safe.
 
         Args:
             items: B people; each has at least one photo or a text that this backbone reads.
 
         Returns:
-            Whatever `forward` takes.
+            The argument of `forward`.
 
         Raises:
-            ImageError: A photo that cannot be read.
+            ImageError: A photo cannot be read.
         """
 
     @abstractmethod
     def forward(self, batch: Any) -> TokenStates:
-        """Runs the model on a prepared batch.
+        """Runs the model on a prepared batch, without gradients.
 
-        Moves it to the device itself. Never computes gradients.
+        Moves the batch to the device itself.
         """
 
     @abstractmethod
     def fingerprint(self) -> Mapping[str, Any]:
-        """Everything that can change the output: model, weights or revision, dtype, image size, library versions.
+        """Everything that can change the output: weights, revision, dtype, image size, versions.
 
-        JSON values only. Two backbones with equal fingerprints must give equal vectors.
+        JSON values only. Two backbones with equal fingerprints must return equal vectors.
         """
 
     def length(self, item: Item) -> int:
-        """Tokens that `item` takes, estimated without decoding it.
+        """Estimated number of tokens of `item`, without decoding it.
 
-        People of like length share a batch.
+        Items of similar length share a batch.
         """
         return 1
 
 
 class Pooler(ABC):
-    """Turns the token states of a sequence into one vector."""
+    """Reduces the token states of a sequence to one vector."""
 
     @abstractmethod
     def pool(self, states: TokenStates) -> Tensor:
         """Pools a batch.
 
         Args:
-            states: What the backbone gave for B people.
+            states: Output of the backbone for B people.
 
         Returns:
-            [B, D] (or [B, P]) floating point, not normalised.
+            [B, D] (or [B, P]) floating point, not normalized.
 
         Raises:
-            ConfigurationError: The backbone does not give what this pooler needs.
+            ConfigurationError: The backbone does not return what this pooler needs.
         """
 
     @abstractmethod
@@ -124,11 +125,11 @@ class Pooler(ABC):
 
 
 class MetadataGenerator(ABC):
-    """Writes attributes from people's photos, as text for the backbone.
+    """Writes attributes from photos, as text for the backbone.
 
     Attributes:
-        sends_photos: Photos leave this machine; nothing is sent before the user has allowed it.
-        schema: The pydantic model that it fills in.
+        sends_photos: Whether photos leave this machine; nothing is sent without the user's consent.
+        schema: Pydantic model that the generator fills in.
     """
 
     sends_photos: ClassVar[bool] = False
@@ -142,37 +143,37 @@ class MetadataGenerator(ABC):
         *,
         max_usd: float | None = None,
     ) -> list[BaseModel | Refusal]:
-        """Writes metadata, one outcome per profile, in order.
+        """Generates metadata, one outcome per profile, in order.
 
         Args:
             profiles: People with at least one photo.
-            on_outcome: Is called in the calling thread with index, outcome and cost as each answer
-                arrives, so that it can be kept. Where it returns True no further photo is begun:
-                those are a `Refusal("stopped")`.
-            max_usd: No photo is begun that could bring the cost of this call beyond it, with all
-                those under way; what costs nothing ignores it.
+            on_outcome: Called in the calling thread with index, outcome and cost as each answer
+                arrives, so that it can be stored. If it returns True, no further photo is started;
+                the rest become `Refusal("stopped")`.
+            max_usd: Cost limit of this call, in US dollars. No photo is started that could exceed
+                it, counting the requests under way. Generators without cost ignore it.
 
         Raises:
-            GeneratorError: Nothing can be generated for anyone (no key, unknown model).
+            GeneratorError: Nothing can be generated at all (no key, unknown model).
         """
 
     @abstractmethod
     def fingerprint(self) -> Mapping[str, Any]:
-        """Everything that can change the output.
+        """Everything that can change the output: model, prompt, schema, image detail.
 
-        Model, prompt, schema, image detail; JSON values only.
+        JSON values only.
         """
 
 
 class ProjectionHead(nn.Module, ABC):
-    """The small trained map g from features to the space where partners are close.
+    """A small map from features to the space in which partners are close.
 
-    A constructor takes `dim` (width D of the features) and options.
+    Constructors take `dim` (width D of the features) and options.
 
     Attributes:
-        trainable: False for a head that needs no training, such as `identity`.
-        treats_sides_alike: `project` ignores `side`; the trainer then passes both sides of a batch
-            at once, so that BatchNorm sees all 2 B rows.
+        trainable: Whether the head has weights to train by gradient descent.
+        treats_sides_alike: Whether `project` ignores `side`. Both sides of a training batch are
+            then projected in one pass, so that BatchNorm sees all 2 B rows.
         width: Width K of the output.
     """
 
@@ -186,22 +187,50 @@ class ProjectionHead(nn.Module, ABC):
 
         Args:
             h: [B, D] float32 features.
-            side: Which side of the pair these people are on.
+            side: Side of the pair that these people are on.
 
         Returns:
-            [B, K] float32, not yet normalised.
+            [B, K] float32, not yet normalized.
         """
 
     def forward(self, h_a: Tensor, h_b: Tensor) -> tuple[Tensor, Tensor]:
-        """Projects both sides of a training batch, in one pass where the head treats them alike."""
+        """Projects both sides of a training batch, in one pass if the head treats them alike."""
         if self.treats_sides_alike:
             z = self.project(cat([h_a, h_b]), "a")
             return z[: len(h_a)], z[len(h_a) :]
         return self.project(h_a, "a"), self.project(h_b, "b")
 
+    def embed(self, features: Floats, side: Side, *, rows: int = 8192) -> Vectors:
+        """Embeds features in evaluation mode, e = z / ‖z‖, on the head's device.
+
+        Args:
+            features: [N, D], any floating type.
+            side: Side that these people are on.
+            rows: Number of people per pass.
+
+        Returns:
+            [N, K] float32, unit length; a z of zeros stays zero.
+        """
+        weight = next(self.parameters(), None)
+        device = torch.device("cpu") if weight is None else weight.device
+        result = np.empty((len(features), self.width), np.float32)
+        training = self.training
+        self.eval()
+        try:
+            with torch.inference_mode():
+                for start in range(0, len(features), rows):
+                    batch = np.array(features[start : start + rows], np.float32)
+                    z = self.project(torch.from_numpy(batch).to(device), side)
+                    tiny = float(np.finfo(np.float32).tiny)
+                    e = nn.functional.normalize(z, dim=1, eps=tiny)
+                    result[start : start + rows] = e.cpu().numpy()
+        finally:
+            self.train(training)
+        return result
+
 
 class ContrastiveLoss(nn.Module, ABC):
-    """Pulls known matches together and pushes everybody else of the batch apart."""
+    """Pulls matches together and pushes the other pairs of a batch apart."""
 
     @abstractmethod
     def loss(self, e_a: Tensor, e_b: Tensor, positives: Tensor) -> Tensor:
@@ -211,8 +240,8 @@ class ContrastiveLoss(nn.Module, ABC):
             e_a: [A, K] float32, unit length.
             e_b: [B, K] float32, unit length.
             positives: [A, B] bool, True at every known match, so that no match is ever a negative.
-                A row or column without a match (someone whose partner was rejected) is a negative
-                to others and no anchor itself.
+                A row or column without a match (a person whose partner was rejected) is a negative
+                for others and not an anchor itself.
 
         Returns:
             Scalar float32.
@@ -223,23 +252,58 @@ class ContrastiveLoss(nn.Module, ABC):
         return self.loss(e_a, e_b, positives)
 
 
-class Learner(ABC):
-    """A way to score anyone against anyone, learned from training pairs: a line in the tables of cross-validation.
+@dataclass(frozen=True, slots=True, eq=False)
+class FittedHead:
+    """What a learner returns.
 
-    The trained head is one, the baselines beside it are others.
+    Attributes:
+        head: The head, in evaluation mode.
+        history: One row per epoch, for learners that train in epochs: `epoch` from 1, `train_loss`,
+            and `validation_mrr` if validation pairs were held out.
+        notes: What a reader has to know about the fit, for example that the head only memorizes.
     """
 
+    head: ProjectionHead
+    history: tuple[Mapping[str, float], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Learner(ABC):
+    """Learns from the features of matched pairs how to score any person against any other.
+
+    Built in are the contrastive recipe, closed-form baselines, and learners that choose their own
+    settings. Every learner can be compared by `cross_validate`, and saved and served by a
+    `Matcher`.
+
+    Attributes:
+        uses_validation: Whether `fit` stops early on validation pairs; if False, a `Matcher` does
+            not extract their features.
+    """
+
+    uses_validation: ClassVar[bool] = False
+
     @abstractmethod
-    def fit(self, train: PairedFeatures, *, seed: int = 0) -> Projection:
-        """Learns from training pairs alone; whatever has to be tuned or stopped early is held out from these.
+    def fit(
+        self, train: PairedFeatures, validation: PairedFeatures | None = None, *, seed: int = 0
+    ) -> FittedHead:
+        """Learns a head.
 
         Args:
-            train: Features and matches of people, none of whom is tested.
-            seed: Equal seeds give equal results.
+            train: Features and matches; no test person is among them.
+            validation: Held-out pairs for early stopping. Learners without epochs ignore them;
+                learners that need some and get none hold them out from `train`.
+            seed: Seed for everything random; equal seeds give equal heads.
 
         Returns:
-            A function from features [N, D] and their side to [N, K] float32 of unit length. A score
-            is the product of someone's vector as side `a` and a candidate's as side `b`, or the
-            other way round. In one-sided sets people ask as side `a` and stand as candidates as
-            side `b`.
+            A head whose embeddings are compared by inner product: a person of one side as `"a"`
+            with candidates of the other as `"b"`, or the reverse. In one-sided sets, query people
+            are embedded as `"a"` and candidates as `"b"`.
         """
+
+    def untrained_head(self, dim: int) -> ProjectionHead | None:
+        """The head that serves before any fit; None if the learner needs pairs.
+
+        Args:
+            dim: Width D of the features.
+        """
+        return None

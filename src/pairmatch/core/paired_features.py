@@ -1,4 +1,4 @@
-"""Features of people with the pairs among them, and how they are parted so that no one stands in two parts."""
+"""`PairedFeatures`: features of people and the pairs among them, split without sharing people."""
 
 from __future__ import annotations
 
@@ -6,30 +6,46 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from torch import Tensor
 
-from pairmatch.core.arrays import Floats, Ints, check_matches, check_sides
+from pairmatch.core.arrays import (
+    Floats,
+    Ints,
+    Vectors,
+    check_matches,
+    check_sides,
+    rows_that_match,
+    to_numpy,
+)
+from pairmatch.core.components import assign_components, label_components
 from pairmatch.core.errors import ConfigurationError
+
+IDENTICAL_FEATURES_NOTE = (
+    "{} people share identical features with people of other components (the same photo under two "
+    "ids?): they may end up on both sides of a split. join_identical=True (--join-identical) keeps "
+    "them together."
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairedFeatures:
-    """Features of two sides (or of one) and the matches among them: what learners learn from and are tested on.
+    """Features of two sides (or one) and the matches among them.
+
+    Trainers, learners, evaluators, cross-validation and diagnostics all take this. Build it with
+    `PairedFeatures.of` from arrays, or with `Matcher.paired_features` from people.
 
     Attributes:
-        a: [N, D] float32 features of side a; of everybody, in one-sided sets.
+        a: [N, D] float32 features of side a; of all people in one-sided sets.
         b: [M, D] float32 features of side b; None in one-sided sets.
         matches: [P, 2] int64 rows of a and of b that match, distinct.
-        rejected: [R, 2] int64 rows where one of the two said no.
-        components: [P] int64: matches of one label are joined through people or groups, and stay
-            together.
-        rejected_components: [R] int64 the same for `rejected`.
+        rejected: [R, 2] int64 rows of pairs in which one person said no.
+        components: [P] int64 component of each match: matches that are connected through people or
+            groups share a label, and are never separated.
+        rejected_components: [R] int64 component of each rejected pair.
     """
 
-    a: npt.NDArray[np.float32]
-    b: npt.NDArray[np.float32] | None
+    a: Vectors
+    b: Vectors | None
     matches: Ints
     rejected: Ints
     components: Ints
@@ -38,225 +54,234 @@ class PairedFeatures:
     @classmethod
     def of(
         cls,
-        features_a: Floats,
-        features_b: Floats | None = None,
+        features_a: Floats | Tensor,
+        features_b: Floats | Tensor | None = None,
         *,
         matches: Ints | Sequence[tuple[int, int]] | None = None,
         rejected: Ints | Sequence[tuple[int, int]] | None = None,
         groups: Sequence[Hashable] | None = None,
         join_identical: bool = False,
+        name: str = "features",
     ) -> PairedFeatures:
-        """Checks arrays and joins pairs that must stay together.
+        """Validates arrays and finds the connected components.
 
         Args:
-            features_a: [N, D], any numbers.
+            features_a: [N, D], any numeric type; NumPy array or tensor.
             features_b: [M, D]; None for a one-sided set.
             matches: [P, 2] rows that match; by default row i matches row i.
-            rejected: [R, 2] rows where one of the two said no.
-            groups: One label per row of `matches` (a household, an event, a room); None as a label
-                joins nothing.
-            join_identical: People with identical features (the same photo under two ids) stay
-                together too.
+            rejected: [R, 2] rows of pairs in which one person said no.
+            groups: One label per row of `matches` (household, event, room); None joins nothing.
+            join_identical: Whether people with identical features (the same photo under two ids)
+                stay together too.
+            name: What error messages call the features.
 
         Raises:
-            ConfigurationError: Shapes that do not fit, values that are not finite, rows that do not
-                exist.
+            ConfigurationError: Shapes that do not fit, values that are not finite, or rows that do
+                not exist.
         """
-        given = np.asarray(check_sides("features", features_a, features_b, matches))
+        check_sides(name, features_a, features_b)
+        people_a = len(features_a)
         people_b = None if features_b is None else len(features_b)
-        known = check_matches(given, len(features_a), people_b)
-        labels: list[Hashable | None] = [None] * len(known)
-        if groups is not None:
-            if len(groups) != len(given):
-                raise ConfigurationError(
-                    f"`groups` needs one label per match, {len(given)}, got {len(groups)}."
-                )
-            place = {tuple(pair): row for row, pair in enumerate(known.tolist())}
-            for pair, group in zip(given.tolist(), groups, strict=True):
-                labels[place[tuple(pair)]] = group
+        if matches is None:
+            matches = rows_that_match(name, people_a, people_b)
+        distinct = check_matches(matches, people_a, people_b)
         refused = np.empty((0, 2), np.int64)
         if rejected is not None and len(rejected):
-            refused = check_matches(rejected, len(features_a), people_b)
-        a = np.ascontiguousarray(features_a, np.float32)
-        b = None if features_b is None else np.ascontiguousarray(features_b, np.float32)
-        same = _identical(a, b)[1] if join_identical else []
-        joined = _components(known, refused, labels, same, len(a), people_b)
-        return cls(
-            a,
-            b,
-            known,
-            refused,
-            *joined,
-        )
+            refused = check_matches(rejected, people_a, people_b)
+        a = np.ascontiguousarray(to_numpy(features_a), np.float32)
+        b = None
+        if features_b is not None:
+            b = np.ascontiguousarray(to_numpy(features_b), np.float32)
+        labels = _group_labels(np.asarray(matches), groups, distinct)
+        shift = np.array([0, 0 if people_b is None else people_a])
+        links = [
+            *(distinct + shift).tolist(),
+            *(refused + shift).tolist(),
+            *_group_links(distinct, labels, people_a + (people_b or 0)),
+            *(_identical_links(a, b) if join_identical else []),
+        ]
+        size = people_a + (people_b or 0) + len({label for label in labels if label is not None})
+        components = label_components(links, size)
+        return cls(a, b, distinct, refused, components[distinct[:, 0]], components[refused[:, 0]])
 
     @classmethod
     def joined(cls, parts: Sequence[PairedFeatures]) -> tuple[PairedFeatures, list[Ints]]:
-        """Several sets as one, people of one after those of the other, and the labels of each set's components."""
-        shift_a = np.cumsum([0, *(len(part.a) for part in parts)])
-        shift_b = (
-            shift_a
-            if parts[0].b is None
-            else np.cumsum([0, *(len(part.b) for part in parts if part.b is not None)])
+        """Concatenates several sets, and returns the component labels of each."""
+        first = parts[0]
+        starts_a = np.cumsum([0, *(len(part.a) for part in parts)])
+        starts_b = starts_a
+        b = None
+        if first.b is not None:
+            starts_b = np.cumsum([0, *(len(part.b) for part in parts if part.b is not None)])
+            b = np.concatenate([part.b for part in parts if part.b is not None])
+        labels: list[Ints] = []
+        matches, rejected, components, rejected_components = [], [], [], []
+        total = 0
+        for part, start_a, start_b in zip(parts, starts_a, starts_b, strict=False):
+            joint = np.concatenate([part.components, part.rejected_components])
+            distinct, renumbered = np.unique(joint, return_inverse=True)
+            shift = np.array([start_a, start_b])
+            matches.append(part.matches + shift)
+            rejected.append(part.rejected + shift)
+            components.append(renumbered[: len(part.matches)] + total)
+            rejected_components.append(renumbered[len(part.matches) :] + total)
+            labels.append(np.arange(total, total + len(distinct)))
+            total += len(distinct)
+        whole = cls(
+            np.concatenate([part.a for part in parts]),
+            b,
+            np.concatenate(matches),
+            np.concatenate(rejected),
+            np.concatenate(components),
+            np.concatenate(rejected_components),
         )
-        labels, total = [], 0
-        columns: list[list[Ints]] = [[], [], [], []]
-        for part, a, b in zip(parts, shift_a, shift_b, strict=False):
-            known, names = np.unique(
-                np.concatenate([part.components, part.rejected_components]), return_inverse=True
-            )
-            labels.append(np.arange(total, total + len(known)))
-            shift = np.array([a, b])
-            matched, refused = (
-                names[: len(part.matches)] + total,
-                names[len(part.matches) :] + total,
-            )
-            for column, values in zip(
-                columns,
-                (part.matches + shift, part.rejected + shift, matched, refused),
-                strict=True,
-            ):
-                column.append(values)
-            total += len(known)
-        b_rows = (
-            None
-            if parts[0].b is None
-            else np.concatenate([part.b for part in parts if part.b is not None])
-        )
-        return cls(
-            np.concatenate([part.a for part in parts]), b_rows, *map(np.concatenate, columns)
-        ), labels
+        return whole, labels
 
     @property
     def one_sided(self) -> bool:
-        """Anyone may match anyone: there is no side b."""
+        """Whether any person may match any other: there is no side b."""
         return self.b is None
+
+    @property
+    def dim(self) -> int:
+        """Width D of the features."""
+        return int(self.a.shape[1])
+
+    @property
+    def galleries(self) -> tuple[int, ...]:
+        """Number of candidates of each direction: (M, N), or (N − 1,) in one-sided sets."""
+        return (len(self.a) - 1,) if self.b is None else (len(self.b), len(self.a))
 
     def __len__(self) -> int:
         """Number of matches."""
         return len(self.matches)
 
+    def with_features(self, a: Vectors, b: Vectors | None) -> PairedFeatures:
+        """The same people and pairs with other features: [N, D'] and [M, D'] float32."""
+        return PairedFeatures(
+            a, b, self.matches, self.rejected, self.components, self.rejected_components
+        )
+
     def identical_across_components(self) -> int:
-        """Number of people whose features equal those of somebody in another component, to the last bit."""
-        labels, _ = _identical(self.a, self.b)
-        of_person = np.full(len(labels), -1, np.int64)
+        """Number of people whose features equal, bit for bit, those of another component's."""
+        labels = _identical_labels(self.a, self.b)
+        component_of = np.full(len(labels), -1, np.int64)
         shift = 0 if self.b is None else len(self.a)
         for pairs, components in (
             (self.matches, self.components),
             (self.rejected, self.rejected_components),
         ):
-            of_person[pairs[:, 0]] = of_person[pairs[:, 1] + shift] = components
-        seen: dict[int, set[int]] = {}
-        for label, component in zip(labels.tolist(), of_person.tolist(), strict=True):
-            if component >= 0:
-                seen.setdefault(label, set()).add(component)
-        mixed = [label for label, components in seen.items() if len(components) > 1]
-        return int(np.isin(labels[of_person >= 0], mixed).sum())
+            component_of[pairs[:, 0]] = components
+            component_of[pairs[:, 1] + shift] = components
+        paired = component_of >= 0
+        combinations = np.unique(np.stack([labels[paired], component_of[paired]], axis=1), axis=0)
+        features, counts = np.unique(combinations[:, 0], return_counts=True)
+        return int(np.isin(labels[paired], features[counts > 1]).sum())
+
+    def people_of(self, labels: Ints) -> tuple[Ints, Ints]:
+        """Rows of the people in the pairs of some components, by side, ascending."""
+        pairs = np.concatenate(
+            [
+                self.matches[np.isin(self.components, labels)],
+                self.rejected[np.isin(self.rejected_components, labels)],
+            ]
+        )
+        if self.one_sided:
+            rows = np.unique(pairs)
+            return rows, rows
+        return np.unique(pairs[:, 0]), np.unique(pairs[:, 1])
 
     def of_components(self, labels: Ints) -> PairedFeatures:
         """The pairs of some components, with their people."""
-        matches = self.matches[np.isin(self.components, labels)]
-        kept = np.isin(self.rejected_components, labels)
-        rejected = self.rejected[kept]
-        both = np.concatenate([matches, rejected])
-        rows_a = np.unique(both) if self.one_sided else np.unique(both[:, 0])
-        rows_b = rows_a if self.one_sided else np.unique(both[:, 1])
+        kept = np.isin(self.components, labels)
+        kept_rejected = np.isin(self.rejected_components, labels)
+        rows_a, rows_b = self.people_of(labels)
 
-        def renamed(pairs: Ints) -> Ints:
+        def renumber(pairs: Ints) -> Ints:
             columns = [np.searchsorted(rows_a, pairs[:, 0]), np.searchsorted(rows_b, pairs[:, 1])]
             return np.stack(columns, axis=1).astype(np.int64)
 
         return PairedFeatures(
             self.a[rows_a],
             None if self.b is None else self.b[rows_b],
-            renamed(matches),
-            renamed(rejected),
-            self.components[np.isin(self.components, labels)],
-            self.rejected_components[kept],
+            renumber(self.matches[kept]),
+            renumber(self.rejected[kept_rejected]),
+            self.components[kept],
+            self.rejected_components[kept_rejected],
         )
 
     def parts(self, sizes: Sequence[int], *, seed: int = 0) -> list[Ints]:
-        """Labels of components, parted so that the number of matches in each part comes as close as it can.
+        """Splits the components so that each part holds about the number of matches asked for.
 
         Args:
-            sizes: Matches wanted in each part.
-            seed: Equal seeds give equal parts.
+            sizes: Number of matches wanted in each part.
+            seed: Seed for the order of components; equal seeds give equal parts.
+
+        Returns:
+            Component labels of each part.
         """
         labels, counts = np.unique(self.components, return_counts=True)
-        extra = np.setdiff1d(self.rejected_components, labels)
-        labels, counts = np.append(labels, extra), np.append(counts, np.zeros(len(extra), np.int64))
+        without_match = np.setdiff1d(self.rejected_components, labels)
+        labels = np.append(labels, without_match)
+        counts = np.append(counts, np.zeros(len(without_match), np.int64))
         order = np.random.default_rng(seed).permutation(len(labels))
         part = np.empty(len(labels), np.int64)
         part[order] = assign_components(counts[order], sizes)
         return [labels[part == index] for index in range(len(sizes))]
 
     def folds(self, k: int, *, seed: int = 0) -> list[Ints]:
-        """Labels of the components of k folds of about equal size.
+        """Component labels of k folds of about equal size.
 
         Raises:
-            ConfigurationError: Fewer than 2 folds, or more than there are components with a match.
+            ConfigurationError: Fewer than 2 folds, or more folds than components with a match.
         """
         available = len(np.unique(self.components))
         if not 2 <= k <= available:
             raise ConfigurationError(
-                f"The number of folds must be from 2 to the number of components with a match, {available}; got {k}."
+                "The number of folds must be from 2 to the number of components with a match, "
+                f"{available}; got {k}."
             )
         share, rest = divmod(len(self), k)
         return self.parts([share + (fold < rest) for fold in range(k)], seed=seed)
 
 
-def _identical(
-    a: npt.NDArray[np.float32], b: npt.NDArray[np.float32] | None
-) -> tuple[Ints, list[tuple[int, int]]]:
-    """For everybody, side b after side a.
-
-    The first with the same features; and who is not that first one.
-    """
+def _identical_labels(a: Vectors, b: Vectors | None) -> Ints:
+    """Row of the first person with the same features, for all people of side a, then side b."""
     first: dict[bytes, int] = {}
     rows = [row.tobytes() for side in (a, b) if side is not None for row in side]
-    labels = np.array([first.setdefault(row, index) for index, row in enumerate(rows)], np.int64)
-    return labels, [(index, int(label)) for index, label in enumerate(labels) if index != label]
+    return np.array([first.setdefault(row, index) for index, row in enumerate(rows)], np.int64)
 
 
-def _components(
-    matches: Ints,
-    rejected: Ints,
-    groups: Sequence[Hashable | None],
-    same: Sequence[tuple[int, int]],
-    people_a: int,
-    people_b: int | None,
-) -> tuple[Ints, Ints]:
-    shift = 0 if people_b is None else people_a
-    people = people_a + (people_b or 0)
-    names = {
-        group: people + index
-        for index, group in enumerate(dict.fromkeys(g for g in groups if g is not None))
-    }
-    links = [(a, b + shift) for a, b in [*matches.tolist(), *rejected.tolist()]]
-    links += [
-        (a, names[group])
-        for (a, _), group in zip(matches.tolist(), groups, strict=True)
-        if group is not None
+def _identical_links(a: Vectors, b: Vectors | None) -> list[list[int]]:
+    labels = _identical_labels(a, b)
+    return [[row, label] for row, label in enumerate(labels.tolist()) if row != label]
+
+
+def _group_labels(
+    given: Ints, groups: Sequence[Hashable] | None, distinct: Ints
+) -> list[Hashable | None]:
+    """The group of each distinct match."""
+    labels: list[Hashable | None] = [None] * len(distinct)
+    if groups is None:
+        return labels
+    if len(groups) != len(given):
+        raise ConfigurationError(
+            f"`groups` needs one label per match, {len(given)}, got {len(groups)}."
+        )
+    rows = {tuple(pair): row for row, pair in enumerate(distinct.tolist())}
+    for pair, group in zip(given.tolist(), groups, strict=True):
+        labels[rows[tuple(pair)]] = group
+    return labels
+
+
+def _group_links(
+    matches: Ints, labels: Sequence[Hashable | None], people: int
+) -> list[tuple[int, int]]:
+    """Links from each match to a node of its group; group nodes follow those of people."""
+    names = dict.fromkeys(label for label in labels if label is not None)
+    nodes = {name: people + index for index, name in enumerate(names)}
+    return [
+        (row, nodes[label])
+        for row, label in zip(matches[:, 0].tolist(), labels, strict=True)
+        if label is not None
     ]
-    rows, columns = np.array([*links, *same]).T
-    size = people + len(names)
-    graph = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(size, size))
-    labels = connected_components(graph, directed=False)[1].astype(np.int64)
-    return labels[matches[:, 0]], labels[rejected[:, 0]]
-
-
-def assign_components(counts: Ints, sizes: Sequence[int]) -> Ints:
-    """[components] int64: the part of each, largest first, each where most is missing; single pairs fill up.
-
-    Args:
-        counts: [components] matches of each, in a random order.
-        sizes: Matches wanted in each part.
-    """
-    missing = np.array(sizes, np.float64)
-    # Where most is missing in proportion: training does not swallow every large component
-    target = np.maximum(missing, 1e-9)
-    place = np.empty(len(counts), np.int64)
-    for index in np.argsort(-np.asarray(counts), kind="stable"):
-        part = int(np.argmax(np.where(missing >= counts[index], missing / target, missing - 1e9)))
-        place[index] = part
-        missing[part] -= counts[index]
-    return place

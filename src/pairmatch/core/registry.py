@@ -1,6 +1,7 @@
-"""Finds parts by name through entry points and builds them. Knows the interfaces, never an implementation.
+"""Finds parts by name through entry points and builds them.
 
-Built-in parts and plugins are declared alike, in the groups `pairmatch.backbones`,
+The registry knows the interfaces, never an implementation. Built-in parts and plugins are declared
+alike, in the groups `pairmatch.backbones`,
 `pairmatch.poolers`, `pairmatch.metadata`, `pairmatch.heads`, `pairmatch.losses` and
 `pairmatch.learners`. Only the entry point that is asked for is imported.
 """
@@ -105,7 +106,7 @@ def load(kind: str, name: str) -> type:
 
 
 def create(kind: str, spec: PartSpec, **given: Any) -> Any:
-    """Builds a part from a name, a name with options, or returns the instance after checking its kind.
+    """Builds a part from a name or a name with options; an instance is checked and returned.
 
     Args:
         kind: One of `KINDS`.
@@ -168,7 +169,7 @@ def options(kind: str, name: str) -> tuple[str, ...]:
 
 
 def describe(kind: str, part: Any) -> tuple[str, dict[str, Any]]:
-    """Registered name and constructor options of an instance, so that it can be written down and built again.
+    """Registered name and constructor options of an instance, from which it can be built again.
 
     Raises:
         PartError: The instance's class is registered under no name.
@@ -184,8 +185,8 @@ def describe(kind: str, part: Any) -> tuple[str, dict[str, Any]]:
             names = [key for key in _parameters(cls) if key != "self" and hasattr(part, key)]
             return point.name, {key: getattr(part, key) for key in names}
     raise PartError(
-        f"`{cls.__module__}.{cls.__qualname__}` is registered under no name, so a saved matcher could not find it "
-        f"again: declare it as an entry point of the group pairmatch.{kind}."
+        f"`{cls.__module__}.{cls.__qualname__}` has no registered name, so a saved matcher could "
+        f"not find it: declare it as an entry point of the group pairmatch.{kind}."
     )
 
 

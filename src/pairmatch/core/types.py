@@ -1,17 +1,17 @@
-"""The words of the library.
+"""The vocabulary of the library: people, pairs, what models read and return.
 
-Letters used for shapes everywhere:
+Letters in array shapes:
 
 | letter | meaning |
 | --- | --- |
 | B | people in one batch |
 | T | tokens in the longest sequence of a batch |
 | D | width of a backbone's states and of a feature |
-| P | width of a backbone's own pooled output; in data, the number of pairs |
+| P | width of a backbone's own pooled output; in data, number of pairs |
 | K | width of an embedding |
 | N, M | people on side a, people on side b |
 
-A **feature** h is pooled and not normalised; an **embedding** e has gone through a head and has
+A **feature** h is pooled and not normalized; an **embedding** e is the output of a head and has
 unit length.
 """
 
@@ -36,13 +36,13 @@ class Profile:
     """One person: photos, text and attributes.
 
     Attributes:
-        id: Unique name of the person in the data set; it never reaches a model.
+        id: Unique id of the person in the data set; never passed to a model.
         images: Photos as paths, encoded bytes or PIL images; may be empty.
-        text: What the person wrote.
+        text: Text that the person wrote.
         attributes: Facts for filters and slices, such as age or region. Those named in
-            `prompt_attributes` of the [`Matcher`][pairmatch.matcher.matcher.Matcher] also go into
-            the prompt.
-        metadata: What a metadata generator wrote from the photo, a pydantic model.
+            `prompt_attributes` of the [`Matcher`][pairmatch.matcher.matcher.Matcher] are also part
+            of the prompt.
+        metadata: Metadata that a generator derived from the photo, a pydantic model.
     """
 
     id: str
@@ -54,13 +54,13 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two people and how it went.
+    """Two people and the outcome.
 
     Attributes:
         a: Profile id on side a.
         b: Profile id on side b.
-        outcome: `match`, or `rejected` where the app knows that one of the two said no.
-        group: Household, event or room; pairs of one group stay on one side of every split.
+        outcome: `match`, or `rejected` if one of the two is known to have said no.
+        group: Household, event or room; splits never separate pairs of one group.
     """
 
     a: str
@@ -71,9 +71,11 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What a backbone reads for one person.
+    """Input of a backbone for one person.
 
-    Photos, and the rendered prompt text (empty for image-only backbones).
+    Attributes:
+        images: Photos as paths, encoded bytes or PIL images.
+        text: Rendered prompt; empty for image-only backbones.
     """
 
     images: tuple[str | Path | bytes | Image, ...] = ()
@@ -82,20 +84,19 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenStates:
-    """What a frozen backbone gives for a batch, before pooling.
+    """Output of a frozen backbone for a batch, before pooling.
 
-    A backbone without token states (an ONNX encoder, classical descriptors) gives `pooled` alone.
+    A backbone without token states (an ONNX encoder, classical descriptors) sets only `pooled`.
 
     Attributes:
         states: [B, T, D] floating point, the last hidden state after the final norm, or None.
-        mask: [B, T] bool, True at real (non-padding) tokens, or None where `states` is None.
-        image_mask: [B, T] bool, True at tokens that stand for image patches; None where the
-            backbone does not tell.
-        end: [B] int64, position of the token that ends the sequence; None where the backbone has
-            none.
+        mask: [B, T] bool, True at real (non-padding) tokens; None if `states` is None.
+        image_mask: [B, T] bool, True at tokens that represent image patches; None if the backbone
+            does not mark them.
+        end: [B] int64, position of the token that ends the sequence; None if there is no such
+            token.
         pooled: [B, P] the backbone's own pooled output, or None.
-        layers: Further layers by index (1 is the first block's output), each [B, T, D], where they
-            were asked for.
+        layers: Requested further layers by index (1 is the first block's output), each [B, T, D].
     """
 
     states: Tensor | None = None
@@ -108,13 +109,13 @@ class TokenStates:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one answer of a metadata generator cost.
+    """Cost of one response of a metadata generator.
 
     Attributes:
-        input_tokens: All input tokens, cached ones included.
-        cached_tokens: Those that the provider had cached.
-        output_tokens: Reasoning included.
-        usd: By the generator's prices; None where they are not known.
+        input_tokens: Number of input tokens, cached ones included.
+        cached_tokens: Number of input tokens that the provider had cached.
+        output_tokens: Number of output tokens, reasoning included.
+        usd: Cost by the generator's prices; None if they are unknown.
     """
 
     input_tokens: int = 0
@@ -125,13 +126,13 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a metadata generator has nothing to say about a photo; a result, not an exception.
+    """Reason why a metadata generator returned no metadata; a result, not an exception.
 
     Attributes:
-        kind: `refusal`, `truncated`, `content_filter`, `invalid` (no JSON, or JSON that misses the
-            schema), `unreadable` (the photo), `error` (the server's), `stopped` (not asked, because
-            of the cost cap), or `pending` (in a batch that is under way).
-        detail: The reason in words.
+        kind: `refusal`, `truncated`, `content_filter`, `invalid` (not JSON, or JSON that violates
+            the schema), `unreadable` (the photo), `error` (of the server), `stopped` (not
+            requested, because of the cost cap), or `pending` (in a batch that has not finished).
+        detail: Explanation.
     """
 
     kind: Literal[

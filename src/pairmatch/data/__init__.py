@@ -1,4 +1,4 @@
-"""Pairs of people: reading, validating, splitting, and finding leaks between splits."""
+"""Pairs of people: reading, validation, splits, and leakage between splits."""
 
 from pairmatch.data.leakage import Leakage, leakage
 from pairmatch.data.pairs import Pairs

@@ -1,17 +1,14 @@
-"""Finds what two splits share.
-
-People, groups, photos, and photos that only look different to a computer.
-"""
+"""Leakage between splits: shared people, groups, identical and nearly identical photos."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations, islice, product
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import imagehash
 import numpy as np
@@ -23,18 +20,20 @@ from pairmatch.core.errors import ConfigurationError, DataError, ImageError
 from pairmatch.data.pairs import Pairs
 from pairmatch.io.images import ImageSource, image_digest, load_image
 
+_T = TypeVar("_T")
 _HASH_SIDE_PX = 256
-_SHOWN = 5
-_FLAT = 4.0  # grey levels; below this spread a photo has no structure that a perceptual hash could tell apart
-# Mean difference of 8 × 8 thumbnails. Encoding the same photo again changes it by 1 or 2 levels of
-# 255, and by less
-# than 0.16 of the photo's own contrast, which is what tells small objects on a white ground apart.
-_COLOUR_LEVELS = 6.0
-_COLOUR_SHARE = 0.2
+_MAX_SHOWN = 5
+# Standard deviation of gray levels below which a photo has no structure for a perceptual hash
+_MIN_CONTRAST = 4.0
+# Mean difference of 8 × 8 thumbnails. Encoding a photo again changes it by 1 or 2 levels of 255,
+# and by less than 0.16 of the photo's own contrast. The second limit distinguishes small objects on
+# a white background.
+_MAX_COLOR_DIFFERENCE = 6.0
+_MAX_COLOR_SHARE = 0.2
 
 
 class _Photo(NamedTuple):
-    """A photo of a person of a split."""
+    """A photo of a person in a split."""
 
     part: int
     person: str
@@ -45,28 +44,32 @@ class _Photo(NamedTuple):
         return f"{self.person!r}{file} of split {self.part + 1}"
 
 
-class _Print(NamedTuple):
-    """What stays of a photo when it is encoded again."""
+#: The people of each split that have one photo: position of the split, then id.
+_Owners = Mapping[int, Mapping[str, _Photo]]
 
-    mark: int  # perceptual hash, 64 bits
-    colours: npt.NDArray[np.float32]  # [192], an 8 × 8 thumbnail
-    tolerance: float  # difference of `colours` up to which photos count as the same
+
+class _Fingerprint(NamedTuple):
+    """Properties of a photo that survive encoding it again."""
+
+    hash: int  # perceptual hash, 64 bits
+    colors: npt.NDArray[np.float32]  # [192], an 8 × 8 thumbnail
+    tolerance: float  # difference of `colors` up to which photos count as the same
 
 
 @dataclass(frozen=True, slots=True)
 class Leakage:
-    """What splits share; true where they share anything. `print` shows it.
+    """Content that splits share; true if there is any. `print` shows a summary.
 
-    Each entry is a sentence that names the splits (`split 1` is the first one given), the people
-    and the photos.
+    Each entry is a sentence that names the splits (`split 1` is the first argument), the people and
+    the photos.
 
     Attributes:
-        people: The same id in two splits.
-        groups: The same group in two splits.
-        photos: The very same photo (equal bytes, or equal pixels of PIL images) of people in two
-            splits; one entry for each photo and two splits, however many people have it.
-        near_duplicates: Photos of people in two splits with nearly equal perceptual hashes and
-            colours.
+        people: Ids that are in several splits.
+        groups: Groups that are in several splits.
+        photos: Identical photos (equal bytes, or equal pixels of PIL images) of different people in
+            two splits; one entry per photo and two splits, even if many people have the photo.
+        near_duplicates: Photos of different people in two splits with nearly equal perceptual
+            hashes and colors.
     """
 
     people: tuple[str, ...] = ()
@@ -78,9 +81,9 @@ class Leakage:
         return bool(self.people or self.groups or self.photos or self.near_duplicates)
 
     def summary(self) -> str:
-        """One sentence of counts, which names nobody."""
-        found = [f"{len(sentences)} {name}" for name, sentences in self._kinds() if sentences]
-        return f"The splits share {', '.join(found) or 'no people, groups or photos'}."
+        """One sentence with counts, without any names."""
+        counts = [f"{len(sentences)} {name}" for name, sentences in self._kinds() if sentences]
+        return f"The splits share {', '.join(counts) or 'no people, groups or photos'}."
 
     def _kinds(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         return (
@@ -92,133 +95,166 @@ class Leakage:
 
     def __str__(self) -> str:
         lines = [self.summary()]
-        for _, found in self._kinds():
-            lines += [f"  - {sentence}" for sentence in found[:_SHOWN]]
-            if len(found) > _SHOWN:
-                lines.append(f"  - … and {len(found) - _SHOWN} more")
+        for _, sentences in self._kinds():
+            lines += [f"  - {sentence}" for sentence in sentences[:_MAX_SHOWN]]
+            if len(sentences) > _MAX_SHOWN:
+                lines.append(f"  - … and {len(sentences) - _MAX_SHOWN} more")
         return "\n".join(lines)
 
     def raise_if_any(self) -> None:
-        """Raises DataError with everything that was found, if anything was."""
+        """Raises an error if the splits share anything.
+
+        Raises:
+            DataError: The splits share people, groups or photos; the error lists all of them.
+        """
         if self:
-            found = [*self.people, *self.groups, *self.photos, *self.near_duplicates]
-            raise DataError("The splits are not independent:", found)
+            sentences = [sentence for _, kind in self._kinds() for sentence in kind]
+            raise DataError("The splits are not independent:", sentences)
 
 
 def leakage(*parts: Pairs, near_duplicate_bits: int = 4, progress: bool = False) -> Leakage:
-    """Checks splits, yours or ours, for what would let a model look up test people in the training pairs.
+    """Finds content that splits share, by which a model could recognize test people.
 
     Args:
         parts: Two or more splits.
-        near_duplicate_bits: Photos whose 64-bit perceptual hashes (pHash; Zauner 2010) differ by at
-            most this many bits, and whose colours agree, count as nearly identical; −1 leaves this
-            out. The hash sees layout alone, in which portraits resemble one another, hence the
-            colours. Photos without structure are left out.
-        progress: Shows a progress bar.
+        near_duplicate_bits: Maximum number of differing bits between the 64-bit perceptual hashes
+            (pHash; Zauner 2010) of two photos that count as nearly identical; −1 skips the search.
+            Their colors must agree, too, because the hash sees only the layout, in which portraits
+            are similar. Photos without structure are ignored.
+        progress: Whether to show a progress bar.
 
     Raises:
-        ConfigurationError: Fewer than two splits.
-        ImageError: A photo that is not there; one that cannot be decoded only has no
-            near-duplicates.
+        ConfigurationError: There are fewer than two splits.
+        ImageError: A photo is missing. A photo that cannot be decoded has no near-duplicates.
     """
     if len(parts) < 2:
-        raise ConfigurationError("`leakage(...)` compares splits: give it at least two.")
+        raise ConfigurationError("`leakage(...)` compares splits: pass at least two.")
     people = _shared([list(part.profiles) for part in parts])
     groups = _shared(
         [[pair.group for pair in part.pairs if pair.group is not None] for part in parts]
     )
+    owners = _owners_by_photo(parts, progress)
+    return Leakage(
+        tuple(f"{person!r} is in {_names(where)}" for person, where in people),
+        tuple(f"the group {group!r} is in {_names(where)}" for group, where in groups),
+        tuple(_identical(owners)),
+        tuple(_nearly_identical(owners, near_duplicate_bits, progress)),
+    )
+
+
+def _shared(lists: Sequence[Iterable[Hashable]]) -> list[tuple[Hashable, list[int]]]:
+    """Values that are in several lists, with the positions of these lists."""
+    where: dict[Hashable, list[int]] = defaultdict(list)
+    for part, names in enumerate(lists):
+        for name in dict.fromkeys(names):
+            where[name].append(part)
+    return [(name, positions) for name, positions in where.items() if len(positions) > 1]
+
+
+def _owners_by_photo(parts: Sequence[Pairs], progress: bool) -> list[_Owners]:
+    """Owners of each distinct photo, in order of first appearance."""
     photos = [
         _Photo(part, person.id, image)
         for part, pairs in enumerate(parts)
         for person in pairs.people
         for image in person.images
     ]
-    owners: dict[str, dict[int, dict[str, _Photo]]] = defaultdict(
-        lambda: defaultdict(dict)
-    )  # by digest, split and id
-    samples: dict[str, ImageSource] = {}
-    prints: list[_Print | None] = []
+    digests = _map(image_digest, [photo.image for photo in photos], "Reading photos", progress)
+    owners: dict[str, dict[int, dict[str, _Photo]]] = defaultdict(lambda: defaultdict(dict))
+    for digest, photo in zip(digests, photos, strict=True):
+        owners[digest][photo.part].setdefault(photo.person, photo)
+    return list(owners.values())
+
+
+def _map(
+    function: Callable[[ImageSource], _T],
+    images: Sequence[ImageSource],
+    description: str,
+    progress: bool,
+) -> list[_T]:
+    """Applies a function to photos in threads, with a progress bar."""
     with ThreadPoolExecutor() as pool:
-        read = pool.map(image_digest, [photo.image for photo in photos])
-        digests = track(read, "Reading photos", len(photos), disable=not progress, transient=True)
-        for digest, photo in zip(digests, photos, strict=True):
-            owners[digest][photo.part].setdefault(photo.person, photo)
-            samples.setdefault(digest, photo.image)
-        if near_duplicate_bits >= 0:
-            made = pool.map(_print, samples.values())
-            prints += track(
-                made, "Comparing photos", len(samples), disable=not progress, transient=True
-            )
-    distinct = list(owners.values())
-    same = [
-        sentence
-        for owner in distinct
-        for one, other in combinations(owner, 2)
-        for sentence in _sentence(owner[one], owner[other], "the same photo")
-    ]
-    near = [
-        sentence
-        for i, j, bits in _close(prints, near_duplicate_bits)
-        for one, other in product(distinct[i], distinct[j])
-        if one != other
-        for sentence in _sentence(
-            distinct[i][one],
-            distinct[j][other],
-            f"nearly the same photo ({bits} of 64 bits differ)",
-        )
-    ]
-    return Leakage(
-        tuple(f"{person!r} stands in {_names(where)}" for person, where in people),
-        tuple(f"the group {group!r} stands in {_names(where)}" for group, where in groups),
-        tuple(same),
-        tuple(near),
-    )
+        results = pool.map(function, images)
+        return list(track(results, description, len(images), disable=not progress, transient=True))
 
 
-def _shared(lists: Sequence[Iterable[Hashable]]) -> list[tuple[Hashable, list[int]]]:
-    where: dict[Hashable, list[int]] = defaultdict(list)
-    for part, names in enumerate(lists):
-        for name in dict.fromkeys(names):
-            where[name].append(part)
-    return [(name, found) for name, found in where.items() if len(found) > 1]
+def _identical(photos: Sequence[_Owners]) -> Iterator[str]:
+    for owners in photos:
+        for first, second in combinations(owners.values(), 2):
+            yield from _sentence(first, second, "the same photo")
 
 
-def _sentence(ones: Mapping[str, _Photo], others: Mapping[str, _Photo], what: str) -> Iterator[str]:
-    """One sentence on a photo of two splits, or none where it is all one person, who is named as shared already."""
-    for one, other in product(islice(ones.values(), 2), islice(others.values(), 2)):
-        if one.person != other.person:
-            first, second = sorted((one, other), key=lambda photo: photo.part)
-            more = len(ones.keys() | others.keys()) - 2
-            crowd = ", as has 1 other" if more == 1 else f", as have {more} others"
-            yield f"{first} and {second} have {what}{crowd if more else ''}"
+def _nearly_identical(photos: Sequence[_Owners], bits: int, progress: bool) -> Iterator[str]:
+    if bits < 0:
+        return
+    samples = [_sample(owners) for owners in photos]
+    fingerprints = _map(_fingerprint, samples, "Comparing photos", progress)
+    for i, j, differing in _similar(fingerprints, bits):
+        description = f"nearly the same photo ({differing} of 64 bits differ)"
+        for first, second in product(photos[i], photos[j]):
+            if first != second:
+                yield from _sentence(photos[i][first], photos[j][second], description)
+
+
+def _sample(owners: _Owners) -> ImageSource:
+    """The first copy of a photo."""
+    return next(iter(next(iter(owners.values())).values())).image
+
+
+def _sentence(
+    first: Mapping[str, _Photo], second: Mapping[str, _Photo], description: str
+) -> Iterator[str]:
+    """One sentence about a photo in two splits.
+
+    None if the photo belongs to a single person, who is already listed as shared.
+
+    Args:
+        first: Owners of the photo in one split, by id.
+        second: Owners of the photo in the other split, by id.
+        description: What the owners have in common.
+    """
+    # Two owners per split suffice to find two different people
+    for photos in product(islice(first.values(), 2), islice(second.values(), 2)):
+        earlier, later = sorted(photos, key=lambda photo: photo.part)
+        if earlier.person != later.person:
+            others = len(first.keys() | second.keys()) - 2
+            suffix = f", like {others} other{'s' if others > 1 else ''}" if others else ""
+            yield f"{earlier} and {later} have {description}{suffix}"
             return
 
 
-def _print(image: ImageSource) -> _Print | None:
-    """What to compare a photo by; None where it cannot be decoded or has no structure."""
+def _fingerprint(image: ImageSource) -> _Fingerprint | None:
+    """Fingerprint of a photo; None if it cannot be decoded or has no structure."""
     try:
         small = load_image(image, longest_side_px=_HASH_SIDE_PX)
     except ImageError:
         return None
-    grey = small.convert("L")
-    if np.asarray(grey.resize((32, 32), Image.Resampling.BILINEAR)).std() < _FLAT:
+    gray = small.convert("L")
+    if np.asarray(gray.resize((32, 32), Image.Resampling.BILINEAR)).std() < _MIN_CONTRAST:
         return None
     pixels = np.asarray(small.resize((8, 8), Image.Resampling.BOX), np.float32).reshape(-1, 3)
     contrast = float(np.abs(pixels - pixels.mean(0)).mean())
-    tolerance = min(_COLOUR_LEVELS, _COLOUR_SHARE * contrast)
-    return _Print(int(str(imagehash.phash(grey)), 16), pixels.ravel(), tolerance)
+    tolerance = min(_MAX_COLOR_DIFFERENCE, _MAX_COLOR_SHARE * contrast)
+    return _Fingerprint(int(str(imagehash.phash(gray)), 16), pixels.ravel(), tolerance)
 
 
-def _close(prints: Sequence[_Print | None], bits: int) -> Iterator[tuple[int, int, int]]:
-    """Positions of photos whose hashes differ by at most `bits` bits and whose colours agree, and those bits."""
-    known = [(index, found) for index, found in enumerate(prints) if found is not None]
-    marks = np.array([found.mark for _, found in known], np.uint64)
-    for row, (index, found) in enumerate(known):
-        differing = np.bitwise_count(marks[row + 1 :] ^ marks[row])
-        for other in np.flatnonzero(differing <= bits) + row + 1:
-            difference = np.abs(known[other][1].colours - found.colours).mean()
-            if difference <= min(found.tolerance, known[other][1].tolerance):
-                yield index, known[other][0], int(differing[other - row - 1])
+def _similar(
+    fingerprints: Sequence[_Fingerprint | None], bits: int
+) -> Iterator[tuple[int, int, int]]:
+    """Positions of similar photos, and the number of differing bits of their hashes."""
+    usable = [
+        (index, fingerprint)
+        for index, fingerprint in enumerate(fingerprints)
+        if fingerprint is not None
+    ]
+    hashes = np.array([fingerprint.hash for _, fingerprint in usable], np.uint64)
+    for row, (i, first) in enumerate(usable):
+        differing = np.bitwise_count(hashes[row + 1 :] ^ hashes[row])
+        for offset in np.flatnonzero(differing <= bits):
+            j, second = usable[row + 1 + offset]
+            difference = np.abs(second.colors - first.colors).mean()
+            if difference <= min(first.tolerance, second.tolerance):
+                yield i, j, int(differing[offset])
 
 
 def _names(parts: Sequence[int]) -> str:

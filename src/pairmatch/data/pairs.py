@@ -1,4 +1,4 @@
-"""`Pairs`: people, who matched whom, and splits in which nobody stands on two sides."""
+"""`Pairs`: people, their matches and rejections, and splits without shared people."""
 
 from __future__ import annotations
 
@@ -10,29 +10,27 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from pairmatch.core.arrays import Ints
+from pairmatch.core.components import assign_components, label_components
 from pairmatch.core.errors import ConfigurationError, DataError
-from pairmatch.core.paired_features import assign_components
 from pairmatch.core.types import Pair, Profile
+from pairmatch.data.pair_rows import OUTCOMES
 from pairmatch.data.reading import read_pairs
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Pairs:
     """Profiles and the pairs among them.
 
-    Build it with [`read`][pairmatch.data.pairs.Pairs.read] from files or with
-    [`of`][pairmatch.data.pairs.Pairs.of] from objects: both check it.
+    Create it from files with [`read`][pairmatch.data.pairs.Pairs.read] or from objects with
+    [`of`][pairmatch.data.pairs.Pairs.of]: both validate their input.
 
     Attributes:
-        profiles: People by id; those of the pairs.
-        pairs: Matches, and rejections where the app knows them. A person may stand in several.
-        sides: 2: a's match b's, each side is the other's gallery. 1: anyone may match anyone, the
-            gallery of a person is everybody else.
+        profiles: Profiles of the people in the pairs, by id.
+        pairs: Matches, and rejections if they are known. A person may be in several pairs.
+        sides: 2 if people of side a match people of side b, so that each side is the gallery of the
+            other; 1 if anyone may match anyone, so that all other people are a person's gallery.
     """
 
     profiles: Mapping[str, Profile]
@@ -50,25 +48,26 @@ class Pairs:
         check_images: bool = True,
         progress: bool = False,
     ) -> Pairs:
-        """Reads a pairs file, with the profiles in it or in a file of their own.
+        """Reads a pairs file, and optionally a profiles file.
 
         Args:
-            path: `.csv`, `.parquet` or `.jsonl` with the columns `id_a, image_a, id_b, image_b` and
-                optionally `text_a, text_b, outcome, group`; other columns that end in `_a` or `_b`
-                become attributes.
-            images: Folder that photo paths are relative to and may not leave; by default the file's
-                own.
-            profiles: File with the columns `id, image` (several photos separated by `;`) and
-                optionally `text` and attributes; the pairs file then needs `id_a, id_b` alone.
-            sides: 2, or 1 where anyone may match anyone.
-            check_images: Decodes every photo to make sure that it can be read.
-            progress: Shows a progress bar.
+            path: Path to a `.csv`, `.parquet` or `.jsonl` file with the columns `id_a, image_a,
+                id_b, image_b` and optionally `text_a, text_b, outcome, group`; other columns that
+                end in `_a` or `_b` become attributes.
+            images: Folder that photo paths are relative to and must not leave. Default: the folder
+                of the file that names the photos.
+            profiles: Path to a file with the columns `id, image` (several photos separated by `;`)
+                and optionally `text` and attributes; the pairs file then needs only `id_a, id_b`.
+            sides: 2, or 1 if anyone may match anyone.
+            check_images: Whether to decode every photo, to make sure that it can be read.
+            progress: Whether to show a progress bar.
 
         Raises:
-            DataError: Every problem of the files at once, each with file, line and column.
+            DataError: The files have problems; the error lists all of them with file, line and
+                column.
         """
         _check_sides(sides)
-        found, pairs = read_pairs(
+        people, pairs = read_pairs(
             Path(path),
             images=None if images is None else Path(images),
             profiles=None if profiles is None else Path(profiles),
@@ -76,17 +75,18 @@ class Pairs:
             check_images=check_images,
             progress=progress,
         )
-        return cls._of_known(found, pairs, sides)
+        return cls._select(people, pairs, sides)
 
     @classmethod
     def of(
         cls, profiles: Iterable[Profile], pairs: Iterable[Pair], *, sides: Literal[1, 2] = 2
     ) -> Pairs:
-        """Pairs of objects in memory.
+        """Creates pairs from objects.
 
         Raises:
-            DataError: Every inconsistency at once: an unknown id, an id given twice, a person
-                paired with themself or on both sides, a pair given twice, an unknown outcome.
+            DataError: The objects are inconsistent: an unknown id, a duplicate id or pair, a person
+                paired with themself or on both sides, an unknown outcome. The error lists all
+                problems.
         """
         _check_sides(sides)
         people: dict[str, Profile] = {}
@@ -100,7 +100,7 @@ class Pairs:
         sides_of: dict[str, str] = {}
         for index, pair in enumerate(pairs):
             key = (pair.a, pair.b) if sides == 2 else tuple(sorted((pair.a, pair.b)))
-            if pair.outcome not in ("match", "rejected"):
+            if pair.outcome not in OUTCOMES:
                 problems.append(
                     f"pair {index}: the outcome {pair.outcome!r} is neither 'match' nor 'rejected'."
                 )
@@ -113,15 +113,16 @@ class Pairs:
                 if person not in people:
                     problems.append(f"pair {index}: there is no profile {person!r}.")
                 if sides == 2 and sides_of.setdefault(person, side) != side and pair.a != pair.b:
-                    problems.append(f"pair {index}: {person!r} stands on both sides; use sides=1.")
+                    problems.append(f"pair {index}: {person!r} is on both sides; use sides=1.")
         if problems:
             raise DataError(f"{len(problems)} problems in {len(pairs)} pairs:", problems)
-        return cls._of_known(people, pairs, sides)
+        return cls._select(people, pairs, sides)
 
     @classmethod
-    def _of_known(
+    def _select(
         cls, people: Mapping[str, Profile], pairs: Iterable[Pair], sides: Literal[1, 2]
     ) -> Pairs:
+        """Valid pairs, with the profiles of their people."""
         pairs = tuple(pairs)
         ids = dict.fromkeys(person for pair in pairs for person in (pair.a, pair.b))
         return cls({person: people[person] for person in ids}, pairs, sides)
@@ -138,87 +139,82 @@ class Pairs:
 
     @property
     def people(self) -> tuple[Profile, ...]:
-        """Everybody, in order of first appearance."""
+        """All people, in order of first appearance."""
         return tuple(self.profiles.values())
 
     @cached_property
     def ids_a(self) -> tuple[str, ...]:
-        """Ids of side a, in order of first appearance; of everybody in one-sided sets."""
-        return (
-            tuple(self.profiles)
-            if self.sides == 1
-            else tuple(dict.fromkeys(pair.a for pair in self.pairs))
-        )
+        """Ids of side a, in order of first appearance; of all people if `sides` is 1."""
+        if self.sides == 1:
+            return tuple(self.profiles)
+        return tuple(dict.fromkeys(pair.a for pair in self.pairs))
 
     @cached_property
     def ids_b(self) -> tuple[str, ...]:
-        """Ids of side b, in order of first appearance; of everybody in one-sided sets."""
-        return (
-            tuple(self.profiles)
-            if self.sides == 1
-            else tuple(dict.fromkeys(pair.b for pair in self.pairs))
-        )
+        """Ids of side b, in order of first appearance; of all people if `sides` is 1."""
+        if self.sides == 1:
+            return tuple(self.profiles)
+        return tuple(dict.fromkeys(pair.b for pair in self.pairs))
 
     @cached_property
     def matches(self) -> Ints:
-        """[P, 2] int64: rows in `ids_a` and `ids_b` of every match."""
+        """[P, 2] int64 positions in `ids_a` and `ids_b` of each match."""
         return self._rows("match")
 
     @cached_property
     def rejected(self) -> Ints:
-        """[R, 2] int64: the same for rejections."""
+        """[R, 2] int64 positions in `ids_a` and `ids_b` of each rejection."""
         return self._rows("rejected")
 
     def _rows(self, outcome: str) -> Ints:
         row_a = {person: row for row, person in enumerate(self.ids_a)}
-        row_b = row_a if self.sides == 1 else {person: row for row, person in enumerate(self.ids_b)}
+        row_b = {person: row for row, person in enumerate(self.ids_b)}
         rows = [(row_a[pair.a], row_b[pair.b]) for pair in self.pairs if pair.outcome == outcome]
         return np.array(rows, np.int64).reshape(-1, 2)
 
     def subset(self, indices: Iterable[int]) -> Pairs:
-        """The pairs at these positions of `pairs`, with their people."""
-        return self._of_known(self.profiles, [self.pairs[index] for index in indices], self.sides)
+        """Pairs at these positions of `pairs`, with their people."""
+        return self._select(self.profiles, [self.pairs[index] for index in indices], self.sides)
 
     def components(self) -> Ints:
-        """[number of pairs] int64.
+        """[number of pairs] int64 labels: pairs with equal labels share people or groups.
 
-        Pairs of one label are joined through people or groups, and stay together.
+        Pairs may be connected through other pairs. A split never separates a component.
         """
         nodes: dict[tuple[str, str], int] = {}
-        rows, columns = [], []
+        links = []
         for index, pair in enumerate(self.pairs):
             names = [("person", pair.a), ("person", pair.b)]
             if pair.group is not None:
                 names.append(("group", pair.group))
             for name in names:
-                rows.append(index)
-                columns.append(nodes.setdefault(name, len(nodes)) + len(self.pairs))
-        size = len(self.pairs) + len(nodes)
-        links = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(size, size))
-        return connected_components(links, directed=False)[1][: len(self.pairs)].astype(np.int64)
+                node = nodes.setdefault(name, len(nodes)) + len(self.pairs)
+                links.append((index, node))
+        return label_components(links, len(self.pairs) + len(nodes))[: len(self.pairs)]
 
     def split(
         self, train: float = 0.70, validation: float = 0.15, *, seed: int = 0
     ) -> tuple[Pairs, Pairs, Pairs]:
-        """Training, validation and test pairs by person: nobody, and no group, stands in two of them.
+        """Splits by person into training, validation and test pairs that share no person or group.
 
-        Sizes are counted in matches: floor, floor, the rest, so that 495 disjoint pairs give 346,
-        74 and 75. Where people stand in several pairs, whole components are placed so that sizes
-        come as close as they can.
+        Sizes are numbers of matches, rounded down for training and validation, so that 495 disjoint
+        pairs become 346, 74 and 75. If people are in several pairs, whole components are assigned,
+        and sizes are as close as possible.
 
         Args:
-            train: Share of the matches, above 0.
-            validation: Share of the matches, at least 0; together below or equal 1.
-            seed: Decides who goes where; equal seeds give equal splits.
+            train: Share of the matches for training, above 0.
+            validation: Share of the matches for validation, at least 0; the sum of both shares is
+                at most 1, and the rest is for testing.
+            seed: Seed for the assignment; equal seeds give equal splits.
 
         Raises:
-            ConfigurationError: Shares that cannot be.
-            DataError: A split with a share came out empty.
+            ConfigurationError: The shares are out of range.
+            DataError: A split whose share is above 0 is empty.
         """
         if not (0 < train <= 1 and 0 <= validation < 1 and train + validation <= 1 + 1e-9):
             raise ConfigurationError(
-                f"`split(train, validation)` needs shares with 0 < train, 0 ≤ validation and a sum of at most 1, got "
-                f"{train} and {validation}."
+                "`split(train, validation)` needs shares with 0 < train, 0 ≤ validation and a sum "
+                f"of at most 1, got {train} and {validation}."
             )
         total = len(self)
         sizes = [int(total * train + 1e-9), int(total * validation + 1e-9)]
@@ -226,62 +222,57 @@ class Pairs:
         if train + validation > 1 - 1e-9:
             sizes[0 if validation == 0 else 1] += sizes[2]
             sizes[2] = 0
-        parts = self._place(sizes, seed)
+        parts = self._assign(sizes, seed)
         shares = (train, validation, max(0.0, 1 - train - validation))
         for name, part, share in zip(
             ("training", "validation", "test"), parts, shares, strict=True
         ):
             if share > 1e-9 and not any(self.pairs[index].outcome == "match" for index in part):
                 raise DataError(
-                    f"The {name} split came out empty: {total} matches fall into {len(set(self.components()))} "
-                    "components of people and groups that must stay together. More pairs, or other shares, are needed."
+                    f"The {name} split is empty: {total} matches are in "
+                    f"{len(set(self.components()))} components of people and groups that cannot be "
+                    "separated. Use more pairs, or other shares."
                 )
         first, second, third = (self.subset(part) for part in parts)
         return first, second, third
 
     def folds(self, k: int, *, seed: int = 0) -> list[Ints]:
-        """k groups of positions in `pairs`, of about equal size, that share nobody and no group.
+        """Divides the positions in `pairs` into k folds of about equal size.
+
+        No two folds share a person or group.
 
         Raises:
-            ConfigurationError: Fewer than 2 folds, or more than there are components with a match.
+            ConfigurationError: `k` is below 2, or above the number of components with a match.
         """
-        labels = self.components()
-        available = len(
-            {
-                label
-                for label, pair in zip(labels, self.pairs, strict=True)
-                if pair.outcome == "match"
-            }
-        )
+        components = self.components()[self._is_match()]
+        available = len(np.unique(components))
         if not 2 <= k <= available:
             raise ConfigurationError(
-                f"`folds(k)` must be from 2 to the number of components with a match, {available}; got {k}."
+                "`folds(k)` must be from 2 to the number of components with a match, "
+                f"{available}; got {k}."
             )
-        share, rest = divmod(len(self), k)
-        return self._place([share + (fold < rest) for fold in range(k)], seed)
+        size, rest = divmod(len(self), k)
+        return self._assign([size + (fold < rest) for fold in range(k)], seed)
 
-    def _place(self, sizes: Sequence[int], seed: int) -> list[Ints]:
-        """Places components, largest first, each where most is missing.
+    def _is_match(self) -> npt.NDArray[np.bool_]:
+        return np.array([pair.outcome == "match" for pair in self.pairs], bool)
 
-        Single pairs come last and fill up.
-        """
+    def _assign(self, sizes: Sequence[int], seed: int) -> list[Ints]:
+        """Positions in `pairs` of each part; components are assigned in random order."""
         labels = self.components()
-        counts = np.bincount(
-            labels[[pair.outcome == "match" for pair in self.pairs]],
-            minlength=labels.max(initial=-1) + 1,
-        )
-        # Order by content, not by row, so that a shuffled file gives the same split
+        counts = np.bincount(labels[self._is_match()], minlength=labels.max(initial=-1) + 1)
+        # Order by content, not by row, so that a shuffled file has the same split
         names: dict[int, tuple[str, str]] = {}
         for label, pair in zip(labels.tolist(), self.pairs, strict=True):
             names[label] = min(names.get(label, (pair.a, pair.b)), (pair.a, pair.b))
         order = np.array(sorted(names, key=lambda label: names[label]), np.int64)
         order = np.random.default_rng(seed).permutation(order)
-        place = np.empty(len(counts), np.int64)
-        place[order] = assign_components(counts[order], sizes)
-        where = place[labels]
-        return [np.flatnonzero(where == part) for part in range(len(sizes))]
+        part_of_component = np.empty(len(counts), np.int64)
+        part_of_component[order] = assign_components(counts[order], sizes)
+        parts = part_of_component[labels]
+        return [np.flatnonzero(parts == part) for part in range(len(sizes))]
 
 
 def _check_sides(sides: int) -> None:
     if sides not in (1, 2):
-        raise ConfigurationError(f"`sides` is 1 or 2, got {sides!r}.")
+        raise ConfigurationError(f"`sides` must be 1 or 2, got {sides!r}.")

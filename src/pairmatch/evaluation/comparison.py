@@ -1,4 +1,4 @@
-"""Is one learner better than another? Paired tests and intervals over people, and correction for having asked often."""
+"""Is one ranking better than another? Paired tests, intervals, and correction for many tests."""
 
 from __future__ import annotations
 
@@ -14,26 +14,44 @@ from scipy import stats
 from pairmatch.core.arrays import Floats, Ints
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.evaluation.intervals import expanded_tail
+from pairmatch.evaluation.query_table import QueryTable
 
 _BATCH = 500
 _PERMUTATIONS = 9999
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """A difference between two learners on the same queries; `print` says it in plain words.
+class PairedTest:
+    """The mean difference of paired values, with interval and p-value.
 
     Attributes:
-        name: Of the learner.
-        baseline: Of what it is compared with.
-        metric: `MRR`, or `R@K`.
-        difference: Mean over queries, learner minus baseline; recall as a fraction in [−1, 1].
+        difference: Mean of the first values minus mean of the second.
         interval: (low, high) of the difference.
-        p_value: Of the paired randomisation test, two-sided; after Holm's correction where
+        p_value: Two-sided p-value of the paired randomization test.
+        clusters: Number of independent groups of people.
+    """
+
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+    clusters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The difference between two rankings of the same queries; `print` shows it as a sentence.
+
+    Attributes:
+        name: Name of the ranking that is tested, usually a learner.
+        baseline: Name of the ranking that it is compared with.
+        metric: `MRR`, or `R@K`.
+        difference: Mean over queries, `name` minus `baseline`; recall as a fraction in [−1, 1].
+        interval: (low, high) of the difference.
+        p_value: Two-sided p-value of the paired randomization test; after Holm's correction if
             `corrected_for` is above 1.
-        confidence: Of the interval, for example 0.95.
+        confidence: Confidence level of the interval, for example 0.95.
         queries: Number of distinct queries.
-        clusters: Number of independent groups of people: what is resampled.
+        clusters: Number of independent groups of people, which are what is resampled.
         corrected_for: Number of comparisons that `p_value` is corrected for.
     """
 
@@ -49,22 +67,25 @@ class Comparison:
     corrected_for: int = 1
 
     def __str__(self) -> str:
+        if self.difference == 0 and self.interval == (0.0, 0.0):
+            return f"{self.name} and {self.baseline} do not differ in {self.metric}."
         low, high = self.interval
         if self.metric == "MRR":
-            amount, bounds = f"{abs(self.difference):.3f} of MRR", f"{low:.3f} to {high:.3f}"
+            amount = f"{abs(self.difference):.3f} of MRR"
+            bounds = f"{low:.3f} to {high:.3f}"
         else:
             amount = f"{100 * abs(self.difference):.1f} points of {self.metric}"
             bounds = f"{100 * low:.1f} to {100 * high:.1f}"
-        if self.difference == 0 and self.interval == (0.0, 0.0):
-            return f"{self.name} and {self.baseline} do not differ in {self.metric}."
         direction = "better" if self.difference >= 0 else "worse"
-        sureness = f"{100 * self.confidence:g} % interval {bounds}"
-        text = f"{self.name} is {direction} than {self.baseline} by {amount}, {sureness}"
         p = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
         if self.corrected_for > 1:
             p += f" (corrected for {self.corrected_for} comparisons)"
-        verdict = "" if self.p_value < 1 - self.confidence else ": too little to tell it from luck"
-        return f"{text}, {p}{verdict}."
+        significant = self.p_value < 1 - self.confidence
+        return (
+            f"{self.name} is {direction} than {self.baseline} by {amount}, "
+            f"{100 * self.confidence:g} % interval {bounds}, {p}"
+            f"{'' if significant else ': not distinguishable from chance'}."
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -72,105 +93,150 @@ class Comparison:
 
 
 def compare(
-    ours: Floats,
-    theirs: Floats,
-    clusters: Ints,
+    table: QueryTable,
+    baseline_table: QueryTable,
     *,
+    metric: str = "MRR",
     name: str = "this",
     baseline: str = "the other",
-    metric: str = "MRR",
-    queries: int | None = None,
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
-    """Compares two learners on the same queries.
-
-    People who are joined through matches or groups are one cluster: clusters are resampled for the
-    interval (expanded percentile bootstrap, Hesterberg 2015), and in the paired randomisation test
-    (Fisher 1935) the two learners are swapped in a whole cluster at once.
+    """Compares two rankings of the same queries.
 
     Args:
-        ours: [Q] a metric of each query by the learner.
-        theirs: [Q] the same by the baseline.
+        table: Metrics of the ranking that is tested; its components are resampled.
+        baseline_table: Metrics of the baseline on the same queries.
+        metric: `MRR`, or `R@K` with a K of both tables.
+        name: Name of the first, for the sentence.
+        baseline: Name of the second.
+        confidence: Confidence level of the interval, in (0, 1).
+        resamples: Number of bootstrap resamples; the test uses 9,999 randomizations.
+        seed: Seed for both.
+
+    Raises:
+        ConfigurationError: Other queries or galleries, an unknown metric, or a single component.
+    """
+    values = (table.metric(metric), baseline_table.metric(metric))
+    if not table.same_queries(baseline_table):
+        raise ConfigurationError(
+            "`compare` needs two rankings of the same queries among the same candidates."
+        )
+    test = paired_test(
+        *values, table["component"], confidence=confidence, resamples=resamples, seed=seed
+    )
+    return Comparison(
+        name=name,
+        baseline=baseline,
+        metric=metric,
+        difference=test.difference,
+        interval=test.interval,
+        p_value=test.p_value,
+        confidence=confidence,
+        queries=table.queries,
+        clusters=test.clusters,
+    )
+
+
+def paired_test(
+    values: Floats,
+    baseline_values: Floats,
+    clusters: Ints,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> PairedTest:
+    """Tests the mean difference of paired values whose clusters are independent.
+
+    Clusters are resampled for the interval (expanded percentile bootstrap, Hesterberg 2015), and
+    the paired randomization test (Fisher 1935) swaps the two values of a whole cluster at once.
+
+    Args:
+        values: [Q] a metric of each query.
+        baseline_values: [Q] the same metric by the baseline.
         clusters: [Q] int64 labels.
-        name: Of the learner, for the sentence.
-        baseline: Of the baseline.
-        metric: `MRR` or `R@K`.
-        queries: Number of distinct queries, where each was asked several times.
-        confidence: Of the interval, in (0, 1).
-        resamples: Of the bootstrap; the test takes 9,999 randomisations.
-        seed: Of both.
+        confidence: Confidence level of the interval, in (0, 1).
+        resamples: Number of bootstrap resamples.
+        seed: Seed for interval and test.
 
     Raises:
         ConfigurationError: Arrays of different lengths, or a single cluster.
     """
-    if not len(ours) == len(theirs) == len(clusters) or np.ndim(ours) != 1:
+    if not len(values) == len(baseline_values) == len(clusters) or np.ndim(values) != 1:
         raise ConfigurationError(
-            "`compare` needs one value of each learner, and one cluster, per query."
+            "A paired test needs one value of each ranking, and one cluster, per query."
         )
     _, label, counts = np.unique(clusters, return_inverse=True, return_counts=True)
     if len(counts) < 2:
         raise ConfigurationError(
-            "`compare` needs at least two clusters of people; all queries belong to one."
+            "A paired test needs at least two clusters of people; all queries belong to one."
         )
-    sums = [np.bincount(label, np.asarray(values, np.float64)) for values in (ours, theirs)]
-    gain = sums[0] - sums[1]
-    tail = expanded_tail((1 - confidence) / 2, len(counts))
-    difference = float(gain.sum() / counts.sum())
-    interval = (difference, difference)
-    p_value = 1.0
-    if np.ptp(gain / counts) > 0 or difference != 0:
-        found = stats.bootstrap(
-            (gain, counts.astype(np.float64)),
-            lambda g, n, axis=-1: g.sum(axis) / n.sum(axis),
-            paired=True,
-            vectorized=True,
-            n_resamples=resamples,
-            batch=_BATCH,
-            confidence_level=1 - 2 * tail,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        )
-        interval = (float(found.confidence_interval.low), float(found.confidence_interval.high))
-        p_value = float(
-            stats.permutation_test(
-                (sums[0], sums[1]),
-                lambda x, y, axis=-1: x.sum(axis) - y.sum(axis),
-                permutation_type="samples",
-                vectorized=True,
-                n_resamples=_PERMUTATIONS,
-                batch=_BATCH,
-                rng=np.random.default_rng(seed),
-            ).pvalue
-        )
-    return Comparison(
-        name,
-        baseline,
-        metric,
-        difference,
-        interval,
-        p_value,
-        confidence,
-        queries or len(ours),
-        len(counts),
+    first, second = (
+        np.bincount(label, np.asarray(array, np.float64)) for array in (values, baseline_values)
     )
+    gain = first - second
+    difference = float(gain.sum() / counts.sum())
+    if difference == 0 and np.ptp(gain / counts) == 0:
+        return PairedTest(difference, (difference, difference), 1.0, len(counts))
+    interval = mean_interval(gain, counts, confidence=confidence, resamples=resamples, seed=seed)
+    p_value = stats.permutation_test(
+        (first, second),
+        lambda x, y, axis=-1: x.sum(axis) - y.sum(axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=_PERMUTATIONS,
+        batch=_BATCH,
+        rng=np.random.default_rng(seed),
+    ).pvalue
+    return PairedTest(difference, interval, float(p_value), len(counts))
+
+
+def mean_interval(
+    sums: npt.NDArray[Any], counts: Ints, *, confidence: float, resamples: int, seed: int
+) -> tuple[float, float]:
+    """Interval of a mean over queries, by the expanded percentile bootstrap over clusters.
+
+    Args:
+        sums: [clusters] sum of the values of each cluster.
+        counts: [clusters] number of values of each cluster.
+        confidence: Confidence level, in (0, 1).
+        resamples: Number of bootstrap resamples.
+        seed: Seed for the bootstrap.
+    """
+    tail = expanded_tail((1 - confidence) / 2, len(counts))
+    interval = stats.bootstrap(
+        (sums, counts.astype(np.float64)),
+        lambda s, n, axis=-1: s.sum(axis) / n.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=resamples,
+        batch=_BATCH,
+        confidence_level=1 - 2 * tail,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
 
 
 def holm(p_values: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """[n] p-values corrected so that the chance of a single false alarm among all stays below the level (Holm 1979)."""
+    """[n] p-values corrected for multiple tests (Holm 1979).
+
+    The chance of a single false positive among all tests stays below the level.
+    """
     values = np.asarray(p_values, np.float64)
     order = np.argsort(values)
     steps = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
-    corrected = np.empty_like(values)
-    corrected[order] = np.minimum(steps, 1)
-    return corrected
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(steps, 1)
+    return adjusted
 
 
 def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """The same comparisons with p-values after Holm's correction for all of them."""
-    values = holm([one.p_value for one in comparisons])
+    """The same comparisons with p-values corrected for all of them (Holm)."""
+    p_values = holm([comparison.p_value for comparison in comparisons])
     return [
-        dataclasses.replace(one, p_value=float(value), corrected_for=len(comparisons))
-        for one, value in zip(comparisons, values, strict=True)
+        dataclasses.replace(comparison, p_value=float(p), corrected_for=len(comparisons))
+        for comparison, p in zip(comparisons, p_values, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Measures how well embeddings find true partners, with intervals, beside chance and the frozen features."""
+"""Measures how well embeddings find true partners, with intervals, beside chance and frozen."""
 
 from __future__ import annotations
 
@@ -10,40 +10,39 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pairmatch.core.arrays import Floats, Ints, check_matches, check_sides, check_vectors, unit_rows
-from pairmatch.core.errors import ConfigurationError, unknown_name
+from pairmatch.core.arrays import Floats, Ints
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.interfaces import ProjectionHead
+from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.comparison import Comparison, compare
-from pairmatch.evaluation.intervals import Metrics, summaries
-from pairmatch.evaluation.ranks import (
-    Placements,
-    QueryMetrics,
-    clusters,
-    place,
-    query_metrics,
-    recall_curve,
+from pairmatch.evaluation.intervals import Metrics, summarize, summarize_directions
+from pairmatch.evaluation.query_table import (
+    QueryTable,
+    check_ks,
+    embed_sides,
+    rank_queries,
+    text_table,
+    usable_ks,
 )
-
-DEFAULT_KS = (5, 10, 20, 30, 50)
+from pairmatch.evaluation.ranks import PartnerRanks, recall_curve
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What `Evaluator.evaluate` measured; `print` shows it as a table.
+    """Result of `Evaluator.evaluate`; `print` shows it as a table.
 
     Attributes:
-        both: Over the queries of both directions (of the one direction there is, in one-sided
-            sets).
-        a_to_b: People of side a ask, the gallery is side b; None in one-sided sets.
-        b_to_a: The other way round; None in one-sided sets.
+        both: Metrics over the queries of both directions (of the only one, in one-sided sets).
+        a_to_b: People of side a are the queries, side b is the gallery; None in one-sided sets.
+        b_to_a: The reverse; None in one-sided sets.
         chance: Exact expectation of a random order, for the queries of `both`.
-        frozen: The same evaluation of the features as they were before training, or None.
-        candidates: Sizes of the galleries that a's and b's partners were looked for in.
-        confidence: Of the intervals, for example 0.95.
+        frozen: Evaluation of the features before the head; None if there is no head.
+        candidates: Size of the gallery of each direction.
+        confidence: Confidence level of the intervals, for example 0.95.
         notes: What a reader has to know, for example a K that was left out.
-        placements: Where every partner stands, one entry per direction.
-        query_metrics: Metrics of every query, one entry per direction.
-        query_clusters: [Q] int64 per direction: queries of one cluster share people, and are
-            resampled together.
+        table: One row per query.
+        chance_table: The same rows for a random order.
+        partner_ranks: Ranks of all true partners, one entry per direction.
     """
 
     both: Metrics
@@ -54,9 +53,9 @@ class Evaluation:
     candidates: tuple[int, ...]
     confidence: float
     notes: tuple[str, ...]
-    placements: tuple[Placements, ...] = field(repr=False)
-    query_metrics: tuple[QueryMetrics, ...] = field(repr=False)
-    query_clusters: tuple[Ints, ...] = field(repr=False)
+    table: QueryTable = field(repr=False)
+    chance_table: QueryTable = field(repr=False)
+    partner_ranks: tuple[PartnerRanks, ...] = field(repr=False)
 
     @property
     def queries(self) -> int:
@@ -65,65 +64,41 @@ class Evaluation:
 
     @property
     def ranks(self) -> npt.NDArray[np.float64]:
-        """[queries] float64: expected rank of every query's best-placed partner, 1 is first."""
-        return np.concatenate([metrics.rank for metrics in self.query_metrics])
+        """[queries] float64 expected rank of each query's best-ranked partner; 1 is first."""
+        return self.table["rank"]
 
     def recall_curve(self) -> npt.NDArray[np.float64]:
-        """[smallest gallery] float64.
-
-        Recall@K for K = 1, 2, …, over the queries of both directions.
-        """
+        """[smallest gallery] float64: Recall@K for K = 1, 2, …, over the queries of both."""
         length = min(self.candidates)
-        curves = np.stack([recall_curve(placements)[:length] for placements in self.placements])
-        return np.average(
-            curves, axis=0, weights=[len(metrics.queries) for metrics in self.query_metrics]
-        )
+        curves = [recall_curve(ranks)[:length] for ranks in self.partner_ranks]
+        return np.average(np.stack(curves), axis=0, weights=np.bincount(self.table["direction"]))
 
     def compare(
-        self, other: Evaluation, *, metric: str = "MRR", name: str = "this", baseline: str = "other"
+        self,
+        other: Evaluation,
+        *,
+        metric: str = "MRR",
+        name: str = "this",
+        baseline: str = "other",
     ) -> Comparison:
-        """Whether this is better than another evaluation of the same people, with interval and paired test.
+        """Whether this is better than another evaluation of the same people.
 
         Args:
-            other: Of other embeddings of the very same queries and galleries, for example
+            other: Evaluation of other embeddings of the same queries and galleries, for example
                 `self.frozen`.
             metric: `MRR`, or `R@K` with a K of both tables.
-            name: Of this one, for the sentence.
-            baseline: Of the other.
+            name: Name of this one, for the sentence.
+            baseline: Name of the other.
 
         Raises:
-            ConfigurationError: Other queries or galleries, or a metric that is not there.
+            ConfigurationError: Other queries or galleries, or an unknown metric.
         """
-        ks = list(self.both.recall)
-        names = ["MRR", *(f"R@{k}" for k in ks if k in other.both.recall)]
-        if metric not in names:
-            raise ConfigurationError(unknown_name("metric", metric, names))
-        same = self.candidates == other.candidates and all(
-            np.array_equal(one.queries, two.queries)
-            for one, two in zip(self.query_metrics, other.query_metrics, strict=False)
-        )
-        if not same or len(self.query_metrics) != len(other.query_metrics):
-            raise ConfigurationError(
-                "`compare` needs two evaluations of the same queries among the same candidates."
-            )
-
-        def values(evaluation: Evaluation) -> Floats:
-            if metric == "MRR":
-                return np.concatenate(
-                    [metrics.reciprocal_rank for metrics in evaluation.query_metrics]
-                )
-            column = list(evaluation.both.recall).index(int(metric[2:]))
-            return np.concatenate(
-                [metrics.recall[:, column] for metrics in evaluation.query_metrics]
-            )
-
         return compare(
-            values(self),
-            values(other),
-            np.concatenate(self.query_clusters),
+            self.table,
+            other.table,
+            metric=metric,
             name=name,
             baseline=baseline,
-            metric=metric,
             confidence=self.confidence,
         )
 
@@ -140,74 +115,57 @@ class Evaluation:
                 figures[name] = metrics.to_dict()
         figures["chance"] = self.chance.to_dict()
         if self.frozen is not None:
+            frozen = self.frozen.to_dict()
             figures["frozen"] = {
-                key: value
-                for key, value in self.frozen.to_dict().items()
-                if key in ("both", "a_to_b", "b_to_a")
+                key: frozen[key] for key in ("both", "a_to_b", "b_to_a") if key in frozen
             }
         figures["notes"] = list(self.notes)
         return figures
 
     def rows(self) -> list[tuple[str, Metrics]]:
-        """The lines of the table, by name: chance, frozen, this one, and its directions."""
-        lines = [("chance", self.chance)]
+        """The rows of the printed table: chance, frozen, this one, and its directions."""
+        rows = [("chance", self.chance)]
         if self.frozen is not None:
-            lines.append(("frozen", self.frozen.both))
-        lines.append(("trained" if self.frozen is not None else "embeddings", self.both))
-        lines += [
-            (name, metrics)
-            for name, metrics in (("  a → b", self.a_to_b), ("  b → a", self.b_to_a))
-            if metrics is not None
-        ]
-        return lines
+            rows.append(("frozen", self.frozen.both))
+        rows.append(("trained" if self.frozen is not None else "embeddings", self.both))
+        for name, metrics in (("  a → b", self.a_to_b), ("  b → a", self.b_to_a)):
+            if metrics is not None:
+                rows.append((name, metrics))
+        return rows
 
     def __str__(self) -> str:
-        """A table in percent, with intervals below the line that they belong to."""
+        """A table in percent, with intervals below the rows that they belong to."""
         ks = list(self.both.recall)
-        header = ["", *(f"R@{k}" for k in ks), "MRR", "median rank"]
-        body: list[list[str]] = []
+        rows = [["", *(f"R@{k}" for k in ks), "MRR", "median rank"]]
         for name, metrics in self.rows():
-            values = [f"{100 * metrics.recall[k]:.1f}" for k in ks]
-            body.append([name, *values, f"{metrics.mrr:.3f}", f"{metrics.median_rank:.1f}"])
-            if (
-                name in ("frozen", "trained", "embeddings")
-                and metrics.mrr_interval
-                and metrics.median_rank_interval
-            ):
-                bounds = [
+            recall = [f"{100 * metrics.recall[k]:.1f}" for k in ks]
+            rows.append([name, *recall, f"{metrics.mrr:.3f}", f"{metrics.median_rank:.1f}"])
+            shows_interval = name in ("frozen", "trained", "embeddings")
+            if shows_interval and metrics.mrr_interval and metrics.median_rank_interval:
+                recall = [
                     f"{100 * low:.1f}–{100 * high:.1f}"
                     for low, high in metrics.recall_interval.values()
                 ]
-                low, high = metrics.mrr_interval
-                first, last = metrics.median_rank_interval
-                body.append(["", *bounds, f"{low:.3f}–{high:.3f}", f"{first:.1f}–{last:.1f}"])
-        widths = [max(len(row[column]) for row in [header, *body]) for column in range(len(header))]
-        lines = [
-            "  ".join(
-                [
-                    row[0].ljust(widths[0]),
-                    *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
-                ]
-            )
-            for row in [header, *body]
-        ]
+                mrr = "{:.3f}–{:.3f}".format(*metrics.mrr_interval)
+                median_rank = "{:.1f}–{:.1f}".format(*metrics.median_rank_interval)
+                rows.append(["", *recall, mrr, median_rank])
         galleries = " and ".join(str(size) for size in dict.fromkeys(self.candidates))
         summary = (
             f"{self.queries} queries, each among {galleries} candidates; recall in percent; "
             f"{100 * self.confidence:g} % intervals"
         )
-        return "\n".join([*lines, summary, *(f"Note: {note}" for note in self.notes)])
+        return "\n".join([*text_table(rows), summary, *(f"Note: {note}" for note in self.notes)])
 
 
 class Evaluator:
-    """Recall@K, MRR and median rank in both directions, for any embeddings.
+    """Recall@K, MRR and median rank in both directions, for any features and head.
 
     Args:
-        ks: K of Recall@K. The default K that are larger than the gallery are left out with a note;
-            an explicit one that is larger is an error.
-        resamples: Bootstrap resamples of the intervals; 0 leaves intervals out.
-        confidence: Of the intervals, in (0, 1).
-        seed: Seeds the bootstrap.
+        ks: K of Recall@K. Default K that are larger than the gallery are left out with a note; an
+            explicit K that is larger is an error.
+        resamples: Number of bootstrap resamples of the intervals; 0 for no intervals.
+        confidence: Confidence level of the intervals, in (0, 1).
+        seed: Seed for the bootstrap.
 
     Raises:
         ConfigurationError: A K below 1, or an argument out of range.
@@ -221,21 +179,36 @@ class Evaluator:
         confidence: float = 0.95,
         seed: int = 0,
     ) -> None:
-        self.ks = None if ks is None else tuple(sorted(set(ks)))
-        self.resamples, self.confidence, self.seed = resamples, confidence, seed
-        if self.ks is not None and (
-            not self.ks or any(not isinstance(k, int) or k < 1 for k in self.ks)
-        ):
-            raise ConfigurationError(
-                f"`Evaluator(ks=...)` must be whole numbers of at least 1, got {ks!r}."
-            )
         if resamples < 0 or not 0 < confidence < 1:
             raise ConfigurationError(
-                "`Evaluator(...)`: resamples must be at least 0 and confidence in (0, 1), "
-                f"got {resamples} and {confidence}."
+                "`Evaluator(...)`: resamples must be at least 0 and confidence in (0, 1), got "
+                f"{resamples} and {confidence}."
             )
+        self.ks = None if ks is None else check_ks(ks)
+        self.resamples = resamples
+        self.confidence = confidence
+        self.seed = seed
 
-    def evaluate(
+    def evaluate(self, data: PairedFeatures, head: ProjectionHead | None = None) -> Evaluation:
+        """Ranks all people of the other side for every person who has a partner, by cosine.
+
+        Args:
+            data: Features and matches. People without a match are candidates only.
+            head: Projects the features; the table then also shows the features themselves, as
+                `frozen`. None evaluates the features.
+
+        Raises:
+            ConfigurationError: A K that was asked for is larger than the gallery.
+        """
+        if not isinstance(data, PairedFeatures):
+            raise ConfigurationError(
+                f"`Evaluator.evaluate` takes `PairedFeatures`, got {type(data).__name__}: build "
+                "them with `PairedFeatures.of(a, b)`, or call `evaluate_arrays`."
+            )
+        frozen = None if head is None else self._measure(data, None, None)
+        return self._measure(data, head, frozen)
+
+    def evaluate_arrays(
         self,
         embeddings_a: Floats | torch.Tensor,
         embeddings_b: Floats | torch.Tensor | None = None,
@@ -244,104 +217,50 @@ class Evaluator:
         frozen_a: Floats | torch.Tensor | None = None,
         frozen_b: Floats | torch.Tensor | None = None,
     ) -> Evaluation:
-        """Looks for everybody's partners among all people of the other side, by cosine.
+        """`evaluate` for embeddings in arrays: a wrapper around `PairedFeatures.of`.
 
         Args:
             embeddings_a: [N, K]; rows are scaled to unit length.
-            embeddings_b: [M, K]; None for a one-sided set, where anyone may match anyone and the
-                gallery of a person is everybody else.
+            embeddings_b: [M, K]; None for a one-sided set, in which any person may match any other.
             matches: [P, 2] rows of side a and side b that match (two rows of `embeddings_a` in a
-                one-sided set); by default row i matches row i. People without a match are
-                candidates only.
-            frozen_a: [N, D] features before training, the baseline of the table; optional.
+                one-sided set); by default row i matches row i.
+            frozen_a: [N, D] features before training, for comparison; optional.
             frozen_b: [M, D] the same for side b.
 
         Raises:
             ConfigurationError: Shapes that do not fit, values that are not finite, rows that do not
-                exist, a K that was asked for and is larger than the gallery.
+                exist, or a K that was asked for and is larger than the gallery.
         """
-        matches = check_sides("embeddings", embeddings_a, embeddings_b, matches)
-        people_a = len(embeddings_a)
-        people_b = None if embeddings_b is None else len(embeddings_b)
-        pairs = check_matches(matches, people_a, people_b)
-        galleries = (people_a - 1,) if people_b is None else (people_b, people_a)
-        ks, notes = self._usable_ks(min(galleries))
-
-        frozen = None
-        if frozen_a is not None:
-            check_vectors("frozen_a", frozen_a)
-            if (frozen_b is None) != (embeddings_b is None) or len(frozen_a) != people_a:
-                raise ConfigurationError(
-                    "`frozen_a` and `frozen_b` must describe the same people as the embeddings."
-                )
-            if frozen_b is not None:
-                check_vectors("frozen_b", frozen_b)
-                if len(frozen_b) != people_b:
-                    raise ConfigurationError(
-                        "`frozen_a` and `frozen_b` must describe the same people as the embeddings."
-                    )
-            frozen = self._measure(frozen_a, frozen_b, pairs, ks, galleries, (), None)
-        return self._measure(embeddings_a, embeddings_b, pairs, ks, galleries, notes, frozen)
-
-    def _usable_ks(self, candidates: int) -> tuple[tuple[int, ...], tuple[str, ...]]:
-        if self.ks is not None:
-            beyond = [k for k in self.ks if k > candidates]
-            if beyond:
-                raise ConfigurationError(
-                    f"`Evaluator(ks=...)` asks for K = {', '.join(map(str, beyond))}, but the gallery has only "
-                    f"{candidates} candidates: leave those out or evaluate on more pairs."
-                )
-            return self.ks, ()
-        kept = tuple(k for k in DEFAULT_KS if k <= candidates)
-        left = [k for k in DEFAULT_KS if k > candidates]
-        note = f"Recall@{', @'.join(map(str, left))} left out: the gallery has only {candidates} candidates."
-        return kept or (1,), (note,) if left else ()
+        data = PairedFeatures.of(embeddings_a, embeddings_b, matches=matches, name="embeddings")
+        if frozen_a is None:
+            return self._measure(data, None, None)
+        sizes = [None if side is None else len(side) for side in (frozen_a, frozen_b)]
+        if sizes != [len(data.a), None if data.b is None else len(data.b)]:
+            raise ConfigurationError(
+                "`frozen_a` and `frozen_b` must describe the same people as the embeddings."
+            )
+        frozen = PairedFeatures.of(frozen_a, frozen_b, matches=data.matches, name="frozen")
+        return self._measure(data, None, self._measure(frozen, None, None))
 
     def _measure(
-        self,
-        vectors_a: Floats | torch.Tensor,
-        vectors_b: Floats | torch.Tensor | None,
-        pairs: Ints,
-        ks: tuple[int, ...],
-        galleries: tuple[int, ...],
-        notes: tuple[str, ...],
-        frozen: Evaluation | None,
+        self, data: PairedFeatures, head: ProjectionHead | None, frozen: Evaluation | None
     ) -> Evaluation:
-        placements = tuple(
-            found
-            for found in place(
-                unit_rows(vectors_a), None if vectors_b is None else unit_rows(vectors_b), pairs
-            )
-            if found is not None
+        ks, notes = usable_ks(self.ks, min(data.galleries))
+        ranked = rank_queries(data, *embed_sides(data, head), ks)
+        both, *directions = summarize_directions(
+            ranked.table, resamples=self.resamples, confidence=self.confidence, seed=self.seed
         )
-        measured = tuple(query_metrics(found, ks) for found in placements)
-        labels = clusters(pairs, len(vectors_a), None if vectors_b is None else len(vectors_b))
-        grouped = tuple(
-            label[metrics.queries] for label, metrics in zip(labels, measured, strict=False)
-        )
-        lines = summaries(
-            measured, grouped, ks, self.resamples, (1 - self.confidence) / 2, self.seed
-        )
+        a_to_b, b_to_a = directions or (None, None)
         return Evaluation(
-            both=lines[0],
-            a_to_b=lines[1] if len(lines) == 3 else None,
-            b_to_a=lines[2] if len(lines) == 3 else None,
-            chance=_chance(measured, ks),
+            both=both,
+            a_to_b=a_to_b,
+            b_to_a=b_to_a,
+            chance=summarize(ranked.chance, resamples=0),
             frozen=frozen,
-            candidates=galleries,
+            candidates=data.galleries,
             confidence=self.confidence,
-            notes=notes,
-            placements=placements,
-            query_metrics=measured,
-            query_clusters=grouped,
+            notes=tuple(notes),
+            table=ranked.table,
+            chance_table=ranked.chance,
+            partner_ranks=ranked.ranks,
         )
-
-
-def _chance(measured: Sequence[QueryMetrics], ks: Sequence[int]) -> Metrics:
-    recall = np.concatenate([metrics.chance_recall for metrics in measured]).mean(0)
-    return Metrics(
-        queries=sum(len(metrics.queries) for metrics in measured),
-        recall={k: float(value) for k, value in zip(ks, recall, strict=True)},
-        mrr=float(np.concatenate([metrics.chance_reciprocal_rank for metrics in measured]).mean()),
-        median_rank=float(np.median(np.concatenate([metrics.chance_rank for metrics in measured]))),
-    )

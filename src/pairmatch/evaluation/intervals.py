@@ -1,7 +1,4 @@
-"""Figures over queries and their bootstrap intervals.
-
-Clusters of people are resampled, never single queries.
-"""
+"""Metrics over queries, with bootstrap intervals that resample clusters of people."""
 
 from __future__ import annotations
 
@@ -14,22 +11,23 @@ import numpy.typing as npt
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from pairmatch.core.arrays import Ints
-from pairmatch.evaluation.ranks import QueryMetrics
+from pairmatch.core.arrays import Ints, Vectors
+from pairmatch.evaluation.query_table import QueryTable
 
 _RESAMPLE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Figures over a set of queries, with the bounds of their intervals.
+    """Metrics over a set of queries, with confidence intervals.
 
     Attributes:
-        queries: Number of queries.
+        queries: Number of rows of the table: a query that was tested twice counts twice.
         recall: Recall@K by K, in [0, 1].
         mrr: Mean reciprocal rank, in (0, 1].
-        median_rank: Median over queries of the best-placed partner's (expected) rank; 1 is first.
-        recall_interval: (low, high) by K; empty where intervals were not asked for.
+        median_rank: Median over queries of the (expected) rank of the best-ranked partner; 1 is
+            first.
+        recall_interval: (low, high) by K; empty if no intervals were asked for.
         mrr_interval: (low, high) or None.
         median_rank_interval: (low, high) or None.
     """
@@ -43,10 +41,7 @@ class Metrics:
     median_rank_interval: tuple[float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values.
-
-        `recall` by K as text, `mrr`, `median_rank`, and `intervals` where there are some.
-        """
+        """JSON values: `recall` by K, `mrr`, `median_rank`, and `intervals` if there are any."""
         figures: dict[str, Any] = {
             "recall": {str(k): value for k, value in self.recall.items()},
             "mrr": self.mrr,
@@ -60,43 +55,67 @@ class Metrics:
             }
         return figures
 
+    def value(self, metric: str) -> tuple[float, tuple[float, float] | None]:
+        """A metric and its interval by name: `MRR` or `R@K`."""
+        if metric == "MRR":
+            return self.mrr, self.mrr_interval
+        k = int(metric[2:])
+        return self.recall[k], self.recall_interval.get(k)
 
-def summaries(
-    measured: Sequence[QueryMetrics],
-    grouped: Sequence[Ints],
-    ks: Sequence[int],
-    resamples: int,
-    tail: float,
-    seed: int,
-) -> list[Metrics]:
-    """Metrics of all queries and, where there are two directions, of each; with intervals that resample clusters.
+
+def summarize(
+    table: QueryTable, *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> Metrics:
+    """Metrics over all rows of a table, with intervals.
 
     Expanded percentile bootstrap (Hesterberg 2015, "What Teachers Should Know About the Bootstrap",
-    section 5.3) over clusters of people who are joined through matches: the two directions of one
-    pair are one observation, not two.
+    section 5.3) over components: the two directions of one pair are one observation, not two.
+
+    Args:
+        table: Q queries.
+        resamples: Number of bootstrap resamples; 0 for no intervals.
+        confidence: Confidence level of the intervals, in (0, 1).
+        seed: Seed for the bootstrap.
     """
-    names, inverse = np.unique(np.concatenate(grouped), return_inverse=True)
-    tail = expanded_tail(tail, len(names))
-    labels = np.split(inverse, np.cumsum([len(group) for group in grouped])[:-1])
-    subsets = [tuple(range(len(measured))), *([(0,), (1,)] if len(measured) == 2 else [])]
-    parts = [
-        _Subset([measured[i] for i in subset], [labels[i] for i in subset], len(names))
-        for subset in subsets
-    ]
-    for weights in _draws(len(names), resamples, seed):
+    everything = np.ones(len(table), bool)
+    return _summarize(table, [everything], resamples, confidence, seed)[0]
+
+
+def summarize_directions(
+    table: QueryTable, *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> list[Metrics]:
+    """`summarize` over all rows, then over each direction if there are two."""
+    subsets = [np.ones(len(table), bool)]
+    directions = np.unique(table["direction"])
+    if len(directions) == 2:
+        subsets += [table["direction"] == direction for direction in directions]
+    return _summarize(table, subsets, resamples, confidence, seed)
+
+
+def _summarize(
+    table: QueryTable,
+    subsets: Sequence[npt.NDArray[np.bool_]],
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> list[Metrics]:
+    clusters, labels = np.unique(table["component"], return_inverse=True)
+    tail = expanded_tail((1 - confidence) / 2, len(clusters))
+    parts = [_Subset(table.select(rows), labels[rows], len(clusters)) for rows in subsets]
+    for weights in _draws(len(clusters), resamples, seed):
         for part in parts:
             part.resample(weights)
-    return [part.metrics(ks, tail) for part in parts]
+    return [part.metrics(tail) for part in parts]
 
 
 def expanded_tail(tail: float, clusters: int) -> float:
-    """The tail at which a percentile interval of so few clusters is as wide as Student's, not narrower."""
+    """The tail at which a percentile interval of few clusters is as wide as Student's."""
     if clusters < 2:
         return tail
     return float(norm.cdf(student.ppf(tail, clusters - 1) * np.sqrt(clusters / (clusters - 1))))
 
 
-def _draws(clusters: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.float32]]:
+def _draws(clusters: int, resamples: int, seed: int) -> Iterator[Vectors]:
     """Chunks of [resamples, clusters] float32: how often each cluster is drawn."""
     rng = np.random.default_rng(seed)
     rows = max(1, _RESAMPLE_BYTES // (8 * clusters))
@@ -104,66 +123,59 @@ def _draws(clusters: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.
         count = min(rows, resamples - start)
         drawn = rng.integers(0, clusters, (count, clusters), dtype=np.int32)
         drawn += (np.arange(count, dtype=np.int32) * clusters)[:, None]
-        yield (
-            np.bincount(drawn.ravel(), minlength=count * clusters)
-            .reshape(count, clusters)
-            .astype(np.float32)
-        )
+        counts = np.bincount(drawn.ravel(), minlength=count * clusters)
+        yield counts.reshape(count, clusters).astype(np.float32)
 
 
 class _Subset:
-    """The queries of one line of the table, and its figures in every resample."""
+    """Some rows of a table, and their metrics in every resample."""
 
-    def __init__(
-        self, measured: Sequence[QueryMetrics], labels: Sequence[Ints], clusters: int
-    ) -> None:
-        label = np.concatenate(labels)
-        recall = np.concatenate([metrics.recall for metrics in measured])
-        reciprocal = np.concatenate([metrics.reciprocal_rank for metrics in measured])
-        self.ranks = np.concatenate([metrics.rank for metrics in measured])
-        self.values = np.column_stack([recall, reciprocal, np.ones(len(label))])
-        self.sums = np.stack(
-            [np.bincount(label, column, clusters) for column in self.values.T], axis=1
-        )
-        self.sums = self.sums.astype(np.float32)
+    def __init__(self, table: QueryTable, labels: Ints, clusters: int) -> None:
+        self.ks = table.ks
+        self.ranks = table["rank"]
+        ones = np.ones(len(table))
+        self.values = np.column_stack([table.recall, table["reciprocal_rank"], ones])
+        sums = [np.bincount(labels, column, clusters) for column in self.values.T]
+        self.sums = np.stack(sums, axis=1).astype(np.float32)
         self.means: list[npt.NDArray[np.floating]] = []
         self.medians: list[npt.NDArray[np.floating]] = []
-        # A resample's median lies within 8 standard deviations of the middle: only those queries
-        # are looked at
+        # A resample's median is within 8 standard deviations of the middle: only those are examined
         order = np.argsort(self.ranks, kind="stable")
         reach = int(4 * np.sqrt(np.square(self.sums[:, -1]).sum())) + 2
-        low, high = max(0, len(order) // 2 - reach), min(len(order), len(order) // 2 + reach)
-        self.window, self.window_labels = self.ranks[order[low:high]], label[order[low:high]]
-        self.before = np.bincount(label[order[:low]], minlength=clusters).astype(np.float32)
+        low = max(0, len(order) // 2 - reach)
+        high = min(len(order), len(order) // 2 + reach)
+        self.window = self.ranks[order[low:high]]
+        self.window_labels = labels[order[low:high]]
+        before = np.bincount(labels[order[:low]], minlength=clusters)
+        self.before = before.astype(np.float32)
 
-    def resample(self, weights: npt.NDArray[np.float32]) -> None:
+    def resample(self, weights: Vectors) -> None:
         totals = weights @ self.sums
         self.means.append(totals[:, :-1] / totals[:, -1:])
-        passed = (weights @ self.before)[:, None] + np.cumsum(
-            weights[:, self.window_labels], axis=1
-        )
+        cumulative = np.cumsum(weights[:, self.window_labels], axis=1)
+        passed = (weights @ self.before)[:, None] + cumulative
         half = totals[:, -1:] / 2
         last = len(self.window) - 1
         lower = np.minimum((passed < half).sum(1), last)
         upper = np.minimum((passed <= half).sum(1), last)
         self.medians.append((self.window[lower] + self.window[upper]) / 2)
 
-    def metrics(self, ks: Sequence[int], tail: float) -> Metrics:
+    def metrics(self, tail: float) -> Metrics:
         means = self.values[:, :-1].mean(0)
         point = Metrics(
             queries=len(self.values),
-            recall={k: float(value) for k, value in zip(ks, means[:-1], strict=True)},
+            recall={k: float(value) for k, value in zip(self.ks, means[:-1], strict=True)},
             mrr=float(means[-1]),
             median_rank=float(np.median(self.ranks)),
         )
         if not self.means:
             return point
         low, high = np.quantile(np.concatenate(self.means), [tail, 1 - tail], axis=0)
-        first, last = np.quantile(np.concatenate(self.medians), [tail, 1 - tail])
+        median_low, median_high = np.quantile(np.concatenate(self.medians), [tail, 1 - tail])
         bounds = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
         return replace(
             point,
-            recall_interval=dict(zip(ks, bounds[:-1], strict=True)),
+            recall_interval=dict(zip(self.ks, bounds[:-1], strict=True)),
             mrr_interval=bounds[-1],
-            median_rank_interval=(float(first), float(last)),
+            median_rank_interval=(float(median_low), float(median_high)),
         )

@@ -291,13 +291,14 @@ class _Extraction:
 
     def embed(self, people: Sequence[Profile]) -> None:
         if people:
-            self._store().embed(
+            self._store().extract(
                 self.matcher.annotate(people), self.backbone, self.poolers, **self._prompt()
             )
 
     def missing(self, people: Sequence[Profile]) -> list[Profile]:
         annotated = self.matcher.annotate(people)
-        return self._store().missing(annotated, self.backbone, self.poolers, **self._prompt())
+        plan = self._store().plan(annotated, self.backbone, self.poolers, **self._prompt())
+        return list(plan.missing)
 
     def _store(self) -> FeatureStore:
         return self.matcher.feature_store

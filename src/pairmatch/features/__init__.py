@@ -1,1 +1,1 @@
-"""From people to features: prompts, frozen backbones, pooling."""
+"""Feature extraction: prompts, frozen backbones, poolers and the feature store."""

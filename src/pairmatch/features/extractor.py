@@ -1,73 +1,37 @@
-"""Runs frozen backbones over people, each input once ever, and keeps the features in the store."""
+"""The feature store: each distinct input runs through a frozen backbone once."""
 
 from __future__ import annotations
 
-import logging
-import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from pairmatch.core.arrays import Floats, unit_rows
-from pairmatch.core.errors import (
-    BackboneError,
-    ConfigurationError,
-    DataError,
-    ImageError,
-    PairmatchError,
-)
+from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import Backbone, Pooler
 from pairmatch.core.types import Item, Profile
-from pairmatch.features.prompt import render
-from pairmatch.io.images import image_digest
+from pairmatch.features.inputs import build_items, digest_items, feature_keys
+from pairmatch.features.plan import ExtractionPlan
+from pairmatch.features.running import BackboneRunner
 from pairmatch.io.store import Store, content_key
-
-_log = logging.getLogger(__name__)
-_KEY_FORMAT = 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One distinct input.
-
-    What the backbone reads, the keys of its features and the people it stands for.
-    """
-
-    item: Item
-    keys: tuple[str, ...]
-    people: tuple[str, ...]
-    length: int
 
 
 class FeatureStore:
-    """Features of people by backbone and pooler, computed once and found by content ever after.
+    """Features of people by backbone and pooler, extracted once and then found by content.
 
-    A feature's key digests the photos' bytes, the rendered prompt and the fingerprints of backbone
-    and pooler: what changes any of them changes the key. Every batch is committed as it is done, so
-    a run that was killed goes on where it stopped.
+    A feature's key digests the photo bytes, the rendered prompt and the fingerprints of backbone
+    and pooler, so a change to any of them changes the key. Every batch is committed as soon as it
+    is done, so an interrupted extraction resumes at the next batch.
 
     Args:
-        store: The store, or its path; by default the user's own.
-        dtype: Of the vectors in the store, `float32` or `float16` (half the space; cosines differ
-            by about 1e-4).
-        progress: Shows a progress bar.
+        store: The store or its path; None for the user's default store.
+        dtype: Number format of the stored vectors: `float32`, or `float16` for half the space
+            (cosines differ by about 1e-4).
+        progress: Whether to show a progress bar.
     """
 
     def __init__(
@@ -79,12 +43,13 @@ class FeatureStore:
     ) -> None:
         if dtype not in ("float16", "float32"):
             raise ConfigurationError(
-                f"`FeatureStore(dtype=...)` is 'float32' or 'float16', got {dtype!r}."
+                f"`FeatureStore(dtype=...)` must be 'float32' or 'float16', got {dtype!r}."
             )
         self.store = store if isinstance(store, Store) else Store(store)
-        self.dtype, self.progress = dtype, progress
+        self.dtype = dtype
+        self.progress = progress
 
-    def embed(
+    def extract(
         self,
         profiles: Sequence[Profile],
         backbone: Backbone,
@@ -97,48 +62,27 @@ class FeatureStore:
 
         Args:
             profiles: N people.
-            backbone: Run on what is not in the store yet.
+            backbone: Runs on the inputs that are not in the store.
             poolers: At least one.
-            prompt: Template of the text that the backbone reads; None for the package's own.
-            prompt_attributes: Names of the profile attributes that go into the prompt.
+            prompt: Template of the text that the backbone reads; None for the default template.
+            prompt_attributes: Names of the profile attributes that enter the prompt.
 
         Returns:
-            One [N, D] float32 per pooler, rows in the order of `profiles`.
+            One [N, D] float32 array per pooler, rows in the order of `profiles`.
 
         Raises:
-            DataError: People with nothing to read or whose files are missing, before anything is
-                run; people whose photos cannot be decoded, after everybody else's features are in
-                the store. All of them at once.
-            BackboneError: The backbone cannot run, or gives values that are not finite.
-            ConfigurationError: Nobody, or no pooler.
+            DataError: People with nothing to read or with missing photo files, before anything
+                runs; photos that cannot be decoded, after all other features are in the store.
+                Each error lists all of them.
+            BackboneError: The backbone cannot run, or returns values that are not finite.
+            ConfigurationError: `profiles` or `poolers` is empty.
         """
-        if not profiles or not poolers:
-            raise ConfigurationError("`embed` needs at least one person and one pooler.")
-        inputs, keys = self._keyed(profiles, backbone, poolers, prompt, prompt_attributes)
-
-        people: dict[tuple[str, ...], list[str]] = {}
-        items: dict[tuple[str, ...], Item] = {}
-        for profile, (item, _), own in zip(profiles, inputs, keys, strict=True):
-            people.setdefault(own, []).append(profile.id)
-            items.setdefault(own, item)
-        have = self.store.has_features([key for own in people for key in own])
-        self.store.link(
-            (person, key)
-            for own, names in people.items()
-            for person in names
-            for key in own
-            if key in have
+        plan = self.plan(
+            profiles, backbone, poolers, prompt=prompt, prompt_attributes=prompt_attributes
         )
-        jobs = [
-            _Job(items[own], own, tuple(names), backbone.length(items[own]))
-            for own, names in people.items()
-            if not have.issuperset(own)
-        ]
-        if jobs:
-            self._run(jobs, backbone, poolers, len(people))
-        return [self._read([own[index] for own in keys]) for index in range(len(poolers))]
+        return plan.run()
 
-    def missing(
+    def plan(
         self,
         profiles: Sequence[Profile],
         backbone: Backbone,
@@ -146,220 +90,121 @@ class FeatureStore:
         *,
         prompt: str | None = None,
         prompt_attributes: Sequence[str] = (),
-    ) -> list[Profile]:
-        """Those whom `embed` would run the backbone on, one for each distinct input.
+    ) -> ExtractionPlan:
+        """What `extract` would do with the same arguments.
 
-        Runs nothing.
+        Reads and hashes the inputs and looks them up in the store, but does not run the backbone.
+
+        Raises:
+            DataError: People with nothing to read or with missing photo files, all at once.
+            ConfigurationError: `profiles` or `poolers` is empty.
         """
-        _, keys = self._keyed(profiles, backbone, poolers, prompt, prompt_attributes)
-        have = self.store.has_features([key for own in keys for key in own])
-        first = {
-            own: profile for profile, own in zip(reversed(profiles), reversed(keys), strict=True)
-        }
-        return [first[own] for own in dict.fromkeys(keys) if not have.issuperset(own)]
+        items = build_items(profiles, backbone, prompt, prompt_attributes)
+        return self._plan(profiles, items, backbone, poolers)
 
-    def _keyed(
+    def _plan(
         self,
         profiles: Sequence[Profile],
+        items: Sequence[Item],
         backbone: Backbone,
         poolers: Sequence[Pooler],
-        prompt: str | None,
-        prompt_attributes: Sequence[str],
-    ) -> tuple[list[tuple[Item, str]], list[tuple[str, ...]]]:
-        """What the backbone reads for each person, and the keys of its features, one per pooler."""
-        inputs = self._inputs(profiles, backbone, prompt, prompt_attributes)
-        shared = {
-            "format": _KEY_FORMAT,
-            "backbone": dict(backbone.fingerprint()),
-            "dtype": self.dtype,
-        }
-        bases = [
-            content_key({**shared, "pooler": dict(pooler.fingerprint())}) for pooler in poolers
-        ]
-        return inputs, [
-            tuple(content_key({"of": base, "input": digest}) for base in bases)
-            for _, digest in inputs
-        ]
-
-    def _inputs(
-        self,
-        profiles: Sequence[Profile],
-        backbone: Backbone,
-        prompt: str | None,
-        attributes: Sequence[str],
-    ) -> list[tuple[Item, str]]:
-        """What the backbone reads for each person, with its digest."""
-        items = [
-            Item(
-                profile.images if backbone.reads_images else (),
-                render(profile, template=prompt, attributes=attributes)
-                if backbone.reads_text
-                else "",
+    ) -> ExtractionPlan:
+        if not profiles or not poolers:
+            raise ConfigurationError(
+                "Feature extraction needs at least one person and one pooler, got "
+                f"{len(profiles)} and {len(poolers)}."
             )
-            for profile in profiles
-        ]
-        problems = [
-            f"{profile.id}: has nothing that {type(backbone).__name__} reads "
-            f"({' or '.join(['photos'] * backbone.reads_images + ['text'] * backbone.reads_text)})"
-            for profile, item in zip(profiles, items, strict=True)
-            if not item.images and not item.text
-        ]
-        with ThreadPoolExecutor(_cpus()) as pool:
-            digests = list(pool.map(_digest, items))
-        problems += [
-            f"{profile.id}: {digest}"
-            for profile, digest in zip(profiles, digests, strict=True)
-            if isinstance(digest, ImageError)
-        ]
-        if problems:
-            raise DataError(
-                f"{len(problems)} of {len(profiles)} people cannot be embedded:", problems
-            )
-        return [(item, str(digest)) for item, digest in zip(items, digests, strict=True)]
-
-    def _run(
-        self, jobs: list[_Job], backbone: Backbone, poolers: Sequence[Pooler], total: int
-    ) -> None:
-        """Runs the backbone over all jobs, longest first, committing batch by batch."""
-        budget = max(1, backbone.max_batch_length)
-        problems: list[str] = []
-        truncated = backbone.truncated
-        waiting = sorted(jobs, key=lambda job: -job.length)
-        workers = backbone.workers or _cpus()
-        with (
-            _progress_bar(self.progress) as bar,
-            ThreadPoolExecutor(workers, "pairmatch-prepare") as pool,
-        ):
-            task = bar.add_task(
-                f"Embedding with {_name(backbone)}", total=total, completed=total - len(jobs)
-            )
-            while waiting:
-                batches = list(_batches(waiting, budget))
-                waiting = []
-                for index, (batch, prepared) in enumerate(
-                    _ahead(pool, backbone, batches, workers + 1)
-                ):
-                    try:
-                        self._batch(batch, prepared, backbone, poolers, problems)
-                    except (RuntimeError, MemoryError) as error:
-                        if not _is_out_of_memory(error):
-                            raise
-                        longest = batch[0].length
-                        if len(batch) == 1:
-                            raise BackboneError(
-                                f"{_name(backbone)} ran out of memory on a single person (length {longest}): lower its "
-                                "image size, or choose a smaller model or another device."
-                            ) from error
-                        budget = max(1, min(budget, longest * len(batch)) // 2)
-                        waiting = [job for rest in batches[index:] for job in rest]
-                    if waiting:
-                        _empty_cache()  # out here, where the error no longer holds the tensors of the failed pass
-                        break
-                    bar.advance(task, len(batch))
-        if backbone.truncated > truncated:
-            count = backbone.truncated - truncated
-            _log.warning(
-                "The texts of %d people are longer than %s reads: the rest is cut.",
-                count,
-                _name(backbone),
-            )
-        if problems:
-            raise DataError(
-                f"{len(problems)} of {total} people cannot be embedded (everybody else is in the store):",
-                problems,
-            )
-
-    def _batch(
-        self,
-        batch: Sequence[_Job],
-        prepared: Future[Any],
-        backbone: Backbone,
-        poolers: Sequence[Pooler],
-        problems: list[str],
-    ) -> None:
-        """Embeds a batch and commits it.
-
-        A photo that cannot be read is noted and everybody else goes on.
-        """
-        if self._done_elsewhere(batch):
-            return
-        try:
-            self._commit(batch, self._pooled(batch, prepared.result(), backbone, poolers))
-        except ImageError as error:
-            if len(batch) == 1:
-                problems.append(f"{', '.join(batch[0].people)}: {error}")
-                return
-            for job in batch:
-                try:
-                    self._commit(
-                        [job], self._pooled([job], backbone.prepare([job.item]), backbone, poolers)
-                    )
-                except ImageError as one_error:
-                    problems.append(f"{', '.join(job.people)}: {one_error}")
-
-    def _done_elsewhere(self, batch: Sequence[_Job]) -> bool:
-        """Whether another process has embedded this batch meanwhile."""
-        keys = [key for job in batch for key in job.keys]
-        if len(self.store.has_features(keys)) < len(keys):
-            return False
-        self.store.link((person, key) for job in batch for person in job.people for key in job.keys)
-        return True
-
-    def _pooled(
-        self, batch: Sequence[_Job], prepared: Any, backbone: Backbone, poolers: Sequence[Pooler]
-    ) -> list[npt.NDArray[np.floating]]:
-        with torch.inference_mode():
-            states = backbone.forward(prepared)
-            pooled = [pooler.pool(states).float().cpu().numpy() for pooler in poolers]
-        stored = [vectors.astype(self.dtype) for vectors in pooled]
-        for vectors in stored:
-            if vectors.ndim != 2 or len(vectors) != len(batch):
-                raise BackboneError(
-                    f"{_name(backbone)} gave vectors of shape {list(vectors.shape)} for {len(batch)} people."
-                )
-            wrong = [
-                job.people[0]
-                for job, row in zip(batch, vectors, strict=True)
-                if not np.isfinite(row).all()
-            ]
-            if wrong:
-                raise BackboneError(
-                    f"{_name(backbone)} gave values that are not finite in {self.dtype} for {', '.join(wrong[:5])}"
-                    f"{' and others' if len(wrong) > 5 else ''}: try dtype='float32'."
-                )
-        return stored
-
-    def _commit(self, batch: Sequence[_Job], pooled: Sequence[npt.NDArray[np.floating]]) -> None:
-        # People first: a feature that nobody could ask to forget must never be there, not even
-        # after a kill
-        self.store.link((person, key) for job in batch for person in job.people for key in job.keys)
-        self.store.put_features(
-            {
-                key: vectors[row]
-                for row, job in enumerate(batch)
-                for key, vectors in zip(job.keys, pooled, strict=True)
-            }
+        digests = digest_items(profiles, items, backbone)
+        keys = feature_keys(digests, backbone, poolers, self.dtype)
+        stored = self.store.has_features(list({key for person in keys for key in person}))
+        first_rows: dict[tuple[str, ...], int] = {}
+        for row, person_keys in enumerate(keys):
+            first_rows.setdefault(person_keys, row)
+        return ExtractionPlan(
+            tuple(profiles),
+            tuple(keys),
+            _items=tuple(items),
+            _missing=tuple(
+                row for person_keys, row in first_rows.items() if not stored.issuperset(person_keys)
+            ),
+            _runner=BackboneRunner(self.store, backbone, tuple(poolers), self.dtype, self.progress),
         )
 
-    def _read(self, keys: Sequence[str]) -> npt.NDArray[np.float32]:
-        found = self.store.features(sorted(set(keys)))
-        return np.stack([found[key] for key in keys]).astype(np.float32)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExtractionRequest:
+    """The arguments of one `FeatureStore.plan`, for `plan_extractions`.
+
+    Attributes:
+        feature_store: Where the features go.
+        profiles: N people.
+        backbone: Runs on the inputs that are not in the store.
+        poolers: At least one.
+        prompt: Template of the text that the backbone reads; None for the default template.
+        prompt_attributes: Names of the profile attributes that enter the prompt.
+    """
+
+    feature_store: FeatureStore
+    profiles: Sequence[Profile]
+    backbone: Backbone
+    poolers: Sequence[Pooler]
+    prompt: str | None = None
+    prompt_attributes: Sequence[str] = ()
+
+    def plan(self) -> ExtractionPlan:
+        """The plan of this request alone; raises like `FeatureStore.plan`."""
+        return self.feature_store.plan(
+            self.profiles,
+            self.backbone,
+            self.poolers,
+            prompt=self.prompt,
+            prompt_attributes=self.prompt_attributes,
+        )
+
+
+def plan_extractions(requests: Iterable[ExtractionRequest]) -> list[ExtractionPlan]:
+    """Plans for several requests, one for all that can share a pass of the backbone.
+
+    Requests share a pass if their stores and vector formats, their backbones' fingerprints, and
+    what the backbone reads for each person are equal; the plan then has the poolers of all of
+    them. Prompts and metadata only count if the backbone reads text.
+
+    Raises:
+        DataError: People with nothing to read or with missing photo files.
+        ConfigurationError: A request without profiles or poolers.
+    """
+    groups: dict[Hashable, tuple[ExtractionRequest, list[Item], dict[str, Pooler]]] = {}
+    for request in requests:
+        items = build_items(
+            request.profiles, request.backbone, request.prompt, request.prompt_attributes
+        )
+        _, _, poolers = groups.setdefault(_sharing_key(request, items), (request, items, {}))
+        for pooler in request.poolers:
+            poolers.setdefault(content_key(dict(pooler.fingerprint())), pooler)
+    return [
+        request.feature_store._plan(
+            request.profiles, items, request.backbone, tuple(poolers.values())
+        )
+        for request, items, poolers in groups.values()
+    ]
 
 
 def join(
     features: Sequence[Floats], weights: Sequence[float] | None = None
 ) -> npt.NDArray[np.float32]:
-    """Joins the features of several backbones: each scaled to unit length, times its weight, side by side.
+    """Concatenates the features of several backbones, each scaled to unit length and weighted.
 
-    One array alone is returned as it is, so that a single backbone's features reach the head
-    unscaled.
+    A single array is returned unscaled.
 
     Args:
-        features: Arrays [N, D_i] of the same people.
-        weights: One per array, above 0; by default all 1.
+        features: Arrays [N, D_i] of the same N people.
+        weights: One positive weight per array; None for 1 each.
 
     Returns:
         [N, Σ D_i] float32.
+
+    Raises:
+        ConfigurationError: The number of weights is wrong, or a weight is not positive.
     """
     if weights is not None and (len(weights) != len(features) or min(weights) <= 0):
         raise ConfigurationError(
@@ -367,99 +212,26 @@ def join(
         )
     if len(features) == 1:
         return np.asarray(features[0], np.float32)
+    if weights is None:
+        weights = [1.0] * len(features)
     return np.concatenate(
-        [unit_rows(h) * w for h, w in zip(features, weights or [1.0] * len(features), strict=True)],
-        1,
+        [unit_rows(h) * weight for h, weight in zip(features, weights, strict=True)], axis=1
     )
 
 
-def _digest(item: Item) -> str | ImageError:
-    try:
-        return content_key(
-            {"images": [image_digest(image) for image in item.images], "text": item.text}
-        )
-    except ImageError as error:
-        return error
-
-
-def _batches(jobs: Iterable[_Job], budget: int) -> Iterator[list[_Job]]:
-    """Groups of jobs, longest first, whose padded length (longest × number) stays within the budget."""
-    batch: list[_Job] = []
-    for job in jobs:
-        if batch and max(1, batch[0].length) * (len(batch) + 1) > budget:
-            yield batch
-            batch = []
-        batch.append(job)
-    if batch:
-        yield batch
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, backbone: Backbone, batches: Sequence[list[_Job]], depth: int
-) -> Iterator[tuple[list[_Job], Future[Any]]]:
-    """Batches in order, with up to `depth` of them being prepared ahead."""
-    queue: deque[Future[Any]] = deque()
-    submitted = 0
-    if batches:
-        # Here and not in a worker: what a backbone loads at its first use is loaded once, before
-        # threads share it
-        first: Future[Any] = Future()
-        try:
-            first.set_result(backbone.prepare([job.item for job in batches[0]]))
-        except Exception as error:
-            first.set_exception(error)
-        queue.append(first)
-        submitted = 1
-    try:
-        for batch in batches:
-            while submitted < len(batches) and len(queue) < depth:
-                queue.append(
-                    pool.submit(backbone.prepare, [job.item for job in batches[submitted]])
-                )
-                submitted += 1
-            yield batch, queue.popleft()
-    finally:
-        for future in queue:
-            future.cancel()
-
-
-def _name(backbone: Backbone) -> str:
-    return type(backbone).__name__
-
-
-def _cpus() -> int:
-    return max(1, min(8, os.cpu_count() or 1))
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Accelerators have a class for it.
-
-    Torch on the CPU raises a RuntimeError, numpy and Pillow a MemoryError.
-    """
-    if isinstance(error, PairmatchError):
-        return False
-    text = str(error)
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or "can't allocate memory" in text or "out of memory" in text
-
-
-def _empty_cache() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-class _PeoplePerSecond(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f} people/s", style="progress.data.speed")
-
-
-def _progress_bar(shown: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _PeoplePerSecond(),
-        TimeRemainingColumn(),
-        disable=not shown,
+def _sharing_key(request: ExtractionRequest, items: Sequence[Item]) -> Hashable:
+    """Equal for requests that one pass of the backbone can serve."""
+    backbone = request.backbone
+    return (
+        request.feature_store.store.path,
+        request.feature_store.dtype,
+        content_key(dict(backbone.fingerprint())),
+        tuple(getattr(backbone, "layers", ())),  # not in the fingerprint, but poolers need them
+        tuple(profile.id for profile in request.profiles),
+        tuple((tuple(map(_image_identity, item.images)), item.text) for item in items),
     )
+
+
+def _image_identity(image: Any) -> Hashable:
+    """Paths and bytes compare by value, image objects by identity: none is read here."""
+    return image if isinstance(image, str | bytes | Path) else id(image)

@@ -13,45 +13,14 @@ from pairmatch.core.interfaces import Pooler
 from pairmatch.core.types import TokenStates
 
 
-def _states(states: TokenStates, layer: int | None, pooler: str) -> Tensor:
-    if layer is None:
-        if states.states is None:
-            raise ConfigurationError(
-                f"The pooler {pooler!r} needs token states, and this backbone gives its own pooled output alone: use "
-                "pooler='native'."
-            )
-        return states.states
-    if layer not in states.layers:
-        raise ConfigurationError(
-            f"The pooler {pooler!r} asks for layer {layer}, and the backbone gave {sorted(states.layers) or 'none'}: "
-            f"name it in the backbone's option layers=[{layer}]."
-        )
-    return states.layers[layer]
-
-
-def _mean(states: Tensor, mask: Tensor) -> Tensor:
-    """[B, D] float32 mean over the tokens of the mask.
-
-    Bfloat16 sums would lose what distinguishes people.
-    """
-    weights = mask.to(torch.float32).unsqueeze(-1)
-    return (states.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
-
-
-def _mask(mask: Tensor | None, pooler: str, what: str) -> Tensor:
-    if mask is None:
-        raise ConfigurationError(
-            f"The pooler {pooler!r} needs {what}, and this backbone does not tell them apart."
-        )
-    return mask
-
-
 class MeanPooler(Pooler):
-    """Mean over every real token, photo and text alike. The recipe's default (Kim et al., Table 2).
+    """Mean over all real tokens, of photos and text. The default of the recipe.
+
+    Source: Kim et al., Table 2.
 
     Args:
-        layer: A layer that the backbone was asked to give (`layers=`); None for the last, after the
-            final norm.
+        layer: Index of a layer that the backbone returns (its option `layers=`); None for the
+            last layer, after the final norm.
     """
 
     def __init__(self, *, layer: int | None = None) -> None:
@@ -59,9 +28,8 @@ class MeanPooler(Pooler):
 
     def pool(self, states: TokenStates) -> Tensor:
         """[B, D] float32."""
-        return _mean(
-            _states(states, self.layer, "mean"), _mask(states.mask, "mean", "a mask of real tokens")
-        )
+        tokens = _layer_states(states, self.layer, "mean")
+        return _mean(tokens, _require(states.mask, "mean", "a mask of real tokens"))
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Name and layer."""
@@ -69,10 +37,12 @@ class MeanPooler(Pooler):
 
 
 class EOSPooler(Pooler):
-    """The state of the token that ends the sequence (Kim et al., Table 2); what causal embedding models prescribe.
+    """State of the token that ends the sequence. Choose it for causal embedding models.
+
+    Source: Kim et al., Table 2.
 
     Args:
-        layer: As for `mean`.
+        layer: Index of a layer that the backbone returns, as for `mean`.
     """
 
     def __init__(self, *, layer: int | None = None) -> None:
@@ -80,7 +50,7 @@ class EOSPooler(Pooler):
 
     def pool(self, states: TokenStates) -> Tensor:
         """[B, D] float32."""
-        tokens = _states(states, self.layer, "eos")
+        tokens = _layer_states(states, self.layer, "eos")
         if states.end is None:
             raise ConfigurationError(
                 "The pooler 'eos' needs a token that ends the sequence, and this backbone has none."
@@ -93,10 +63,10 @@ class EOSPooler(Pooler):
 
 
 class ImageMeanPooler(Pooler):
-    """Mean over the tokens of the photos alone. For someone without photos it is a vector of zeros.
+    """Mean over the photo tokens; zeros for a person without photos.
 
     Args:
-        layer: As for `mean`.
+        layer: Index of a layer that the backbone returns, as for `mean`.
     """
 
     def __init__(self, *, layer: int | None = None) -> None:
@@ -104,8 +74,8 @@ class ImageMeanPooler(Pooler):
 
     def pool(self, states: TokenStates) -> Tensor:
         """[B, D] float32."""
-        tokens = _states(states, self.layer, "image-mean")
-        return _mean(tokens, _mask(states.image_mask, "image-mean", "image tokens"))
+        tokens = _layer_states(states, self.layer, "image-mean")
+        return _mean(tokens, _require(states.image_mask, "image-mean", "image tokens"))
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Name and layer."""
@@ -113,10 +83,12 @@ class ImageMeanPooler(Pooler):
 
 
 class TextMeanPooler(Pooler):
-    """Mean over the real tokens that do not stand for photos: prompt and chat template. Zeros for someone without any.
+    """Mean over the real tokens outside photos: prompt and chat template.
+
+    Zeros for a person without any.
 
     Args:
-        layer: As for `mean`.
+        layer: Index of a layer that the backbone returns, as for `mean`.
     """
 
     def __init__(self, *, layer: int | None = None) -> None:
@@ -124,14 +96,15 @@ class TextMeanPooler(Pooler):
 
     def pool(self, states: TokenStates) -> Tensor:
         """[B, D] float32."""
-        tokens = _states(states, self.layer, "text-mean")
-        real = _mask(states.mask, "text-mean", "a mask of real tokens")
-        words = real & ~_mask(states.image_mask, "text-mean", "image tokens")
-        if not words.any():
+        tokens = _layer_states(states, self.layer, "text-mean")
+        real_mask = _require(states.mask, "text-mean", "a mask of real tokens")
+        text_mask = real_mask & ~_require(states.image_mask, "text-mean", "image tokens")
+        if not text_mask.any():
             raise ConfigurationError(
-                "The pooler 'text-mean' needs tokens of text, and this backbone gives none: use 'mean' or 'image-mean'."
+                "The pooler 'text-mean' needs text tokens, and this backbone returns none: use "
+                "'mean' or 'image-mean'."
             )
-        return _mean(tokens, words)
+        return _mean(tokens, text_mask)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Name and layer."""
@@ -139,7 +112,7 @@ class TextMeanPooler(Pooler):
 
 
 class NativePooler(Pooler):
-    """The backbone's own pooled output, where it has one (CLIP's projected embedding, an ONNX model's output)."""
+    """The backbone's own pooled output: CLIP's projected embedding, an ONNX model's output."""
 
     def pool(self, states: TokenStates) -> Tensor:
         """[B, P] float32."""
@@ -152,3 +125,37 @@ class NativePooler(Pooler):
     def fingerprint(self) -> Mapping[str, Any]:
         """Name."""
         return {"pooler": "native"}
+
+
+def _layer_states(states: TokenStates, layer: int | None, pooler: str) -> Tensor:
+    """[B, T, D] states of a layer, or of the last one if `layer` is None."""
+    if layer is None:
+        if states.states is None:
+            raise ConfigurationError(
+                f"The pooler {pooler!r} needs token states, and this backbone returns only its "
+                "own pooled output: use pooler='native'."
+            )
+        return states.states
+    if layer not in states.layers:
+        raise ConfigurationError(
+            f"The pooler {pooler!r} needs layer {layer}, and the backbone returned layers "
+            f"{sorted(states.layers) or 'none'}: set the backbone's option layers=[{layer}]."
+        )
+    return states.layers[layer]
+
+
+def _require(mask: Tensor | None, pooler: str, description: str) -> Tensor:
+    if mask is None:
+        raise ConfigurationError(
+            f"The pooler {pooler!r} needs {description}, and this backbone does not mark them."
+        )
+    return mask
+
+
+def _mean(states: Tensor, mask: Tensor) -> Tensor:
+    """[B, D] float32 mean over the masked tokens.
+
+    Sums in bfloat16 would lose the differences between people.
+    """
+    weights = mask.to(torch.float32).unsqueeze(-1)
+    return (states.float() * weights).sum(1) / weights.sum(1).clamp(min=1)

@@ -1,4 +1,4 @@
-"""The text that a backbone reads for a person, rendered in one place."""
+"""The text that a backbone reads for a person, rendered from a template."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from pairmatch.core.errors import ConfigurationError, unknown_name
 from pairmatch.core.types import Profile
 
-#: A line whose placeholder has nothing to say is left out.
+#: Lines with an empty placeholder are omitted.
 DEFAULT_TEMPLATE = """\
 Profile: {text}
 Facts: {attributes}
@@ -18,136 +18,149 @@ Photo: {metadata}"""
 
 
 def render(profile: Profile, *, template: str | None = None, attributes: Sequence[str] = ()) -> str:
-    """The prompt text of a person; empty where nothing is known.
+    """The prompt text of a person; empty if no placeholder has a value.
 
     Args:
-        profile: The person; id and photos never enter the text.
-        template: Lines of text with the placeholders `{text}` (the profile text), `{attributes}`
-            (those named in `attributes`, as `age: 31; region: north`), `{metadata}` (what a
-            generator wrote, alike), or the name of one attribute or metadata field (`{caption}`);
-            `{metadata:-caption,photo_style}` leaves fields out. A line is left out where one of its
-            placeholders has nothing to say. None takes `DEFAULT_TEMPLATE`.
+        profile: The person. Id and photos never enter the text.
+        template: Lines of text with placeholders: `{text}` (the profile text), `{attributes}`
+            (those named in `attributes`, as `age: 31; region: north`), `{metadata}` (the
+            generated metadata in the same form), or the name of one attribute or metadata field
+            (`{caption}`). `{metadata:-caption,photo_style}` omits fields. A line with an empty
+            placeholder is omitted. None for `DEFAULT_TEMPLATE`.
         attributes: Names of the profile attributes that enter `{attributes}`.
 
     Raises:
-        ConfigurationError: A template with a placeholder that is none, or with unbalanced braces.
+        ConfigurationError: The template has an invalid placeholder or unbalanced braces.
     """
-    metadata = _fields(profile.metadata)
-    lines = (DEFAULT_TEMPLATE if template is None else template).splitlines()
+    metadata = _metadata_fields(profile.metadata)
     facts = {name: profile.attributes[name] for name in attributes if name in profile.attributes}
     values = {
-        **{name: _words(value) for name, value in metadata.items()},
-        **{name: _words(value) for name, value in profile.attributes.items()},
+        **{name: _format_value(value) for name, value in metadata.items()},
+        **{name: _format_value(value) for name, value in profile.attributes.items()},
         "text": profile.text.strip(),
-        "attributes": _listed(facts),
-        "metadata": _listed(metadata),
+        "attributes": _format_fields(facts),
+        "metadata": _format_fields(metadata),
     }
     rendered = []
-    for line in lines:
-        words = []
-        for before, name, without in _parsed(line):
-            left = {field: value for field, value in metadata.items() if field not in without}
-            value = None if name is None else _listed(left) if without else values.get(name, "")
+    for line in (DEFAULT_TEMPLATE if template is None else template).splitlines():
+        pieces = []
+        for literal, name, omitted in _parse(line):
+            value: str | None = None
+            if omitted:
+                kept = {field: value for field, value in metadata.items() if field not in omitted}
+                value = _format_fields(kept)
+            elif name is not None:
+                value = values.get(name, "")
             if value == "":
                 break
-            words += [before, value or ""]
+            pieces += [literal, value or ""]
         else:
-            rendered.append("".join(words))
+            rendered.append("".join(pieces))
     return "\n".join(rendered)
 
 
 def placeholders(template: str) -> list[str]:
-    """Names of the placeholders of a template, in order.
+    """Names of a template's placeholders, in order.
 
     Raises:
-        ConfigurationError: Unbalanced braces, or a placeholder with an index, an attribute or a
-            format.
+        ConfigurationError: The template has unbalanced braces, or a placeholder with an index, an
+            attribute or a format.
     """
-    return [name for _, name, _ in _parsed(template) if name is not None]
+    return [name for _, name, _ in _parse(template) if name is not None]
 
 
 def leave_out(template: str | None, names: Sequence[str]) -> str:
-    """The template without some metadata fields: what an ablation compares.
+    """The template with some metadata fields omitted, for ablations.
 
     Args:
-        template: With `{metadata}` in it; None for `DEFAULT_TEMPLATE`.
-        names: Fields that are left out; none gives the template as it is.
+        template: A template that contains `{metadata}`; None for `DEFAULT_TEMPLATE`.
+        names: Fields to omit; if empty, the template is returned unchanged.
 
     Raises:
-        ConfigurationError: The template does not hold `{metadata}`, so there is nothing to leave
-            out of.
+        ConfigurationError: The template does not contain `{metadata}`.
     """
-    found = DEFAULT_TEMPLATE if template is None else template
-    if names and "{metadata}" not in found:
+    if template is None:
+        template = DEFAULT_TEMPLATE
+    if not names:
+        return template
+    if "{metadata}" not in template:
         raise ConfigurationError(
             f"Leaving out {', '.join(names)} needs a prompt template with {{metadata}} in it."
         )
-    return found.replace("{metadata}", f"{{metadata:-{','.join(names)}}}") if names else found
-
-
-def _parsed(template: str) -> list[tuple[str, str | None, tuple[str, ...]]]:
-    """Text before each placeholder, its name (None at the end), and the fields that it leaves out."""
-    try:
-        parts = list(string.Formatter().parse(template))
-    except ValueError as error:
-        raise ConfigurationError(
-            f"The prompt template is not valid: {error}. Write {{{{ for a brace."
-        ) from error
-    found, wrong = [], []
-    for before, name, form, turn in parts:
-        without = (
-            tuple(form[1:].split(","))
-            if name == "metadata" and form and form.startswith("-")
-            else ()
-        )
-        if name is not None and (not name.isidentifier() or turn or (form and not without)):
-            wrong.append(name)
-        found.append((before, name, without))
-    if wrong:
-        raise ConfigurationError(
-            f"The prompt template has placeholders that are no plain names: {', '.join(wrong)}."
-        )
-    return found
+    return template.replace("{metadata}", f"{{metadata:-{','.join(names)}}}")
 
 
 def check_template(template: str, profiles: Iterable[Profile]) -> None:
-    """Raises ConfigurationError that names every placeholder that nobody's profile can fill."""
-    names, fields = {"text", "attributes", "metadata"}, set[str]()
+    """Checks that each placeholder has a value in at least one profile.
+
+    Raises:
+        ConfigurationError: Names every placeholder and every omitted field that no profile has.
+    """
+    names = {"text", "attributes", "metadata"}
+    fields: set[str] = set()
     for profile in profiles:
         names.update(profile.attributes)
-        fields.update(_fields(profile.metadata))
+        fields.update(_metadata_fields(profile.metadata))
     names |= fields
     unknown = [
         unknown_name("placeholder in the prompt template", name, names)
         for name in placeholders(template)
         if name not in names
     ]
-    if (
-        fields
-    ):  # where nobody has metadata, there is nothing to leave out and nothing to compare with
+    if fields:  # without any metadata there is nothing to omit and nothing to compare names with
         unknown += [
             unknown_name("metadata field to leave out", name, fields)
-            for _, _, without in _parsed(template)
-            for name in without
+            for _, _, omitted in _parse(template)
+            for name in omitted
             if name not in fields
         ]
     if unknown:
         raise ConfigurationError(" ".join(unknown))
 
 
-def _fields(metadata: Any) -> Mapping[str, Any]:
-    """Fields of a pydantic model that hold something, by name."""
+def _parse(template: str) -> list[tuple[str, str | None, tuple[str, ...]]]:
+    """Literal text before each placeholder, the placeholder's name, and the fields it omits.
+
+    The name is None for text after the last placeholder.
+    """
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"The prompt template is not valid: {error}. Write {{{{ for a literal brace."
+        ) from error
+    parsed: list[tuple[str, str | None, tuple[str, ...]]] = []
+    invalid = []
+    for literal, name, format_spec, conversion in parts:
+        omitted: tuple[str, ...] = ()
+        if name == "metadata" and format_spec and format_spec.startswith("-"):
+            omitted = tuple(format_spec[1:].split(","))
+        if name is not None and (
+            not name.isidentifier() or conversion or (format_spec and not omitted)
+        ):
+            invalid.append(name)
+        parsed.append((literal, name, omitted))
+    if invalid:
+        raise ConfigurationError(
+            f"The prompt template has placeholders that are not plain names: {', '.join(invalid)}."
+        )
+    return parsed
+
+
+def _metadata_fields(metadata: Any) -> Mapping[str, Any]:
+    """All fields of a pydantic model by name; empty for None."""
     if metadata is None:
         return {}
     return {name: getattr(metadata, name) for name in type(metadata).model_fields}
 
 
-def _listed(fields: Mapping[str, Any]) -> str:
-    words = {name: _words(value) for name, value in fields.items()}
-    return "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in words.items() if value)
+def _format_fields(fields: Mapping[str, Any]) -> str:
+    """Fields as `name: value; name: value`, without empty ones."""
+    texts = {name: _format_value(value) for name, value in fields.items()}
+    return "; ".join(f"{name.replace('_', ' ')}: {text}" for name, text in texts.items() if text)
 
 
-def _words(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, Enum):
@@ -155,5 +168,5 @@ def _words(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple | set | frozenset):
-        return ", ".join(filter(None, map(_words, value)))
+        return ", ".join(filter(None, map(_format_value, value)))
     return str(value).strip()

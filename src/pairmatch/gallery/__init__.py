@@ -1,18 +1,25 @@
-"""Candidates that were embedded once: kept, grown, shrunk, filtered, searched and forgotten."""
+"""Galleries: candidates that are embedded once, filtered, searched, exported and forgotten."""
 
-from pairmatch.gallery.bulk import Slates, recommend_all
+from pairmatch.gallery.bulk import SlateOptions, Slates, recommend_all
+from pairmatch.gallery.disk import FolderGallery
 from pairmatch.gallery.exclusions import Exclusions
 from pairmatch.gallery.forgetting import Erased, forget
 from pairmatch.gallery.gallery import Gallery, eligible
-from pairmatch.gallery.results import Found, Recommendation, Recommendations
+from pairmatch.gallery.lance import LanceGallery
+from pairmatch.gallery.memory import MemoryGallery
+from pairmatch.gallery.results import Recommendation, Recommendations, SearchResult
 
 __all__ = [
     "Erased",
     "Exclusions",
-    "Found",
+    "FolderGallery",
     "Gallery",
+    "LanceGallery",
+    "MemoryGallery",
     "Recommendation",
     "Recommendations",
+    "SearchResult",
+    "SlateOptions",
     "Slates",
     "eligible",
     "forget",

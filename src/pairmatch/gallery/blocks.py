@@ -1,109 +1,127 @@
-"""The pieces that a gallery is made of.
-
-People in Arrow tables beside their vectors, often memory-mapped.
-"""
+"""Blocks: people in an Arrow table next to their vectors, often memory-mapped."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pairmatch.core.arrays import Ints
-from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.arrays import Ints, Vectors
 from pairmatch.core.types import AttributeValue
-from pairmatch.rules import Column, Columns, Kind, Mask, kind_of
+from pairmatch.gallery.attributes import (
+    PREFIX,
+    Attributes,
+    attribute_column,
+    attributes_of,
+    kind_of_arrow,
+)
+from pairmatch.rules import Column, Columns, Kind, Mask
 
-_PREFIX = "attribute."
-_FEW = 4
-Vectors = npt.NDArray[np.float32]
+_FEW_IDS = 4  # up to this number, comparing is faster than hashing all ids
+
+Chunk = tuple[list[str], list[dict[str, AttributeValue]], Vectors]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """People that came together.
+    """People that were added together. Immutable: removing people makes a new block.
 
     Attributes:
-        people: Arrow table: `id`, and a column for every attribute that somebody has.
+        people: Arrow table of n rows: `id`, and one column per attribute.
         vectors: [n, K] float32.
-        alive: [n] bool: False for those who were removed or replaced since.
+        alive: [n] bool: False for people that were removed or replaced later.
     """
 
     people: pa.Table
     vectors: Vectors
     alive: Mask
-    _columns: dict[str, Column | None] = field(default_factory=dict)
+    _columns: dict[str, Column | None] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(
-        cls,
-        ids: Sequence[str],
-        attributes: Sequence[Mapping[str, AttributeValue]],
-        vectors: Vectors,
+    def of(cls, people: pa.Table, vectors: Vectors) -> Block:
+        """A block of people that are all alive."""
+        return cls(people, vectors, np.ones(len(vectors), bool))
+
+    @classmethod
+    def from_people(
+        cls, ids: Sequence[str], attributes: Sequence[Attributes], vectors: Vectors
     ) -> Block:
-        names = dict.fromkeys(name for own in attributes for name in own)
+        """A block of ids with their attributes and vectors."""
+        names = dict.fromkeys(name for row in attributes for name in row)
         columns = {"id": pa.array(ids, pa.string())}
         for name in names:
-            columns[_PREFIX + name] = _array([own.get(name) for own in attributes])
-        return cls(pa.table(columns), vectors, np.ones(len(ids), bool))
+            columns[PREFIX + name] = attribute_column([row.get(name) for row in attributes])
+        return cls.of(pa.table(columns), vectors)
 
     @classmethod
     def merged(cls, blocks: Sequence[Block]) -> Block:
-        """One block of those who are alive in several."""
+        """One block of the people of several that are alive."""
         people = pa.concat_tables(
             [block.living() for block in blocks], promote_options="permissive"
         )
         vectors = np.concatenate([block.vectors[block.alive] for block in blocks])
-        return cls(people.combine_chunks(), vectors, np.ones(len(vectors), bool))
+        return cls.of(people.combine_chunks(), vectors)
 
     def __len__(self) -> int:
         return len(self.alive)
 
     @property
     def ids(self) -> pa.ChunkedArray:
+        """Ids of all n rows."""
         return self.people["id"]
 
     @property
     def kinds(self) -> dict[str, Kind]:
-        """Kind of every attribute, by name."""
-        found: dict[str, Kind] = {}
-        for one in self.people.schema:
-            if one.name.startswith(_PREFIX) and not pa.types.is_null(one.type):
-                found[one.name.removeprefix(_PREFIX)] = kind_of_arrow(one.type)
-        return found
+        """Kind of each attribute, by name."""
+        return {
+            column.name.removeprefix(PREFIX): kind_of_arrow(column.type)
+            for column in self.people.schema
+            if column.name.startswith(PREFIX) and not pa.types.is_null(column.type)
+        }
 
     def living(self) -> pa.Table:
-        """The table of those who are alive."""
+        """The table of the people that are alive."""
         return self.people if self.alive.all() else self.people.filter(pa.array(self.alive))
 
-    def find(self, wanted: pa.Array, *, dead: bool = False) -> Ints:
-        """[…] int64: rows of people, those alive or everybody."""
-        if len(wanted) <= _FEW:  # comparing a few times is faster than hashing everybody
-            there = np.zeros(len(self), bool)
-            for person in wanted:
-                there |= pc.equal(self.ids, person).combine_chunks().to_numpy(zero_copy_only=False)
+    def take(self, rows: Ints) -> Block:
+        """A block with a copy of some rows."""
+        return Block.of(self.people.take(pa.array(rows)), self.vectors[rows])
+
+    def without(self, ids: pa.Array) -> Block:
+        """The block after the removal of people; the same object if none of them is alive."""
+        rows = self.find(ids)
+        if not len(rows):
+            return self
+        alive = self.alive.copy()
+        alive[rows] = False
+        return dataclasses.replace(self, alive=alive)
+
+    def find(self, ids: pa.Array) -> Ints:
+        """[…] int64: rows of people that are alive, in rising order."""
+        if len(ids) <= _FEW_IDS:
+            mask = np.zeros(len(self), bool)
+            for person in ids:
+                mask |= _numpy(pc.equal(self.ids, person))
         else:
-            there = (
-                pc.is_in(self.ids, value_set=wanted).combine_chunks().to_numpy(zero_copy_only=False)
-            )
-        return np.flatnonzero(there if dead else there & self.alive)
+            mask = _numpy(pc.is_in(self.ids, value_set=ids))
+        return np.flatnonzero(mask & self.alive)
 
     def columns(self, names: Sequence[str]) -> Columns:
-        """Attributes as columns to evaluate rules on; those that nobody here has are left out."""
+        """Attributes as columns to evaluate rules on, without those that no person here has."""
         for name in names:
             if name not in self._columns:
                 self._columns[name] = self._column(name)
         return {name: column for name in names if (column := self._columns[name]) is not None}
 
     def _column(self, name: str) -> Column | None:
-        if _PREFIX + name not in self.people.column_names:
+        if PREFIX + name not in self.people.column_names:
             return None
-        values = self.people[_PREFIX + name].combine_chunks()
+        values = self.people[PREFIX + name].combine_chunks()
         if pa.types.is_null(values.type):
             return None
         known = values.is_valid().to_numpy(zero_copy_only=False)
@@ -114,74 +132,53 @@ class Block:
             return Column("text", codes, known, tuple(coded.dictionary.to_pylist()))
         if kind == "bool":
             return Column("bool", pc.fill_null(values, False).to_numpy(zero_copy_only=False), known)
-        return Column(
-            "number",
-            pc.fill_null(values, 0).to_numpy(zero_copy_only=False).astype(np.float64),
-            known,
-        )
+        numbers = pc.fill_null(values, 0).to_numpy(zero_copy_only=False).astype(np.float64)
+        return Column("number", numbers, known & ~np.isnan(numbers))
 
     def attributes(self, row: int) -> dict[str, AttributeValue]:
-        """What one person has."""
+        """Attributes of one person."""
         return attributes_of(self.people.slice(row, 1))[0]
 
 
-def plain(attributes: Mapping[str, Any]) -> dict[str, AttributeValue]:
-    """Attributes as they are kept.
-
-    NumPy's scalars as Python's, NaN as missing, large numbers as floats.
-    """
-    values = {
-        name: value.item() if isinstance(value, np.generic) else value
-        for name, value in attributes.items()
-    }
-    return {
-        name: float(value) if type(value) is int and abs(value) > 2**53 else value
-        for name, value in values.items()
-        if value == value  # NaN alone differs from itself
-    }
-
-
-def attributes_of(people: pa.Table) -> list[dict[str, AttributeValue]]:
-    """The attributes of every row, without those that are missing."""
-    names = [name for name in people.column_names if name.startswith(_PREFIX)]
-    rows: list[dict[str, Any]] = people.select(names).to_pylist()
-    return [{k.removeprefix(_PREFIX): v for k, v in row.items() if v is not None} for row in rows]
-
-
-def check_attributes(
-    ids: Sequence[str], attributes: Sequence[Mapping[str, AttributeValue]], kinds: dict[str, Kind]
-) -> dict[str, Kind]:
-    """Kinds of attributes with those of newcomers.
-
-    Raises:
-        ConfigurationError: An attribute that is of another kind than it was, with the first person
-            who has it.
-    """
-    merged = dict(kinds)
-    problems = []
-    for person, own in zip(ids, attributes, strict=True):
-        for name, value in own.items():
-            kind = kind_of(value)
-            if merged.setdefault(name, kind) != kind:
-                problems.append(
-                    f"{name!r} of {person!r} is {kind}, for others it is {merged[name]}"
-                )
-    if problems:
-        raise ConfigurationError(
-            f"An attribute is of one kind for everybody in a gallery: {'; '.join(problems[:5])}"
-            f"{f' and {len(problems) - 5} more' if len(problems) > 5 else ''}."
-        )
-    return merged
+def chunks_of(blocks: Iterable[Block], rows: int) -> Iterator[Chunk]:
+    """Yields the people that are alive in order, `rows` at a time: ids, attributes, vectors."""
+    ids: list[str] = []
+    attributes: list[dict[str, AttributeValue]] = []
+    vectors: list[Vectors] = []
+    for block in blocks:
+        alive = np.flatnonzero(block.alive)
+        start = 0
+        while start < len(alive):
+            part = alive[start : start + rows - len(ids)]
+            start += len(part)
+            people = block.people.take(pa.array(part))
+            ids += people["id"].to_pylist()
+            attributes += attributes_of(people)
+            vectors.append(block.vectors[part])
+            if len(ids) == rows:
+                yield ids, attributes, np.concatenate(vectors)
+                ids, attributes, vectors = [], [], []
+    if ids:
+        yield ids, attributes, np.concatenate(vectors)
 
 
-def _array(values: list[Any]) -> pa.Array:
-    if any(isinstance(value, float) for value in values):
-        values = [None if value is None else float(value) for value in values]
-    return pa.array(values)
+def ids_at(rows: Ints, blocks: Sequence[Block]) -> Any:
+    """Ids at row numbers that count on from block to block; None where the row is −1."""
+    ids = np.full(rows.shape, None, object)
+    start = 0
+    for block in blocks:
+        inside = (rows >= start) & (rows < start + len(block))
+        if inside.any():
+            ids[inside] = block.ids.take(pa.array(rows[inside] - start)).to_pylist()
+        start += len(block)
+    return ids
 
 
-def kind_of_arrow(arrow: pa.DataType) -> Kind:
-    """The kind of an attribute whose column has an Arrow type."""
-    if pa.types.is_boolean(arrow):
-        return "bool"
-    return "text" if pa.types.is_string(arrow) or pa.types.is_large_string(arrow) else "number"
+def vectors_of(column: pa.FixedSizeListArray) -> Vectors:
+    """[n, K] float32: the rows of a list column, without a copy."""
+    return column.flatten().to_numpy(zero_copy_only=True).reshape(len(column), -1)
+
+
+def _numpy(mask: pa.ChunkedArray) -> Mask:
+    flags: Mask = mask.combine_chunks().to_numpy(zero_copy_only=False)
+    return flags

@@ -1,4 +1,4 @@
-"""Who must not be shown to whom: already seen, blocked."""
+"""Pairs of people that must not be shown to each other: seen before, or blocked."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from pairmatch.io.tables import read_table
 
 
 class Exclusions:
-    """Pairs of people of whom the second is not shown to the first.
+    """Pairs of people where the second is not shown to the first.
 
     Args:
-        pairs: (id, id of the one who is not shown).
-        symmetric: Neither is shown to the other: for blocks rather than for what was seen already.
+        pairs: (id, id of the person who is not shown).
+        symmetric: Whether neither is shown to the other. Use it for blocks rather than for
+            candidates that were seen before.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = (), *, symmetric: bool = False) -> None:
-        self._others: dict[str, set[str]] = {}
+        self._excluded: dict[str, set[str]] = {}
         for person, other in pairs:
             self.add(person, other, symmetric=symmetric)
 
@@ -29,13 +30,14 @@ class Exclusions:
         """Reads a .csv, .parquet or .jsonl file with the columns `id` and `other`.
 
         Raises:
-            DataError: Cannot be read, lacks a column, or has blank cells.
+            DataError: The file cannot be read, lacks a column, or has blank cells.
         """
         table = read_table(Path(path))
-        absent = [name for name in ("id", "other") if name not in table.columns]
-        if absent:
+        missing = [name for name in ("id", "other") if name not in table.columns]
+        if missing:
             raise DataError(
-                f"{path}: exclusions need the columns id and other; {' and '.join(absent)} is missing."
+                f"{path}: exclusions need the columns id and other; {' and '.join(missing)} is "
+                "missing."
             )
         for row, cells in enumerate(table.rows):
             for name in ("id", "other"):
@@ -43,36 +45,35 @@ class Exclusions:
                     table.problem(row, name, "the id is blank.")
         if table.problems:
             raise DataError(f"{path} cannot be used:", table.problems)
-        return cls(
-            ((str(cells["id"]), str(cells["other"])) for cells in table.rows), symmetric=symmetric
-        )
+        pairs = ((str(cells["id"]), str(cells["other"])) for cells in table.rows)
+        return cls(pairs, symmetric=symmetric)
 
     def add(self, person: str, other: str, *, symmetric: bool = False) -> None:
-        """From now on `other` is not shown to `person`, nor the other way round where it is symmetric."""
-        self._others.setdefault(person, set()).add(other)
+        """Adds a pair: `other` is not shown to `person`, and if symmetric, nor vice versa."""
+        self._excluded.setdefault(person, set()).add(other)
         if symmetric:
-            self._others.setdefault(other, set()).add(person)
+            self._excluded.setdefault(other, set()).add(person)
 
     def forget(self, ids: Iterable[str]) -> None:
-        """Removes every trace of people."""
-        gone = set(ids)
-        self._others = {
+        """Removes all pairs of people."""
+        forgotten = set(ids)
+        self._excluded = {
             person: kept
-            for person, others in self._others.items()
-            if person not in gone and (kept := others - gone)
+            for person, others in self._excluded.items()
+            if person not in forgotten and (kept := others - forgotten)
         }
 
     def of(self, person: str) -> Collection[str]:
-        """Ids that are not shown to a person."""
-        return self._others.get(person, frozenset())
+        """Returns the ids that are not shown to a person."""
+        return self._excluded.get(person, frozenset())
 
     def digest(self) -> str:
-        """Tells these exclusions from others, whatever order they were added in."""
+        """Returns a hash of the pairs that does not depend on their order."""
         pairs = sorted(
-            (person, other) for person, others in self._others.items() for other in others
+            (person, other) for person, others in self._excluded.items() for other in others
         )
         return hashlib.blake2b(json.dumps(pairs).encode(), digest_size=16).hexdigest()
 
     def __len__(self) -> int:
-        """Number of (person, other)."""
-        return sum(map(len, self._others.values()))
+        """Number of pairs (person, other)."""
+        return sum(map(len, self._excluded.values()))

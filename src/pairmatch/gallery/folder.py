@@ -1,9 +1,9 @@
-"""A gallery on disk: Arrow files that are memory-mapped, and a journal that survives a kill.
+"""The files of a gallery on disk: memory-mapped Arrow files, and a journal of later changes.
 
-`gallery.sqlite` holds what happened since, in order: a person added (with vector), a person
-removed, a file of many people added. Each is one transaction, on disk when the call returns. Saving
-again writes everybody who is left into new files and empties the journal, in one transaction too.
-Both files are private to their owner.
+`gallery.sqlite` holds the changes in order: a person added (with vector), a person removed, a file
+of many people added. Each change is one transaction, on disk when the call returns. Saving writes
+all remaining people to new files and empties the journal, in one transaction as well. All files are
+private to their owner.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sqlite3
-import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,32 +20,34 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pairmatch.core.arrays import Vectors
 from pairmatch.core.errors import StoreError
-from pairmatch.core.types import AttributeValue
-from pairmatch.gallery.blocks import Block, Vectors
+from pairmatch.core.types import AttributeValue, Side
+from pairmatch.gallery.blocks import Block, vectors_of
+from pairmatch.io.sqlite import Database
 
 JOURNAL = "gallery.sqlite"
 _FORMAT = 1
-_ROWS = 65_536  # people of one record batch: what saving holds in memory at once
-_TIMEOUT_SECONDS = 60.0
-_SCHEMA = """
-CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE journal (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, act TEXT NOT NULL, name TEXT NOT NULL, attributes TEXT, vector BLOB);
-"""
+_BATCH_ROWS = 65_536  # people per record batch, all that saving holds in memory
+_SCHEMA = (
+    "CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE journal ("
+    "number INTEGER PRIMARY KEY AUTOINCREMENT, act TEXT NOT NULL, name TEXT NOT NULL, "
+    "attributes TEXT, vector BLOB)",
+)
 
 Change = tuple[int, str, str, str | None, bytes | None]
 
 
 class Folder:
-    """The files of one gallery; several processes may read and one at a time write.
+    """The files of one gallery. Several processes may read at once, and one at a time may write.
 
     Args:
-        path: The folder.
-        create: Makes it where it is not there.
+        path: Path to the folder.
+        create: Whether to create the folder and the journal if they are missing.
 
     Raises:
-        StoreError: There is no gallery, or one of a newer version, or the files cannot be used.
+        StoreError: The folder holds no gallery, one of a newer format, or one that cannot be used.
     """
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
@@ -57,67 +57,44 @@ class Folder:
             raise StoreError(
                 f"{path} holds no gallery (no {JOURNAL}): build one with `Gallery.save(folder)`."
             )
-        try:
-            if create:
-                path.mkdir(parents=True, exist_ok=True, mode=0o700)
-                os.close(os.open(journal, os.O_CREAT | os.O_RDWR, 0o600))
-            self.connection = sqlite3.connect(
-                journal, timeout=_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            run = self.connection.execute
-            run("PRAGMA journal_mode = WAL")
-            run("PRAGMA synchronous = FULL")
-            run("PRAGMA secure_delete = ON")
-            found = run("PRAGMA user_version").fetchone()[0]
-            if found > _FORMAT:
-                raise StoreError(
-                    f"{path} has gallery format {found}, this pairmatch reads up to {_FORMAT}: upgrade."
-                )
-            if not found:
-                self.connection.executescript(
-                    f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_FORMAT}; COMMIT;"
-                )
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"The gallery {path} cannot be opened: {error}.") from error
+        self.database = Database(
+            journal,
+            name=f"The gallery {path}",
+            version=_FORMAT,
+            schema=_SCHEMA,
+            remedy="save the gallery to another folder",
+            synchronous="FULL",
+            create=create,
+        )
+        self.connection = self.database.connection
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """One transaction; other writers wait."""
-        try:
-            self.connection.execute("BEGIN IMMEDIATE")
+        with self.database.transaction():
             yield
-            self.connection.execute("COMMIT")
-        except BaseException as error:
-            if self.connection.in_transaction:
-                self.connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error | OSError) and not isinstance(error, StoreError):
-                raise StoreError(f"Writing to the gallery {self.path} failed: {error}.") from error
-            raise
 
-    def news(self, generation: int, seen: int) -> tuple[dict[str, Any], list[Change]]:
-        """What is said of the gallery (`side`, `width`, `made_by`, `generation`), and what happened, as of one moment.
+    def changes_since(
+        self, generation: int, last_change: int
+    ) -> tuple[dict[str, Any], list[Change]]:
+        """Reads the description of the gallery and its changes, as of one moment.
 
         Args:
-            generation: That is known; of another, everything is given.
-            seen: Number of the last change that is known.
+            generation: Generation that the reader has; changes of another are read from the start.
+            last_change: Number of the last change that the reader has.
+
+        Returns:
+            `side`, `width`, `made_by` and `generation`; and the changes in order.
         """
-        run = self.connection.execute
-        alone = not self.connection.in_transaction
-        try:
-            if alone:
-                run("BEGIN")
+        with self.database.snapshot() as connection:
+            run = connection.execute
             about = {key: json.loads(value) for key, value in run("SELECT key, value FROM about")}
-            after = seen if about.get("generation", 0) == generation else 0
+            after = last_change if about.get("generation", 0) == generation else 0
             changes = run(
-                "SELECT number, act, name, attributes, vector FROM journal WHERE number > ? ORDER BY number",
+                "SELECT number, act, name, attributes, vector FROM journal "
+                "WHERE number > ? ORDER BY number",
                 (after,),
             ).fetchall()
-            if alone:
-                run("COMMIT")
-        except sqlite3.Error as error:
-            if alone and self.connection.in_transaction:
-                run("ROLLBACK")
-            raise StoreError(f"Reading the gallery {self.path} failed: {error}.") from error
         return about, changes
 
     def append(
@@ -126,68 +103,79 @@ class Folder:
         attributes: Sequence[Mapping[str, AttributeValue]],
         vectors: Vectors,
     ) -> None:
-        """Notes people as added, within a transaction."""
+        """Records people as added, within a transaction."""
         rows = [
-            ("add", person, json.dumps(dict(own), ensure_ascii=False), vector.tobytes())
-            for person, own, vector in zip(ids, attributes, vectors, strict=True)
+            ("add", person, json.dumps(dict(row), ensure_ascii=False), vector.tobytes())
+            for person, row, vector in zip(ids, attributes, vectors, strict=True)
         ]
         self.connection.executemany(
             "INSERT INTO journal (act, name, attributes, vector) VALUES (?, ?, ?, ?)", rows
         )
 
     def append_removals(self, ids: Sequence[str]) -> None:
-        """Notes people as removed, within a transaction."""
+        """Records people as removed, within a transaction."""
         self.connection.executemany(
             "INSERT INTO journal (act, name) VALUES ('remove', ?)", [(person,) for person in ids]
         )
 
-    def append_file(self, blocks: Sequence[Block]) -> None:
-        """Writes people to a file of their own and notes it, within a transaction."""
-        self.connection.execute(
-            "INSERT INTO journal (act, name) VALUES ('file', ?)", (self._write(blocks),)
-        )
+    def append_file(self, blocks: Iterable[Block], schema: pa.Schema | None = None) -> None:
+        """Writes people to a file of their own and records it, within a transaction.
 
-    def replace(self, blocks: Sequence[Block], about: Mapping[str, Any]) -> None:
-        """Puts the people who are alive in the blocks in the place of everything, within a transaction."""
+        Args:
+            blocks: At least one person that is alive.
+            schema: Columns of the people; by default those of all blocks, which are then read
+                twice.
+        """
+        if schema is None:
+            blocks = list(blocks)
+            tables = [block.people.slice(0, 0) for block in blocks]
+            schema = pa.concat_tables(tables, promote_options="permissive").schema
+        name = self._write(blocks, schema)
+        self.connection.execute("INSERT INTO journal (act, name) VALUES ('file', ?)", (name,))
+
+    def replace(
+        self, blocks: Sequence[Block], *, side: Side, made_by: str | None, width: int | None
+    ) -> None:
+        """Replaces the whole gallery by the people of the blocks, within a transaction."""
         run = self.connection.execute
-        before = run("SELECT value FROM about WHERE key = 'generation'").fetchone()
+        row = run("SELECT value FROM about WHERE key = 'generation'").fetchone()
         run("DELETE FROM journal")
         run("DELETE FROM about")
-        said = {**about, "generation": json.loads(before[0]) + 1 if before else 1}
+        generation = json.loads(row[0]) + 1 if row else 1
+        about = {"side": side, "made_by": made_by, "width": width, "generation": generation}
         self.connection.executemany(
             "INSERT INTO about VALUES (?, ?)",
-            [(key, json.dumps(value)) for key, value in said.items()],
+            [(key, json.dumps(value)) for key, value in about.items()],
         )
-        if blocks:
-            self.append_file(blocks)
+        living = [block for block in blocks if block.alive.any()]
+        if living:
+            self.append_file(living)
 
-    def _write(self, blocks: Sequence[Block]) -> str:
-        """One Arrow file of all who are alive, whole and on the disk when this returns.
+    def _write(self, blocks: Iterable[Block], schema: pa.Schema) -> str:
+        """Writes one Arrow file of all people that are alive, and returns its name.
 
-        Gives its name.
+        The file is complete and on disk when this returns.
         """
         name = f"{uuid.uuid4().hex}.arrow"
-        tables = [block.living().slice(0, 0) for block in blocks]
-        schema = pa.concat_tables(tables, promote_options="permissive").schema
-        width = blocks[0].vectors.shape[1]
-        full = schema.append(pa.field("embedding", pa.list_(pa.float32(), width)))
         part = self.path / f".{name}.part"
-        with (
-            os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600), "wb") as file,
-            pa.ipc.new_file(file, full) as writer,
-        ):
+        with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600), "wb") as file:
+            writer = None
             for people, vectors in _batches(blocks, schema):
-                embedding = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), width)
-                table = people.append_column(full.field("embedding"), embedding).combine_chunks()
+                flat = pa.array(vectors.ravel())
+                embedding = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+                table = people.append_column("embedding", embedding).combine_chunks()
+                writer = writer or pa.ipc.new_file(file, table.schema)
                 writer.write_table(table)
+            if writer is not None:
+                writer.close()
         _sync(part)
         part.replace(self.path / name)
-        if os.name == "posix":  # a new name is on the disk only when its folder is
+        if os.name == "posix":  # a new name is on disk only once its folder is
             _sync(self.path)
         return name
 
     def read(self, name: str) -> list[Block]:
-        """The blocks of a file, memory-mapped."""
+        """Reads the blocks of a file, memory-mapped."""
         try:
             with pa.memory_map(str(self.path / name)) as source:
                 reader = pa.ipc.open_file(source)
@@ -198,65 +186,53 @@ class Folder:
             ) from error
         blocks = []
         for batch in batches:
-            column = batch.column("embedding")
-            vectors = column.flatten().to_numpy(zero_copy_only=True).reshape(len(batch), -1)
-            people = pa.table(batch.drop_columns(["embedding"]))
-            blocks.append(Block(people, vectors, np.ones(len(batch), bool)))
+            vectors = vectors_of(batch.column("embedding"))
+            blocks.append(Block.of(pa.table(batch.drop_columns(["embedding"])), vectors))
         return blocks
 
     def sweep(self) -> None:
-        """Removes files that nothing names any more, and empties SQLite's own log."""
-        with self.writing():  # nobody is writing a file that is not named yet
-            named = {
-                name
-                for (name,) in self.connection.execute(
-                    "SELECT name FROM journal WHERE act = 'file'"
-                )
-            }
+        """Removes files that the journal no longer names, and empties the log of SQLite."""
+        with self.writing():  # no other process is writing a file that has no entry yet
+            rows = self.connection.execute("SELECT name FROM journal WHERE act = 'file'")
+            named = {name for (name,) in rows}
             for file in [*self.path.glob("*.arrow"), *self.path.glob(".*.part")]:
                 if file.name not in named:
-                    with contextlib.suppress(
-                        OSError
-                    ):  # where a mapped file cannot be removed, the next sweep does it
+                    # A file that is mapped and cannot be removed is left to the next sweep
+                    with contextlib.suppress(OSError):
                         file.unlink()
-        deadline = time.monotonic() + _TIMEOUT_SECONDS
-        while self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-            if time.monotonic() > deadline:
-                raise StoreError(
-                    f"Another process keeps reading {self.path}: what was erased is still in its log."
-                )
-            time.sleep(0.05)
+        self.database.empty_log()
 
     def close(self) -> None:
-        self.connection.close()
+        """Closes the journal."""
+        self.database.close()
 
 
-def _batches(blocks: Sequence[Block], schema: pa.Schema) -> Iterator[tuple[pa.Table, Vectors]]:
-    """People who are alive with their vectors, at most `_ROWS` at a time."""
+def _batches(blocks: Iterable[Block], schema: pa.Schema) -> Iterator[tuple[pa.Table, Vectors]]:
+    """Yields people that are alive with their vectors, at most `_BATCH_ROWS` at a time."""
     waiting: list[Block] = []
+    rows = 0
     for block in blocks:
-        for start in range(0, len(block), _ROWS):
-            part = slice(start, start + _ROWS)
+        for start in range(0, len(block), _BATCH_ROWS):
+            part = slice(start, start + _BATCH_ROWS)
             alive = block.alive[part]
-            if not alive.any():
+            count = int(alive.sum())
+            if not count:
                 continue
-            piece = Block(block.people.slice(start, len(alive)), block.vectors[part], alive)
-            if waiting and sum(int(one.alive.sum()) for one in waiting) + int(alive.sum()) > _ROWS:
+            if waiting and rows + count > _BATCH_ROWS:
                 yield _joined(waiting, schema)
                 waiting = []
-            waiting.append(piece)
+                rows = 0
+            waiting.append(Block(block.people.slice(start, len(alive)), block.vectors[part], alive))
+            rows += count
     if waiting:
         yield _joined(waiting, schema)
 
 
 def _joined(blocks: Sequence[Block], schema: pa.Schema) -> tuple[pa.Table, Vectors]:
     tables = [schema.empty_table(), *(block.living() for block in blocks)]
-    people = (
-        pa.concat_tables(tables, promote_options="permissive").select(schema.names).cast(schema)
-    )
-    return people, np.ascontiguousarray(
-        np.concatenate([block.vectors[block.alive] for block in blocks])
-    )
+    people = pa.concat_tables(tables, promote_options="permissive")
+    vectors = np.concatenate([block.vectors[block.alive] for block in blocks])
+    return people.select(schema.names).cast(schema), np.ascontiguousarray(vectors)
 
 
 def _sync(path: Path) -> None:

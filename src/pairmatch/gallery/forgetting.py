@@ -1,4 +1,4 @@
-"""Erases people everywhere at once."""
+"""Erases people from all stores, galleries and slates at once."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pairmatch.io.store import Forgotten, Store
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """What was erased.
+    """Numbers of what `forget` erased.
 
     Attributes:
-        store: From the store: people, features, metadata; None where no store was named.
-        galleries: By folder: how many of the people were in it.
-        slates: By folder: rows that are gone.
+        store: People, features and metadata erased from the store; None without a store.
+        galleries: Number of the people that were in each gallery, by folder.
+        slates: Number of rows erased from each folder of slates.
     """
 
     store: Forgotten | None
@@ -33,22 +33,25 @@ def forget(
     galleries: Iterable[str | Path] = (),
     slates: Iterable[str | Path] = (),
 ) -> Erased:
-    """Erases people from a store, from saved galleries and from saved slates; no file keeps their ids or vectors.
+    """Erases people from a store, saved galleries and saved slates.
+
+    No file keeps their ids or vectors.
 
     Args:
-        ids: People; those who are nowhere are no error.
-        store: Features and metadata, erased also where somebody else has the very same photo.
-        galleries: Folders of galleries; each is written anew.
+        ids: Ids of people; unknown ids are ignored.
+        store: Store of features and metadata. Those of a photo are erased even if another person
+            has the same photo.
+        galleries: Folders of galleries; each is written again.
         slates: Folders of slates.
 
     Raises:
-        StoreError: A folder that holds no gallery, or a file that cannot be written.
-        DataError: A folder that holds no slates.
+        StoreError: A folder holds no gallery, or a file cannot be written.
+        DataError: A folder holds no slates.
     """
-    opened = [(str(folder), Gallery.open(folder)) for folder in galleries]
-    listed = [(str(folder), Slates(folder)) for folder in slates]
+    opened_galleries = [(str(folder), Gallery.open(folder)) for folder in galleries]
+    opened_slates = [(str(folder), Slates(folder)) for folder in slates]
     return Erased(
-        None if store is None else store.forget(ids),
-        {name: gallery.forget(ids) for name, gallery in opened},
-        {name: slate.forget(ids) for name, slate in listed},
+        store=None if store is None else store.forget(ids),
+        galleries={folder: gallery.forget(ids) for folder, gallery in opened_galleries},
+        slates={folder: opened.forget(ids) for folder, opened in opened_slates},
     )

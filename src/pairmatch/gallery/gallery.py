@@ -1,452 +1,316 @@
-"""Candidates with their embeddings and attributes, in memory or in a folder, searched exactly."""
+"""The interface of galleries: candidates with their embeddings and attributes."""
 
 from __future__ import annotations
 
-import json
 import threading
-from collections import Counter
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
-from pairmatch.core.arrays import check_vectors
-from pairmatch.core.errors import ConfigurationError, DataError, StoreError
+from pairmatch.core.arrays import Floats, Vectors
+from pairmatch.core.errors import DataError
 from pairmatch.core.types import AttributeValue, Profile, Side
-from pairmatch.gallery.blocks import Block, Vectors, attributes_of, check_attributes, plain
-from pairmatch.gallery.folder import Change, Folder
-from pairmatch.gallery.results import Found
-from pairmatch.gallery.search import top_k
-from pairmatch.gallery.selection import Attributes, Where, groups, names_at, rows_of, spread
+from pairmatch.gallery.attributes import Attributes, plain_attributes
+from pairmatch.gallery.blocks import Block, Chunk
+from pairmatch.gallery.index import Additions
+from pairmatch.gallery.ranking import first_empty, select
+from pairmatch.gallery.request import SearchRequest, Where
+from pairmatch.gallery.results import SearchResult
 from pairmatch.rules import Kind
 
-_MANY = 1000  # people added at once get a file of their own, fewer stand in the journal
-_LARGEST_MERGED = 65_536  # people; smaller blocks in memory are merged
 
+class Gallery(ABC):
+    """Candidates that are embedded once and searched for many people.
 
-class Gallery:
-    """Candidates that were embedded once, to be searched for many people. Scores are inner products.
+    Scores are inner products of embeddings. There are three galleries with one interface:
 
-    `Gallery()` is in memory; `Gallery.open(folder)` is on disk, memory-mapped, and writes through:
-    who was added or removed is on the disk when the call returns, and seen by the next search of
-    every process that has it open. [`LanceGallery`][pairmatch.gallery.lance.LanceGallery] has the
-    same `search`, `add` and `remove` with an approximate index for galleries far larger than
-    memory.
+    - [`MemoryGallery`][pairmatch.gallery.memory.MemoryGallery]: in memory. `Gallery.of` and
+      `Gallery()` create one.
+    - [`FolderGallery`][pairmatch.gallery.disk.FolderGallery]: memory-mapped files. `Gallery.open`
+      opens one that `save` wrote.
+    - [`LanceGallery`][pairmatch.gallery.lance.LanceGallery]: a LanceDB table, for galleries larger
+      than memory, with an approximate index on request.
+
+    Threads may share a gallery: a search uses the state of one moment while others add and remove.
 
     Args:
-        side: The side that the candidates are on.
-        made_by: What embedded them, so that a query by something else is noticed; None where nobody
-            says.
+        side: Side of the candidates.
+        made_by: Digest of the head that embedded the candidates, to detect queries that another
+            head embedded; None if unknown.
     """
+
+    def __new__(cls, *_: Any, **__: Any) -> Gallery:
+        if cls is Gallery:
+            from pairmatch.gallery.memory import MemoryGallery
+
+            return object.__new__(MemoryGallery)
+        return object.__new__(cls)
 
     def __init__(self, *, side: Side = "b", made_by: str | None = None) -> None:
         self.side: Side = side
         self.made_by = made_by
-        self._mapped: list[Block] = []
-        self._recent: list[
-            Block
-        ] = []  # each larger than the next: merging costs little and there are few
-        self._kinds: dict[str, Kind] = {}
         self._profiles: dict[str, Profile] = {}
-        self._width: int | None = None
-        self._folder: Folder | None = None
-        self._seen = 0
-        self._generation = 0
         self._lock = threading.RLock()
 
     @classmethod
     def of(
         cls,
         people: Sequence[Profile] | Sequence[str],
-        embeddings: npt.NDArray[np.floating],
+        embeddings: Floats,
         *,
         side: Side = "b",
         made_by: str | None = None,
     ) -> Gallery:
-        """A gallery in memory.
+        """Creates a gallery in memory.
 
         Args:
-            people: N profiles, or ids.
+            people: N profiles or ids.
             embeddings: [N, K] finite, unit length.
-            side: The side that they are on.
-            made_by: What embedded them.
+            side: Side of the candidates.
+            made_by: Digest of the head that embedded them.
+
+        Raises:
+            ConfigurationError: As in `add`.
         """
-        gallery = cls(side=side, made_by=made_by)
+        from pairmatch.gallery.memory import MemoryGallery
+
+        gallery = MemoryGallery(side=side, made_by=made_by)
         gallery.add(people, embeddings)
         return gallery
 
     @classmethod
     def open(cls, folder: str | Path) -> Gallery:
-        """Opens a saved gallery without reading its vectors.
+        """Opens a saved gallery, or the folder of a `LanceGallery`, without reading its vectors.
 
         Raises:
-            StoreError: No gallery, a damaged one, or one of a newer version.
+            StoreError: The folder holds no gallery, a damaged one, or one of a newer format.
         """
-        gallery = cls()
-        gallery._folder = Folder(Path(folder))
-        gallery._refresh()
-        return gallery
+        from pairmatch.gallery.disk import FolderGallery
+        from pairmatch.gallery.folder import JOURNAL
+        from pairmatch.gallery.lance import LanceGallery
 
-    def save(self, folder: str | Path | None = None) -> Path:
-        """Writes everybody into a folder, whole or not at all; what was removed is gone from the files.
+        path = Path(folder)
+        if LanceGallery.exists(path) and not (path / JOURNAL).exists():
+            return LanceGallery(path)
+        return FolderGallery(path)
+
+    def add(self, people: Sequence[Profile] | Sequence[str], embeddings: Floats) -> None:
+        """Adds people; those with an id that exists are replaced.
 
         Args:
-            folder: Made where it is not there; a gallery in it is replaced. None: the gallery's
-                own.
-        """
-        if folder is None and self._folder is None:
-            raise ConfigurationError(
-                "`Gallery.save(folder)` needs a folder: this gallery is in memory."
-            )
-        target = self._folder if folder is None else Folder(Path(folder), create=True)
-        assert target is not None
-        with self._lock, target.writing():
-            self._refresh()
-            about = {"side": self.side, "made_by": self.made_by, "width": self._width}
-            target.replace([block for block in self._blocks if block.alive.any()], about)
-        self._refresh()
-        target.sweep()
-        if target is not self._folder:
-            target.close()
-        return target.path
-
-    def add(
-        self, people: Sequence[Profile] | Sequence[str], embeddings: npt.NDArray[np.floating]
-    ) -> None:
-        """Adds people; whoever is there already is replaced.
-
-        Args:
-            people: N profiles, or ids.
+            people: N profiles or ids.
             embeddings: [N, K] finite, unit length.
 
         Raises:
-            ConfigurationError: Shapes that do not fit, an id that comes twice, an attribute of two
+            ConfigurationError: Shapes do not fit, an id occurs twice, or an attribute has two
                 kinds.
         """
-        ids = [one.id if isinstance(one, Profile) else str(one) for one in people]
-        attributes = [plain(one.attributes) if isinstance(one, Profile) else {} for one in people]
-        if not ids and len(embeddings) == 0:
+        additions = Additions.of(people, embeddings)
+        if not additions.ids:
             return
-        check_vectors("embeddings", embeddings)
-        vectors = np.ascontiguousarray(embeddings, np.float32)
-        if len(ids) != len(vectors):
-            raise ConfigurationError(
-                f"Each person needs one embedding, got {len(ids)} and {len(vectors)}."
-            )
-        twice = [person for person, count in Counter(ids).items() if count > 1]
-        if twice:
-            raise ConfigurationError(
-                f"A gallery holds each person once; these came twice: {', '.join(twice[:5])}."
-            )
         with self._lock:
-            if self._folder is None:
-                self._check_new(ids, attributes, vectors)
-                self._apply_addition(ids, attributes, vectors)
-            else:
-                with self._folder.writing():
-                    self._refresh()
-                    self._check_new(ids, attributes, vectors)
-                    if len(ids) > _MANY:
-                        self._folder.append_file([Block.of(ids, attributes, vectors)])
-                    else:
-                        self._folder.append(ids, attributes, vectors)
-                self._refresh()
-            self._profiles.update((one.id, one) for one in people if isinstance(one, Profile))
+            self._add(additions)
+            self._profiles.update((profile.id, profile) for profile in additions.profiles)
+
+    @abstractmethod
+    def _add(self, additions: Additions) -> None:
+        """Adds people that were validated on their own, not yet against the gallery."""
 
     def remove(self, ids: Iterable[str]) -> int:
-        """Removes people from every search from now on; `forget` also erases them from the files.
+        """Removes people from all searches from now on; `forget` also erases them from files.
 
         Returns:
-            How many of them were there.
+            Number of people that were in the gallery.
         """
         wanted = list(dict.fromkeys(ids))
         with self._lock:
-            if self._folder is None:
-                there = self._present(wanted)
-                self._apply_removal(there)
-            else:
-                with self._folder.writing():
-                    self._refresh()
-                    there = self._present(wanted)
-                    self._folder.append_removals(there)
-                self._refresh()
+            count = self._remove(wanted)
             for person in wanted:
                 self._profiles.pop(person, None)
-        return len(there)
+        return count
 
+    @abstractmethod
+    def _remove(self, ids: Sequence[str]) -> int:
+        """Removes people by distinct ids, and returns how many of them were in the gallery."""
+
+    @abstractmethod
     def forget(self, ids: Iterable[str]) -> int:
-        """Removes people and erases every trace of them, of earlier removals too, from memory and files.
+        """Removes people and erases them, and those removed earlier, from memory and files.
 
         Returns:
-            How many of them were still there.
+            Number of people that were in the gallery.
         """
-        count = self.remove(ids)
-        with self._lock:
-            self._recent = [Block.merged([block]) for block in self._recent if block.alive.any()]
-        if self._folder is not None:
-            self.save()
-        return count
+
+    @abstractmethod
+    def save(self, folder: str | Path | None = None) -> Path:
+        """Writes all people to a folder, as a whole or not at all, without those removed.
+
+        Args:
+            folder: Folder, created if it is missing; a gallery in it is replaced. None saves to the
+                gallery's own folder.
+
+        Returns:
+            The folder.
+        """
 
     def search(
         self,
-        queries: npt.NDArray[np.floating],
+        queries: Floats,
         k: int = 20,
         *,
         where: Where = None,
         asking: Sequence[Attributes] | None = None,
         mutual: bool = False,
         excluded: Sequence[Collection[str]] | None = None,
-        bonus: npt.NDArray[np.floating] | None = None,
-    ) -> Found:
-        """The best eligible candidates of each query, exactly.
+        bonus: Floats | None = None,
+    ) -> SearchResult:
+        """Finds the best eligible candidates of each query.
+
+        The result is exact, unless a `LanceGallery` has an index.
 
         Args:
             queries: [Q, K] finite.
-            k: Most candidates per query, at least 1.
-            where: Rule for candidates, or several that must all hold, as
+            k: Largest number of candidates per query, at least 1.
+            where: Rule for candidates, or several that must all be true, as
                 [`parse_rule`][pairmatch.rules.rule.parse_rule] reads them; `query.age` is the age
-                of who asks.
-            asking: Attributes of those who ask, one mapping per query.
-            mutual: The rule must hold the other way round too, with the candidate as the one who
-                asks.
-            excluded: Per query, ids that are not shown.
-            bonus: [N] finite, in the order of `ids`: added to each candidate's score, whoever asks.
+                of the query person.
+            asking: Attributes of the query persons, one mapping per query.
+            mutual: Whether the rule must also be true with the roles swapped: bare names are then
+                the query person's attributes, and `query.` names the candidate's.
+            excluded: Ids that are not shown, one collection per query.
+            bonus: [N] finite, in the order of `ids`: added to each candidate's score in all
+                queries.
 
         Raises:
-            ConfigurationError: A rule that cannot be used, shapes that do not fit.
+            ConfigurationError: The rule cannot be used, or shapes do not fit.
         """
-        blocks = self._current()
-        check_vectors("queries", queries)
-        asked = np.ascontiguousarray(queries, np.float32)
-        if self._width is not None and asked.shape[1] != self._width:
-            raise ConfigurationError(
-                f"The gallery's embeddings are {self._width} wide, the queries {asked.shape[1]}."
-            )
-        for name, given in (("asking", asking), ("excluded", excluded)):
-            if given is not None and len(given) != len(asked):
-                raise ConfigurationError(
-                    f"`{name}` needs one entry per query, {len(asked)}, got {len(given)}."
-                )
-        if k < 1:
-            raise ConfigurationError(f"`search(k=...)` must be at least 1, got {k}.")
-        ids = np.full((len(asked), k), None, object)
-        scores = np.full((len(asked), k), -np.inf, np.float32)
-        eligible = np.zeros(len(asked), np.int64)
-        emptied: list[str | None] = [None] * len(asked)
-        added = None if bonus is None else spread(bonus, blocks)
-        hidden = rows_of(excluded, blocks) if excluded is not None else None
-        for group, chosen in groups(blocks, self._kinds, where, asking, mutual, len(asked)):
-            own = None if hidden is None else [hidden[query] for query in group]
-            counts = np.full(len(group), len(chosen.rows))
-            if own is not None:
-                counts -= [
-                    int(np.isin(rows, chosen.rows, assume_unique=True).sum()) for rows in own
-                ]
-            eligible[group] = counts
-            for query, count in zip(group, counts, strict=True):
-                if not count:
-                    emptied[query] = chosen.excluded_by or "exclusions"
-            if len(chosen.rows):
-                everybody = len(chosen.rows) == sum(map(len, blocks))
-                rows, scores[group] = top_k(
-                    asked[group],
-                    [block.vectors for block in blocks],
-                    k,
-                    rows=None if everybody else chosen.rows,
-                    excluded=own,
-                    bonus=added,
-                )
-                ids[group] = names_at(rows, blocks)
-        return Found(ids, scores, eligible, tuple(emptied))
+        request = SearchRequest.of(
+            queries,
+            k,
+            where=where,
+            asking=asking,
+            mutual=mutual,
+            excluded=excluded,
+            bonus=bonus,
+        )
+        return self._search(request)
+
+    @abstractmethod
+    def _search(self, request: SearchRequest) -> SearchResult:
+        """Answers a request that was validated on its own, not yet against the gallery."""
 
     def profile(self, person: str) -> Profile:
-        """A candidate: as they were added, or with id and attributes alone where that was in another process.
+        """Returns one candidate.
+
+        The profile is complete if this object added it; otherwise it has id and attributes.
 
         Raises:
-            DataError: Nobody of that id is in the gallery.
+            DataError: The id is not in the gallery.
         """
-        wanted = pa.array([person], pa.string())
-        for block in self._current():
-            rows = block.find(wanted)
-            if len(rows):
-                attributes = block.attributes(int(rows[0]))
-                known = self._profiles.get(person)  # not as another process replaced them since
-                return (
-                    known
-                    if known and plain(known.attributes) == attributes
-                    else Profile(person, attributes=attributes)
-                )
-        raise DataError(f"Nobody called {person!r} is in the gallery.")
+        return self.profiles([person])[0]
 
-    def chunks(
-        self, rows: int = 1024
-    ) -> Iterator[tuple[list[str], list[dict[str, AttributeValue]], Vectors]]:
-        """Everybody in order, `rows` at a time: ids, attributes and embeddings [n, K]."""
-        ids: list[str] = []
-        attributes: list[dict[str, AttributeValue]] = []
-        vectors: list[Vectors] = []
-        for block in self._current():
-            alive = np.flatnonzero(block.alive)
-            start = 0
-            while start < len(alive):
-                part = alive[start : start + rows - len(ids)]
-                start += len(part)
-                people = block.people.take(pa.array(part))
-                ids += people["id"].to_pylist()
-                attributes += attributes_of(people)
-                vectors.append(block.vectors[part])
-                if len(ids) == rows:
-                    yield ids, attributes, np.concatenate(vectors)
-                    ids, attributes, vectors = [], [], []
-        if ids:
-            yield ids, attributes, np.concatenate(vectors)
+    def profiles(self, ids: Sequence[str]) -> list[Profile]:
+        """Returns several candidates, in the order given, in one pass over the gallery.
+
+        Raises:
+            DataError: An id is not in the gallery.
+        """
+        attributes = self._attributes(list(dict.fromkeys(ids))) if len(ids) else {}
+        missing = [person for person in ids if person not in attributes]
+        if missing:
+            shown = ", ".join(map(repr, missing[:5])) + (", …" if len(missing) > 5 else "")
+            raise DataError(f"The gallery has no candidate with the id {shown}.")
+        return [self._restored(person, attributes[person]) for person in ids]
+
+    @abstractmethod
+    def _attributes(self, ids: Sequence[str]) -> dict[str, dict[str, AttributeValue]]:
+        """Attributes of those of the distinct ids that are in the gallery."""
+
+    def _restored(self, person: str, attributes: dict[str, AttributeValue]) -> Profile:
+        profile = self._profiles.get(person)
+        if profile is not None and plain_attributes(profile.attributes) == attributes:
+            return profile
+        return Profile(person, attributes=attributes)  # added or replaced by another process
+
+    def __iter__(self) -> Iterator[Profile]:
+        """Yields the candidates in the order of `ids`."""
+        for person, attributes in self._people():
+            yield self._restored(person, attributes)
+
+    @abstractmethod
+    def _people(self) -> Iterator[tuple[str, dict[str, AttributeValue]]]:
+        """Yields the id and the attributes of each candidate in order."""
+
+    def __contains__(self, person: object) -> bool:
+        """Whether an id is in the gallery."""
+        return isinstance(person, str) and bool(self._attributes([person]))
+
+    @abstractmethod
+    def chunks(self, rows: int = 1024) -> Iterator[Chunk]:
+        """Yields ids, attributes and embeddings [n, K] of all people, `rows` at a time."""
 
     @property
+    @abstractmethod
     def ids(self) -> list[str]:
-        """Ids of everybody, in order."""
-        return [person for block in self._current() for person in block.living()["id"].to_pylist()]
+        """Ids of all people, in order of addition."""
 
     @property
+    @abstractmethod
     def embeddings(self) -> Vectors:
-        """[N, K] float32 of everybody, in order of `ids`.
-
-        A copy, unless there is one piece of it.
-        """
-        parts = [
-            block.vectors if block.alive.all() else block.vectors[block.alive]
-            for block in self._current()
-        ]
-        if not parts:
-            return np.empty((0, self._width or 0), np.float32)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        """[N, K] float32 of all people, in the order of `ids`."""
 
     @property
+    @abstractmethod
     def attribute_kinds(self) -> dict[str, Kind]:
-        """Name and kind (`number`, `text`, `bool`) of every attribute."""
-        self._current()
-        return dict(self._kinds)
+        """Name and kind (`number`, `text`, `bool`) of each attribute."""
 
     @property
+    @abstractmethod
     def width(self) -> int | None:
-        """K of the embeddings; None while there never was anybody."""
-        return self._width
+        """K of the embeddings; None if the gallery never had any."""
 
+    @abstractmethod
     def __len__(self) -> int:
-        return sum(int(block.alive.sum()) for block in self._current())
-
-    @property
-    def _blocks(self) -> list[Block]:
-        return [*self._mapped, *self._recent]
-
-    def _current(self) -> list[Block]:
-        """The blocks as they are now: a search goes on with them while others add and remove."""
-        with self._lock:
-            self._refresh()
-            return self._blocks
-
-    def _refresh(self) -> None:
-        """Takes in what happened in the folder since, whoever did it."""
-        while self._folder is not None:
-            try:
-                self._take_in(self._folder)
-                return
-            except StoreError:
-                # A file that was named is gone where somebody saved meanwhile: then there are new
-                # ones
-                about, _ = self._folder.news(self._generation, self._seen)
-                if about.get("generation", 0) == self._generation:
-                    raise
-
-    def _take_in(self, folder: Folder) -> None:
-        about, changes = folder.news(self._generation, self._seen)
-        if about.get("generation", 0) != self._generation:
-            self._mapped, self._recent, self._kinds, self._seen = [], [], {}, 0
-            self._generation = about["generation"]
-            self.side, self.made_by, self._width = about["side"], about["made_by"], about["width"]
-        additions: list[Change] = []
-        for change in changes:
-            if change[1] != "add" and additions:
-                self._replay_additions(additions)
-                additions = []
-            if change[1] == "add":
-                additions.append(change)
-            elif change[1] == "remove":
-                self._apply_removal([change[2]])
-            else:
-                fresh = folder.read(change[2])
-                if self._blocks and fresh:  # nobody is twice in one file
-                    self._supersede(
-                        pa.concat_arrays([chunk for block in fresh for chunk in block.ids.chunks])
-                    )
-                for block in fresh:
-                    self._mapped.append(block)
-                    self._kinds |= block.kinds
-                    self._width = block.vectors.shape[1]
-            self._seen = change[0]
-        if additions:
-            self._replay_additions(additions)
-
-    def _replay_additions(self, changes: Sequence[Change]) -> None:
-        latest = {change[2]: change for change in changes}
-        ids = list(latest)
-        attributes = [json.loads(change[3] or "{}") for change in latest.values()]
-        vectors = np.stack(
-            [np.frombuffer(change[4] or b"", np.float32) for change in latest.values()]
-        )
-        self._apply_addition(ids, attributes, vectors)
-
-    def _check_new(
-        self, ids: Sequence[str], attributes: Sequence[Attributes], vectors: Vectors
-    ) -> None:
-        if self._width is not None and vectors.shape[1] != self._width:
-            raise ConfigurationError(
-                f"The gallery's embeddings are {self._width} wide, those of the newcomers {vectors.shape[1]}."
-            )
-        check_attributes(ids, attributes, self._kinds)
-
-    def _apply_addition(
-        self, ids: Sequence[str], attributes: Sequence[Attributes], vectors: Vectors
-    ) -> None:
-        self._kinds = check_attributes(ids, attributes, self._kinds)
-        self._width = vectors.shape[1]
-        self._supersede(pa.array(ids, pa.string()))
-        recent = [*self._recent, Block.of(ids, attributes, vectors)]
-        while (
-            len(recent) > 1
-            and 2 * len(recent[-1]) >= len(recent[-2])
-            and len(recent[-1]) + len(recent[-2]) <= _LARGEST_MERGED
-        ):
-            recent[-2:] = [Block.merged(recent[-2:])]
-        self._recent = recent
-
-    def _apply_removal(self, ids: Sequence[str]) -> None:
-        if ids:
-            self._supersede(pa.array(ids, pa.string()))
-
-    def _supersede(self, ids: pa.Array) -> None:
-        for block in self._blocks:
-            block.alive[block.find(ids)] = False
-
-    def _present(self, ids: Sequence[str]) -> list[str]:
-        wanted = pa.array(ids, pa.string())
-        found = {
-            person
-            for block in self._blocks
-            for person in block.ids.take(pa.array(block.find(wanted))).to_pylist()
-        }
-        return [person for person in ids if person in found]
+        """Number of people."""
 
 
 def eligible(
     people: Sequence[Profile], where: Where, *, asking: Attributes, mutual: bool = False
 ) -> tuple[list[Profile], str | None]:
-    """Those of some profiles whom a rule lets through, before anybody is embedded; and what left nobody.
+    """Applies a rule to profiles before they are embedded.
+
+    Args:
+        people: Candidates with distinct ids.
+        where: Rule for candidates, as in `Gallery.search`.
+        asking: Attributes of the query person.
+        mutual: Whether the rule must also be true with the roles swapped.
+
+    Returns:
+        The eligible candidates, and if there are none, the filter that removed the last one.
 
     Raises:
-        ConfigurationError: A rule that cannot be used.
+        ConfigurationError: The rule cannot be used, or an id occurs twice.
     """
-    gallery = Gallery.of(people, np.zeros((len(people), 1), np.float32)) if people else Gallery()
-    ((_, chosen),) = groups(gallery._current(), gallery.attribute_kinds, where, [asking], mutual, 1)
-    return [people[row] for row in chosen.rows], chosen.excluded_by
+    no_vectors = np.zeros((len(people), 1), np.float32)
+    additions = Additions.of(people, no_vectors)
+    kinds = additions.check(None, {})
+    blocks = []
+    if additions.ids:
+        blocks = [Block.from_people(additions.ids, additions.attributes, no_vectors)]
+    request = SearchRequest.of(
+        np.zeros((1, 1), np.float32),
+        1,
+        where=where,
+        asking=[asking],
+        mutual=mutual,
+        excluded=None,
+        bonus=None,
+    )
+    request.check(None, kinds, is_new=not blocks)
+    selection = select(blocks, request.rule, request.groups[0].person, mutual=mutual)
+    rows = selection.rows
+    excluded_by = None if len(rows) else first_empty(request.filters, selection.remaining)
+    return [people[row] for row in rows], excluded_by

@@ -1,213 +1,318 @@
-"""A gallery in LanceDB, for more people than memory holds.
-
-Its own index, approximate where it is built.
-"""
+"""A gallery in LanceDB, for more candidates than memory holds."""
 
 from __future__ import annotations
 
+import itertools
+import json
+import logging
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from pairmatch.core.arrays import check_vectors
+from pairmatch.core.arrays import Vectors
 from pairmatch.core.errors import ConfigurationError, missing_extra
-from pairmatch.core.types import Profile
-from pairmatch.gallery.blocks import check_attributes, kind_of_arrow
-from pairmatch.gallery.results import Found
-from pairmatch.gallery.selection import Attributes, Where
-from pairmatch.rules import Kind, kind_of, parse_rule
+from pairmatch.core.types import AttributeValue, Side
+from pairmatch.gallery.attributes import attributes_of
+from pairmatch.gallery.blocks import Block, Chunk, chunks_of, vectors_of
+from pairmatch.gallery.folder import Folder
+from pairmatch.gallery.gallery import Gallery
+from pairmatch.gallery.index import Additions
+from pairmatch.gallery.lance_columns import (
+    METADATA_KEY,
+    attribute_fields,
+    block_of,
+    column_names,
+    kinds_of,
+    rows_of,
+    sql_columns,
+    table_schema,
+    width_of,
+)
+from pairmatch.gallery.lance_filters import LanceFilters, one_of
+from pairmatch.gallery.lance_index import build_index, is_indexed, nearest
+from pairmatch.gallery.ranking import rank_stream
+from pairmatch.gallery.request import SearchRequest
+from pairmatch.gallery.results import SearchResult
+from pairmatch.rules import Kind
 
 _TABLE = "gallery"
-_OWN = ("id", "vector")
-_ARROW: dict[Kind, pa.DataType] = {"number": pa.float64(), "text": pa.string(), "bool": pa.bool_()}
+_SCAN_ROWS = 65_536  # people that a scan holds in memory at once
+_log = logging.getLogger(__name__)
 
 
-class LanceGallery:
-    """Candidates in a LanceDB folder, with the `search`, `add` and `remove` of `Gallery`.
+@final
+class LanceGallery(Gallery):
+    """Candidates in a LanceDB folder, for galleries far larger than memory.
 
-    Choose it for galleries far larger than memory. Without an index every search reads all vectors
-    and is exact; after `build_index` it is approximate: measure its recall on your own vectors.
-    Attributes are columns, filters run in the database. It has no bonus, no mutual rules, no
-    journal of its own and no `forget` that overwrites bytes: `remove` with `compact=True` drops old
-    versions of the files.
+    Without an index, a search reads the vectors of all eligible candidates in blocks and is exact.
+    After `build_index` it is approximate and fast: measure its recall on your own vectors. Searches
+    with a bonus remain exact. Changes are on disk when a call returns, and other processes see them
+    in their next call. Numeric attributes are returned as floats; people that are replaced in one
+    call come last, in no particular order.
 
     Args:
-        folder: Made where it is not there.
+        folder: Path to the folder, created if it is missing.
+        side: Side of the candidates; by default that of an existing gallery, or "b".
+        made_by: Digest of the head that embedded the candidates; by default that of an existing
+            gallery.
 
     Raises:
         MissingExtraError: lancedb is not installed.
+        ConfigurationError: The gallery exists with another `side` or `made_by`.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(
+        self, folder: str | Path, *, side: Side | None = None, made_by: str | None = None
+    ) -> None:
+        super().__init__(side=side or "b", made_by=made_by)
         try:
             import lancedb
         except ImportError as error:
             raise missing_extra("LanceGallery", "lancedb", "lance") from error
         self.folder = Path(folder)
-        self._base = lancedb.connect(str(self.folder))
-        names = self._base.list_tables().tables
-        self._table: Any = self._base.open_table(_TABLE) if _TABLE in names else None
+        # With an interval of zero, each call sees the changes of other processes
+        self._database = lancedb.connect(str(self.folder), read_consistency_interval=timedelta(0))
+        self._table: Any = None
+        self._open_table()
+        for name, value in (("side", side), ("made_by", made_by)):
+            kept = getattr(self, name)
+            if value is not None and value != kept:
+                raise ConfigurationError(
+                    f"The gallery {self.folder} has {name}={kept!r}, got {value!r}: leave out "
+                    f"`{name}`, or use another folder."
+                )
 
-    def add(
-        self, people: Sequence[Profile] | Sequence[str], embeddings: npt.NDArray[np.floating]
-    ) -> None:
-        """Adds people; whoever is there already is replaced.
+    @staticmethod
+    def exists(folder: str | Path) -> bool:
+        """Returns whether a folder holds a LanceGallery."""
+        return (Path(folder) / f"{_TABLE}.lance").is_dir()
+
+    def build_index(self, index_type: str = "IVF_PQ", **options: Any) -> None:
+        """Builds LanceDB's approximate index; later searches without a bonus use it.
 
         Args:
-            people: N profiles, or ids.
-            embeddings: [N, K] finite, unit length.
+            index_type: Type of the index in LanceDB, such as "IVF_HNSW_SQ".
+            options: Options of that type in lancedb, such as `num_partitions=256`.
+
+        Raises:
+            ConfigurationError: The gallery is empty, or LanceDB has no such type of index.
         """
-        ids = [one.id if isinstance(one, Profile) else str(one) for one in people]
-        attributes = [dict(one.attributes) if isinstance(one, Profile) else {} for one in people]
-        check_vectors("embeddings", embeddings)
-        if len(ids) != len(embeddings) or len(set(ids)) < len(ids):
-            raise ConfigurationError(
-                f"Each person needs one embedding and comes once, got {len(ids)} people, {len(set(ids))} of them "
-                f"different, and {len(embeddings)} embeddings."
-            )
-        before = self.attribute_kinds
-        kinds = check_attributes(ids, attributes, before)
-        clash = [name for name in kinds if name in _OWN]
-        if clash:
-            raise ConfigurationError(
-                f"An attribute cannot be called {clash[0]!r} in a LanceGallery."
-            )
-        vectors = np.ascontiguousarray(embeddings, np.float32)
-        width = vectors.shape[1]
-        columns: dict[str, pa.Array] = {
-            "id": pa.array(ids, pa.string()),
-            "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), width),
-        }
-        for name, kind in kinds.items():
-            columns[name] = pa.array([own.get(name) for own in attributes], _ARROW[kind])
-        rows = pa.table(columns)
-        if self._table is None:
-            self._table = self._base.create_table(_TABLE, rows)
-            return
-        fresh = [pa.field(name, _ARROW[kind]) for name, kind in kinds.items() if name not in before]
-        if fresh:
-            self._table.add_columns(fresh)
-        self._table.merge_insert(
-            "id"
-        ).when_matched_update_all().when_not_matched_insert_all().execute(rows)
+        table = self._open_table()
+        if table is None:
+            raise ConfigurationError("`build_index` needs people: add some first.")
+        build_index(table, index_type, options)
 
-    def remove(self, ids: Iterable[str], *, compact: bool = False) -> int:
-        """Removes people from every search from now on.
+    def forget(self, ids: Iterable[str]) -> int:
+        """Removes people and writes all files again, so that none holds removed people.
 
-        Args:
-            ids: People; those who are not there are no error.
-            compact: Also rewrites the files and drops old versions.
+        This drops the index: call `build_index` again. No other process may write meanwhile.
 
         Returns:
-            How many of them were there.
+            Number of people that were in the gallery.
         """
-        if self._table is None:
-            return 0
-        before = len(self)
-        wanted = list(ids)
-        if wanted:
-            self._table.delete(f"id IN ({', '.join(map(_quoted, wanted))})")
-        if compact:
-            with warnings.catch_warnings():
-                warnings.filterwarnings(
-                    "ignore", "optimize"
-                )  # that others lose old versions is what is asked for
-                self._table.optimize(cleanup_older_than=timedelta(0))
-        return before - len(self)
+        count = self.remove(ids)
+        with self._lock:
+            table = self._open_table()
+            if table is not None:
+                if is_indexed(table):
+                    _log.warning("The index of %s was dropped: call build_index again", self.folder)
+                people = table.search().to_batches(_SCAN_ROWS)
+                self._table = self._database.create_table(
+                    _TABLE, people, schema=table.schema, mode="overwrite"
+                )
+                self.save()
+        return count
 
-    def search(
-        self,
-        queries: npt.NDArray[np.floating],
-        k: int = 20,
-        *,
-        where: Where = None,
-        asking: Sequence[Attributes] | None = None,
-        excluded: Sequence[Collection[str]] | None = None,
-    ) -> Found:
-        """The best eligible candidates of each query; exact as long as there is no index.
+    def save(self, folder: str | Path | None = None) -> Path:
+        """Writes all people to a folder for `Gallery.open`, or compacts the gallery's own files.
 
         Args:
-            queries: [Q, K] finite.
-            k: Most candidates per query, at least 1.
-            where: Rule for candidates, as in `Gallery.search`.
-            asking: Attributes of those who ask, one mapping per query.
-            excluded: Per query, ids that are not shown.
-        """
-        check_vectors("queries", queries)
-        if k < 1:
-            raise ConfigurationError(f"`search(k=...)` must be at least 1, got {k}.")
-        count = len(queries)
-        ids = np.full((count, k), None, object)
-        scores = np.full((count, k), -np.inf, np.float32)
-        eligible = np.zeros(count, np.int64)
-        emptied: list[str | None] = ["no candidates"] * count
-        people: list[Attributes] = [{}] * count if asking is None else list(asking)
-        rule = None if where is None else parse_rule(where)
-        if self._table is None or not len(self):
-            return Found(ids, scores, eligible, tuple(emptied))
-        if rule is not None:
-            asked = {name: kind_of(value) for person in people for name, value in person.items()}
-            rule.check(self.attribute_kinds, asked)
-        for number in range(count):
-            filters = [] if rule is None else [rule.sql(people[number])]
-            hidden = sorted(excluded[number]) if excluded is not None else []
-            if hidden:
-                filters.append(f"id NOT IN ({', '.join(map(_quoted, hidden))})")
-            said = " AND ".join(filters) or None
-            eligible[number] = self._table.count_rows(said)
-            emptied[number] = None
-            if not eligible[number]:
-                emptied[number] = self._emptied_by(rule, people[number])
-                continue
-            query = (
-                self._table.search(np.ascontiguousarray(queries[number], np.float32))
-                .distance_type("dot")
-                .limit(k)
-            )
-            if said:
-                query = query.where(said, prefilter=True)
-            found = query.select(["id", "_distance"]).to_arrow()
-            ids[number, : len(found)] = found["id"].to_pylist()
-            scores[number, : len(found)] = (
-                1 - found["_distance"].to_numpy()
-            )  # Lance's dot distance is 1 − a·b
-        return Found(ids, scores, eligible, tuple(emptied))
+            folder: Folder, created if it is missing; a gallery in it is replaced. None compacts the
+                files of this gallery and drops their old versions. They may still hold removed
+                people; `forget` erases these.
 
-    def build_index(self, **options: Any) -> None:
-        """Builds LanceDB's approximate index.
-
-        Args:
-            options: As `lancedb`'s `create_index` takes them, such as `index_type="IVF_HNSW_SQ"`.
+        Returns:
+            The folder.
         """
-        if self._table is None:
-            raise ConfigurationError("`build_index` needs people: add some first.")
-        self._table.create_index(metric="dot", **options)
+        if folder is None:
+            table = self._open_table()
+            if table is not None:
+                with warnings.catch_warnings():
+                    # The warning is that processes that read an old version will fail
+                    warnings.filterwarnings("ignore", "optimize")
+                    table.optimize(cleanup_older_than=timedelta(0))
+            return self.folder
+        target = Folder(Path(folder), create=True)
+        with target.writing():
+            target.replace([], side=self.side, made_by=self.made_by, width=self.width)
+            blocks = self._scan()
+            first = next(blocks, None)
+            if first is not None:
+                target.append_file(itertools.chain([first], blocks), first.people.schema)
+        target.sweep()
+        target.close()
+        return target.path
+
+    def chunks(self, rows: int = 1024) -> Iterator[Chunk]:
+        return chunks_of(self._scan(), rows)
+
+    @property
+    def ids(self) -> list[str]:
+        return [
+            person for batch in self._batches(["id"]) for person in batch.column("id").to_pylist()
+        ]
+
+    @property
+    def embeddings(self) -> Vectors:
+        parts = [vectors_of(batch.column("vector")) for batch in self._batches(["vector"])]
+        return np.concatenate(parts) if parts else np.empty((0, self.width or 0), np.float32)
 
     @property
     def attribute_kinds(self) -> dict[str, Kind]:
-        """Name and kind (`number`, `text`, `bool`) of every attribute."""
-        if self._table is None:
-            return {}
-        return {
-            one.name: kind_of_arrow(one.type) for one in self._table.schema if one.name not in _OWN
-        }
+        table = self._open_table()
+        return {} if table is None else kinds_of(table.schema)
+
+    @property
+    def width(self) -> int | None:
+        table = self._open_table()
+        return None if table is None else width_of(table.schema)
 
     def __len__(self) -> int:
-        return 0 if self._table is None else int(self._table.count_rows())
+        table = self._open_table()
+        return 0 if table is None else int(table.count_rows())
 
-    def _emptied_by(self, rule: Any, person: Attributes) -> str:
-        """The first clause after which nobody is left."""
-        for stop in range(1, 1 + (0 if rule is None else len(rule.clauses))):
-            if not self._table.count_rows(rule.first(stop).sql(person)):
-                return str(rule.clauses[stop - 1])
-        return "exclusions"
+    def _open_table(self) -> Any:
+        """Returns the table; None as long as no people were added."""
+        with self._lock:
+            if self._table is None and self.exists(self.folder):
+                self._table = self._database.open_table(_TABLE)
+                about = (self._table.schema.metadata or {}).get(METADATA_KEY)
+                if about is not None:  # galleries of older versions do not have it
+                    values = json.loads(about)
+                    self.side = values["side"]
+                    self.made_by = values["made_by"]
+            return self._table
 
+    def _add(self, additions: Additions) -> None:
+        table = self._open_table()
+        if table is None:
+            kinds = additions.check(None, {})
+            about = json.dumps({"side": self.side, "made_by": self.made_by})
+            schema = table_schema(kinds, additions.vectors.shape[1], about)
+            self._table = self._database.create_table(_TABLE, rows_of(additions, schema))
+            return
+        existing = kinds_of(table.schema)
+        kinds = additions.check(width_of(table.schema), existing)
+        added = {name: kind for name, kind in kinds.items() if name not in existing}
+        if added:
+            table.add_columns(attribute_fields(added))
+        merge = table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+        merge.execute(rows_of(additions, table.schema))
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+    def _remove(self, ids: Sequence[str]) -> int:
+        table = self._open_table()
+        if table is None or not ids:
+            return 0
+        count = int(table.count_rows(one_of(ids)))
+        if count:
+            table.delete(one_of(ids))
+        return count
+
+    def _attributes(self, ids: Sequence[str]) -> dict[str, dict[str, AttributeValue]]:
+        return dict(self._people(where=one_of(ids)))
+
+    def _people(self, where: str | None = None) -> Iterator[tuple[str, dict[str, AttributeValue]]]:
+        table = self._open_table()
+        if table is None:
+            return
+        columns = [name for name in table.schema.names if name != "vector"]
+        for batch in self._batches(columns, where=where):
+            people = block_of([batch]).people
+            yield from zip(people["id"].to_pylist(), attributes_of(people), strict=True)
+
+    def _search(self, request: SearchRequest) -> SearchResult:
+        table = self._open_table()
+        if table is None:
+            request.checked_bonus(0)
+            return SearchResult.empty(len(request.queries), request.k, "no candidates")
+        schema = table.schema
+        request.check(width_of(schema), kinds_of(schema), is_new=False)
+        if request.bonus is not None:
+            return self._search_exactly(request, request.checked_bonus(len(self)))
+        filters = LanceFilters(table, request, sql_columns(schema))
+        if not filters.is_supported():
+            return self._search_exactly(request)
+        if is_indexed(table):
+            return self._search_index(request, filters)
+        if request.rule is not None and len(request.groups) == 1:
+            return self._search_filtered(request, filters)
+        return self._search_exactly(request)
+
+    def _search_exactly(self, request: SearchRequest, bonus: Vectors | None = None) -> SearchResult:
+        """Reads all candidates and applies the rule here, for each query person."""
+        ranking, finalists = rank_stream(self._scan(request.attributes), request, bonus)
+        return ranking.result(finalists, request.filters)
+
+    def _search_filtered(self, request: SearchRequest, filters: LanceFilters) -> SearchResult:
+        """Reads the eligible candidates of one query person, exactly."""
+        person = request.groups[0].person
+        request = request.without_rule()
+        ranking, finalists = rank_stream(self._scan((), filters.condition(person)), request)
+        result = ranking.result(finalists, request.filters)
+        if not ranking.remaining.any():
+            return SearchResult.empty(len(result.ids), request.k, filters.excluded_by(person))
+        return result
+
+    def _search_index(self, request: SearchRequest, filters: LanceFilters) -> SearchResult:
+        result = SearchResult.empty(len(request.queries), request.k, "")
+        excluded_by: list[str | None] = [None] * len(request.queries)
+        for group in request.groups:
+            for query in group.queries:
+                excluded = () if request.excluded is None else request.excluded[query]
+                condition = filters.condition(group.person, excluded)
+                result.eligible[query] = self._table.count_rows(condition)
+                if not result.eligible[query]:
+                    excluded_by[query] = filters.excluded_by(group.person)
+                    continue
+                ids, scores = nearest(self._table, request.queries[query], request.k, condition)
+                result.ids[query, : len(ids)] = ids
+                result.scores[query, : len(ids)] = scores
+        return SearchResult(result.ids, result.scores, result.eligible, tuple(excluded_by))
+
+    def _scan(
+        self, attributes: Sequence[str] | None = None, where: str | None = None
+    ) -> Iterator[Block]:
+        """Yields the people of one version of the table in order, in large blocks.
+
+        Args:
+            attributes: Names of attributes to read; None reads all.
+            where: SQL condition.
+        """
+        table = self._open_table()
+        if table is None:
+            return
+        columns = column_names(table.schema)
+        names = columns if attributes is None else attributes
+        selected = ["id", "vector", *(columns[name] for name in names if name in columns)]
+        waiting: list[pa.RecordBatch] = []
+        for batch in self._batches(selected, where):
+            if waiting and sum(map(len, waiting)) + len(batch) > _SCAN_ROWS:
+                yield block_of(waiting)
+                waiting = []
+            waiting.append(batch)
+        if waiting:
+            yield block_of(waiting)
+
+    def _batches(self, columns: list[str], where: str | None = None) -> Iterator[pa.RecordBatch]:
+        table = self._open_table()
+        if table is None:
+            return
+        search = table.search().select(columns)
+        if where is not None:
+            search = search.where(where)
+        yield from (batch for batch in search.to_batches(_SCAN_ROWS) if len(batch))

@@ -1,4 +1,4 @@
-"""What a search found."""
+"""Results of searches and recommendations."""
 
 from __future__ import annotations
 
@@ -9,29 +9,39 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pairmatch.core.arrays import Ints
+from pairmatch.core.arrays import Ints, Vectors
 from pairmatch.core.types import Profile
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class SearchResult:
     """The best candidates of Q queries, best first.
 
     Attributes:
-        ids: [Q, k] of str; None where a query has fewer candidates.
+        ids: [Q, k] of str; None if a query has fewer candidates.
         scores: [Q, k] float32; −inf there.
-        eligible: [Q] int64: candidates that the query chose from.
-        excluded_by: Per query, what left nobody: a clause of the rule, `no candidates` or
-            `exclusions`; None where somebody is left.
+        eligible: [Q] int64: number of candidates that each query chose from.
+        excluded_by: For each query without candidates, the filter that removed the last one: a
+            clause of the rule, `no candidates` or `exclusions`; None for the other queries.
     """
 
     ids: npt.NDArray[Any]
-    scores: npt.NDArray[np.float32]
+    scores: Vectors
     eligible: Ints
     excluded_by: tuple[str | None, ...]
 
-    def of(self, query: int) -> list[tuple[str, float]]:
-        """The candidates of one query with their scores."""
+    @classmethod
+    def empty(cls, queries: int, k: int, excluded_by: str) -> SearchResult:
+        """A result in which no query has candidates."""
+        return cls(
+            ids=np.full((queries, k), None, object),
+            scores=np.full((queries, k), -np.inf, np.float32),
+            eligible=np.zeros(queries, np.int64),
+            excluded_by=(excluded_by,) * queries,
+        )
+
+    def candidates(self, query: int) -> list[tuple[str, float]]:
+        """Ids and scores of the candidates of one query, best first."""
         return [
             (str(person), float(score))
             for person, score in zip(self.ids[query], self.scores[query], strict=True)
@@ -41,7 +51,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """A candidate: rank from 1, the profile, and the score, an inner product of embeddings."""
+    """One candidate: rank from 1, profile, and score, an inner product of embeddings."""
 
     rank: int
     profile: Profile
@@ -51,15 +61,16 @@ class Recommendation:
 class Recommendations(list[Recommendation]):
     """Candidates for one person, best first.
 
-    Attributes:
-        eligible: How many candidates there were to choose from.
-        excluded_by: Where the list is empty, what left nobody: a clause of the rule, `no
-            candidates` or `exclusions`.
+    Args:
+        candidates: The ranked candidates.
+        eligible: Number of candidates to choose from.
+        excluded_by: If there are no candidates, the filter that removed the last one: a clause of
+            the rule, `no candidates` or `exclusions`.
     """
 
     def __init__(
-        self, found: Iterable[Recommendation], eligible: int, excluded_by: str | None
+        self, candidates: Iterable[Recommendation], eligible: int, excluded_by: str | None
     ) -> None:
-        super().__init__(found)
+        super().__init__(candidates)
         self.eligible = eligible
         self.excluded_by = excluded_by

@@ -1,4 +1,1 @@
-"""Photos, tables, files, checkpoints and the store.
-
-Everything that is read from or written to disk.
-"""
+"""Input and output: photos, tables, files, SQLite, checkpoints and the store."""

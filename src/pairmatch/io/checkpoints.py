@@ -1,7 +1,4 @@
-"""What frozen torch models share.
-
-Device and number format, digests of weights, errors of loading, several photos.
-"""
+"""Checkpoints of frozen torch models: loading with clear errors, digests, and a memory check."""
 
 from __future__ import annotations
 
@@ -18,37 +15,41 @@ from torch import nn
 from pairmatch.core.devices import available_memory
 from pairmatch.core.errors import BackboneError, PairmatchError
 
-_CONTENT = {".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".jinja", ".model"}
+_MODEL_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".jinja", ".model"}
 
 
 def weights_digest(path: Path) -> str:
-    """SHA-256 (hex) over the content of a weights file, or of all model files of a folder with their names."""
-    files = (
-        [path]
-        if path.is_file()
-        else sorted(f for f in path.rglob("*") if f.suffix in _CONTENT and f.is_file())
-    )
-    marks = tuple(
+    """SHA-256 (hex) of a checkpoint.
+
+    Args:
+        path: Path to a weights file, or to a folder, whose model files count with their names.
+    """
+    if path.is_file():
+        files = [path]
+        folder = path.parent
+    else:
+        files = sorted(f for f in path.rglob("*") if f.suffix in _MODEL_SUFFIXES and f.is_file())
+        folder = path
+    names = tuple(file.relative_to(folder).as_posix() for file in files)
+    versions = tuple(
         (str(file.resolve()), file.stat().st_mtime_ns, file.stat().st_size) for file in files
     )
-    names = tuple(
-        file.name if path.is_file() else file.relative_to(path).as_posix() for file in files
-    )
-    return _digest(marks, names)
+    return _digest(versions, names)
 
 
 @lru_cache(maxsize=64)
-def _digest(marks: tuple[tuple[str, int, int], ...], names: tuple[str, ...]) -> str:
-    """Reads gigabytes, so once per process for files that have not changed since."""
-    whole = hashlib.sha256()
-    for (file, _, _), name in zip(marks, names, strict=True):
+def _digest(versions: tuple[tuple[str, int, int], ...], names: tuple[str, ...]) -> str:
+    """Cached, because it reads gigabytes: once per process for files that have not changed."""
+    total = hashlib.sha256()
+    for (file, _, _), name in zip(versions, names, strict=True):
         with Path(file).open("rb") as stream:
-            whole.update(f"{name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return whole.hexdigest()
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        total.update(f"{name}\0{digest}\n".encode())
+    return total.hexdigest()
 
 
 def freeze(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """Evaluation mode, no gradients, on the device."""
+    """Puts a model in evaluation mode, without gradients, on a device."""
     return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
 
 
@@ -61,46 +62,47 @@ def load_or_explain(
     otherwise: str = "a backbone that needs no download, 'descriptor' or 'onnx'",
     kind: type[PairmatchError] = BackboneError,
 ) -> Any:
-    """Calls a library's loading function; its many kinds of failure become one message with the ways to go on.
+    """Calls a library's loading function and explains its failures with the possible fixes.
 
     Args:
-        load: Loads something that belongs to the model.
-        model: Hub name or folder that the user gave.
-        option: Name of the part's option that it came from.
-        part: What loads it: `backbone`, or `metadata` for a generator.
-        otherwise: What to choose instead where nothing can be downloaded.
-        kind: Error to raise.
+        load: Function that loads a component of the model.
+        model: Name on the hub, or folder, that the user passed.
+        option: Name of the option that holds `model`.
+        part: Name of the part that loads the model: `backbone`, or `metadata` for a generator.
+        otherwise: Alternative to suggest if the model cannot be downloaded.
+        kind: Class of the error to raise.
 
     Raises:
-        BackboneError: (or `kind`) The folder does not exist, holds no such model or is damaged; the
-            hub cannot be reached and the model is not in the local cache; or memory does not
-            suffice.
+        BackboneError: (or `kind`) The folder does not exist, holds another kind of model or is
+            damaged; the model is not in the local cache and the hub cannot be reached; or there is
+            not enough memory.
     """
     try:
         return load()
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise kind(
-            f"There is too little memory for {model}: choose a smaller model, dtype='bfloat16', or another device."
+            f"There is too little memory for {model}: choose a smaller model, dtype='bfloat16', or "
+            "another device."
         ) from error
-    except (
-        Exception
-    ) as error:  # OSError, ValueError, KeyError, RuntimeError, SafetensorError: each library's own
+    except Exception as error:  # each library raises its own: OSError, KeyError, RuntimeError, …
         local = Path(model).expanduser()
-        first = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        cause = f"{type(error).__name__}: {reason}"
         if local.is_dir() or local.is_file():
             raise kind(
-                f"{model} cannot be loaded ({type(error).__name__}: {first}). It must be a complete checkpoint of the "
-                f"kind that this {part} loads: config, processor and weights as `save_pretrained` writes them."
+                f"{model} cannot be loaded ({cause}). It must be a complete checkpoint of the kind "
+                f"that this {part} loads: config, processor and weights as written by "
+                "`save_pretrained`."
             ) from error
         if local.is_absolute() or model.startswith((".", "~")):
             raise kind(
                 f"The folder {model} does not exist. Name the checkpoint with {option}=."
             ) from error
         raise kind(
-            f"{model} is neither a local folder nor in the local cache, and it could not be downloaded "
-            f"({type(error).__name__}: {first}). Ways to go on: connect to the network once; copy the checkpoint "
-            f"here and name its folder with {option}= (command line: --set {part}.{option}=FOLDER); or choose "
-            f"{otherwise}."
+            f"{model} is neither a local folder nor in the local cache, and it could not be "
+            f"downloaded ({cause}). Connect to the network once; or copy the checkpoint to this "
+            f"machine and name its folder with {option}= (command line: --set "
+            f"{part}.{option}=FOLDER); or choose {otherwise}."
         ) from error
 
 
@@ -112,17 +114,17 @@ def load_pretrained(
     explained: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Any:
-    """Loads something of a transformers checkpoint by one of its Auto classes; code in a checkpoint is never run.
+    """Loads a component of a transformers checkpoint; never runs code from the checkpoint.
 
     Args:
-        auto: The class, such as `AutoModel`.
-        model: Hub name or folder.
-        revision: Of a hub model; None for the main one.
-        explained: How a failure is explained: arguments of `load_or_explain`.
-        options: Of `from_pretrained`.
+        auto: Class that loads the component, such as `AutoModel`.
+        model: Name on the hub, or folder.
+        revision: Revision of a hub model; None is `main`.
+        explained: Arguments of `load_or_explain` that explain a failure.
+        options: Arguments of `from_pretrained`.
 
     Raises:
-        BackboneError: As `load_or_explain`.
+        BackboneError: The component cannot be loaded, as in `load_or_explain`.
     """
     return load_or_explain(
         lambda: auto.from_pretrained(
@@ -134,13 +136,13 @@ def load_pretrained(
     )
 
 
-def checkpoint_mark(model: str, revision: str | None, config: Any) -> dict[str, str | None]:
-    """Entries of a fingerprint that say which weights: a folder's digest, or a hub model's name and commit.
+def checkpoint_fingerprint(model: str, revision: str | None, config: Any) -> dict[str, str | None]:
+    """Fingerprint entries that identify the weights: a folder's digest, or a hub name and commit.
 
     Args:
-        model: Hub name or folder.
-        revision: That was asked for.
-        config: The loaded configuration, which knows the commit.
+        model: Name on the hub, or folder.
+        revision: Requested revision.
+        config: Loaded configuration, which holds the commit of a hub model.
     """
     local = Path(model).expanduser()
     if local.is_dir():
@@ -156,15 +158,15 @@ def check_memory(
     *,
     kind: type[PairmatchError] = BackboneError,
 ) -> None:
-    """Refuses to load what cannot fit, before the machine starts to swap.
+    """Rejects a model that does not fit in memory, before the machine starts to swap.
 
     Args:
-        model: Folder with safetensors files, or a hub name; nothing is known of one that is not in
-            the local cache.
-        revision: Of a hub model.
-        dtype: The weights are loaded as.
-        device: Where to.
-        kind: Error to raise.
+        model: Folder with safetensors files, or name on the hub; a hub model that is not in the
+            local cache is not checked.
+        revision: Revision of a hub model.
+        dtype: Number format of the loaded weights.
+        device: Device that the weights are loaded to.
+        kind: Class of the error to raise.
 
     Raises:
         BackboneError: (or `kind`) There is too little memory.
@@ -175,16 +177,14 @@ def check_memory(
     )
     if needed > available:
         raise kind(
-            f"There is too little memory for {model}: its weights take {needed / 2**30:.1f} GiB in {dtype}, and "
-            f"{available / 2**30:.1f} GiB are free. Choose a smaller model, dtype='bfloat16', or another device."
+            f"There is too little memory for {model}: its weights take {needed / 2**30:.1f} GiB in "
+            f"{dtype}, and {available / 2**30:.1f} GiB are free. Choose a smaller model, "
+            "dtype='bfloat16', or another device."
         )
 
 
 def _parameters(model: str, revision: str | None) -> int:
-    """Number of a checkpoint's parameters by the headers of its safetensors files.
-
-    0 where these cannot be read.
-    """
+    """Number of parameters, from the headers of the safetensors files; 0 if they are unreadable."""
     from huggingface_hub import snapshot_download
     from safetensors import SafetensorError, safe_open
 
@@ -196,6 +196,6 @@ def _parameters(model: str, revision: str | None) -> int:
         for path in folder.glob("*.safetensors"):
             with safe_open(path, framework="pt") as file:
                 count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    except (OSError, ValueError, SafetensorError):  # not here, or damaged: whoever loads it says so
+    except (OSError, ValueError, SafetensorError):  # missing or damaged: loading reports it
         return 0
     return count

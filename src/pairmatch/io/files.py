@@ -1,4 +1,4 @@
-"""Writes files whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 def write_file(path: Path, content: bytes, *, private: bool = False) -> None:
-    """Writes a whole file or nothing: to a temporary file beside it, then renamed.
+    """Writes a file atomically: to a temporary file in the same folder, which is then renamed.
 
     Args:
-        path: The file; replaced where it is there already.
-        content: All of it.
-        private: Nobody but its owner may read it (mode 0600).
+        path: Path to the file; an existing file is replaced.
+        content: Content of the whole file.
+        private: Whether only the owner may read the file (mode 0600).
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -1,7 +1,4 @@
-"""Reads photos as people see them.
-
-Upright, in RGB, whole; and says what is wrong with those that cannot be read.
-"""
+"""Photos: decoded upright and in RGB; errors name the file and the reason."""
 
 from __future__ import annotations
 
@@ -14,23 +11,23 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pairmatch.core.errors import ConfigurationError, ImageError
 
 ImageSource = str | Path | bytes | Image.Image
 
-#: Photos of more pixels are refused: a small file can unpack to gigabytes.
+#: Photos with more pixels are rejected: a small file can decompress to gigabytes.
 MAX_PIXELS = 100_000_000
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
-_OPENING = (
-    Lock()
-)  # Python's warning filters belong to the process, and photos are checked in threads
+# Python's warning filters belong to the process, and photos are checked in threads
+_FILTER_LOCK = Lock()
 
 
 def image_bytes(source: ImageSource) -> bytes:
-    """The encoded bytes of a photo; a PIL image is encoded as PNG, upright.
+    """Encoded bytes of a photo; a PIL image is encoded as an upright PNG.
 
     Raises:
         ImageError: The file cannot be read or is empty.
@@ -54,7 +51,9 @@ def image_bytes(source: ImageSource) -> bytes:
 
 
 def image_digest(source: ImageSource) -> str:
-    """SHA-256 (hex) of a photo's content: its encoded bytes, or a PIL image's mode, size, palette and pixels.
+    """SHA-256 (hex) of a photo's content.
+
+    The content is the encoded bytes, or the mode, size, palette and pixels of a PIL image.
 
     Raises:
         ImageError: The file cannot be read or is empty.
@@ -63,37 +62,38 @@ def image_digest(source: ImageSource) -> str:
         with _named(source):
             upright = ImageOps.exif_transpose(source)
             palette = upright.getpalette() if upright.mode == "P" else None
-            head = f"{upright.mode} {upright.size} {palette} {upright.info.get('transparency')}".encode()
-            return hashlib.sha256(head + b"\0" + upright.tobytes()).hexdigest()
+            transparency = upright.info.get("transparency")
+            header = f"{upright.mode} {upright.size} {palette} {transparency}".encode()
+            return hashlib.sha256(header + b"\0" + upright.tobytes()).hexdigest()
     return hashlib.sha256(image_bytes(source)).hexdigest()
 
 
 def image_size(source: ImageSource) -> tuple[int, int]:
-    """(width, height) in pixels of the upright photo, from its header alone.
+    """(width, height) in pixels of the upright photo, read from its header.
 
     Raises:
-        ImageError: The file cannot be read or is no photo.
+        ImageError: The file cannot be read or is not a photo.
     """
     with _named(source):
         image = source if isinstance(source, Image.Image) else _open(source)
         width, height = image.size
-        # Pillow gives the size of an upright TIFF already
-        turned = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)
-    return (height, width) if turned else (width, height)
+        # Pillow already reports the size of an upright TIFF
+        is_rotated = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)
+    return (height, width) if is_rotated else (width, height)
 
 
 def load_image(source: ImageSource, *, longest_side_px: int | None = None) -> Image.Image:
-    """A photo as people see it: EXIF orientation applied, RGB, transparency on white, 16 bits scaled to 8.
+    """Decodes a photo to 8-bit RGB: upright (EXIF orientation), transparency on white.
 
     Args:
         source: A path, encoded bytes or a PIL image.
-        longest_side_px: Shrinks (never enlarges) so that the longest side has this many pixels, at
-            least 1, aspect kept; JPEG files are then decoded at reduced size, which is several
-            times faster for phone photos.
+        longest_side_px: Size of the longest side in pixels, at least 1; larger photos are shrunk to
+            it and keep their aspect ratio, smaller ones are not enlarged. JPEG files are then
+            decoded at a reduced size, which is several times faster for phone photos.
 
     Raises:
         ConfigurationError: `longest_side_px` is below 1.
-        ImageError: The file cannot be read, is no photo, is truncated, or has more than
+        ImageError: The file cannot be read, is not a photo, is truncated, or has more than
             `MAX_PIXELS` pixels.
     """
     if longest_side_px is not None and longest_side_px < 1:
@@ -106,8 +106,8 @@ def load_image(source: ImageSource, *, longest_side_px: int | None = None) -> Im
         with _open(source) as image:
             full = None
             if longest_side_px is not None and image.format == "JPEG":
-                # Decodes at 1/2, 1/4 or 1/8, never below twice the size that is wanted, so the
-                # filter below decides
+                # Decodes at 1/2, 1/4 or 1/8, but at no less than twice the requested size, so that
+                # the resampling filter below determines the quality
                 full = image.size
                 scale = 2 * longest_side_px / max(full)
                 image.draft("RGB", (int(image.width * scale) + 1, int(image.height * scale) + 1))
@@ -119,7 +119,7 @@ def load_image(source: ImageSource, *, longest_side_px: int | None = None) -> Im
 
 
 def check_image(source: ImageSource) -> str | None:
-    """What is wrong with a photo, after decoding it fully; None where nothing is."""
+    """Decodes a photo; returns the problem, or None if there is none."""
     try:
         load_image(source)
     except ImageError as error:
@@ -129,16 +129,14 @@ def check_image(source: ImageSource) -> str | None:
 
 @contextmanager
 def _named(source: ImageSource) -> Iterator[None]:
-    """Names the photo in what its decoder raises."""
+    """Turns every error of a decoder into an ImageError that names the photo."""
     try:
         yield
     except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"{_name(source)}: {error}") from error
-    except (
-        Exception
-    ) as error:  # OSError, SyntaxError, ValueError, RuntimeError, TypeError: each format's own
+    except Exception as error:  # each format raises its own: OSError, SyntaxError, ValueError, …
         raise ImageError(
             f"{_name(source)}: the photo is truncated or damaged ({error})."
         ) from error
@@ -147,9 +145,8 @@ def _named(source: ImageSource) -> Iterator[None]:
 def _open(source: str | Path | bytes) -> Image.Image:
     content = image_bytes(source)
     try:
-        with _OPENING, warnings.catch_warnings():
-            # PIL only warns between its limit and twice that; ours is checked below and is one
-            # number
+        with _FILTER_LOCK, warnings.catch_warnings():
+            # PIL warns above its limit and raises above twice that; MAX_PIXELS is checked below
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content))
     except UnidentifiedImageError as error:
@@ -160,34 +157,36 @@ def _open(source: str | Path | bytes) -> Image.Image:
         ) from error
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(
-            f"{_name(source)}: {image.width} × {image.height} pixels, more than {MAX_PIXELS:,}; shrink it first."
+            f"{_name(source)}: {image.width} × {image.height} pixels, more than {MAX_PIXELS:,}; "
+            "shrink it first."
         )
     return image
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N"):
-        return Image.fromarray(
-            (np.asarray(image).astype(np.float32) / 257 + 0.5).astype(np.uint8)
-        ).convert("RGB")
+        values = np.asarray(image).astype(np.float32) / 257
+        return _from_levels(values)
     if image.mode in ("I", "F"):
         values = np.asarray(image).astype(np.float32)
-        top = (
-            255.0 if values.max(initial=0) <= 255 else 65535.0
-        )  # PIL opens 16-bit PNG and TIFF as 32-bit integers too
-        return Image.fromarray((np.clip(values / top, 0, 1) * 255 + 0.5).astype(np.uint8)).convert(
-            "RGB"
-        )
+        # PIL opens some 16-bit PNG and TIFF files as 32-bit integers
+        maximum = 255.0 if values.max(initial=0) <= 255 else 65535.0
+        return _from_levels(np.clip(values / maximum, 0, 1) * 255)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def _from_levels(values: npt.NDArray[np.floating]) -> Image.Image:
+    """RGB image of gray levels in 0 … 255, rounded."""
+    return Image.fromarray((values + 0.5).astype(np.uint8)).convert("RGB")
+
+
 def _shrunk(
     image: Image.Image, longest_side_px: int | None, full: tuple[int, int] | None = None
 ) -> Image.Image:
-    """Shrinks to the size that follows from the full one, which reduced decoding rounds up."""
+    """Shrinks to a size computed from the full one, because reduced decoding rounds sizes up."""
     if longest_side_px is None or max(image.size) <= longest_side_px:
         return image
     width, height = full or image.size

@@ -1,4 +1,4 @@
-"""Contrastive losses over a batch, all aware of every known match in it."""
+"""Contrastive losses over a batch, none of which treats a known match as a negative."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import ContrastiveLoss
 
 Directions = Literal["a_to_b", "both"]
-_NEVER = -1e9  # a similarity that no negative has; finite, so that its gradient is 0 and not NaN
+_NEVER = -1e9  # below any similarity; finite, so that its gradient is 0 and not NaN
 
 
 def _check_temperature(loss: str, temperature: float) -> None:
@@ -39,14 +39,14 @@ class InfoNCELoss(ContrastiveLoss):
     """InfoNCE with in-batch negatives (Kim et al., Eq. 4; van den Oord et al. 2018). The default.
 
     With one match per person it is the printed formula, −log(exp(s_ii/τ) / Σ_j exp(s_ij/τ)),
-    averaged over the batch. Where a person has several matches in the batch, each is a target in
-    turn and the others are left out of its denominator.
+    averaged over the batch. If a person has several matches in the batch, each is a target in turn
+    and the others are left out of its denominator.
 
     Args:
         temperature: τ, above 0; 0.2 in the paper's best model, 0.1 in its base.
         directions: `a_to_b` as printed, or `both`: the mean of a → b and b → a (CLIP; Radford et
             al. 2021).
-        learn_temperature: Trains log(1/τ) with the head, starting from `temperature`.
+        learn_temperature: Whether to train log(1/τ) with the head, starting from `temperature`.
     """
 
     def __init__(
@@ -59,11 +59,9 @@ class InfoNCELoss(ContrastiveLoss):
         super().__init__()
         _check_temperature("InfoNCELoss", temperature)
         _check_directions("InfoNCELoss", directions)
-        self.temperature, self.directions, self.learn_temperature = (
-            temperature,
-            directions,
-            learn_temperature,
-        )
+        self.temperature = temperature
+        self.directions = directions
+        self.learn_temperature = learn_temperature
         self.log_scale = nn.Parameter(
             torch.tensor(-math.log(temperature)), requires_grad=learn_temperature
         )
@@ -84,12 +82,14 @@ class InfoNCELoss(ContrastiveLoss):
 
 
 class SigmoidLoss(ContrastiveLoss):
-    """Every pair of the batch as a yes/no question (SigLIP; Zhai et al. 2023, Eq. 1). Depends less on batch size.
+    """Binary classification of every pair of the batch (SigLIP; Zhai et al. 2023, Eq. 1).
+
+    Depends less on the batch size than InfoNCE.
 
     Args:
         temperature: τ that similarities are divided by, above 0; SigLIP starts at 0.1.
-        bias: Added to every logit; SigLIP starts at −10, for the many negatives.
-        learn_temperature: Trains log(1/τ) and the bias with the head, as SigLIP does.
+        bias: Initial bias of every logit; SigLIP starts at −10, because most pairs are negatives.
+        learn_temperature: Whether to train log(1/τ) and the bias with the head, as SigLIP does.
     """
 
     def __init__(
@@ -97,7 +97,9 @@ class SigmoidLoss(ContrastiveLoss):
     ) -> None:
         super().__init__()
         _check_temperature("SigmoidLoss", temperature)
-        self.temperature, self.bias, self.learn_temperature = temperature, bias, learn_temperature
+        self.temperature = temperature
+        self.bias = bias
+        self.learn_temperature = learn_temperature
         self.log_scale = nn.Parameter(
             torch.tensor(-math.log(temperature)), requires_grad=learn_temperature
         )
@@ -114,13 +116,14 @@ class SigmoidLoss(ContrastiveLoss):
 
 
 class TripletLoss(ContrastiveLoss):
-    """Batch-hard triplets (Hermans et al. 2017, Eq. 5) on cosine distance. Choose it to push hard cases only.
+    """Batch-hard triplets (Hermans et al. 2017, Eq. 5) on cosine distance.
 
-    For each person: max(0, margin + the farthest match's distance − the nearest stranger's),
-    distance 1 − cosine.
+    Choose it to learn from the hardest cases only. The loss of a
+    person is max(0, margin + distance of the farthest match − distance of the nearest stranger),
+    with distance 1 − cosine.
 
     Args:
-        margin: In cosine distance, above 0 and below 2.
+        margin: Margin in cosine distance, above 0 and below 2.
         directions: `a_to_b`: people of side a are anchors; `both`: the mean of the two.
     """
 
@@ -131,7 +134,8 @@ class TripletLoss(ContrastiveLoss):
                 f"`TripletLoss(margin=...)` must be above 0 and below 2, got {margin}."
             )
         _check_directions("TripletLoss", directions)
-        self.margin, self.directions = margin, directions
+        self.margin = margin
+        self.directions = directions
 
     def loss(self, e_a: Tensor, e_b: Tensor, positives: Tensor) -> Tensor:
         """Scalar loss of a batch; a batch without strangers costs 0."""

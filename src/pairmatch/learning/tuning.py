@@ -1,21 +1,17 @@
-"""A trained head that chooses its own options by cross-validation inside the training part.
-
-Tests stay clean.
-"""
+"""The learner `tuned`: chooses its own options by nested cross-validation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
+from typing import Any, ClassVar
 
 from pairmatch.core.config import PartSpec
-from pairmatch.core.errors import ConfigurationError
-from pairmatch.core.interfaces import Learner, Projection
+from pairmatch.core.errors import ConfigurationError, missing_extra
+from pairmatch.core.interfaces import FittedHead, Learner
 from pairmatch.core.paired_features import PairedFeatures
-from pairmatch.evaluation.crossvalidation import cross_validation_splits, measure
-from pairmatch.learning.baselines import Contrastive
+from pairmatch.evaluation.crossvalidation import measure_learner
+from pairmatch.evaluation.splits import cross_validation_splits
+from pairmatch.learning.contrastive import Contrastive
 
 #: By `part.option`: a list of values, or a range (low, high) that is searched on a logarithmic
 #: scale.
@@ -29,20 +25,22 @@ SPACE: Mapping[str, Sequence[Any]] = {
 
 
 class Tuned(Learner):
-    """A head whose options are searched with Optuna (Akiba et al. 2019), nested: the people tested never take part.
+    """A contrastive head whose options are searched with Optuna (Akiba et al. 2019).
 
-    Choose it to see whether tuning pays on your pairs; it costs `trials` × `folds` fits for each
-    fit.
+    The search sees the training pairs alone, so test people never take part in it. Choose it to see
+    whether tuning pays on your pairs; each fit costs `trials` × `folds` fits.
 
     Args:
-        head: Name, or name with options; those of the space are overridden.
-        loss: Likewise.
+        head: Name, or name with options; options of the search space override them.
+        loss: Name, or name with options; options of the search space override them.
         training: Fields of `TrainingConfig`.
-        space: By `part.option`, a list of values or a range (low, high), searched on a logarithmic
-            scale.
-        trials: Settings that are tried.
-        folds: Of the inner cross-validation.
+        space: By `part.option`, a list of values, or a range (low, high) that is searched on a
+            logarithmic scale; None for `SPACE`.
+        trials: Number of settings to try, at least 1.
+        folds: Number of folds of the inner cross-validation, at least 2.
     """
+
+    uses_validation: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -56,10 +54,15 @@ class Tuned(Learner):
     ) -> None:
         if trials < 1 or folds < 2:
             raise ConfigurationError(
-                f"`Tuned(...)`: trials ≥ 1 and folds ≥ 2, got {trials} and {folds}."
+                f"`Tuned(...)`: trials must be at least 1 and folds at least 2, got {trials} and "
+                f"{folds}."
             )
-        self.head, self.loss, self.training = head, loss, training
-        self.space, self.trials, self.folds = space, trials, folds
+        self.head = head
+        self.loss = loss
+        self.training = training
+        self.space = space
+        self.trials = trials
+        self.folds = folds
         wrong = [
             name
             for name in self._space
@@ -67,67 +70,63 @@ class Tuned(Learner):
         ]
         if wrong:
             raise ConfigurationError(
-                f"`Tuned(space=...)` takes head.OPTION, loss.OPTION and training.OPTION, got {', '.join(wrong)}."
+                "`Tuned(space=...)` takes head.OPTION, loss.OPTION and training.OPTION, got "
+                f"{', '.join(wrong)}."
             )
 
     @property
     def _space(self) -> Mapping[str, Sequence[Any]]:
         return SPACE if self.space is None else self.space
 
-    def fit(self, train: PairedFeatures, *, seed: int = 0) -> Projection:
+    def fit(
+        self, train: PairedFeatures, validation: PairedFeatures | None = None, *, seed: int = 0
+    ) -> FittedHead:
         """Searches on the training part alone, then trains on all of it with the best setting.
 
         Raises:
-            ConfigurationError: Optuna is not installed.
+            MissingExtraError: Optuna is not installed.
         """
-        return self._learner(self.search(train, seed=seed)).fit(train, seed=seed)
+        return self._contrastive(self.search(train, seed=seed)).fit(train, validation, seed=seed)
 
     def search(self, train: PairedFeatures, *, seed: int = 0) -> dict[str, Any]:
         """The setting with the best mean MRR in the inner cross-validation, by `part.option`."""
         try:
             import optuna
         except ImportError as error:
-            raise ConfigurationError(
-                'Tuning needs Optuna: pip install "pairmatch[tune]".'
-            ) from error
+            raise missing_extra("The learner `tuned`", "optuna", "tune") from error
         splits = cross_validation_splits(train, repeats=1, folds=self.folds, seed=seed)
 
         def objective(trial: Any) -> float:
             chosen = {name: _suggest(trial, name, values) for name, values in self._space.items()}
-            return float(
-                np.mean(measure(train, self._learner(chosen), splits, (1,), seed=seed)[:, -2])
-            )
+            table = measure_learner(train, self._contrastive(chosen), splits, (1,), seed=seed)
+            return float(table["reciprocal_rank"].mean())
 
-        before = optuna.logging.get_verbosity()
+        verbosity = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
-            study = optuna.create_study(
-                direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed)
-            )
+            sampler = optuna.samplers.TPESampler(seed=seed)
+            study = optuna.create_study(direction="maximize", sampler=sampler)
             study.optimize(objective, n_trials=self.trials)
         finally:
-            optuna.logging.set_verbosity(before)
+            optuna.logging.set_verbosity(verbosity)
         return dict(study.best_params)
 
-    def _learner(self, chosen: Mapping[str, Any]) -> Contrastive:
-        parts: dict[str, dict[str, Any]] = {
-            "head": {},
-            "loss": {},
-            "training": dict(self.training or {}),
-        }
+    def _contrastive(self, chosen: Mapping[str, Any]) -> Contrastive:
+        options: dict[str, dict[str, Any]] = {"head": {}, "loss": {}, "training": {}}
+        options["training"].update(self.training or {})
         for name, value in chosen.items():
             part, _, option = name.partition(".")
-            parts[part][option] = value
+            options[part][option] = value
         return Contrastive(
-            head=_with(self.head, parts["head"]),
-            loss=_with(self.loss, parts["loss"]),
-            training=parts["training"],
+            head=_with_options(self.head, options["head"]),
+            loss=_with_options(self.loss, options["loss"]),
+            training=options["training"],
         )
 
 
-def _with(spec: PartSpec, options: Mapping[str, Any]) -> PartSpec:
-    name, known = (spec, {}) if isinstance(spec, str) else spec
-    return name, {**known, **options}
+def _with_options(spec: PartSpec, options: Mapping[str, Any]) -> PartSpec:
+    name, given = (spec, {}) if isinstance(spec, str) else spec
+    return name, {**given, **options}
 
 
 def _suggest(trial: Any, name: str, values: Sequence[Any]) -> Any:

@@ -1,7 +1,4 @@
-"""From scores to a market.
-
-Balanced slates, hubness corrections, both sides' interest, and what slates lead to.
-"""
+"""Rankings of whole markets: balanced slates, hubness corrections, reciprocity and outcomes."""
 
 from pairmatch.market.balancing import Balance, balance
 from pairmatch.market.corrections import csls, inverted_softmax

@@ -1,8 +1,8 @@
-"""Hubness corrections: one number per candidate, from queries of training people, as cheap alternatives to balancing.
+"""Hubness corrections: one bonus per candidate, computed from queries of training people.
 
-Both take from each candidate what a bank of queries gives them on average, so that those who are
-near to everybody no longer stand in everybody's list. Each returns a bonus, to be added to the
-score as `Balance.bonus_b` is.
+They are cheap alternatives to balancing. Both penalize candidates for their average similarity to a
+bank of queries, so that hubs no longer appear in every list. The bonus is added to the score, like
+`Balance.bonus_b`.
 """
 
 from __future__ import annotations
@@ -10,48 +10,51 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from pairmatch.core.arrays import Floats, check_vectors
+from pairmatch.core.arrays import Floats, Vectors, check_vectors
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.gallery.search import top_k
-from pairmatch.market.balancing import Vectors
 
 _ROWS = 1024
 
 
-def csls(candidates: Floats, bank: Floats, *, neighbours: int = 10) -> Vectors:
-    """Cross-domain similarity local scaling (Conneau et al. 2018, eq. 7): −½ of the mean score of nearest bank rows.
+def csls(candidates: Floats, bank: Floats, *, neighbors: int = 10) -> Vectors:
+    """Cross-domain similarity local scaling (Conneau et al. 2018, eq. 7).
 
-    2 s(x, y) − r(x) − r(y) ranks a query's candidates as s(x, y) − r(y) / 2 does.
+    Returns −½ times the mean score of a candidate's nearest bank rows. For a given query, 2 s(x, y)
+    − r(x) − r(y) ranks candidates as s(x, y) − r(y) / 2 does.
 
     Args:
         candidates: [M, K] unit length.
-        bank: [Q, K] unit length: queries of *training* people of the other side, never of those
-            tested.
-        neighbours: Nearest bank rows that are averaged, at most Q.
+        bank: [Q, K] unit length, queries of *training* people of the other side, never of test
+            people.
+        neighbors: Number of nearest bank rows to average, from 1 to Q.
 
     Returns:
         [M] float32.
 
     Raises:
-        ConfigurationError: Too few in the bank, or shapes that do not fit.
+        ConfigurationError: `neighbors` out of range, or shapes that do not fit.
     """
     _check(candidates, bank)
-    if not 1 <= neighbours <= len(bank):
+    if not 1 <= neighbors <= len(bank):
         raise ConfigurationError(
-            f"`csls(neighbours=...)` must be from 1 to the bank's {len(bank)}, got {neighbours}."
+            f"`csls(neighbors=...)` must be from 1 to the size of the bank, {len(bank)}; got "
+            f"{neighbors}."
         )
-    _, scores = top_k(np.asarray(candidates, np.float32), np.asarray(bank, np.float32), neighbours)
+    _, scores = top_k(np.asarray(candidates, np.float32), np.asarray(bank, np.float32), neighbors)
     return (-scores.mean(1) / 2).astype(np.float32)
 
 
 def inverted_softmax(candidates: Floats, bank: Floats, *, temperature: float = 0.1) -> Vectors:
-    """Inverted softmax (Smith et al. 2017, eq. 8): −τ log of the mean of exp(score / τ) over the bank.
+    """Inverted softmax (Smith et al. 2017, eq. 8).
+
+    Returns −τ times the logarithm of the mean of exp(score / τ) over the bank.
 
     Args:
         candidates: [M, K] unit length.
-        bank: [Q, K] unit length: queries of *training* people of the other side, never of those
-            tested.
-        temperature: τ > 0.
+        bank: [Q, K] unit length, queries of *training* people of the other side, never of test
+            people.
+        temperature: Temperature τ > 0.
 
     Returns:
         [M] float32.
@@ -78,5 +81,6 @@ def _check(candidates: Floats, bank: Floats) -> None:
     check_vectors("bank", bank)
     if candidates.shape[1] != bank.shape[1]:
         raise ConfigurationError(
-            f"`candidates` and `bank` need one width, got {candidates.shape[1]} and {bank.shape[1]}."
+            "`candidates` and `bank` need the same width, got "
+            f"{candidates.shape[1]} and {bank.shape[1]}."
         )

@@ -1,8 +1,8 @@
-"""What slates lead to: expected matches, and how evenly they fall on people.
+"""What slates lead to: expected matches, and how evenly attention and matches are distributed.
 
-The model is that of Tomita and Yokoyama (2024): everybody looks at place r of their slate with
-probability v(r) and then likes who is there with their own probability; a match is a like from
-both. Two people match only where each stands in the other's slate.
+The model is that of Tomita and Yokoyama (2024): each person examines position r of their slate with
+probability v(r), and likes the person shown there with a probability of their own. A match is a
+like in both directions, so two people can match only if each appears in the other's slate.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ _TOLERANCE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What slates lead to in expectation; each pair is (side a, side b).
+    """Expected outcome of slates; tuples hold the values of side a and side b.
 
     Attributes:
         matches: Expected number of matches.
-        gini: Of exposure, how much a person is looked at: 0 where all are alike, towards 1 where
-            one has everything.
-        coverage: Share of people who stand in somebody's slate.
-        envy: Mean number of people of one's own side in whose places in the other side's slates one
-            would have more expected matches (Tomita and Yokoyama 2024).
-        match_gini: Of people's expected matches.
+        gini: Gini coefficient of exposure, the expected number of times that a person is looked at:
+            0 if it is equal for all, close to 1 if one person gets all of it.
+        coverage: Share of people who appear in at least one slate.
+        envy: Mean number of people of the same side with whom a person would trade positions in the
+            other side's slates, because they would have more expected matches there (Tomita and
+            Yokoyama 2024).
+        match_gini: Gini coefficient of people's expected matches.
     """
 
     matches: float
@@ -47,89 +48,62 @@ class Outcome:
     match_gini: tuple[float, float]
 
     def __str__(self) -> str:
-        def two(values: tuple[float, float], form: str) -> str:
+        def both(values: tuple[float, float], form: str) -> str:
             return " / ".join(format(value, form) for value in values)
 
         return (
-            f"expected matches {self.matches:.1f}; a / b: exposure Gini {two(self.gini, '.3f')}, coverage "
-            f"{two(self.coverage, '.1%')}, envy {two(self.envy, '.2f')}, Gini of matches {two(self.match_gini, '.3f')}"
+            f"expected matches {self.matches:.1f}; a / b: exposure Gini "
+            f"{both(self.gini, '.3f')}, coverage {both(self.coverage, '.1%')}, envy "
+            f"{both(self.envy, '.2f')}, Gini of matches {both(self.match_gini, '.3f')}"
         )
 
 
 def examination(places: int, kind: Examination = "inverse") -> npt.NDArray[np.float64]:
-    """[places] probability of looking at each place: 1 / r, or 1 / log2(r + 1)."""
+    """Probability of examining each position of a slate, [places]: 1 / r or 1 / log2(r + 1)."""
     ranks = np.arange(1, places + 1)
     if kind not in ("inverse", "log"):
-        raise ConfigurationError(f"`examination` is 'inverse' or 'log', got {kind!r}.")
+        raise ConfigurationError(f"`examination` must be 'inverse' or 'log', got {kind!r}.")
     return 1 / ranks if kind == "inverse" else 1 / np.log2(ranks + 1)
 
 
 def outcome(
     slates_a: Ints, slates_b: Ints, chances: Chances, *, examination_kind: Examination = "inverse"
 ) -> Outcome:
-    """Expected matches, exposure, coverage and envy of everybody's slates.
+    """Expected matches, exposure, coverage and envy of all people's slates.
 
     Args:
-        slates_a: [N, k] int64 rows of side b that each of side a is shown, best first; −1 where
-            there is nobody.
-        slates_b: [M, l] rows of side a.
-        chances: From rows of a and rows of b, [n] each, to the probabilities [n] that a likes b and
-            that b likes a.
-        examination_kind: How attention falls with the place.
+        slates_a: [N, k] int64 rows of side b shown to each person of side a, best first; −1 for
+            empty positions.
+        slates_b: [M, l] int64 rows of side a shown to each person of side b.
+        chances: Function of rows of a and rows of b, [n] each; returns the probabilities [n] that a
+            likes b, and that b likes a.
+        examination_kind: How the probability of examination falls with the position.
     """
-    n, m = len(slates_a), len(slates_b)
-    looks_a, looks_b = _looks(slates_a, m, examination_kind), _looks(slates_b, n, examination_kind)
-    # At the places of each side's own slates: likes of the one who looks, and of the one who is
-    # looked at
-    wanted_a, back_a = _with_chances(looks_a, chances)
-    wanted_b, back_b = _with_chances(looks_b, lambda b, a: chances(a, b)[::-1])
-    matched = wanted_a.multiply(wanted_b.T.tocsr()).tocsr()
-    of_a, of_b = np.asarray(matched.sum(1)).ravel(), np.asarray(matched.sum(0)).ravel()
-    seen_b, seen_a = np.asarray(looks_a.sum(0)).ravel(), np.asarray(looks_b.sum(0)).ravel()
+    people_a = len(slates_a)
+    people_b = len(slates_b)
+    looks_a = _looks(slates_a, people_b, examination_kind)
+    looks_b = _looks(slates_b, people_a, examination_kind)
+    likes_a, liked_a = _with_chances(looks_a, chances)
+    likes_b, liked_b = _with_chances(looks_b, lambda b, a: chances(a, b)[::-1])
+    matches = likes_a.multiply(likes_b.T.tocsr()).tocsr()
+    matches_a = _sums(matches, axis=1)
+    matches_b = _sums(matches, axis=0)
+    exposure_a = _sums(looks_b, axis=0)
+    exposure_b = _sums(looks_a, axis=0)
     return Outcome(
-        matches=float(of_a.sum()),
-        gini=(gini(seen_a), gini(seen_b)),
-        coverage=(float((seen_a > 0).mean()), float((seen_b > 0).mean())),
+        matches=float(matches_a.sum()),
+        gini=(gini(exposure_a), gini(exposure_b)),
+        coverage=(float((exposure_a > 0).mean()), float((exposure_b > 0).mean())),
         envy=(
-            _envy(wanted_a.multiply(back_a).tocsr(), looks_b, of_a),
-            _envy(wanted_b.multiply(back_b).tocsr(), looks_a, of_b),
+            _envy(likes_a.multiply(liked_a).tocsr(), looks_b, matches_a),
+            _envy(likes_b.multiply(liked_b).tocsr(), looks_a, matches_b),
         ),
-        match_gini=(gini(of_a), gini(of_b)),
+        match_gini=(gini(matches_a), gini(matches_b)),
     )
-
-
-def _looks(slates: Ints, others: int, kind: Examination) -> csr_array:
-    """[people, others]: how likely each looks at each."""
-    there = slates >= 0
-    weights = np.broadcast_to(examination(slates.shape[1], kind), slates.shape)
-    rows = np.repeat(np.arange(len(slates)), there.sum(1))
-    return csr_array((weights[there], (rows, slates[there])), shape=(len(slates), others))
-
-
-def _with_chances(looks: csr_array, chances: Chances) -> tuple[csr_array, csr_array]:
-    """Looks times the own chance to like, and the chance to be liked, at the same places."""
-    there = looks.tocoo()
-    row, column = there.coords
-    own, back = chances(row.astype(np.int64), column.astype(np.int64))
-    return (
-        csr_array((there.data * own, (row, column)), shape=looks.shape),
-        csr_array((np.asarray(back, np.float64), (row, column)), shape=looks.shape),
-    )
-
-
-def _envy(interest: csr_array, looks_back: csr_array, own: npt.NDArray[np.float64]) -> float:
-    """Mean number of others in whose places one would have more matches."""
-    count = 0
-    for start in range(0, len(own), _ROWS):
-        elsewhere = (interest[start : start + _ROWS] @ looks_back).tocoo()
-        row, other = elsewhere.coords
-        better = elsewhere.data > own[start + row] + _TOLERANCE
-        count += int((better & (other != start + row)).sum())
-    return count / len(own)
 
 
 def assign(scores: Floats) -> Ints:
-    """The one-to-one matching of the highest total score, exactly: the reference for small markets.
+    """The one-to-one matching with the highest total score, exact; for small markets.
 
     Args:
         scores: [N, M] finite.
@@ -140,3 +114,40 @@ def assign(scores: Floats) -> Ints:
     return np.stack(
         linear_sum_assignment(np.asarray(scores, np.float64), maximize=True), axis=1
     ).astype(np.int64)
+
+
+def _looks(slates: Ints, candidates: int, kind: Examination) -> csr_array:
+    """Probability that each person examines each candidate: [people, candidates]."""
+    filled = slates >= 0
+    weights = np.broadcast_to(examination(slates.shape[1], kind), slates.shape)
+    rows = np.repeat(np.arange(len(slates)), filled.sum(1))
+    return csr_array((weights[filled], (rows, slates[filled])), shape=(len(slates), candidates))
+
+
+def _with_chances(looks: csr_array, chances: Chances) -> tuple[csr_array, csr_array]:
+    """Probability that a person examines and likes a candidate, and that the candidate likes back.
+
+    Both have the sparsity of `looks`.
+    """
+    entries = looks.tocoo()
+    row, column = entries.coords
+    likes, liked = chances(row.astype(np.int64), column.astype(np.int64))
+    return (
+        csr_array((entries.data * likes, (row, column)), shape=looks.shape),
+        csr_array((np.asarray(liked, np.float64), (row, column)), shape=looks.shape),
+    )
+
+
+def _sums(matrix: csr_array, axis: int) -> npt.NDArray[np.float64]:
+    return np.asarray(matrix.sum(axis)).ravel()
+
+
+def _envy(interest: csr_array, looks_back: csr_array, matches: npt.NDArray[np.float64]) -> float:
+    """Mean number of people in whose positions a person would have more expected matches."""
+    count = 0
+    for start in range(0, len(matches), _ROWS):
+        swapped = (interest[start : start + _ROWS] @ looks_back).tocoo()
+        row, column = swapped.coords
+        better = swapped.data > matches[start + row] + _TOLERANCE
+        count += int((better & (column != start + row)).sum())
+    return count / len(matches)

@@ -1,4 +1,4 @@
-"""Both sides' interest in one number, and search by it."""
+"""Interest of both sides in one number, and search by it."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ _QUERIES = 64
 
 
 def reciprocal(there: Floats, back: Floats, how: How = "product") -> Floats:
-    """Combines the chances that one likes the other and the other the one.
+    """Combines the probabilities of a like in each direction.
 
-    With one shared head, or one head per side, both directions have one score and there is nothing
-    to combine; two matchers that each learned one side's likes differ. Calibrate both first
+    A single matcher has one score for both directions, so there is nothing to combine. Use this
+    with two matchers that each learned the likes of one side. Calibrate both first
     ([`calibrate`][pairmatch.evaluation.diagnostics.calibration.calibrate]): raw scores of two
-    models do not compare.
+    models are not comparable.
 
     Args:
-        there: […] probabilities in [0, 1].
-        back: […] the same of the other direction.
-        how: `product`: the chance of both where they are independent. `harmonic`: their harmonic
-            mean, which punishes one-sided interest less. `min`: the less interested of the two
-            alone.
+        there: […] probabilities in [0, 1] that the query person likes the candidate.
+        back: […] probabilities in [0, 1] that the candidate likes the query person.
+        how: `product`, the probability of both if they are independent; `harmonic`, their harmonic
+            mean, which penalizes one-sided interest less; or `min`, the lower of the two.
 
     Raises:
-        ConfigurationError: Not probabilities, or an unknown `how`.
+        ConfigurationError: Values that are not probabilities, or an unknown `how`.
     """
-    p, q = np.asarray(there, np.float64), np.asarray(back, np.float64)
+    p = np.asarray(there, np.float64)
+    q = np.asarray(back, np.float64)
     if not ((p >= 0) & (p <= 1)).all() or not ((q >= 0) & (q <= 1)).all():
         raise ConfigurationError(
             "`reciprocal` needs probabilities in [0, 1]: calibrate scores first."
@@ -47,7 +47,7 @@ def reciprocal(there: Floats, back: Floats, how: How = "product") -> Floats:
         total = p + q
         return np.divide(2 * p * q, total, out=np.zeros_like(total), where=total > 0)
     raise ConfigurationError(
-        f"`reciprocal(how=...)` is 'product', 'harmonic' or 'min', got {how!r}."
+        f"`reciprocal(how=...)` must be 'product', 'harmonic' or 'min', got {how!r}."
     )
 
 
@@ -60,24 +60,32 @@ def reciprocal_top_k(
     probability_back: Probability,
     how: How = "product",
 ) -> tuple[Ints, npt.NDArray[np.float64]]:
-    """The k best candidates by both sides' interest, exactly; memory is linear in people.
+    """Exact search for the k best candidates by both sides' interest.
+
+    Memory is linear in the number of people.
 
     Args:
-        there: [Q, K] of those who ask and [M, K] of candidates, by what those who ask like.
-        back: [Q, J] and [M, J] by what candidates like.
-        k: Candidates per query, from 1 to M.
-        probability_there: From scores to probabilities, such as `Calibration.probability`.
-        probability_back: The same for the other direction.
-        how: As in `reciprocal`.
+        there: Embeddings of queries, [Q, K], and candidates, [M, K], whose inner products score how
+            much queries like candidates.
+        back: Embeddings of the same queries, [Q, J], and candidates, [M, J], for how much
+            candidates like queries.
+        k: Number of candidates per query, from 1 to M.
+        probability_there: Function from scores of `there` to probabilities, such as
+            `Calibration.probability`.
+        probability_back: Function from scores of `back` to probabilities.
+        how: How to combine the two probabilities; see `reciprocal`.
 
     Returns:
         [Q, k] int64 rows of candidates and [Q, k] combined probabilities, best first.
+
+    Raises:
+        ConfigurationError: `there` and `back` of different sizes, or `k` out of range.
     """
     for name, (queries, candidates) in (("there", there), ("back", back)):
         check_vectors(f"{name}[0]", queries)
         check_vectors(f"{name}[1]", candidates)
     if len(there[0]) != len(back[0]) or len(there[1]) != len(back[1]):
-        raise ConfigurationError("`there` and `back` need the same people, row by row.")
+        raise ConfigurationError("`there` and `back` must hold the same people, row by row.")
     if not 1 <= k <= len(there[1]):
         raise ConfigurationError(
             f"`reciprocal_top_k(k=...)` must be from 1 to {len(there[1])}, got {k}."
@@ -86,14 +94,14 @@ def reciprocal_top_k(
     values = np.empty((len(there[0]), k))
     for start in range(0, len(rows), _QUERIES):
         part = slice(start, start + _QUERIES)
-        both = reciprocal(
+        combined = reciprocal(
             probability_there(there[0][part] @ there[1].T),
             probability_back(back[0][part] @ back[1].T),
             how,
         )
-        best = np.argpartition(-both, k - 1, axis=1)[:, :k]
-        found = np.take_along_axis(both, best, 1)
-        order = np.lexsort((best, -found))
+        best = np.argpartition(-combined, k - 1, axis=1)[:, :k]
+        best_values = np.take_along_axis(combined, best, 1)
+        order = np.lexsort((best, -best_values))
         rows[part] = np.take_along_axis(best, order, 1)
-        values[part] = np.take_along_axis(found, order, 1)
+        values[part] = np.take_along_axis(best_values, order, 1)
     return rows, values

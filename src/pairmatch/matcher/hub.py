@@ -1,4 +1,4 @@
-"""Matchers on the Hugging Face Hub: a saved folder goes up as it is, and comes back by name."""
+"""Uploads saved matchers to the Hugging Face Hub, and downloads them by name."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def push(
     endpoint: str | None,
     message: str,
 ) -> str:
-    """Uploads a saved matcher's own files, and nothing else of the folder, as one commit.
+    """Uploads the files of a saved matcher, and nothing else in the folder, as one commit.
 
-    Options that are absolute paths keep the name of the file alone: what is shared tells nothing
-    about this machine.
+    Options that are absolute paths are reduced to the file name, so that nothing about this machine
+    is shared.
 
     Returns:
-        Address of the repository.
+        URL of the repository.
 
     Raises:
-        SavedMatcherError: The hub refused, in its own words, or cannot be reached.
+        SavedMatcherError: The hub refused (the message quotes it), or cannot be reached.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -38,7 +38,7 @@ def push(
     contents = {name: (folder / name).read_bytes() for name in FILES}
     contents["matcher.json"] = (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
     try:
-        address = hub.create_repo(repo_id, private=private, exist_ok=True)
+        url = hub.create_repo(repo_id, private=private, exist_ok=True)
         hub.create_commit(
             repo_id,
             [
@@ -47,18 +47,18 @@ def push(
             ],
             commit_message=message,
         )
-    except Exception as error:  # the library's many, and those of its HTTP client
+    except Exception as error:  # the library's errors, and those of its HTTP client
         raise SavedMatcherError(
             f"{repo_id} could not be written to the hub: {_words(error)}"
         ) from error
-    return str(address)
+    return str(url)
 
 
 def fetch(repo_id: str, *, revision: str | None, token: str | None, endpoint: str | None) -> Path:
-    """Downloads a matcher's files into the hub's own cache; offline, takes them from there.
+    """Downloads a matcher's files into the hub's cache; offline, uses the cached files.
 
     Returns:
-        The folder.
+        Path of the folder.
 
     Raises:
         SavedMatcherError: No such repository or revision, no permission, or no network and nothing
@@ -76,9 +76,10 @@ def fetch(repo_id: str, *, revision: str | None, token: str | None, endpoint: st
                 allow_patterns=list(FILES),
             )
         )
-    except Exception as error:  # the library's many, and those of its HTTP client
+    except Exception as error:  # the library's errors, and those of its HTTP client
         raise SavedMatcherError(
-            f"{repo_id!r} is neither a folder here nor a matcher on the hub that can be read: {_words(error)}"
+            f"{repo_id!r} is neither a local folder nor a readable matcher on the hub: "
+            f"{_words(error)}"
         ) from error
 
 

@@ -1,18 +1,20 @@
-"""The folder of a saved matcher.
+"""The folder of a saved matcher: JSON, safetensors, CSV and a model card.
 
-JSON, safetensors, CSV and a model card. No pickle, no import path, no person.
+No pickle, no import path, nothing of any person.
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
+import datetime
 import hashlib
 import inspect
 import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 from safetensors import SafetensorError
@@ -21,12 +23,104 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from pairmatch.core import registry
-from pairmatch.core.errors import ConfigurationError, SavedMatcherError
+from pairmatch.core._version import __version__
+from pairmatch.core.config import PartSpec, TrainingConfig, parse_spec
+from pairmatch.core.errors import (
+    ConfigurationError,
+    PartError,
+    SavedMatcherError,
+    unknown_name,
+)
+from pairmatch.core.interfaces import ContrastiveLoss, Learner, ProjectionHead
 from pairmatch.io.files import write_file
+from pairmatch.learning.heads import PerSideHead, build_head, describe_head
+from pairmatch.matcher.card import model_card, without_folder
 from pairmatch.metadata.schema import write_schema
 
-FORMAT = 1
-_OWN_MACHINE = ("device", "threads")  # options that describe a machine, not the matcher
+if TYPE_CHECKING:
+    from pairmatch.matcher.matcher import Matcher
+
+    M = TypeVar("M", bound=Matcher)
+
+FORMAT = 2
+_MACHINE_OPTIONS = ("device", "threads", "progress")  # describe a machine or a run, not the matcher
+_LOAD_OPTIONS = ("store", "device", "allow_upload", "max_usd", "progress")
+
+
+def save(matcher: Matcher, folder: Path) -> Path:
+    """Writes a fitted matcher into a folder; see `Matcher.save`."""
+    head = matcher.fitted_head
+    name, options = describe_head(head)
+    pipeline = matcher.pipeline
+    metadata = matcher.metadata
+    record = {
+        "pairmatch": __version__,
+        "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "sides": matcher.sides,
+        "dim": _dim(head),
+        "parts": {
+            "backbones": [part_record("backbones", backbone) for backbone in matcher.backbones],
+            "poolers": [part_record("poolers", pooler) for pooler in matcher.poolers],
+            "metadata": None if metadata is None else part_record("metadata", metadata),
+            "learner": learner_record(matcher.learner),
+            "head": named_record("heads", name, options),
+        },
+        "fingerprints": pipeline.trained_on,
+        "weights": pipeline.weights,
+        "prompt": pipeline.prompt,
+        "prompt_attributes": list(pipeline.prompt_attributes),
+        "store_dtype": pipeline.store_dtype,
+        "seed": matcher.seed,
+        "data": matcher.data,
+        "notes": matcher.notes,
+        "metrics": matcher.metrics,
+    }
+    write(folder, record, head.state_dict(), matcher.history)
+    return folder
+
+
+def load(cls: type[M], folder: Path, backbone: PartSpec, options: Mapping[str, Any]) -> M:
+    """Builds a matcher from a folder; see `Matcher.load`."""
+    unknown = [name for name in options if name not in _LOAD_OPTIONS]
+    if unknown:
+        raise ConfigurationError(
+            " ".join(unknown_name("option of `load`", name, _LOAD_OPTIONS) for name in unknown)
+        )
+    record, weights, history = read(folder)
+    try:
+        parts = record["parts"]
+        saved_backbones = [_spec(entry) for entry in parts["backbones"]]
+        matcher = cls(
+            backbone=saved_backbones if backbone is None else backbone,
+            pooler=[_spec(entry) for entry in parts["poolers"]],
+            metadata=_spec(parts["metadata"]),
+            learner=_spec(parts["learner"]),
+            seed=record["seed"],
+            weights=record["weights"],
+            prompt=record["prompt"],
+            prompt_attributes=record["prompt_attributes"],
+            store_dtype=record["store_dtype"],
+            **options,
+        )
+        matcher.head = build_head(_spec(parts["head"]), dim=record["dim"]).eval()
+        matcher.head.load_state_dict(weights)
+        matcher.sides = record["sides"]
+        matcher.metrics = record["metrics"]
+        matcher.notes = list(record["notes"])
+        matcher.data = record["data"]
+        matcher.history = list(history)
+        matcher.pipeline.trained_on = record["fingerprints"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SavedMatcherError(
+            f"{folder / 'matcher.json'} was not written by `save`: {error!r}."
+        ) from error
+    except RuntimeError as error:  # load_state_dict: names or shapes
+        raise SavedMatcherError(
+            f"{folder / 'head.safetensors'} does not fit its head: {error}"
+        ) from error
+    except PartError as error:
+        raise PartError(f"{error} {provider_hint(record)}".strip()) from error
+    return matcher
 
 
 def write(
@@ -35,28 +129,28 @@ def write(
     weights: Mapping[str, Tensor],
     history: Sequence[Mapping[str, float]],
 ) -> None:
-    """Writes the folder.
+    """Writes the files of a matcher.
 
-    `matcher.json` comes last and holds the digest of the weights, so halves are noticed.
+    `matcher.json` comes last and holds the digest of the weights, so that an interrupted save is
+    noticed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = save_tensors(
-        {key: value.detach().cpu().contiguous() for key, value in weights.items()}
-    )
+    tensors = save_tensors({key: value.cpu().contiguous() for key, value in weights.items()})
     record = {"format": FORMAT, **record, "head_sha256": hashlib.sha256(tensors).hexdigest()}
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     write_file(folder / "head.safetensors", tensors)
     write_file(folder / "history.csv", _csv(history))
     write_file(folder / "README.md", model_card(record).encode())
-    write_file(
-        folder / "matcher.json", (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
-    )
+    write_file(folder / "matcher.json", text.encode())
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[dict[str, float]]]:
-    """Reads the folder; nothing of it is executed.
+    """Reads record, weights and history; nothing is executed.
+
+    Records of format 1 are converted to format 2.
 
     Raises:
-        SavedMatcherError: No such folder, a file is missing or damaged, or another format.
+        SavedMatcherError: No such folder, a missing or damaged file, or another format.
     """
     path = folder / "matcher.json"
     if not path.is_file():
@@ -67,82 +161,163 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[dict[str
         raise SavedMatcherError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(record, dict) or not isinstance(record.get("format"), int):
         raise SavedMatcherError(f"{path} is not a saved matcher: it has no format version.")
-    if record["format"] != FORMAT:
+    if not 1 <= record["format"] <= FORMAT:
         raise SavedMatcherError(
-            f"{path} has format {record['format']}, this pairmatch reads format {FORMAT}: upgrade pairmatch, "
-            "or fit anew."
+            f"{path} has format {record['format']}, this pairmatch reads formats 1 to {FORMAT}: "
+            "upgrade pairmatch, or fit again."
         )
+    weights_path = folder / "head.safetensors"
     try:
-        content = (folder / "head.safetensors").read_bytes()
+        content = weights_path.read_bytes()
     except OSError as error:
-        raise SavedMatcherError(
-            f"{folder / 'head.safetensors'} cannot be read: {error.strerror}."
-        ) from error
+        raise SavedMatcherError(f"{weights_path} cannot be read: {error.strerror}.") from error
     if hashlib.sha256(content).hexdigest() != record.get("head_sha256"):
         raise SavedMatcherError(
-            f"{folder / 'head.safetensors'} does not belong to {path.name} (its digest differs): the folder was "
+            f"{weights_path} does not belong to {path.name} (its digest differs): the folder was "
             "changed or saving was interrupted. Save the matcher again."
         )
     try:
         weights = load_tensors(content)
     except SafetensorError as error:
-        raise SavedMatcherError(f"{folder / 'head.safetensors'} is damaged: {error}.") from error
-    return record, weights, _history(folder / "history.csv")
+        raise SavedMatcherError(f"{weights_path} is damaged: {error}.") from error
+    return _converted(record, path), weights, _history(folder / "history.csv")
 
 
 def part_record(kind: str, part: Any) -> dict[str, Any]:
-    """How a part is written down: registered name, options, and the distribution that provides it.
+    """How a part is written down: registered name, options, and the distribution it comes from.
 
     Raises:
-        PartError: The part's class is registered under no name.
+        PartError: The part's class has no registered name.
         ConfigurationError: An option that cannot be written as JSON.
     """
     name, options = registry.describe(kind, part)
     defaults = inspect.signature(type(part).__init__).parameters
-    # A default class (a metadata schema) comes back with the part; a schema of the user's own is
-    # written as JSON Schema
-    options = {
-        key: write_schema(value)
-        if isinstance(value, type) and issubclass(value, BaseModel)
-        else value
+    # A default class (a metadata schema) comes back with the part; the user's own is written down
+    written = {
+        key: _plain(value)
         for key, value in options.items()
         if not (isinstance(value, type) and value is defaults[key].default)
     }
-    return named_record(
-        kind, name, {key: value for key, value in options.items() if key not in _OWN_MACHINE}
-    )
+    return named_record(kind, name, written)
 
 
 def named_record(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The same for a part whose name and options are known."""
-    plain = {
-        key: str(value) if isinstance(value, Path) else value for key, value in options.items()
+    """The record of a part whose name and options are known."""
+    kept = {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in options.items()
+        if key not in _MACHINE_OPTIONS
     }
-    for key, value in plain.items():
+    for key, value in kept.items():
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ConfigurationError(
-                f"The option {key}={value!r} of {name!r} cannot be written into a saved matcher: {error}."
+                f"The option {key}={value!r} of {name!r} cannot be written into a saved matcher: "
+                f"{error}."
             ) from error
     distribution, version = registry.provenance(kind, name)
-    return {"name": name, "options": plain, "distribution": distribution, "version": version}
+    return {"name": name, "options": kept, "distribution": distribution, "version": version}
+
+
+def learner_record(learner: Learner) -> dict[str, Any]:
+    """The record of a learner, with the distributions of the head and loss that it uses."""
+    record = part_record("learners", learner)
+    uses = []
+    for kind, option in (("heads", "head"), ("losses", "loss")):
+        spec = record["options"].get(option)
+        if spec is not None:
+            name, _ = parse_spec(spec) or ("", {})
+            distribution, version = registry.provenance(kind, name)
+            uses.append(
+                {"kind": kind, "name": name, "distribution": distribution, "version": version}
+            )
+    return {**record, "uses": uses}
 
 
 def provider_hint(record: Mapping[str, Any]) -> str:
-    """Which distributions the saved matcher's parts came from, those that are missing here."""
+    """The distributions that provided a saved matcher's parts and are missing here."""
     installed = {(plugin.kind, plugin.name) for plugin in registry.plugins()}
-    kinds = {"backbones": "backbones", "poolers": "poolers", "metadata": "metadata"}
-    kinds |= {"head": "heads", "loss": "losses", "learner": "learners"}
-    missing = []
-    for part, kind in kinds.items():
-        entries = record["parts"].get(part)
-        for entry in entries if isinstance(entries, list) else [entries]:
-            if entry and (kind, entry["name"]) not in installed:
-                missing.append(
-                    f"{entry['name']!r} came from {entry['distribution']} {entry['version']}: install it"
-                )
+    parts = record["parts"]
+    entries = [
+        *(("backbones", entry) for entry in parts["backbones"]),
+        *(("poolers", entry) for entry in parts["poolers"]),
+        ("metadata", parts["metadata"]),
+        ("learners", parts["learner"]),
+        ("heads", parts["head"]),
+        *((entry["kind"], entry) for entry in parts["learner"].get("uses", ())),
+    ]
+    missing = dict.fromkeys(
+        f"{entry['name']!r} came from {entry['distribution']} {entry['version']}: install it"
+        for kind, entry in entries
+        if entry and (kind, entry["name"]) not in installed
+    )
     return f"In this saved matcher {'; '.join(missing)}." if missing else ""
+
+
+def without_folders(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with bare file names, because folders may name a person or a machine."""
+    parts = {
+        kind: [_bare(entry) for entry in part] if isinstance(part, list) else _bare(part)
+        for kind, part in record["parts"].items()
+    }
+    return {**record, "parts": parts}
+
+
+def _bare(entry: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if entry is None:
+        return None
+    options = {key: without_folder(value) for key, value in entry["options"].items()}
+    return {**entry, "options": options}
+
+
+def _plain(value: Any) -> Any:
+    """An option as JSON values: parts by name and options, schemas as JSON Schema."""
+    if isinstance(value, type) and issubclass(value, BaseModel):
+        return write_schema(value)
+    if isinstance(value, TrainingConfig):
+        return dataclasses.asdict(value)
+    if isinstance(value, ProjectionHead):
+        return list(describe_head(value))
+    if isinstance(value, ContrastiveLoss):
+        return list(registry.describe("losses", value))
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _spec(entry: Mapping[str, Any] | None) -> PartSpec:
+    return None if entry is None else (entry["name"], dict(entry["options"]))
+
+
+def _dim(head: ProjectionHead) -> int:
+    """Width of the features that a head takes."""
+    return int((head.a if isinstance(head, PerSideHead) else head).dim)  # type: ignore[arg-type]
+
+
+def _converted(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A record of format 1, which named head, loss, method and training apart, as format 2."""
+    if record["format"] == FORMAT:
+        return record
+    try:
+        parts = dict(record["parts"])
+        loss = parts.pop("loss")
+        method = parts.pop("method")
+        training = record["training"]
+        contrastive = {
+            "head": list(_spec(parts["head"])),
+            "loss": list(_spec(loss)),
+            "training": training,
+        }
+        learner = method or {
+            "name": "contrastive",
+            "options": contrastive,
+            "distribution": "pairmatch",
+            "version": record["pairmatch"],
+            "uses": [{"kind": "losses", **loss}],
+        }
+        parts["learner"] = learner
+        return {**record, "format": FORMAT, "parts": parts, "seed": training["seed"]}
+    except (KeyError, TypeError) as error:
+        raise SavedMatcherError(f"{path} was not written by `save`: {error!r}.") from error
 
 
 def _csv(history: Sequence[Mapping[str, float]]) -> bytes:
@@ -162,120 +337,3 @@ def _history(path: Path) -> list[dict[str, float]]:
             {key: float(value) for key, value in row.items() if value}
             for row in csv.DictReader(file)
         ]
-
-
-def model_card(record: Mapping[str, Any]) -> str:
-    """Model card in the Hugging Face format.
-
-    Parts, training and figures; nothing about any person.
-    """
-    from huggingface_hub import ModelCardData
-
-    parts = record["parts"]
-    lines = [
-        "---",
-        ModelCardData(
-            library_name="pairmatch", tags=["pairmatch", "matching", "recommendation"]
-        ).to_yaml(),
-        "---",
-        "",
-        "# A pairmatch matcher",
-        "",
-        f"Made by pairmatch {record['pairmatch']} on {record['created']}. "
-        'Load it with `pairmatch.Matcher.from_pretrained("this folder, or owner/name on the hub")`.',
-        "",
-        "| part | name | options | from |",
-        "| --- | --- | --- | --- |",
-    ]
-    learned = parts.get("learner") is not None
-    for kind in ("backbones", "poolers", "metadata", "head", "learner" if learned else "loss"):
-        entries = parts[kind] if isinstance(parts[kind], list) else [parts[kind]]
-        for entry in entries:
-            if entry is None:
-                lines.append(f"| {kind} | none | | |")
-                continue
-            options = (
-                ", ".join(f"{key}={_shown(value)}" for key, value in entry["options"].items())
-                or "defaults"
-            )
-            lines.append(
-                f"| {kind} | {entry['name']} | {options} | {entry['distribution']} {entry['version']} |"
-            )
-    if not learned:
-        training = ", ".join(f"{key} {value}" for key, value in record["training"].items())
-        lines += ["", f"Training: {training}."]
-    data = record.get("data")
-    if data:
-        lines += [""] * learned
-        lines.append(f"Trained on {data['pairs']} pairs ({data['people']} people).")
-    metrics = record.get("metrics")
-    if metrics:
-        lines += [
-            "",
-            f"Measured on {metrics['queries']} queries of held-out pairs:",
-            "",
-            *_table(metrics),
-        ]
-    for note in record.get("notes", []):
-        lines += ["", f"Note: {note}"]
-    lines += [
-        "",
-        "It ranks people by what their photos and texts have in common with past matches, biases included. It is no",
-        "judgement of a person, and it should not decide alone who is shown to whom.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def without_folders(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with the names of files alone where parts have paths, whose folders may name a person or a machine."""
-    parts = {
-        kind: [_bare(entry) for entry in part] if isinstance(part, list) else _bare(part)
-        for kind, part in record["parts"].items()
-    }
-    return {**record, "parts": parts}
-
-
-def _bare(entry: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return (
-        None
-        if entry is None
-        else {**entry, "options": {key: _shown(value) for key, value in entry["options"].items()}}
-    )
-
-
-def _shown(value: Any) -> Any:
-    """A path without its folders, which may name a person or a machine; a schema by its name."""
-    if isinstance(value, Mapping) and "title" in value:
-        return value["title"]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-
-def _table(metrics: Mapping[str, Any]) -> list[str]:
-    ks = list(metrics["both"]["recall"])
-    lines = [
-        "| | " + " | ".join(f"R@{k}" for k in ks) + " | MRR |",
-        "| --- |" + " --- |" * (len(ks) + 1),
-    ]
-    rows = [("chance", metrics["chance"]), ("this matcher", metrics["both"])]
-    if "frozen" in metrics:
-        rows.insert(1, ("frozen features", metrics["frozen"]["both"]))
-    for name, figures in rows:
-        intervals = figures.get("intervals") or {"recall": {}}
-        values = [
-            f"{100 * figures['recall'][k]:.1f} %{_interval(intervals['recall'].get(k), 100, 1)}"
-            for k in ks
-        ]
-        values.append(f"{figures['mrr']:.3f}{_interval(intervals.get('mrr'), 1, 3)}")
-        lines.append(f"| {name} | " + " | ".join(values) + " |")
-    if metrics["both"].get("intervals"):
-        lines += ["", f"In brackets: {100 * metrics['confidence']:.0f} % intervals over people."]
-    return lines
-
-
-def _interval(bounds: Sequence[float] | None, factor: int, digits: int) -> str:
-    return (
-        ""
-        if bounds is None
-        else f" ({factor * bounds[0]:.{digits}f}–{factor * bounds[1]:.{digits}f})"
-    )

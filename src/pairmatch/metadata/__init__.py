@@ -1,4 +1,4 @@
-"""Attributes of people that a generator writes from their photos, as text for the backbone."""
+"""Attributes that a generator writes from people's photos, as text for the backbone."""
 
 from pairmatch.metadata.annotate import Annotation, Estimate, annotate, estimate
 from pairmatch.metadata.exchange import correct, export_metadata, import_metadata

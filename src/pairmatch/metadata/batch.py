@@ -1,7 +1,4 @@
-"""Metadata through the provider's Batch API.
-
-Half the price, within a day, collected whenever it suits.
-"""
+"""Metadata through the provider's Batch API: half the price, answers within a day."""
 
 from __future__ import annotations
 
@@ -16,36 +13,37 @@ from pairmatch.core.errors import ConfigurationError, GeneratorError, ImageError
 from pairmatch.core.interfaces import MetadataGenerator
 from pairmatch.core.types import Profile, Refusal, Usage
 from pairmatch.io.store import Store, SubmittedBatch
-from pairmatch.metadata.annotate import Annotation, Work, add_usage, generator_key, written_outcome
-from pairmatch.metadata.openai import Answer, OpenAIMetadata
-from pairmatch.metadata.pace import Cap
+from pairmatch.metadata.annotate import Annotation, AnnotationPlan
+from pairmatch.metadata.limits import CostLimit
+from pairmatch.metadata.openai import OpenAIMetadata
+from pairmatch.metadata.outcomes import Answer, add_usage, generator_key, stored_outcome
 
 _log = logging.getLogger(__name__)
 _ENDPOINT = "/v1/responses"
-_UNDER_WAY = ("validating", "in_progress", "finalizing", "cancelling")
-_UPLOAD_LASTS_SECONDS = (
-    7 * 24 * 3600
-)  # should a kill leave an uploaded file behind, the provider deletes it then
+_UNFINISHED = ("validating", "in_progress", "finalizing", "cancelling")
+# The provider then deletes files that a killed process left behind
+_FILE_LIFETIME_SECONDS = 7 * 24 * 3600
+_CLOCK_TOLERANCE_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRun:
-    """What came of a run in batches.
+    """Result of a run in batches.
 
     Attributes:
-        annotation: Everybody with what there is by now; `asked` counts photos that were submitted
-            by this run, `usage` is what the answers that it collected cost.
-        under_way: Batches that are not done: name, state and progress of each.
+        annotation: All people, with the metadata that exists by now; `asked` is the number of
+            photos that this run submitted, `usage` the cost of the answers that it collected.
+        under_way: Id, state and progress of each unfinished batch.
     """
 
     annotation: Annotation
     under_way: tuple[str, ...]
 
     def __str__(self) -> str:
-        lines = [str(self.annotation), *(f"Under way: {batch}." for batch in self.under_way)]
+        lines = [str(self.annotation), *(f"Unfinished: {batch}." for batch in self.under_way)]
         if self.under_way:
             lines.append(
-                "Run the same command again to collect the answers; it submits nothing twice."
+                "Run the same command again to collect the answers; nothing is submitted twice."
             )
         return "\n".join(lines)
 
@@ -61,91 +59,97 @@ def annotate_in_batches(
     max_requests: int = 50_000,
     max_megabytes: float = 100.0,
 ) -> BatchRun:
-    """Collects the batches that are done, then submits everybody who is still to be asked; call it again to go on.
+    """Collects finished batches, then submits the remaining photos; call it again to continue.
 
-    What was submitted is noted in the store before it is sent, so neither a process that ends nor
-    one that is killed loses a batch or submits one twice. Files at the provider are deleted once
-    their answers are in the store.
+    Batches are recorded in the store before they are sent, so a killed process neither loses a
+    batch nor submits one twice. Files at the provider are deleted after their answers are stored.
 
     Args:
         profiles: People; those with metadata keep it.
-        generator: One of OpenAI's API.
-        store: Where outcomes and batches under way are kept.
-        allow_upload: Lets photos be sent. Collecting sends none.
-        max_usd: No more photos are submitted than this is sure to pay for.
-        retry_refused: Asks again where there was a refusal.
-        max_requests: Photos in one batch.
-        max_megabytes: Size of one batch.
+        generator: Generator that uses OpenAI's API.
+        store: Store of the outcomes and of the unfinished batches.
+        allow_upload: Whether photos may be sent. Collecting sends none.
+        max_usd: Cost limit of the photos that are submitted, in USD.
+        retry_refused: Whether to submit refused photos again.
+        max_requests: Maximum number of photos per batch.
+        max_megabytes: Maximum size of a batch, in megabytes.
 
     Raises:
         UploadError: Photos would leave this machine and `allow_upload` is false.
-        GeneratorError: No key, or the server refuses the batch: its words.
-        ConfigurationError: A generator without batches, or a cap without prices.
-        StoreError: Another process submits to this store right now.
-        ImageError: A photo is not there.
+        GeneratorError: The key is missing, or the server rejects the batch; with its message.
+        ConfigurationError: The generator has no batches, or `max_usd` is set without known prices.
+        StoreError: Another process is submitting batches of this store.
+        ImageError: A photo file is missing.
     """
     if not isinstance(generator, OpenAIMetadata):
         raise ConfigurationError(
-            f"{type(generator).__name__} has no batches: `gpt-5-nano` and `openai` have."
+            f"{type(generator).__name__} does not support batches: use `gpt-5-nano` or `openai`."
         )
     base = generator_key(generator)
-    Work.of(profiles, generator, store).link(store)
-    usage, states = Usage(), []
-    with store.alone("batches"):
-        waiting = store.batches(base)
-        if waiting:
+    AnnotationPlan.of(profiles, generator, store).link(store)
+    usage = Usage()
+    states = []
+    with store.exclusive("batches"):
+        batches = store.batches(base)
+        if batches:
             generator.check()
-        for batch in waiting:
-            state, used = _collect(generator, store, batch)
-            usage = add_usage(usage, used)
+        for batch in batches:
+            state, cost = _collect(generator, store, batch)
+            usage = add_usage(usage, cost)
             states += [state] if state else []
-        work = Work.of(profiles, generator, store, retry_refused=retry_refused)
+        plan = AnnotationPlan.of(profiles, generator, store, retry_refused=retry_refused)
         submitted = 0
-        if work.asked:
-            work.check_consent(allow_upload, batch=True)
-            cap = Cap(max_usd, 0.0 if max_usd is None else generator.worst_usd(batch=True))
+        if plan.to_submit:
+            plan.check_consent(allow_upload, batch=True)
+            limit = CostLimit(max_usd, 0.0 if max_usd is None else generator.worst_usd(batch=True))
             generator.check()
-            for lines in _files(work, generator, store, cap, max_requests, max_megabytes * 1e6):
+            for lines in _split(plan, generator, store, limit, max_requests, max_megabytes * 1e6):
                 remote = _submit(generator, store, base, lines)
                 submitted += len(lines)
                 states.append(f"{remote}, {len(lines)} photos, submitted now")
-    return BatchRun(work.annotation(store, submitted, usage), tuple(states))
+    return BatchRun(plan.annotation(store, submitted, usage), tuple(states))
 
 
-def _files(
-    work: Work,
+# Submitting
+
+
+def _split(
+    plan: AnnotationPlan,
     generator: OpenAIMetadata,
     store: Store,
-    cap: Cap,
+    limit: CostLimit,
     max_requests: int,
     max_bytes: float,
 ) -> Iterator[dict[str, bytes]]:
-    """Request lines by key, in groups that fit into one batch each."""
+    """Request lines by key, split into groups of the size of a batch."""
     lines: dict[str, bytes] = {}
-    count, size = 0, 0
-    for key, profile in work.asked.items():
-        if not cap.allows(count + 1):
+    size = 0
+    count = 0
+    for key, profile in plan.to_submit.items():
+        if not limit.allows(count + 1):
             break
         try:
             body = generator.request(profile)
         except ImageError as error:
-            work.kept[key] = written_outcome(Refusal("unreadable", str(error)), Usage())
-            store.put_metadata({key: work.kept[key]})
+            plan.outcomes[key] = stored_outcome(Refusal("unreadable", str(error)), Usage())
+            store.put_metadata({key: plan.outcomes[key]})
             continue
-        # The key digests the photo: it names nobody
-        line = {"custom_id": key, "method": "POST", "url": _ENDPOINT, "body": body}
-        content = json.dumps(line, ensure_ascii=False).encode() + b"\n"
-        if lines and (len(lines) == max_requests or size + len(content) > max_bytes):
+        # The key is a digest of the photo, which identifies no person
+        request = {"custom_id": key, "method": "POST", "url": _ENDPOINT, "body": body}
+        line = json.dumps(request, ensure_ascii=False).encode() + b"\n"
+        if lines and (len(lines) == max_requests or size + len(line) > max_bytes):
             yield lines
-            lines, size = {}, 0
-        lines[key] = content
-        count, size = count + 1, size + len(content)
+            lines = {}
+            size = 0
+        lines[key] = line
+        size += len(line)
+        count += 1
     if lines:
         yield lines
 
 
 def _submit(generator: OpenAIMetadata, store: Store, base: str, lines: Mapping[str, bytes]) -> str:
-    """Uploads and starts a batch; returns the provider's name of it."""
+    """Uploads and starts a batch; returns the provider's id."""
     import openai
 
     name = uuid.uuid4().hex
@@ -155,83 +159,143 @@ def _submit(generator: OpenAIMetadata, store: Store, base: str, lines: Mapping[s
         file = client.files.create(
             file=("batch.jsonl", b"".join(lines.values())),
             purpose="batch",
-            expires_after={"anchor": "created_at", "seconds": _UPLOAD_LASTS_SECONDS},
+            expires_after={"anchor": "created_at", "seconds": _FILE_LIFETIME_SECONDS},
         )
     except openai.APIError as error:
         store.put_metadata({}, batch=name)
-        raise GeneratorError(f"The batch was not started. {_said(generator, error)}") from None
+        message = generator.reader.exception_message(error)
+        raise GeneratorError(f"The batch was not started. {message}") from None
     try:
-        # Tried once: a second try could start a second batch
-        made = client.with_options(max_retries=0).batches.create(
+        # Not retried: a retry could start a second batch
+        batch = client.with_options(max_retries=0).batches.create(
             input_file_id=file.id,
             endpoint=_ENDPOINT,
             completion_window="24h",
             metadata={"pairmatch": name},
         )
     except openai.APIError as error:
+        message = generator.reader.exception_message(error)
         if getattr(error, "status_code", 500) < 500:
             store.put_metadata({}, batch=name)
-            raise GeneratorError(f"The batch was not started. {_said(generator, error)}") from None
+            raise GeneratorError(f"The batch was not started. {message}") from None
         raise GeneratorError(
-            f"{_said(generator, error)} while the batch was being started. Run the same command again: it finds out "
-            "whether it was."
+            f"{message} while the batch was being started. Run the same command again: it finds "
+            "out whether the batch was started."
         ) from None
-    store.name_batch(name, made.id)
-    return str(made.id)
+    store.name_batch(name, batch.id)
+    return str(batch.id)
+
+
+# Collecting
 
 
 def _collect(
     generator: OpenAIMetadata, store: Store, batch: SubmittedBatch
 ) -> tuple[str | None, Usage]:
-    """The state of a batch that is not done, or None after its answers were put into the store.
+    """Stores the answers of a batch, if it is finished.
 
-    And their cost.
+    Returns:
+        The state of the batch, or None if it is finished, and the cost of its answers.
     """
     import openai
 
     client = generator.client
     try:
-        found = client.batches.retrieve(batch.remote) if batch.remote else _find(client, batch)
-        if found is None:  # killed before it was started
+        record = client.batches.retrieve(batch.remote) if batch.remote else _find(client, batch)
+        if record is None:  # the process was killed before it started the batch
             store.put_metadata({}, batch=batch.id)
             return None, Usage()
         if batch.remote is None:
-            store.name_batch(batch.id, found.id)
-        if found.status in _UNDER_WAY:
-            counts = found.request_counts
-            progress = (
-                f", {counts.completed + counts.failed} of {counts.total} done" if counts else ""
-            )
-            return f"{found.id}, {found.status}{progress}", Usage()
-        files = [file for file in (found.output_file_id, found.error_file_id) if file]
-        # Bytes: the lines of a text would also end at the separators (U+2028, …) that an answer may
-        # hold
-        lines = [
-            line
-            for file in files
-            for line in client.files.content(file).content.splitlines()
-            if line.strip()
-        ]
+            store.name_batch(batch.id, record.id)
+        if record.status in _UNFINISHED:
+            return _state(record), Usage()
+        lines = _read_lines(client, record)
     except openai.NotFoundError as error:
         if batch.remote is None:
-            raise GeneratorError(_said(generator, error)) from None
+            raise GeneratorError(generator.reader.exception_message(error)) from None
         _log.warning(
-            "The provider does not know the batch %s any more: its photos are to be asked for anew.",
+            "The provider no longer has the batch %s: its photos will be submitted again.",
             batch.remote,
         )
         store.put_metadata({}, batch=batch.id)
         return None, Usage()
     except openai.APIError as error:
-        raise GeneratorError(f"{_said(generator, error)} while batches were collected.") from None
-    outcomes, usage = {}, Usage()
+        message = generator.reader.exception_message(error)
+        raise GeneratorError(f"{message} while batches were being collected.") from None
+    usage = _store_answers(generator, store, batch, lines)
+    _delete_files(generator, record)
+    if record.status == "failed":
+        raise _failure(generator, record)
+    return None, usage
+
+
+def _find(client: Any, batch: SubmittedBatch) -> Any:
+    """The provider's record of a batch with an unknown id; None if it was never started."""
+    for record in client.batches.list(limit=100):  # newest first
+        if (record.metadata or {}).get("pairmatch") == batch.id:
+            return record
+        if record.created_at < batch.created - _CLOCK_TOLERANCE_SECONDS:
+            return None
+    return None
+
+
+def _state(record: Any) -> str:
+    """Id, status and progress of a batch."""
+    counts = record.request_counts
+    progress = f", {counts.completed + counts.failed} of {counts.total} done" if counts else ""
+    return f"{record.id}, {record.status}{progress}"
+
+
+def _output_files(record: Any) -> list[str]:
+    return [file for file in (record.output_file_id, record.error_file_id) if file]
+
+
+def _read_lines(client: Any, record: Any) -> list[bytes]:
+    """Lines of the output files."""
+    # Bytes, because `str.splitlines` also splits at separators inside answers (U+2028, …)
+    return [
+        line
+        for file in _output_files(record)
+        for line in client.files.content(file).content.splitlines()
+        if line.strip()
+    ]
+
+
+def _store_answers(
+    generator: OpenAIMetadata, store: Store, batch: SubmittedBatch, lines: Sequence[bytes]
+) -> Usage:
+    """Stores the answers of a batch and closes it; returns their cost."""
+    outcomes = {}
+    usage = Usage()
     for line in map(json.loads, lines):
-        outcome, cost = _answer(generator, line)
-        outcomes[str(line["custom_id"])] = written_outcome(outcome, cost)
+        outcome, cost = _read_answer(generator, line)
+        outcomes[str(line["custom_id"])] = stored_outcome(outcome, cost)
         usage = add_usage(usage, cost)
     store.put_metadata(outcomes, model=generator.model, batch=batch.id)
-    for file in [found.input_file_id, *files]:
+    return usage
+
+
+def _read_answer(generator: OpenAIMetadata, line: Mapping[str, Any]) -> Answer:
+    """Outcome and cost in a line of an output file."""
+    reader = generator.reader
+    response = line.get("response")
+    error = line.get("error")
+    if response is None:
+        return Refusal("error", reader.error_message(None, error or {})), Usage()
+    body = response.get("body") or {}
+    if response["status_code"] == 200:
+        return reader.answer(body, batch=True)
+    failure = reader.failure(response["status_code"], body.get("error") or error or {})
+    return failure if isinstance(failure, Refusal) else Refusal("error", str(failure)), Usage()
+
+
+def _delete_files(generator: OpenAIMetadata, record: Any) -> None:
+    """Deletes the files of a batch at the provider; logs those that cannot be deleted."""
+    import openai
+
+    for file in [record.input_file_id, *_output_files(record)]:
         try:
-            client.files.delete(file)
+            generator.client.files.delete(file)
         except openai.APIError as error:
             _log.warning(
                 "The file %s at %s could not be deleted: %s.",
@@ -239,42 +303,12 @@ def _collect(
                 generator.host,
                 type(error).__name__,
             )
-    if found.status == "failed":
-        errors = (found.errors.data or []) if found.errors else []
-        first = {"message": errors[0].message, "code": errors[0].code} if errors else {}
-        failure = generator.failure(
-            400, {**first, "message": f"the batch {found.id} failed: {first.get('message')}"}
-        )
-        raise GeneratorError(failure.detail if isinstance(failure, Refusal) else str(failure))
-    return None, usage
 
 
-def _find(client: Any, batch: SubmittedBatch) -> Any:
-    """The provider's record of a batch whose name we never learned, if it was started."""
-    for found in client.batches.list(limit=100):  # newest first
-        if (found.metadata or {}).get("pairmatch") == batch.id:
-            return found
-        if found.created_at < batch.created - 3600:  # clocks differ
-            return None
-    return None
-
-
-def _answer(generator: OpenAIMetadata, line: Mapping[str, Any]) -> Answer:
-    """Outcome and cost of one line of a batch's output."""
-    response, error = line.get("response"), line.get("error")
-    if response is None:
-        return Refusal("error", generator.said(None, error or {})), Usage()
-    body = response.get("body") or {}
-    if response["status_code"] == 200:
-        return generator.read(body, batch=True)
-    failure = generator.failure(response["status_code"], body.get("error") or error or {})
-    return failure if isinstance(failure, Refusal) else Refusal("error", str(failure)), Usage()
-
-
-def _said(generator: OpenAIMetadata, error: Any) -> str:
-    status = getattr(error, "status_code", None)
-    if status is None:
-        return f"{generator.host}: {type(error).__name__}"
-    details = error.body if isinstance(error.body, Mapping) else {}
-    words = generator.said(status, {"message": error.message, **details})
-    return f"{words} (key from {generator.api_key_variable})" if status in (401, 403) else words
+def _failure(generator: OpenAIMetadata, record: Any) -> GeneratorError:
+    """The error of a batch that failed as a whole."""
+    errors = (record.errors.data or []) if record.errors else []
+    first = {"message": errors[0].message, "code": errors[0].code} if errors else {}
+    message = f"the batch {record.id} failed: {first.get('message')}"
+    failure = generator.reader.failure(400, {**first, "message": message})
+    return GeneratorError(failure.detail) if isinstance(failure, Refusal) else failure

@@ -1,17 +1,15 @@
-"""Metadata in and out of the store as CSV or JSON Lines, and what people say about themselves."""
+"""Export and import of metadata as CSV or JSON Lines, and people's corrections."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
 from pairmatch.core.errors import ConfigurationError, DataError, unknown_name
@@ -21,42 +19,56 @@ from pairmatch.io.files import write_file
 from pairmatch.io.images import image_digest
 from pairmatch.io.store import Store
 from pairmatch.io.tables import Table, read_table
-from pairmatch.metadata.annotate import Work, generator_key
+from pairmatch.metadata.annotate import AnnotationPlan
+from pairmatch.metadata.cells import (
+    cell_adapter,
+    format_cell,
+    format_json,
+    parse_cell,
+    read_correction,
+    read_corrections,
+)
+from pairmatch.metadata.outcomes import generator_key
 from pairmatch.metadata.schema import problems_of
 
-_USAGE = ("input_tokens", "cached_tokens", "output_tokens", "usd")
-_BEFORE, _AFTER = ("id", "photo", "generator"), ("refusal", "detail", *_USAGE, "corrections")
-_ERASED = "-"
+_TOKENS = ("input_tokens", "cached_tokens", "output_tokens")
+_USAGE = (*_TOKENS, "usd")
+_LEADING = ("id", "photo", "generator")
+_TRAILING = ("refusal", "detail", *_USAGE, "corrections")
 
 
 def export_metadata(
     path: str | Path, profiles: Sequence[Profile], generator: MetadataGenerator, store: Store
 ) -> int:
-    """Writes every outcome that a generator left about these people, refusals and cost included, and corrections.
+    """Writes the stored outcomes of a generator, including refusals and costs, and corrections.
 
     One row per person: `id`, digests of the photo and of the generator (model, prompt and schema),
-    the attributes, and apart from them what the person corrected. The file is private to its owner
-    (mode 0600).
+    the attributes, and in a separate column the person's corrections. Only the owner can read the
+    file (mode 0600).
 
     Args:
-        path: `.csv` or `.jsonl`.
-        profiles: People.
-        generator: Whose outcomes; it is not asked.
-        store: Where they are.
+        path: Path to the `.csv` or `.jsonl` file.
+        profiles: People to export.
+        generator: Generator that wrote the outcomes; it generates nothing here.
+        store: Store of the outcomes.
 
     Returns:
         Number of rows.
+
+    Raises:
+        ConfigurationError: The extension is unknown, or an attribute has the name of a column.
     """
     path = Path(path)
     if path.suffix.lower() not in (".csv", ".jsonl"):
-        raise ConfigurationError(f"Metadata is written as .csv or .jsonl, got {path.name!r}.")
-    work, base = Work.of(profiles, generator, store), generator_key(generator)
+        raise ConfigurationError(f"Metadata is exported as .csv or .jsonl, got {path.name!r}.")
+    base = generator_key(generator)
+    plan = AnnotationPlan.of(profiles, generator, store)
     names = _attributes(generator.schema)
     rows = []
     for index, profile in enumerate(profiles):
-        outcome = work.kept.get(work.keys.get(index, ""), {})
-        own = work.corrections.get(profile.id)
-        if not outcome and not own:
+        outcome = plan.outcomes.get(plan.keys.get(index, ""), {})
+        corrections = plan.corrections.get(profile.id)
+        if not outcome and not corrections:
             continue
         rows.append(
             {
@@ -67,16 +79,16 @@ def export_metadata(
                 "refusal": outcome.get("refusal"),
                 "detail": outcome.get("detail"),
                 **{name: outcome.get("usage", {}).get(name) for name in _USAGE},
-                "corrections": json.dumps(own, ensure_ascii=False) if own else None,
+                "corrections": format_json(corrections) if corrections else None,
             }
         )
     if path.suffix.lower() == ".jsonl":
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        text = "".join(format_json(row) + "\n" for row in rows)
     else:
         buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, [*_BEFORE, *names, *_AFTER], lineterminator="\n")
+        writer = csv.DictWriter(buffer, [*_LEADING, *names, *_TRAILING], lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+        writer.writerows({name: format_cell(value) for name, value in row.items()} for row in rows)
         text = buffer.getvalue()
     write_file(path, text.encode(), private=True)
     return len(rows)
@@ -85,63 +97,37 @@ def export_metadata(
 def import_metadata(
     path: str | Path, profiles: Sequence[Profile], generator: MetadataGenerator, store: Store
 ) -> int:
-    """Reads what `export_metadata` wrote into a store, so that nobody is asked, and paid for, again.
+    """Reads a file of `export_metadata` into a store, so that nothing is paid for twice.
 
-    Outcomes and corrections that are in the store already stay; an outcome takes the place of a
-    refusal.
+    Stored outcomes and corrections are kept, except that an imported outcome replaces a refusal.
 
     Args:
-        path: `.csv` or `.jsonl`.
-        profiles: People; each row must fit its person's photo.
-        generator: Who wrote the outcomes; each row must fit its model, prompt and schema.
-        store: Where they go.
+        path: Path to the `.csv` or `.jsonl` file.
+        profiles: People; each row must match the photo of its person.
+        generator: Generator that wrote the file; each row must match its model, prompt and schema.
+        store: Store that receives the outcomes and corrections.
 
     Returns:
-        Number of outcomes that the store did not have.
+        Number of new outcomes.
 
     Raises:
-        DataError: Every row that does not fit: unknown ids, other photos, another generator, values
-            that the schema does not allow.
+        DataError: Rows do not match: unknown ids, different photos, another generator, values that
+            the schema does not allow. Lists all of them.
     """
-    table = _read(Path(path), [*_BEFORE, *_attributes(generator.schema), *_AFTER], required=_BEFORE)
-    work, base = Work.of(profiles, generator, store), generator_key(generator)
-    people = {profile.id: index for index, profile in enumerate(profiles)}
-    outcomes: dict[str, dict[str, Any]] = {}
-    corrections: dict[str, dict[str, Any]] = {}
-    for row, cells in enumerate(table.rows):
-        person = str(cells.get("id", ""))
-        if person not in people:
-            table.problem(row, "id", f"there is nobody with the id {person!r}.")
-            continue
-        if "corrections" in cells:
-            corrections[person] = _own(table, row, cells["corrections"])
-        if not cells.keys() & {"refusal", *generator.schema.model_fields}:
-            continue  # corrections alone
-        key = work.keys.get(people[person])
-        if key is None or cells.get("photo") != image_digest(profiles[people[person]].images[0]):
-            table.problem(
-                row, "photo", f"{person!r} has another photo here than where the file was written."
-            )
-        elif cells.get("generator") != base:
-            table.problem(
-                row,
-                "generator",
-                "another model, prompt or schema wrote this; name it with its options.",
-            )
-        else:
-            outcome = _outcome(table, row, cells, generator.schema)
-            if outcome is not None:
-                outcomes[key] = outcome
-    _raise(table)
+    columns = [*_LEADING, *_attributes(generator.schema), *_TRAILING]
+    table = _read(Path(path), columns, required=_LEADING)
+    plan = AnnotationPlan.of(profiles, generator, store)
+    outcomes, corrections = _read_rows(table, plan)
+    _raise_problems(table)
     new = {
         key: outcome
         for key, outcome in outcomes.items()
-        if key not in work.kept or ("refusal" in work.kept[key] and "metadata" in outcome)
+        if key not in plan.outcomes or ("refusal" in plan.outcomes[key] and "metadata" in outcome)
     }
-    work.link(store)
+    plan.link(store)
     store.put_metadata(new)
     store.put_corrections(
-        {person: own for person, own in corrections.items() if person not in work.corrections}
+        {person: values for person, values in corrections.items() if person not in plan.corrections}
     )
     return len(new)
 
@@ -149,70 +135,78 @@ def import_metadata(
 def correct(
     path: str | Path, profiles: Sequence[Profile], generator: MetadataGenerator, store: Store
 ) -> int:
-    """Reads what people say about themselves; it stands above whatever a generator writes, now and later.
+    """Reads what people state about themselves; it overrides what any generator writes.
 
-    It belongs to the person, not to the photo or the model, so it survives annotating anew. A blank
-    cell says nothing, `-` erases what the generator wrote, and a cell that repeats the generator's
-    own words is no correction, so that an exported file can be edited and read. A row takes the
-    place of all earlier corrections of its person.
+    Corrections belong to a person, not to a photo or a model, so they also override later
+    metadata. A blank cell corrects nothing, `-` erases what the generator wrote, and a cell that
+    repeats the generator's value is not a correction, so an exported file can be edited and read
+    back. A row replaces all earlier corrections of its person.
 
     Args:
-        path: `.csv`, `.jsonl` or `.parquet` with the columns `id` and attributes of the generator's
-            schema.
-        profiles: People whose generated metadata is known; rows of others are taken as they are.
-        generator: Whose schema the values must fit; it is not asked.
-        store: Where corrections are kept, apart from outcomes.
+        path: Path to a `.csv`, `.jsonl` or `.parquet` file with the column `id` and attributes of
+            the generator's schema.
+        profiles: People whose generated values are compared with the file; rows of other people
+            are read without a comparison.
+        generator: Generator whose schema the values must match; it generates nothing here.
+        store: Store of the corrections, which are kept apart from outcomes.
 
     Returns:
         Number of people with corrections in the file.
 
     Raises:
-        DataError: Every unknown column and every value that the schema does not allow.
+        DataError: Columns are unknown, ids are blank or repeated, or the schema does not allow
+            values. Lists all of them.
     """
     names = _attributes(generator.schema)
-    table = _read(Path(path), [*_BEFORE, *names, *_AFTER], required=("id",))
-    adapters = {name: _adapter(info) for name, info in generator.schema.model_fields.items()}
-    work = Work.of(profiles, generator, store)
-    written = {
-        profiles[index].id: work.kept.get(key, {}).get("metadata", {})
-        for index, key in work.keys.items()
+    table = _read(Path(path), [*_LEADING, *names, *_TRAILING], required=("id",))
+    adapters = {name: cell_adapter(info) for name, info in generator.schema.model_fields.items()}
+    plan = AnnotationPlan.of(profiles, generator, store)
+    generated = {
+        profiles[index].id: plan.outcomes.get(key, {}).get("metadata", {})
+        for index, key in plan.keys.items()
     }
     corrections: dict[str, dict[str, Any]] = {}
     for row, cells in enumerate(table.rows):
         person = str(cells.get("id", ""))
         if not person or person in corrections:
-            table.problem(
-                row, "id", f"{person!r} is given twice." if person else "the id is blank."
-            )
+            problem = f"{person!r} occurs twice." if person else "the id is blank."
+            table.problem(row, "id", problem)
             continue
-        # An exported file holds earlier corrections apart: they stay where no cell says otherwise
-        own = _own(table, row, cells["corrections"]) if "corrections" in cells else {}
+        # Earlier corrections in an exported file are kept, unless a cell overrides them
+        values = (
+            read_corrections(table, row, cells["corrections"]) if "corrections" in cells else {}
+        )
         for name in names:
             if name in cells:
-                value = _value(table, row, name, cells[name], adapters[name])
-                if value != written.get(person, {}).get(name, PydanticUndefined):
-                    own[name] = value
-        corrections[person] = own
-    _raise(table)
+                value = read_correction(table, row, name, cells[name], adapters[name])
+                if value != generated.get(person, {}).get(name, PydanticUndefined):
+                    values[name] = value
+        corrections[person] = values
+    _raise_problems(table)
     store.put_corrections(corrections)
-    return sum(bool(own) for own in corrections.values())
+    return sum(bool(values) for values in corrections.values())
+
+
+# Tables
 
 
 def _attributes(schema: type[BaseModel]) -> list[str]:
-    clash = sorted(set(schema.model_fields) & {*_BEFORE, *_AFTER})
-    if clash:
+    """Names of the attributes, none of which may be the name of another column."""
+    reserved = sorted(set(schema.model_fields) & {*_LEADING, *_TRAILING})
+    if reserved:
         raise ConfigurationError(
-            f"Attributes of {schema.__name__} have names of columns: {', '.join(clash)}."
+            f"{schema.__name__} has attributes with reserved column names: {', '.join(reserved)}."
         )
     return list(schema.model_fields)
 
 
-def _read(path: Path, known: Sequence[str], *, required: Sequence[str]) -> Table:
+def _read(path: Path, columns: Sequence[str], *, required: Sequence[str]) -> Table:
+    """The table of a file, with its unknown and missing columns as problems."""
     table = read_table(path, lists=True)
     table.problems += [
-        f"{path.name}: {unknown_name('column', column, known)}"
+        f"{path.name}: {unknown_name('column', column, columns)}"
         for column in table.columns
-        if column not in known
+        if column not in columns
     ]
     table.problems += [
         f"{path.name}: there is no column {name!r}."
@@ -222,98 +216,74 @@ def _read(path: Path, known: Sequence[str], *, required: Sequence[str]) -> Table
     return table
 
 
-def _raise(table: Table) -> None:
+def _raise_problems(table: Table) -> None:
     if table.problems:
         raise DataError(
-            f"{table.path}: {len(table.problems)} problems; nothing was read:", table.problems
+            f"{table.path}: {len(table.problems)} problems; nothing was imported:", table.problems
         )
+
+
+def _read_rows(
+    table: Table, plan: AnnotationPlan
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Outcomes by key and corrections by person, from rows that match the people and the plan."""
+    base = generator_key(plan.generator)
+    schema = plan.generator.schema
+    positions = {profile.id: index for index, profile in enumerate(plan.profiles)}
+    outcomes: dict[str, dict[str, Any]] = {}
+    corrections: dict[str, dict[str, Any]] = {}
+    for row, cells in enumerate(table.rows):
+        person = str(cells.get("id", ""))
+        if person not in positions:
+            table.problem(row, "id", f"no person has the id {person!r}.")
+            continue
+        if "corrections" in cells:
+            corrections[person] = read_corrections(table, row, cells["corrections"])
+        if not cells.keys() & {"refusal", *schema.model_fields}:
+            continue  # the row has corrections only
+        key = plan.keys.get(positions[person])
+        profile = plan.profiles[positions[person]]
+        if key is None or cells.get("photo") != image_digest(profile.images[0]):
+            table.problem(row, "photo", f"the photo of {person!r} is not the exported one.")
+        elif cells.get("generator") != base:
+            table.problem(
+                row,
+                "generator",
+                "written with another model, prompt or schema; name that generator and its "
+                "options.",
+            )
+        else:
+            outcome = _outcome(table, row, cells, schema)
+            if outcome is not None:
+                outcomes[key] = outcome
+    return outcomes, corrections
 
 
 def _outcome(
     table: Table, row: int, cells: Mapping[str, Any], schema: type[BaseModel]
 ) -> dict[str, Any] | None:
-    usage: dict[str, float | None] = dict.fromkeys(_USAGE)
-    for name in usage.keys() & cells.keys():
+    """The stored form of the outcome in a row; None after a problem."""
+    costs: dict[str, float | None] = dict.fromkeys(_USAGE)
+    for name in costs.keys() & cells.keys():
         try:
-            usage[name] = float(cells[name])
+            costs[name] = float(cells[name])
         except (TypeError, ValueError):
-            usage[name] = math.nan
-        if not 0 <= (usage[name] or 0) < math.inf:
-            table.problem(row, name, f"{str(cells[name])[:60]!r} is no number of at least 0.")
+            costs[name] = math.nan
+        if not 0 <= (costs[name] or 0) < math.inf:
+            table.problem(row, name, f"{str(cells[name])[:60]!r} is not a number of at least 0.")
             return None
-    counted = {**{name: int(usage[name] or 0) for name in _USAGE[:3]}, "usd": usage["usd"]}
+    usage = {**{name: int(costs[name] or 0) for name in _TOKENS}, "usd": costs["usd"]}
     if "refusal" in cells:
         return {
             "refusal": cells["refusal"],
             "detail": str(cells.get("detail", "")),
-            "usage": counted,
+            "usage": usage,
         }
     values = {
-        name: _parsed(schema, name, cells[name]) for name in schema.model_fields if name in cells
+        name: parse_cell(schema, name, cells[name]) for name in schema.model_fields if name in cells
     }
     try:
-        return {"metadata": schema.model_validate(values).model_dump(mode="json"), "usage": counted}
+        return {"metadata": schema.model_validate(values).model_dump(mode="json"), "usage": usage}
     except ValidationError as error:
         table.problem(row, "attributes", problems_of(error))
         return None
-
-
-def _parsed(schema: type[BaseModel], name: str, cell: Any) -> Any:
-    """The cell as the attribute takes it: as it is, or else as the JSON that it holds."""
-    adapter = _adapter(schema.model_fields[name])
-    for value in _readings(cell):
-        try:
-            return adapter.validate_python(value)
-        except ValidationError:
-            continue
-    return cell
-
-
-def _adapter(info: FieldInfo) -> TypeAdapter[Any]:
-    """Reads values of one attribute of a schema, with its limits."""
-    kind: Any = info.annotation
-    return TypeAdapter(Annotated[kind, *info.metadata] if info.metadata else kind)
-
-
-def _value(table: Table, row: int, name: str, cell: Any, adapter: TypeAdapter[Any]) -> Any:
-    """A cell of a correction as a JSON value."""
-    if cell == _ERASED:
-        try:
-            return adapter.validate_python(None)
-        except ValidationError:
-            table.problem(row, name, "this attribute must say something, so it cannot be erased.")
-            return None
-    problem = ""
-    for value in _readings(cell):
-        try:
-            return adapter.dump_python(adapter.validate_python(value), mode="json")
-        except ValidationError as error:
-            problem = problem or error.errors()[0]["msg"]
-    table.problem(row, name, f"{str(cell)[:60]!r}: {problem}.")
-    return None
-
-
-def _readings(cell: Any) -> list[Any]:
-    if not isinstance(cell, str):
-        return [cell, str(cell)]
-    try:
-        return [cell, json.loads(cell)]
-    except ValueError:
-        return [cell]
-
-
-def _own(table: Table, row: int, cell: Any) -> dict[str, Any]:
-    try:
-        found = json.loads(cell)
-    except (TypeError, ValueError):
-        found = None
-    if not isinstance(found, dict):
-        table.problem(row, "corrections", "not a JSON object of attributes.")
-        return {}
-    return found
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Metadata that is measured, not judged: no model, no network."""
+"""Metadata measured by formulas: no model, no network."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from pairmatch.core.types import Profile, Refusal, Usage
 from pairmatch.io.images import image_size, load_image
 from pairmatch.metadata.schema import Level
 
-_SIDE_PX = 384  # sharpness depends on the size that it is measured at
+_SIDE_PX = 384  # a fixed size, because sharpness depends on it
 _HUES = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
-_HUE_CENTRES = np.array([0, 30, 58, 120, 180, 225, 275, 325]) / 360
+_HUE_CENTERS = np.array([0, 30, 58, 120, 180, 225, 275, 325]) / 360
 
 
 class Measured(BaseModel):
-    """What formulas can say about a photo."""
+    """Attributes that formulas can measure in a photo."""
 
     model_config = ConfigDict(extra="forbid")
 
+    # Any change of names or descriptions makes all stored outcomes useless
     sharpness: Level = Field(description="Variance of the Laplacian of lightness, at 384 pixels.")
     exposure: str = Field(
         description="dark, even or bright, by mean lightness, and flat or contrasty by its spread."
@@ -39,10 +40,10 @@ class Measured(BaseModel):
 
 
 class MeasuredMetadata(MetadataGenerator):
-    """Sharpness, exposure, resolution, framing and colours of the first photo. Everything else is left unsaid.
+    """Measures sharpness, exposure, resolution, framing and colors of the first photo.
 
-    It fills a schema of its own: of the recipe's eight attributes none can be measured without a
-    judgement.
+    Choose it for metadata without a model, a network or a cost. It fills its own schema, because
+    none of the recipe's eight attributes can be measured without judgment.
     """
 
     schema = Measured
@@ -54,7 +55,7 @@ class MeasuredMetadata(MetadataGenerator):
         *,
         max_usd: float | None = None,
     ) -> list[BaseModel | Refusal]:
-        """Measures every profile's first photo."""
+        """Measures the first photo of every profile."""
         outcomes: list[BaseModel | Refusal] = []
         for index, profile in enumerate(profiles):
             try:
@@ -68,7 +69,7 @@ class MeasuredMetadata(MetadataGenerator):
         return outcomes
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """Version of the formulas and of the libraries."""
+        """Versions of the formulas and of the libraries."""
         return {
             "generator": "measured",
             "format": 1,
@@ -81,29 +82,31 @@ def _measure(profile: Profile) -> Measured:
     source = profile.images[0]
     width, height = image_size(source)
     pixels = np.asarray(load_image(source, longest_side_px=_SIDE_PX), np.float64) / 255
-    grey = pixels @ [0.299, 0.587, 0.114]
-    edges = float(laplace(grey).var())
+    gray = pixels @ [0.299, 0.587, 0.114]
+    edges = float(laplace(gray).var())
     sharpness: Level = "low" if edges < 5e-4 else "medium" if edges < 5e-3 else "high"
-    light, spread = float(grey.mean()), float(grey.std())
-    tone = "dark" if light < 0.3 else "bright" if light > 0.7 else "even"
+    lightness = float(gray.mean())
+    spread = float(gray.std())
+    tone = "dark" if lightness < 0.3 else "bright" if lightness > 0.7 else "even"
     contrast = "flat" if spread < 0.12 else "contrasty" if spread > 0.28 else ""
-    short = min(width, height)
+    shorter_side = min(width, height)
     aspect = width / height
     return Measured(
         sharpness=sharpness,
         exposure=", ".join(filter(None, (tone, contrast))),
-        resolution="low" if short < 480 else "medium" if short < 1080 else "high",
+        resolution="low" if shorter_side < 480 else "medium" if shorter_side < 1080 else "high",
         framing="portrait" if aspect < 0.9 else "landscape" if aspect > 1.1 else "square",
-        colours=_colours(pixels),
+        colours=_colors(pixels),
     )
 
 
-def _colours(pixels: np.ndarray) -> str:
+def _colors(pixels: np.ndarray) -> str:
+    """Up to three hues, each of more than a tenth of the saturated pixels, most frequent first."""
     hue, saturation, value = rgb2hsv(pixels).reshape(-1, 3).T
-    coloured = (saturation > 0.25) & (value > 0.15)
-    if coloured.mean() < 0.03:
+    is_saturated = (saturation > 0.25) & (value > 0.15)
+    if is_saturated.mean() < 0.03:
         return "black and white"
-    distance = np.abs(hue[coloured][:, None] - _HUE_CENTRES[None, :])
+    distance = np.abs(hue[is_saturated][:, None] - _HUE_CENTERS[None, :])
     nearest = np.argmin(np.minimum(distance, 1 - distance), axis=1)
-    shares = np.bincount(nearest, minlength=len(_HUES)) / coloured.sum()
+    shares = np.bincount(nearest, minlength=len(_HUES)) / is_saturated.sum()
     return ", ".join(_HUES[index] for index in np.argsort(-shares)[:3] if shares[index] > 0.1)

@@ -1,7 +1,7 @@
-"""What is known of the models of the API that metadata comes from: one small table, and its date.
+"""Facts about the API's models: prices, options and shutdown dates.
 
-Prices are of 2026-11-23, in USD for a million tokens, from secondary sources: check your provider's
-page, and override them with `input_usd=` and `output_usd=`.
+Prices are as of 2026-11-23, in USD per million tokens, from secondary sources. Check your
+provider's page, and override them with `input_usd=` and `output_usd=`.
 """
 
 from __future__ import annotations
@@ -10,25 +10,26 @@ import datetime
 from dataclasses import dataclass
 
 TABLE_DATE = datetime.date(2026, 11, 23)
-#: Tokens of a photo of 512 × 512 pixels, for estimates alone (a third party's figure).
+#: Number of tokens of a photo of 512 × 512 pixels, for estimates only (a third party's figure).
 PHOTO_TOKENS = 630
+#: Number of days before a shutdown from which on runs warn of it.
 WARNING_DAYS = 60
-#: What the Batch API takes of these prices.
+#: Price of a request in the Batch API, as a share of the listed price.
 BATCH_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """One model.
+    """Facts about one model.
 
     Attributes:
-        input_usd: For a million input tokens.
-        cached_usd: For a million input tokens that the provider had cached.
-        output_usd: For a million output tokens.
-        effort: Least reasoning effort that it takes, or None.
-        verbosity: Least verbosity, or None.
-        ends: Day on which the provider shuts it down, or None.
-        successor: Model to take then.
+        input_usd: Price per million input tokens.
+        cached_usd: Price per million input tokens in the provider's cache.
+        output_usd: Price per million output tokens.
+        effort: Lowest reasoning effort that the model supports, or None.
+        verbosity: Lowest verbosity that the model supports, or None.
+        ends: Date on which the provider shuts the model down, or None.
+        successor: Name of the model that replaces it, or None.
     """
 
     input_usd: float
@@ -55,18 +56,62 @@ MODELS = {
 }
 
 
-def end_notice(model: str, today: datetime.date) -> tuple[bool, str] | None:
-    """Whether the model is past its end, and what to do about it.
+@dataclass(frozen=True, slots=True)
+class Pricing:
+    """Prices of a model: those of the table, unless overridden.
 
-    None where nothing is known to end soon.
+    Attributes:
+        model: Name of the model.
+        input_usd: Price per million input tokens, cached ones included; None for the table's.
+        output_usd: Price per million output tokens; None for the table's.
+    """
+
+    model: str
+    input_usd: float | None = None
+    output_usd: float | None = None
+
+    def usd(
+        self, input_tokens: int, cached_tokens: int, output_tokens: int, *, batch: bool = False
+    ) -> float | None:
+        """Cost in USD, or None if a price is unknown.
+
+        Args:
+            input_tokens: Number of input tokens, cached ones included.
+            cached_tokens: Number of input tokens in the provider's cache.
+            output_tokens: Number of output tokens, reasoning included.
+            batch: Whether the Batch API is used, at half the price.
+        """
+        facts = MODELS.get(self.model)
+        input_usd = self.input_usd
+        cached_usd = self.input_usd
+        output_usd = self.output_usd
+        if facts is not None and input_usd is None:
+            input_usd = facts.input_usd
+            cached_usd = facts.cached_usd
+        if facts is not None and output_usd is None:
+            output_usd = facts.output_usd
+        if input_usd is None or cached_usd is None or output_usd is None:
+            return None
+        uncached_tokens = input_tokens - cached_tokens
+        total = (
+            uncached_tokens * input_usd + cached_tokens * cached_usd + output_tokens * output_usd
+        ) / 1e6
+        return total * BATCH_SHARE if batch else total
+
+
+def end_notice(model: str, today: datetime.date) -> tuple[bool, str] | None:
+    """Whether the model has been shut down, and a message that names its successor.
+
+    None if no shutdown is known within the next `WARNING_DAYS` days.
     """
     facts = MODELS.get(model)
     if facts is None or facts.ends is None or (facts.ends - today).days > WARNING_DAYS:
         return None
-    mend = (
-        f"its successor is {facts.successor}: metadata='openai' with model={facts.successor!r} (--metadata openai "
-        f"--set metadata.model={facts.successor}). Metadata of different models is kept apart."
+    remedy = (
+        f"its successor is {facts.successor}: metadata='openai' with model={facts.successor!r} "
+        f"(--metadata openai --set metadata.model={facts.successor}). Metadata of different "
+        "models is stored separately."
     )
     if today >= facts.ends:
-        return True, f"The provider shut {model} down on {facts.ends.isoformat()}; {mend}"
-    return False, f"The provider shuts {model} down on {facts.ends.isoformat()}; {mend}"
+        return True, f"The provider shut {model} down on {facts.ends.isoformat()}; {remedy}"
+    return False, f"The provider shuts {model} down on {facts.ends.isoformat()}; {remedy}"

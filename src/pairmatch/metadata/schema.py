@@ -1,4 +1,4 @@
-"""The schema of metadata: eight attributes per photo, or a pydantic model of your own."""
+"""Schemas of metadata: the recipe's eight attributes per photo, or your own pydantic model."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from pairmatch.core.errors import ConfigurationError
 from pairmatch.io.store import content_key
 
 Level = Literal["low", "medium", "high"]
-#: A pydantic model, or a JSON Schema of one: an object, or the path of a file that holds it.
+#: A pydantic model, or its JSON Schema: an object, or the path to a file.
 SchemaSpec = type[BaseModel] | Mapping[str, Any] | str | Path
-#: What every generating model is told; the schema's descriptions follow.
+#: Prompt of every model; the descriptions of the schema follow. Any change makes all stored
+#: outcomes useless.
 INSTRUCTIONS = (
-    "You describe profile photos for a matching service. Fill in every attribute from what is plainly visible, in "
-    "English, kindly and without guessing at ethnicity, health, religion, orientation or income."
+    "You describe profile photos for a matching service. Fill in every attribute from what is "
+    "plainly visible, in English, kindly and without guessing at ethnicity, health, religion, "
+    "orientation or income."
 )
-_KINDS: dict[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
+_TYPES: dict[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
 _LIMITS = {
     "minimum": "ge",
     "maximum": "le",
@@ -35,9 +37,9 @@ _LIMITS = {
 
 
 class Metadata(BaseModel):
-    """The recipe's eight attributes.
+    """The recipe's eight attributes; None means unknown.
 
-    Descriptions are part of the prompt; None means that nobody has said anything.
+    The descriptions are part of the prompt, and of the keys of stored outcomes.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -61,7 +63,8 @@ class Metadata(BaseModel):
     ) = Field(None, description="The style of the clothes and of the whole photo.")
     personality_impression: str | None = Field(
         None,
-        description="The impression that the photo is meant to give, in two or three words, without judgement.",
+        description="The impression that the photo is meant to give, in two or three words, "
+        "without judgement.",
     )
     grooming_level: Level | None = Field(None, description="How much care hair and clothes show.")
     photo_style: (
@@ -88,15 +91,14 @@ class Metadata(BaseModel):
 
 
 def json_schema(schema: type[BaseModel]) -> dict[str, Any]:
-    """The schema as the API takes it: every attribute required and not null, nothing else allowed.
+    """The JSON Schema that the API requires: all attributes required, none null, no others.
 
     Raises:
-        ConfigurationError: A model that is not flat (attributes that are objects themselves).
+        ConfigurationError: The model is not flat (an attribute is itself an object) or is empty.
     """
-    found = schema.model_json_schema()
     properties = {}
-    for name, attribute in found.get("properties", {}).items():
-        choices = [one for one in attribute.get("anyOf", []) if one.get("type") != "null"]
+    for name, attribute in schema.model_json_schema().get("properties", {}).items():
+        choices = [choice for choice in attribute.get("anyOf", []) if choice.get("type") != "null"]
         if len(choices) == 1:
             attribute = {
                 **choices[0],
@@ -105,8 +107,8 @@ def json_schema(schema: type[BaseModel]) -> dict[str, Any]:
         plain = {key: value for key, value in attribute.items() if key not in ("default", "title")}
         if "$ref" in json.dumps(plain) or plain.get("type") == "object" or "anyOf" in plain:
             raise ConfigurationError(
-                f"The attribute {name!r} of {schema.__name__} is not flat: use text, numbers, booleans, Literal, or "
-                "lists of those."
+                f"The attribute {name!r} of {schema.__name__} is not flat: use text, numbers, "
+                "booleans, Literal, or lists of those."
             )
         properties[name] = plain
     if not properties:
@@ -120,27 +122,24 @@ def json_schema(schema: type[BaseModel]) -> dict[str, Any]:
 
 
 def schema_key(schema: type[BaseModel]) -> str:
-    """Digest of a schema: whatever changes in names, kinds or descriptions changes it."""
+    """Digest of a schema; any change of names, types or descriptions changes it."""
     return content_key(json_schema(schema))
 
 
 def write_schema(schema: type[BaseModel]) -> dict[str, Any]:
-    """The schema as plain JSON with its name, which `read_schema` turns into an equal one.
-
-    For saved matchers.
-    """
+    """The JSON Schema with its name, as saved matchers hold it; `read_schema` reads it back."""
     return {"title": schema.__name__, **json_schema(schema)}
 
 
 def read_schema(schema: SchemaSpec) -> type[BaseModel]:
     """The pydantic model of a schema.
 
-    One that is read from JSON has the same key, prompt and rendering as the model it was written
-    from; validators in Python are not part of JSON and are gone.
+    A model that is read from JSON has the same key, prompt and rendering as the original. Python
+    validators are lost, because JSON Schema cannot hold them.
 
     Raises:
-        ConfigurationError: No such file, no JSON Schema of a flat object, or an attribute of an
-            unknown kind: all of them at once.
+        ConfigurationError: The file cannot be read, or is not the JSON Schema of a flat object, or
+            attributes have unsupported types. Lists all such attributes.
     """
     if isinstance(schema, type) and issubclass(schema, BaseModel):
         json_schema(schema)
@@ -155,79 +154,82 @@ def read_schema(schema: SchemaSpec) -> type[BaseModel]:
             raise ConfigurationError(f"The schema {schema} cannot be read: {reason}.") from error
     if not isinstance(schema, Mapping) or not isinstance(schema.get("properties"), Mapping):
         raise ConfigurationError(
-            f"A schema is a pydantic model, or a JSON Schema with `properties`; got {str(schema)[:100]}{origin}."
+            "A schema must be a pydantic model, or a JSON Schema with `properties`; got "
+            f"{str(schema)[:100]}{origin}."
         )
     fields: dict[str, Any] = {}
     problems = []
     for name, attribute in schema["properties"].items():
         try:
             fields[name] = (
-                _kind(attribute) | None,
+                _python_type(attribute) | None,
                 Field(None, description=attribute.get("description")),
             )
         except (ConfigurationError, TypeError, AttributeError) as error:
             problems.append(f"{name!r}: {error}")
     if problems:
         raise ConfigurationError(
-            f"The schema{origin} has attributes that cannot be used: {'; '.join(problems)}"
+            f"The schema{origin} has unsupported attributes: {'; '.join(problems)}"
         )
-    found = create_model(
+    model = create_model(
         str(schema.get("title", "Attributes")), __config__=ConfigDict(extra="forbid"), **fields
     )
-    json_schema(found)
-    return found
+    json_schema(model)
+    return model
 
 
-def _kind(attribute: Mapping[str, Any]) -> Any:
-    """The Python type of an attribute of a JSON Schema."""
+def _python_type(attribute: Mapping[str, Any]) -> Any:
+    """The Python type of an attribute of a JSON Schema, with its limits."""
     if "enum" in attribute or "const" in attribute:
         return Literal[tuple(attribute.get("enum", [attribute.get("const")]))]
     limits = {_LIMITS[key]: value for key, value in attribute.items() if key in _LIMITS}
     kind = attribute.get("type")
     if kind == "array":
-        found: Any = list[_kind(attribute.get("items", {}))]  # type: ignore[misc]
-    elif kind in _KINDS:
-        found = _KINDS[kind]
+        python_type: Any = list[_python_type(attribute.get("items", {}))]  # type: ignore[misc]
+    elif kind in _TYPES:
+        python_type = _TYPES[kind]
     else:
         raise ConfigurationError(
-            f"its type is {kind!r}; use an enum, {', '.join(map(repr, _KINDS))}, or an 'array' of those."
+            f"its type is {kind!r}; use an enum, {', '.join(map(repr, _TYPES))}, or an 'array' "
+            "of those."
         )
-    return Annotated[found, Field(**limits)] if limits else found
+    return Annotated[python_type, Field(**limits)] if limits else python_type
 
 
 def instructions(schema: type[BaseModel]) -> str:
-    """The whole prompt in words, for models that are not given the schema apart.
-
-    One line per attribute.
-    """
+    """The whole prompt with one line per attribute, for models that receive no separate schema."""
     lines = [
         INSTRUCTIONS,
-        "Answer with one JSON object and nothing else. It has exactly these attributes, none of them empty:",
+        "Answer with one JSON object and nothing else. It has exactly these attributes, none of "
+        "them empty:",
     ]
     for name, attribute in json_schema(schema)["properties"].items():
-        lines.append(
-            f'- "{name}" ({_in_words(attribute)}): {attribute.get("description", name.replace("_", " "))}'
-        )
+        description = attribute.get("description", name.replace("_", " "))
+        lines.append(f'- "{name}" ({_type_phrase(attribute)}): {description}')
     return "\n".join(lines)
 
 
-def _in_words(attribute: Mapping[str, Any]) -> str:
+def _type_phrase(attribute: Mapping[str, Any]) -> str:
+    """The type of an attribute, as the prompt states it."""
     if "enum" in attribute or "const" in attribute:
         choices = attribute.get("enum", [attribute.get("const")])
         return f"one of {', '.join(json.dumps(choice, ensure_ascii=False) for choice in choices)}"
     if attribute.get("type") == "array":
-        return f"a list, each {_in_words(attribute.get('items', {}))}"
-    kinds = {
+        return f"a list, each {_type_phrase(attribute.get('items', {}))}"
+    phrases = {
         "string": "text",
         "integer": "a whole number",
         "number": "a number",
         "boolean": "true or false",
     }
-    return kinds.get(str(attribute.get("type")), "text")
+    return phrases.get(str(attribute.get("type")), "text")
 
 
 def read_reply(schema: type[BaseModel], text: str) -> BaseModel | str:
-    """The model that a reply's JSON says, or what is wrong with it."""
+    """The metadata in the JSON text of a reply, or what is wrong with it.
+
+    Local models receive the problem in the request for a second answer.
+    """
     try:
         reply = json.loads(text)
     except ValueError as error:
@@ -244,7 +246,8 @@ def read_reply(schema: type[BaseModel], text: str) -> BaseModel | str:
 
 
 def problems_of(error: ValidationError) -> str:
-    """What a pydantic model found wrong, in one line; without the values, which may be long."""
+    """The problems of a validation on one line, without the values, which may be long."""
     return "; ".join(
-        f"{'.'.join(map(str, one['loc'])) or 'the whole'}: {one['msg']}" for one in error.errors()
+        f"{'.'.join(map(str, problem['loc'])) or 'the whole'}: {problem['msg']}"
+        for problem in error.errors()
     )

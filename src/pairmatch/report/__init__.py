@@ -1,4 +1,4 @@
-"""The report of a fit: one self-contained HTML page, and the same figures as JSON."""
+"""The report of a fit: a self-contained HTML page, and its figures as JSON."""
 
 from pairmatch.report.content import (
     Candidate,

@@ -1,4 +1,4 @@
-"""What a report shows, as plain data, and how it is gathered from a fitted matcher."""
+"""What a report shows, as plain data, and how it is collected from a fitted matcher."""
 
 from __future__ import annotations
 
@@ -16,21 +16,29 @@ from scipy.special import gammaln
 from pairmatch.core._version import __version__
 from pairmatch.data import Pairs
 from pairmatch.evaluation.evaluator import Evaluation
-from pairmatch.evaluation.intervals import Metrics, summaries
-from pairmatch.evaluation.ranks import query_metrics
+from pairmatch.evaluation.intervals import Metrics, summarize
+from pairmatch.evaluation.query_table import table_at_ks
+from pairmatch.gallery.results import Recommendation
 from pairmatch.io.images import ImageSource, load_image
 from pairmatch.matcher.matcher import Matcher
 
 _THUMBNAIL_PX = 184
-_QUERIES, _CANDIDATES = 8, 6
-_CURVE_POINTS = 80  # most K of the recall curve
-_BARS = 15  # most bars of the rank histogram
+_MAX_QUERIES = 8
+_MAX_CANDIDATES = 6
+_MAX_CURVE_POINTS = 80
+_MAX_BARS = 15
 _RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A ranked candidate of a query, with a thumbnail as a data URL."""
+    """A ranked candidate of a query.
+
+    Attributes:
+        rank: Rank, from 1.
+        photo: Thumbnail, as a data URL.
+        is_partner: Whether this is the true partner.
+    """
 
     rank: int
     photo: str
@@ -39,7 +47,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A test person's thumbnail and the candidates shown for them."""
+    """A query person of the test pairs.
+
+    Attributes:
+        photo: Thumbnail, as a data URL.
+        candidates: Candidates to show, best first.
+    """
 
     photo: str
     candidates: tuple[Candidate, ...]
@@ -47,9 +60,12 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of a table.
+    """A row of a table.
 
-    Its name, a colour (`ours`, `frozen`, `chance` or none), and (value, interval) by column.
+    Attributes:
+        name: Text of the first column.
+        cells: (value, interval) of the other columns; empty strings for none.
+        kind: Color of the row: `ours`, `frozen`, `chance`, or empty for none.
     """
 
     name: str
@@ -59,7 +75,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table that readers can sort: heading of the first column, of the others, and rows."""
+    """A sortable table.
+
+    Attributes:
+        first: Heading of the first column.
+        columns: Headings of the other columns.
+        rows: Rows, in their original order.
+        caption: Caption, for screen readers.
+    """
 
     first: str
     columns: Sequence[str]
@@ -69,7 +92,15 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of the page: a heading, words, a table, figures, and the same as JSON values."""
+    """A section of the page.
+
+    Attributes:
+        title: Heading.
+        text: Paragraphs.
+        table: Table below the text.
+        plots: Figures below the table.
+        data: The figures of the section as JSON values, for the `.json` file.
+    """
 
     title: str
     text: Sequence[str] = ()
@@ -80,25 +111,25 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the page shows; plain data. Whatever is left out here is left out there.
+    """Content of the page, as plain data. The page omits everything that is empty here.
 
     Attributes:
-        title: Heading.
-        evaluation: As `Evaluation.to_dict` gives it; empty where the page is about something else.
-        lead: The result in plain words; made from the evaluation where it is empty.
+        title: Heading of the page.
+        evaluation: Result of `Evaluation.to_dict`; empty if the page is not about one evaluation.
+        lead: Summary in plain words; by default derived from the evaluation.
         curves: Recall@K by name (`ours`, `frozen`, `chance`), one value per K of `curve_ks`.
-        curve_ks: K of the curves; 1, 2, … where it is empty.
-        bands: Interval (low, high) of the curves by name.
-        ranks: Rank of the best-placed partner of every query.
-        rank_chance: Share of queries that a random order would put into each bar of the rank
-            histogram (`rank_edges` says which); alike for all ranks where it is empty.
+        curve_ks: K of the curves; by default 1, 2, ….
+        bands: Intervals (low, high) of the curves, by name.
+        ranks: Rank of the best-ranked partner of each query.
+        rank_chance: Share of queries that a random order puts into each bar of the rank histogram
+            (`rank_edges` has the bars); by default proportional to the width of the bar.
         history: Rows of the training history.
-        sections: Further parts, after the figures.
-        queries: Examples with photos; empty where photos are not to be shown.
-        facts: What was used, by name.
+        sections: Further sections, after the figures.
+        queries: Example queries with photos; empty if photos are not to be shown.
+        facts: Settings and sizes, by name.
         notes: What a reader has to know.
         created: ISO date.
-        version: Of pairmatch.
+        version: Version of pairmatch.
     """
 
     title: str
@@ -130,25 +161,27 @@ def matcher_report(
     title: str,
     photos: bool = False,
     sections: Sequence[Section] = (),
-    notes: Sequence[str] = (),
 ) -> Report:
-    """Gathers what the page shows about a fitted matcher.
+    """Collects the report of a fitted matcher.
 
     Args:
-        matcher: After `fit`.
-        train: Its training pairs.
-        validation: Its validation pairs.
-        test: The pairs of `evaluation`.
-        evaluation: Of the matcher on `test`.
+        matcher: Fitted matcher.
+        train: Pairs that the matcher was trained on.
+        validation: Pairs that early stopping used.
+        test: Pairs that the matcher was evaluated on.
+        evaluation: Evaluation of the matcher on `test`.
         title: Heading of the page.
-        photos: Shows thumbnails of some test people; leave it off for photos of real people.
-        sections: Further parts of the page, such as `diagnostic_sections` makes them.
-        notes: Shown beside the matcher's and the evaluation's own.
+        photos: Whether to show thumbnails of some test people; do not use this with photos of real
+            people.
+        sections: Further sections of the page, for example those of `diagnose`.
+
+    Returns:
+        The report, with the notes of the matcher and of the evaluation.
     """
     return Report(
         title=title,
         evaluation=evaluation.to_dict(),
-        **evaluation_curves(evaluation, seed=matcher.training.seed),
+        **evaluation_curves(evaluation, seed=matcher.seed),
         history=matcher.history,
         sections=sections,
         queries=_examples(matcher, test) if photos else (),
@@ -157,7 +190,7 @@ def matcher_report(
             "People": str(len({*train.profiles, *validation.profiles, *test.profiles})),
             **matcher.summary(),
         },
-        notes=[*notes, *matcher.notes, *evaluation.notes],
+        notes=[*matcher.notes, *evaluation.notes],
     )
 
 
@@ -165,23 +198,25 @@ def evaluation_curves(evaluation: Evaluation, *, seed: int = 0) -> dict[str, Any
     """The fields of a `Report` that the figures of an evaluation are drawn from.
 
     Args:
-        evaluation: Its intervals, where it has some, become bands around the curves.
-        seed: Of the bootstrap; the evaluator's own gives the very intervals of the table.
+        evaluation: Evaluation to draw; its intervals, if it has any, become bands.
+        seed: Seed for the bootstrap; use the evaluator's for the same intervals as in the table.
     """
     size = min(evaluation.candidates)
-    spread = np.linspace(1, size, min(size, _CURVE_POINTS)).round().astype(int).tolist()
-    ks = sorted({*spread, *evaluation.both.recall})
-    curves, bands = {}, {}
-    for name, one in (("ours", evaluation), ("frozen", evaluation.frozen)):
-        if one is not None:
-            line = _recall_line(one, ks, _RESAMPLES if evaluation.both.recall_interval else 0, seed)
-            curves[name] = list(line.recall.values())
-            if line.recall_interval:
-                bands[name] = list(line.recall_interval.values())
-    shares = np.minimum(np.array(ks)[:, None] / [p.candidates for p in evaluation.placements], 1)
-    curves["chance"] = np.average(
-        shares, axis=1, weights=[len(m.queries) for m in evaluation.query_metrics]
-    ).tolist()
+    points = np.linspace(1, size, min(size, _MAX_CURVE_POINTS)).round().astype(int).tolist()
+    ks = sorted({*points, *evaluation.both.recall})
+    resamples = _RESAMPLES if evaluation.both.recall_interval else 0
+    curves = {}
+    bands = {}
+    for name, result in (("ours", evaluation), ("frozen", evaluation.frozen)):
+        if result is None:
+            continue
+        metrics = _metrics_at(result, ks, resamples, seed)
+        curves[name] = list(metrics.recall.values())
+        if metrics.recall_interval:
+            bands[name] = list(metrics.recall_interval.values())
+    shares = np.minimum(np.array(ks)[:, None] / np.array(evaluation.candidates), 1)
+    queries = np.bincount(evaluation.table["direction"])
+    curves["chance"] = np.average(shares, axis=1, weights=queries).tolist()
     return {
         "curves": curves,
         "curve_ks": ks,
@@ -191,67 +226,76 @@ def evaluation_curves(evaluation: Evaluation, *, seed: int = 0) -> dict[str, Any
     }
 
 
-def _recall_line(evaluation: Evaluation, ks: Sequence[int], resamples: int, seed: int) -> Metrics:
-    measured = [query_metrics(placements, ks) for placements in evaluation.placements]
-    return summaries(
-        measured, evaluation.query_clusters, ks, resamples, (1 - evaluation.confidence) / 2, seed
-    )[0]
+def _metrics_at(evaluation: Evaluation, ks: Sequence[int], resamples: int, seed: int) -> Metrics:
+    """Metrics at other K than those of the evaluation's table."""
+    table = table_at_ks(evaluation.table, evaluation.partner_ranks, ks)
+    return summarize(table, resamples=resamples, confidence=evaluation.confidence, seed=seed)
 
 
 def rank_edges(candidates: int) -> npt.NDArray[np.float64]:
-    """[bars + 1] edges of the rank histogram.
+    """[bars + 1] edges of the bars of the rank histogram.
 
-    Each bar spans as many whole ranks, the last one no more.
+    All bars span the same number of ranks; the last one may span fewer.
+
+    Args:
+        candidates: Size of the gallery.
     """
-    span = -(-candidates // _BARS)
+    span = -(-candidates // _MAX_BARS)
     return np.append(np.arange(0, candidates, span), candidates) + 0.5
 
 
 def _chance_of_bars(evaluation: Evaluation, edges: npt.NDArray[np.float64]) -> list[float]:
-    """Share of queries whose best-placed partner a random order puts into each bar.
+    """Share of queries whose best-ranked partner a random order puts into each bar.
 
-    With m partners among n candidates, none stands among the first r with probability C(n − r, m) /
-    C(n, m).
+    With m partners among n candidates, no partner is among the first r with probability C(n − r, m)
+    / C(n, m).
     """
     within = np.zeros(len(edges))
-    for placements in evaluation.placements:
-        m = np.unique(placements.queries, return_counts=True)[1]
-        n = placements.candidates
+    for ranks in evaluation.partner_ranks:
+        m = np.unique(ranks.queries, return_counts=True)[1]
+        n = ranks.candidates
         rest = np.maximum(n - np.floor(edges), 0)[:, None]
-        none = gammaln(rest + 1) - gammaln(rest - m + 1) - gammaln(n + 1) + gammaln(n - m + 1)
-        within += (1 - np.exp(none)).sum(1)
+        log_none = gammaln(rest + 1) - gammaln(rest - m + 1) - gammaln(n + 1) + gammaln(n - m + 1)
+        within += (1 - np.exp(log_none)).sum(1)
     return np.diff(within / evaluation.queries).tolist()
 
 
 def _examples(matcher: Matcher, test: Pairs) -> tuple[Query, ...]:
-    """Evenly chosen people of side a, with their best candidates and their partner wherever it stands."""
+    """Evenly chosen people of side a, with their best candidates and their true partner."""
     gallery = matcher.gallery([test.profiles[person] for person in test.ids_b])
     partners: dict[str, set[str]] = {}
     for pair in test.pairs:
         if pair.outcome == "match":
             partners.setdefault(pair.a, set()).add(pair.b)
-    asking = [person for person in partners if test.profiles[person].images]
-    chosen = [
-        asking[i] for i in np.linspace(0, len(asking) - 1, min(_QUERIES, len(asking))).astype(int)
-    ]
+    people = [person for person in partners if test.profiles[person].images]
+    rows = np.linspace(0, len(people) - 1, min(_MAX_QUERIES, len(people))).astype(int)
     queries = []
-    for person in chosen:
-        found = matcher.recommend(test.profiles[person], gallery, len(gallery))
-        true = [one for one in found if one.profile.id in partners[person]]
-        shown = found[:_CANDIDATES] + [one for one in true[:1] if one.rank > _CANDIDATES]
-        candidates = [
-            Candidate(
-                one.rank, thumbnail(one.profile.images[0]), one.profile.id in partners[person]
-            )
-            for one in shown
-            if one.profile.images
-        ]
-        queries.append(Query(thumbnail(test.profiles[person].images[0]), tuple(candidates)))
+    for person in (people[row] for row in rows):
+        ranking = matcher.recommend(test.profiles[person], gallery, len(gallery))
+        candidates = _shown_candidates(ranking, partners[person])
+        queries.append(Query(thumbnail(test.profiles[person].images[0]), candidates))
     return tuple(queries)
 
 
+def _shown_candidates(
+    ranking: Sequence[Recommendation], partners: set[str]
+) -> tuple[Candidate, ...]:
+    """The best candidates, and the best-ranked partner even if it ranks lower."""
+    true = [candidate for candidate in ranking if candidate.profile.id in partners][:1]
+    lower = [candidate for candidate in true if candidate.rank > _MAX_CANDIDATES]
+    return tuple(
+        Candidate(
+            rank=candidate.rank,
+            photo=thumbnail(candidate.profile.images[0]),
+            is_partner=candidate.profile.id in partners,
+        )
+        for candidate in [*ranking[:_MAX_CANDIDATES], *lower]
+        if candidate.profile.images
+    )
+
+
 def thumbnail(source: ImageSource) -> str:
-    """A small JPEG as a data URL; pixels alone, no metadata of the file."""
+    """A small JPEG as a data URL, without the file's metadata."""
     buffer = io.BytesIO()
     image = load_image(source, longest_side_px=_THUMBNAIL_PX)
     image.info.clear()

@@ -1,17 +1,18 @@
-"""Examines a fitted matcher: what stands in its report beside the table of results."""
+"""Diagnostics of a fitted matcher, as sections of its report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from pairmatch.core.arrays import Floats, unit_rows
-from pairmatch.core.interfaces import Learner, Projection, ProjectionHead
+from pairmatch.core.arrays import Floats
+from pairmatch.core.interfaces import ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.types import Profile
 from pairmatch.data import Pairs
-from pairmatch.evaluation.crossvalidation import BASELINES, Split, cross_validate
+from pairmatch.evaluation.crossvalidation import BASELINES, CrossValidation, cross_validate
 from pairmatch.evaluation.diagnostics import (
     attribute_traits,
     calibrate,
@@ -23,7 +24,8 @@ from pairmatch.evaluation.diagnostics import (
     shortcuts,
     slices,
 )
-from pairmatch.learning.heads import embed
+from pairmatch.evaluation.query_table import embed_sides
+from pairmatch.evaluation.splits import Split
 from pairmatch.matcher.matcher import Matcher
 from pairmatch.report.content import Section
 from pairmatch.report.sections import (
@@ -36,20 +38,13 @@ from pairmatch.report.sections import (
 )
 
 _HUB_K = 10
-_SLICED = 6  # most attributes
-_SLICE_VALUES = 8  # most different words of an attribute
+_MAX_SLICED_ATTRIBUTES = 6
+_MAX_CATEGORIES = 8
 _LEARNING_SHARES = (0.25, 0.5, 1.0)
 _LEARNING_FOLDS = 3
 
-
-class _Fitted(Learner):
-    """A head as it is: nothing is learned anew."""
-
-    def __init__(self, head: ProjectionHead) -> None:
-        self.head = head
-
-    def fit(self, train: PairedFeatures, *, seed: int = 0) -> Projection:
-        return lambda features, side: embed(self.head, features, side)
+#: People of side a and of side b, in the order of the features; side b is None in one-sided sets.
+_People = tuple[list[Profile], list[Profile] | None]
 
 
 def diagnose(
@@ -60,120 +55,103 @@ def diagnose(
     *,
     with_learning_curve: bool = True,
 ) -> list[Section]:
-    """Sections of a report: baselines with tests, hubs, calibration, slices, shortcuts, learning curve.
+    """Compares a matcher with baselines, and examines its ranking.
 
-    Baselines learn from training and validation pairs; all are tested on the test pairs. Only the
-    learning curve trains heads anew, on all pairs by cross-validation.
+    The sections are: baselines with tests, hubness, calibration, results by attribute, shortcuts,
+    and a learning curve. Baselines learn from training and validation pairs, and all are tested on
+    the test pairs. Only the learning curve trains new heads, by cross-validation on all pairs.
 
     Args:
-        matcher: After `fit`.
-        train: Its training pairs.
-        validation: Its validation pairs.
-        test: Pairs that it never saw.
-        with_learning_curve: Trains nine more heads.
+        matcher: Fitted matcher.
+        train: Pairs that the matcher was trained on.
+        validation: Pairs that early stopping used.
+        test: Pairs that the matcher has not seen.
+        with_learning_curve: Whether to draw a learning curve, which trains nine more heads.
 
     Raises:
         NotFittedError: Before `fit`.
     """
+    head = matcher.fitted_head
     parts = (train, validation, test)
     data, labels = PairedFeatures.joined([matcher.paired_features(part) for part in parts])
-    head = matcher.fitted_head
+    held_out = data.of_components(labels[1])
+    tested = data.of_components(labels[2])
     split = Split(0, 0, np.concatenate(labels[:2]), labels[2])
-    seed = matcher.training.seed
-    fitted = _Fitted(head)
-    result = cross_validate(
-        data, {"trained": fitted, **{name: name for name in BASELINES}}, splits=[split], seed=seed
-    )
-    sections = [comparison_section(result, "frozen")]
-
-    held, tested = data.of_components(labels[1]), data.of_components(labels[2])
-    rankings: list[tuple[str, Floats, Floats | None]] = [
-        ("trained", *_projected(head, tested)),
-        ("frozen", unit_rows(tested.a), None if tested.b is None else unit_rows(tested.b)),
+    learners = {"trained": head, **{name: name for name in BASELINES}}
+    result = cross_validate(data, learners, splits=[split], seed=matcher.seed)
+    people = _people(parts, one_sided=data.one_sided)
+    sections = [
+        comparison_section(result, "frozen"),
+        _hubness(head, tested),
+        _calibration(head, held_out, tested),
+        _slices(result, people),
+        _shortcuts(matcher, data, people, split, result.metrics("chance").mrr),
+        _learning_curve(matcher, data) if with_learning_curve else None,
     ]
-    found = []
-    for name, a, b in rankings:
-        for direction, queries, candidates in (("a → b", a, b), ("b → a", b, a)):
-            if queries is None:
-                continue
-            other = queries if candidates is None else candidates
-            k = min(_HUB_K, len(other) - 2)
-            if k >= 1:
-                label = name if b is None else f"{name}, {direction}"
-                found.append((label, hubness(queries, other, k=k, same=candidates is None)))
-    if found:
-        sections.append(hubness_section(found))
+    return [section for section in sections if section is not None]
 
-    if len(held) >= 2 and len(tested) >= 2:
-        scores, truth = pair_scores(*_projected(head, held), held.matches)
-        if truth.any() and not truth.all():
-            calibration = calibrate(scores, truth)
-            scores, truth = pair_scores(*rankings[0][1:], tested.matches)
-            predicted = calibration.probability(scores, base_rate=float(truth.mean()))
-            candidates_b = len(tested.a if tested.b is None else tested.b)
-            sections.append(
-                calibration_section(calibration, reliability(predicted, truth), candidates_b)
-            )
 
+def _people(parts: Sequence[Pairs], *, one_sided: bool) -> _People:
     people_a = [part.profiles[person] for part in parts for person in part.ids_a]
-    people_b = (
-        None
-        if data.one_sided
-        else [part.profiles[person] for part in parts for person in part.ids_b]
-    )
-    sliced = [
-        one
-        for name in _attributes([*people_a, *(people_b or [])])
-        for one in slices(
-            result,
-            "trained",
-            name,
-            [profile.attributes.get(name) for profile in people_a],
-            None if people_b is None else [profile.attributes.get(name) for profile in people_b],
-        )
-    ]
-    if sliced:
-        sections.append(slices_section(sliced))
-
-    everybody = matcher.annotate([*people_a, *(people_b or [])])  # all in the store since `fit`
-    measured = attribute_traits(everybody) | (
-        photo_traits(everybody, progress=matcher.progress)
-        if any(p.images for p in everybody)
-        else {}
-    )
-    traits = {
-        name: (values[: len(people_a)], None if people_b is None else values[len(people_a) :])
-        for name, values in measured.items()
-        if np.ptp(values, axis=0).any()  # a trait that all share explains nothing
-    }
-    if traits:
-        explained = shortcuts(data, traits, fitted, splits=[split], seed=seed)
-        sections.append(shortcuts_section(explained, result.metrics("chance").mrr))
-
-    if (
-        with_learning_curve
-        and head.trainable
-        and len(np.unique(data.components)) >= 2 * _LEARNING_FOLDS
-    ):
-        curve = learning_curve(
-            data,
-            matcher.learner(),
-            shares=_LEARNING_SHARES,
-            repeats=1,
-            folds=_LEARNING_FOLDS,
-            seed=seed,
-            progress=matcher.progress,
-        )
-        sections.append(learning_section(curve))
-    return sections
+    if one_sided:
+        return people_a, None
+    return people_a, [part.profiles[person] for part in parts for person in part.ids_b]
 
 
-def _projected(head: ProjectionHead, data: PairedFeatures) -> tuple[Floats, Floats | None]:
-    return embed(head, data.a, "a"), None if data.b is None else embed(head, data.b, "b")
+def _hubness(head: ProjectionHead, tested: PairedFeatures) -> Section | None:
+    """Hubness of the trained and the frozen ranking, in each direction."""
+    rows = []
+    for name, projection in (("trained", head), ("frozen", None)):
+        e_a, e_b = embed_sides(tested, projection)
+        directions = [(f"{name}, a → b", e_a, e_b), (f"{name}, b → a", e_b, e_a)]
+        if tested.one_sided:
+            directions = [(name, e_a, e_b)]
+        for label, queries, candidates in directions:
+            k = min(_HUB_K, len(candidates) - 2)
+            if k >= 1:
+                rows.append((label, hubness(queries, candidates, k=k, same=tested.one_sided)))
+    return hubness_section(rows) if rows else None
 
 
-def _attributes(people: Sequence[Profile]) -> list[str]:
-    """Attributes that can be sliced by: numbers, and words with few different values."""
+def _calibration(
+    head: ProjectionHead, held_out: PairedFeatures, tested: PairedFeatures
+) -> Section | None:
+    """Probabilities fitted on the held-out pairs and checked on the test pairs."""
+    if len(held_out) < 2 or len(tested) < 2:
+        return None
+    scores, truth = _pair_scores(head, held_out)
+    if truth.all() or not truth.any():
+        return None
+    calibration = calibrate(scores, truth)
+    scores, truth = _pair_scores(head, tested)
+    predicted = calibration.probability(scores, base_rate=float(truth.mean()))
+    candidates = len(tested.a if tested.b is None else tested.b)
+    return calibration_section(calibration, reliability(predicted, truth), candidates)
+
+
+def _pair_scores(
+    head: ProjectionHead, data: PairedFeatures
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    e_a, e_b = embed_sides(data, head)
+    candidates = None if e_b is e_a else e_b
+    return pair_scores(e_a, candidates, data.matches, one_sided=data.one_sided)
+
+
+def _slices(result: CrossValidation, people: _People) -> Section | None:
+    """Metrics of the trained head by attribute of the query person."""
+    people_a, people_b = people
+    parts = []
+    for name in _sliced_attributes([*people_a, *(people_b or [])]):
+        values_a = [profile.attributes.get(name) for profile in people_a]
+        values_b = None
+        if people_b is not None:
+            values_b = [profile.attributes.get(name) for profile in people_b]
+        parts += slices(result, "trained", name, values_a, values_b)
+    return slices_section(parts) if parts else None
+
+
+def _sliced_attributes(people: Sequence[Profile]) -> list[str]:
+    """Names of attributes to slice by: numbers, and categories with few distinct values."""
     names = dict.fromkeys(name for profile in people for name in profile.attributes)
     chosen = []
     for name in names:
@@ -181,6 +159,44 @@ def _attributes(people: Sequence[Profile]) -> list[str]:
         numeric = all(
             isinstance(value, int | float) and not isinstance(value, bool) for value in values
         )
-        if len(values) >= 2 and (numeric or len(values) <= _SLICE_VALUES):
+        if len(values) >= 2 and (numeric or len(values) <= _MAX_CATEGORIES):
             chosen.append(name)
-    return chosen[:_SLICED]
+    return chosen[:_MAX_SLICED_ATTRIBUTES]
+
+
+def _shortcuts(
+    matcher: Matcher, data: PairedFeatures, people: _People, split: Split, chance_mrr: float
+) -> Section | None:
+    """The share of the ranking that traits of photos and attributes explain."""
+    people_a, people_b = people
+    annotated = matcher.annotate([*people_a, *(people_b or [])])  # from the store, since `fit`
+    measured = attribute_traits(annotated)
+    if any(profile.images for profile in annotated):
+        measured |= photo_traits(annotated, progress=matcher.progress)
+    size_a = len(people_a)
+    traits = {
+        name: (values[:size_a], None if people_b is None else values[size_a:])
+        for name, values in measured.items()
+        if np.ptp(values, axis=0).any()  # a constant trait explains nothing
+    }
+    if not traits:
+        return None
+    results = shortcuts(data, traits, matcher.fitted_head, splits=[split], seed=matcher.seed)
+    return shortcuts_section(results, chance_mrr)
+
+
+def _learning_curve(matcher: Matcher, data: PairedFeatures) -> Section | None:
+    """The learning curve of a learner that trains a head by gradient descent."""
+    enough = len(np.unique(data.components)) >= 2 * _LEARNING_FOLDS
+    if not (enough and matcher.fitted_head.trainable):
+        return None
+    curve = learning_curve(
+        data,
+        matcher.learner,
+        shares=_LEARNING_SHARES,
+        repeats=1,
+        folds=_LEARNING_FOLDS,
+        seed=matcher.seed,
+        progress=matcher.progress,
+    )
+    return learning_section(curve)

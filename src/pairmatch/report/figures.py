@@ -1,7 +1,7 @@
-"""Figures as matplotlib figures, for papers and notebooks; the report draws its own.
+"""Matplotlib figures for papers and notebooks; the report draws its own.
 
-Needs the extra `plots`. Figures are made without pyplot: nothing is shown, and no global state is
-touched.
+Requires the extra `plots`. Figures do not use pyplot: nothing is displayed, and no global state
+changes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.errors import ConfigurationError, unknown_name
 from pairmatch.evaluation.crossvalidation import CrossValidation
 from pairmatch.evaluation.diagnostics import Hubness, LearningCurve, Reliability
 from pairmatch.evaluation.evaluator import Evaluation
@@ -21,13 +21,12 @@ if TYPE_CHECKING:
 
 
 def recall_figure(evaluation: Evaluation) -> Figure:
-    """Recall@K by K, beside frozen features and chance."""
-    figure, axes = _figure("K: candidates looked at", "Recall@K")
+    """Recall@K by K, with frozen features and chance."""
+    figure, axes = _figure("K: number of candidates", "Recall@K")
     curve = evaluation.recall_curve()
     ks = np.arange(1, len(curve) + 1)
-    axes.plot(
-        ks, curve, label="trained" if evaluation.frozen else "embeddings", color="C0", linewidth=2
-    )
+    label = "trained" if evaluation.frozen else "embeddings"
+    axes.plot(ks, curve, label=label, color="C0", linewidth=2)
     for k, (low, high) in evaluation.both.recall_interval.items():
         axes.vlines(k, low, high, color="C0", alpha=0.6)
     if evaluation.frozen is not None:
@@ -39,38 +38,28 @@ def recall_figure(evaluation: Evaluation) -> Figure:
 
 
 def learners_figure(result: CrossValidation, *, metric: str = "MRR") -> Figure:
-    """Every learner of a cross-validation with its interval.
+    """A metric of every learner of a cross-validation, with its interval.
 
     Args:
-        result: Of cross-validation or a sweep.
-        metric: `MRR` or `R@K`.
+        result: Result of `cross_validate` or of a sweep.
+        metric: `MRR`, or `R@K` with one of `result.ks`.
 
     Raises:
-        ConfigurationError: A metric that is not there.
+        ConfigurationError: An unknown metric.
     """
-    names = ["MRR", *(f"R@{k}" for k in result.ks)]
+    names = result.chance.metric_names
     if metric not in names:
-        raise ConfigurationError(f"`metric` is one of {', '.join(names)}, got {metric!r}.")
+        raise ConfigurationError(unknown_name("metric", metric, names))
     figure, axes = _figure(metric, "")
-    for row, learner in enumerate(reversed(result.learners)):
-        figures = result.metrics(learner)
-        value = figures.mrr if metric == "MRR" else figures.recall[int(metric[2:])]
-        bounds = (
-            figures.mrr_interval
-            if metric == "MRR"
-            else figures.recall_interval.get(int(metric[2:]))
-        )
-        if bounds:
-            axes.hlines(row, *bounds, color="C0")
+    learners = list(reversed(result.learners))
+    for row, learner in enumerate(learners):
+        value, interval = result.metrics(learner).value(metric)
+        if interval:
+            axes.hlines(row, *interval, color="C0")
         axes.plot(value, row, "o", color="C0")
-    chance = result.metrics("chance")
-    axes.axvline(
-        chance.mrr if metric == "MRR" else chance.recall[int(metric[2:])],
-        color="0.5",
-        linestyle=":",
-        label="chance",
-    )
-    axes.set_yticks(range(len(result.learners)), list(reversed(result.learners)))
+    chance, _ = result.metrics("chance").value(metric)
+    axes.axvline(chance, color="0.5", linestyle=":", label="chance")
+    axes.set_yticks(range(len(learners)), learners)
     axes.legend()
     return figure
 
@@ -78,45 +67,44 @@ def learners_figure(result: CrossValidation, *, metric: str = "MRR") -> Figure:
 def learning_curve_figure(curve: LearningCurve) -> Figure:
     """MRR by number of training pairs, with intervals."""
     figure, axes = _figure("training pairs", "MRR")
-    values = [one.mrr for one in curve.metrics]
-    bounds = [one.mrr_interval or (one.mrr, one.mrr) for one in curve.metrics]
-    axes.fill_between(
-        curve.pairs, [low for low, _ in bounds], [high for _, high in bounds], alpha=0.2
-    )
-    axes.plot(curve.pairs, values, "o-")
+    bounds = [metrics.mrr_interval or (metrics.mrr, metrics.mrr) for metrics in curve.metrics]
+    lows = [low for low, _ in bounds]
+    highs = [high for _, high in bounds]
+    axes.fill_between(curve.pairs, lows, highs, alpha=0.2)
+    axes.plot(curve.pairs, [metrics.mrr for metrics in curve.metrics], "o-")
     axes.set_ylim(bottom=0)
     return figure
 
 
-def reliability_figure(found: Reliability) -> Figure:
-    """Observed against predicted share of matches."""
+def reliability_figure(reliability: Reliability) -> Figure:
+    """Observed by predicted share of matches."""
     figure, axes = _figure("predicted share of matches", "observed share")
-    top = max(found.predicted.max(), found.observed.max(), 1e-6) * 1.05
+    top = max(reliability.predicted.max(), reliability.observed.max(), 1e-6) * 1.05
     axes.plot([0, top], [0, top], color="0.5", linestyle=":", label="perfect")
-    axes.plot(found.predicted, found.observed, "o-", label="test pairs")
+    axes.plot(reliability.predicted, reliability.observed, "o-", label="test pairs")
     axes.legend()
     return figure
 
 
-def exposure_figure(found: Sequence[tuple[str, Hubness]]) -> Figure:
-    """Lorenz curves.
+def exposure_figure(rankings: Sequence[tuple[str, Hubness]]) -> Figure:
+    """Lorenz curves of exposure: share of recommendations by share of candidates.
 
-    The share of all recommendations that the least shown people get, by name of the ranking.
+    Args:
+        rankings: Name and hubness of each ranking.
     """
-    figure, axes = _figure("share of people, least shown first", "share of recommendations")
-    for name, one in found:
-        counts = np.concatenate([[0], np.cumsum(np.sort(one.counts))])
-        axes.plot(
-            np.linspace(0, 1, len(counts)),
-            counts / max(counts[-1], 1),
-            label=f"{name} (Gini {one.gini:.2f})",
-        )
-    axes.plot([0, 1], [0, 1], color="0.5", linestyle=":", label="all alike")
+    figure, axes = _figure("share of candidates, least shown first", "share of recommendations")
+    for name, hubs in rankings:
+        counts = np.concatenate([[0], np.cumsum(np.sort(hubs.counts))])
+        shares = counts / max(counts[-1], 1)
+        label = f"{name} (Gini {hubs.gini:.2f})"
+        axes.plot(np.linspace(0, 1, len(counts)), shares, label=label)
+    axes.plot([0, 1], [0, 1], color="0.5", linestyle=":", label="equal")
     axes.legend()
     return figure
 
 
 def _figure(x: str, y: str) -> tuple[Figure, Any]:
+    """An empty figure and its axes."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Writes the page, self-contained, and the same figures for machines."""
+"""Writes the self-contained HTML page, and its figures as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ from pairmatch.report.plots import confidence, percent, plots
 
 
 def write_report(path: Path, report: Report) -> None:
-    """Writes the page, and a `.json` of the same name with the same figures (no photos) beside it."""
+    """Writes the page, and a `.json` file of the same name with its figures but no photos.
+
+    Args:
+        path: Path to the page; its folder is created.
+        report: Content of the page.
+    """
     environment = Environment(
         loader=PackageLoader("pairmatch.report"),
         autoescape=True,
@@ -25,17 +30,14 @@ def write_report(path: Path, report: Report) -> None:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    # The page's policy admits its own script alone, by digest, and no address at all
-    environment.filters["sha256"] = lambda text: base64.b64encode(
-        hashlib.sha256(text.encode()).digest()
-    ).decode()
+    # The page's security policy allows only its own script, by digest, and no network requests
+    environment.filters["sha256"] = _sha256
+    sizes = dict.fromkeys(report.evaluation.get("candidates", ()))
     page = environment.get_template("report.html.jinja").render(
         report=report,
         lead=report.lead or (summary(report.evaluation) if report.evaluation else ""),
         results=_results(report.evaluation) if report.evaluation else None,
-        candidates=" and ".join(
-            str(size) for size in dict.fromkeys(report.evaluation.get("candidates", ()))
-        ),
+        candidates=" and ".join(map(str, sizes)),
         confidence=confidence(report.evaluation),
         plots=plots(report),
     )
@@ -44,8 +46,12 @@ def write_report(path: Path, report: Report) -> None:
     write_json(path.with_suffix(".json"), report)
 
 
+def _sha256(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
 def write_json(path: Path, report: Report) -> None:
-    """Writes the figures of the page for machines; no photos."""
+    """Writes the figures of the page as JSON, without photos."""
     figures = {
         name: getattr(report, name) for name in Report.__dataclass_fields__ if name != "queries"
     }
@@ -61,33 +67,39 @@ def _plain(value: Any) -> Any:
 
 
 def summary(evaluation: Mapping[str, Any]) -> str:
-    """The result in plain words.
+    """The result in one or two sentences, compared with chance and frozen features.
 
-    What came out, beside chance and frozen features, and whether it may be luck.
+    Args:
+        evaluation: Result of `Evaluation.to_dict`; only `both` with `recall` is required.
     """
     both = evaluation["both"]
     k = "10" if "10" in both["recall"] else next(reversed(both["recall"]))
-    size = " or ".join(str(n) for n in dict.fromkeys(evaluation.get("candidates", ())))
-    among = f"the first {k} of {size}" if size else f"the first {k}"
-    text = f"For new people, the true partner stood among {among} in {percent(both['recall'][k])} of cases"
+    sizes = dict.fromkeys(evaluation.get("candidates", ()))
+    among = f"top {k} of {' or '.join(map(str, sizes))}" if sizes else f"top {k}"
+    recall = percent(both["recall"][k])
+    text = f"For new people, the true partner is in the {among} in {recall} of cases"
     bounds = both["intervals"]["recall"][k] if "intervals" in both else None
     if bounds:
         text += f" ({confidence(evaluation)} % interval {100 * bounds[0]:.0f}–{percent(bounds[1])})"
     chance = evaluation["chance"]["recall"][k] if "chance" in evaluation else None
-    others = [] if chance is None else [f"chance is {percent(chance)}"]
+    references = [] if chance is None else [f"chance is {percent(chance)}"]
     if "frozen" in evaluation:
-        others.append(f"frozen features reach {percent(evaluation['frozen']['both']['recall'][k])}")
-    text = "; ".join([text, ", ".join(others)] if others else [text]) + "."
-    if bounds and chance is not None:
-        if bounds[0] <= chance <= bounds[1]:
-            return f"{text} The interval includes chance, so this may be luck."
-        return f"{text} That is {'better' if bounds[0] > chance else 'worse'} than luck explains."
-    return text
+        frozen = evaluation["frozen"]["both"]["recall"][k]
+        references.append(f"frozen features reach {percent(frozen)}")
+    text = "; ".join([text, ", ".join(references)] if references else [text]) + "."
+    if not bounds or chance is None:
+        return text
+    if bounds[0] <= chance <= bounds[1]:
+        return f"{text} The interval includes chance, so this may be luck."
+    return (
+        f"{text} This is significantly {'better' if bounds[0] > chance else 'worse'} than chance."
+    )
 
 
 def _results(evaluation: Mapping[str, Any]) -> Table:
+    """The table of test pairs."""
     frozen = evaluation.get("frozen")
-    lines = [
+    results = [
         ("chance", "chance", evaluation.get("chance")),
         ("frozen", "frozen", frozen and frozen["both"]),
         ("trained" if frozen else "embeddings", "ours", evaluation["both"]),
@@ -95,19 +107,20 @@ def _results(evaluation: Mapping[str, Any]) -> Table:
         ("b → a", "", evaluation.get("b_to_a")),
     ]
     ks = list(evaluation["both"]["recall"])
-    rows = []
-    for name, kind, figures in lines:
-        if not figures:
-            continue
-        bounds = figures.get("intervals")
-        cells = []
-        for k in ks:
-            interval = "–".join(f"{100 * v:.1f}" for v in bounds["recall"][k]) if bounds else ""
-            cells.append((f"{100 * figures['recall'][k]:.1f}", interval))
-        for key, digits in (("mrr", 3), ("median_rank", 1)):
-            value = figures.get(key)
-            interval = "–".join(f"{v:.{digits}f}" for v in bounds[key]) if bounds else ""
-            cells.append(("" if value is None else f"{value:.{digits}f}", interval))
-        rows.append(Row(name, cells, kind))
+    rows = [Row(name, _cells(metrics, ks), kind) for name, kind, metrics in results if metrics]
     columns = [*(f"R@{k}" for k in ks), "MRR", "median rank"]
     return Table("learner", columns, rows, "Recall, MRR and median rank on the test pairs")
+
+
+def _cells(metrics: Mapping[str, Any], ks: list[str]) -> list[tuple[str, str]]:
+    """Recall at each K in percent, MRR and median rank, with their intervals."""
+    bounds = metrics.get("intervals")
+    cells = []
+    for k in ks:
+        interval = "–".join(f"{100 * value:.1f}" for value in bounds["recall"][k]) if bounds else ""
+        cells.append((f"{100 * metrics['recall'][k]:.1f}", interval))
+    for key, digits in (("mrr", 3), ("median_rank", 1)):
+        value = metrics.get(key)
+        interval = "–".join(f"{bound:.{digits}f}" for bound in bounds[key]) if bounds else ""
+        cells.append(("" if value is None else f"{value:.{digits}f}", interval))
+    return cells

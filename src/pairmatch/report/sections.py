@@ -1,4 +1,4 @@
-"""Parts of the page about comparisons and diagnostics."""
+"""Sections of the page: comparisons, diagnostics, and the paper's tables."""
 
 from __future__ import annotations
 
@@ -18,72 +18,81 @@ from pairmatch.evaluation.diagnostics import (
     Shortcut,
     Slice,
 )
-from pairmatch.evaluation.evaluator import DEFAULT_KS
 from pairmatch.evaluation.intervals import Metrics
+from pairmatch.evaluation.query_table import DEFAULT_KS
 from pairmatch.experiments.paper import PaperTables
 from pairmatch.report.content import Report, Row, Section, Table
 from pairmatch.report.page import write_report
 from pairmatch.report.plots import Plot, percent
 
-_FROZEN_LINES = ("Qwen3-VL, frozen, mean pooling", "EOS token", "Mean")
+_FROZEN_ROWS = ("Qwen3-VL, frozen, mean pooling", "EOS token", "Mean")
 _KINDS = {"trained": "ours", "frozen": "frozen", "chance": "chance"}
+_MAX_SENTENCES = 3
+_MAX_SMALL_SLICES = 8
 
 
 def comparison_section(
-    result: CrossValidation, baseline: str, *, title: str = "Beside other learners"
+    result: CrossValidation, baseline: str, *, title: str = "Baselines"
 ) -> Section:
-    """Every learner with intervals, and whether it differs from one of them.
+    """Metrics of every learner, and a test of its difference to a baseline.
 
     Args:
-        result: Of cross-validation, or of one split.
-        baseline: The learner that the others are compared with.
+        result: Result of cross-validation, or of a single split.
+        baseline: Learner that the others are compared with.
         title: Heading.
     """
-    comparable = len(result.learners) > 1 and len(set(result.columns["component"].tolist())) > 1
-    tests = {one.name: one for one in result.comparisons(baseline)} if comparable else {}
-    rows, data = [], []
+    components = np.unique(result.chance["component"])
+    comparable = len(result.learners) > 1 and len(components) > 1
+    tests = {test.name: test for test in result.comparisons(baseline)} if comparable else {}
+    rows = []
+    data = []
     for learner in ("chance", *result.learners):
-        figures, test = result.metrics(learner), tests.get(learner)
-        cells = [*_metrics(figures)]
+        metrics = result.metrics(learner)
+        test = tests.get(learner)
+        cells = _metric_cells(metrics)
         if tests:
-            cells += _difference(test)
+            cells += _test_cells(test)
         rows.append(Row(learner, cells, _KINDS.get(learner, "")))
         data.append(
-            {"learner": learner, **figures.to_dict(), "comparison": test and test.to_dict()}
+            {"learner": learner, **metrics.to_dict(), "comparison": test and test.to_dict()}
         )
     columns = [*(f"R@{k}" for k in result.ks), "MRR"]
     if tests:
-        columns += [f"MRR beyond {baseline}", "p"]
-    repeats = len(result.columns["query"]) / max(result.queries, 1)
-    text = [
-        f"{result.queries} queries, each tested {'once' if repeats == 1 else f'{repeats:.3g} times'} by learners that "
-        "never saw these people. "
-        + (
-            f"p: paired randomisation test against {baseline}, corrected for {len(tests)} comparisons (Holm)."
-            if tests
-            else ""
+        columns += [f"MRR difference to {baseline}", "p"]
+    repeats = len(result.chance) / max(result.queries, 1)
+    times = "once" if repeats == 1 else f"{repeats:.3g} times"
+    text = f"{result.queries} queries, each tested {times} by learners that never saw these people."
+    if tests:
+        text += (
+            f" p: paired randomization test against {baseline}, corrected for {len(tests)} "
+            "comparisons (Holm)."
         )
+    better = [
+        str(test)
+        for test in tests.values()
+        if test.p_value < 1 - test.confidence and test.difference > 0
     ]
-    best = [
-        str(one)
-        for one in tests.values()
-        if one.p_value < 1 - one.confidence and one.difference > 0
-    ]
-    return Section(title, [*text, *best[:3]], Table("learner", columns, rows, title), data=data)
+    table = Table("learner", columns, rows, title)
+    return Section(title, [text, *better[:_MAX_SENTENCES]], table, data=data)
 
 
-def _metrics(figures: Metrics) -> list[tuple[str, str]]:
+def _metric_cells(metrics: Metrics) -> list[tuple[str, str]]:
+    """Recall at each K in percent, and MRR."""
     cells = []
-    for k, value in figures.recall.items():
-        bounds = figures.recall_interval.get(k)
-        cells.append(
-            (f"{100 * value:.1f}", f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}" if bounds else "")
-        )
-    bounds = figures.mrr_interval
-    return [*cells, (f"{figures.mrr:.3f}", f"{bounds[0]:.3f}–{bounds[1]:.3f}" if bounds else "")]
+    for k, value in metrics.recall.items():
+        bounds = metrics.recall_interval.get(k)
+        interval = f"{100 * bounds[0]:.1f}–{100 * bounds[1]:.1f}" if bounds else ""
+        cells.append((f"{100 * value:.1f}", interval))
+    return [*cells, _mrr_cell(metrics)]
 
 
-def _difference(test: Comparison | None) -> list[tuple[str, str]]:
+def _mrr_cell(metrics: Metrics) -> tuple[str, str]:
+    bounds = metrics.mrr_interval
+    return f"{metrics.mrr:.3f}", f"{bounds[0]:.3f}–{bounds[1]:.3f}" if bounds else ""
+
+
+def _test_cells(test: Comparison | None) -> list[tuple[str, str]]:
+    """The difference of MRR and its p-value; empty for the baseline and chance."""
     if test is None:
         return [("", ""), ("", "")]
     low, high = test.interval
@@ -92,165 +101,183 @@ def _difference(test: Comparison | None) -> list[tuple[str, str]]:
 
 
 def learning_section(curve: LearningCurve) -> Section:
-    """MRR by number of training pairs, and what more of them would give."""
-    bounds = [one.mrr_interval or (one.mrr, one.mrr) for one in curve.metrics]
-    high = max(top for _, top in bounds) * 1.05
+    """MRR by number of training pairs, and the gain to expect from more pairs."""
+    pairs = list(curve.pairs)
+    bounds = [metrics.mrr_interval or (metrics.mrr, metrics.mrr) for metrics in curve.metrics]
     plot = Plot(
         "MRR by number of training pairs",
-        f"On the same people throughout. Shaded: {100 * curve.confidence:g} % intervals.",
-        x=("training pairs", curve.pairs[0], curve.pairs[-1]),
-        y=("MRR", 0, high),
+        f"All sizes are tested on the same people. Shaded: {100 * curve.confidence:g} % intervals.",
+        x=("training pairs", pairs[0], pairs[-1]),
+        y=("MRR", 0, max(high for _, high in bounds) * 1.05),
     )
-    plot.band("ours", list(curve.pairs), bounds)
-    plot.line("ours", list(curve.pairs), [one.mrr for one in curve.metrics])
+    plot.band("ours", pairs, bounds)
+    plot.line("ours", pairs, [metrics.mrr for metrics in curve.metrics])
     plot.description = "; ".join(
-        f"{one.mrr:.3f} with {n:.0f}" for n, one in zip(curve.pairs, curve.metrics, strict=True)
+        f"{metrics.mrr:.3f} with {size:.0f}"
+        for size, metrics in zip(pairs, curve.metrics, strict=True)
     )
     data = {
-        "pairs": list(curve.pairs),
-        "metrics": [one.to_dict() for one in curve.metrics],
+        "pairs": pairs,
+        "metrics": [metrics.to_dict() for metrics in curve.metrics],
         "mrr_per_doubling": curve.slope,
         "interval": list(curve.slope_interval),
     }
-    return Section("Would more pairs help?", [str(curve)], plots=[plot], data=data)
+    return Section("Learning curve", [str(curve)], plots=[plot], data=data)
 
 
-def hubness_section(found: Sequence[tuple[str, Hubness]]) -> Section:
-    """How evenly recommendations fall on people, by name of the ranking."""
-    rows = [
-        Row(
-            name,
-            [(f"{100 * one.never:.0f}", ""), (f"{one.gini:.2f}", ""), (f"{one.skewness:.1f}", "")],
-            next((kind for key, kind in _KINDS.items() if name.startswith(key)), ""),
+def hubness_section(rankings: Sequence[tuple[str, Hubness]]) -> Section:
+    """How evenly recommendations are spread over candidates, by name of the ranking."""
+    rows = []
+    data = []
+    for name, hubs in rankings:
+        cells = [(f"{100 * hubs.never:.0f}", ""), (f"{hubs.gini:.2f}", "")]
+        cells.append((f"{hubs.skewness:.1f}", ""))
+        kind = next((kind for key, kind in _KINDS.items() if name.startswith(key)), "")
+        rows.append(Row(name, cells, kind))
+        data.append(
+            {
+                "ranking": name,
+                "k": hubs.k,
+                "never": hubs.never,
+                "gini": hubs.gini,
+                "skewness": hubs.skewness,
+            }
         )
-        for name, one in found
-    ]
-    k = found[0][1].k
+    k = rankings[0][1].k
     table = Table("ranking", ["never shown, %", "Gini", "skewness"], rows, "Hubness")
     text = (
-        f"Of everybody's first {k} candidates: the share of people whom nobody is shown, the Gini coefficient of how "
-        "often people are shown (0: all alike), and its skewness. A few hubs that everybody is shown are a sign of a "
-        "ranking by popularity."
+        f"Share of candidates that are in no top {k}, and Gini coefficient (0: equal) and skewness "
+        f"of the number of top-{k} lists per candidate. A few hubs that appear in most lists "
+        "suggest a ranking by popularity."
     )
-    data = [
-        {
-            "ranking": name,
-            "k": one.k,
-            "never": one.never,
-            "gini": one.gini,
-            "skewness": one.skewness,
-        }
-        for name, one in found
-    ]
-    return Section("Who is shown, and who never is", [text], table, data=data)
+    return Section("Exposure", [text], table, data=data)
 
 
-def calibration_section(calibration: Calibration, found: Reliability, candidates: int) -> Section:
-    """Whether probabilities that are made of scores can be trusted."""
-    top = max(float(found.predicted.max()), float(found.observed.max()), 1e-6) * 1.05
+def calibration_section(
+    calibration: Calibration, reliability: Reliability, candidates: int
+) -> Section:
+    """Whether the probabilities derived from scores are reliable.
+
+    Args:
+        calibration: Fitted calibration.
+        reliability: Reliability of its probabilities on the test pairs.
+        candidates: Size of the gallery that the probabilities refer to.
+    """
+    predicted = reliability.predicted.tolist()
+    observed = reliability.observed.tolist()
+    top = max(*predicted, *observed, 1e-6) * 1.05
     plot = Plot(
         "Predicted and observed share of matches",
-        "On the dotted line, probabilities mean what they say.",
+        "Perfectly calibrated probabilities lie on the dotted line.",
         x=("predicted", 0, top),
         y=("observed", 0, top),
         in_percent=True,
         x_in_percent=True,
     )
     plot.line("chance", [0, top], [0, top])
-    plot.line("ours", found.predicted.tolist(), found.observed.tolist())
+    plot.line("ours", predicted, observed)
     plot.key = [("ours", "test pairs"), ("chance", "perfect")]
     plot.description = "; ".join(
-        f"{percent(o)} where {percent(p)} was predicted"
-        for p, o in zip(found.predicted, found.observed, strict=True)
+        f"{percent(share)} where {percent(probability)} was predicted"
+        for probability, share in zip(predicted, observed, strict=True)
     )
+    error = reliability.expected_calibration_error
     text = (
-        f"{calibration.kind.capitalize()} scaling of validation scores, for a candidate drawn from {candidates}; "
-        f"expected calibration error on test pairs {100 * found.expected_calibration_error:.2f} points, Brier score "
-        f"{found.brier_score:.4f}."
+        f"{calibration.kind.capitalize()} scaling of validation scores, for a candidate drawn from "
+        f"{candidates}. Expected calibration error on the test pairs: {100 * error:.2f} percentage "
+        f"points; Brier score: {reliability.brier_score:.4f}."
     )
     data = {
         **calibration.to_dict(),
-        "predicted": found.predicted.tolist(),
-        "observed": found.observed.tolist(),
-        "counts": found.counts.tolist(),
-        "expected_calibration_error": found.expected_calibration_error,
-        "brier_score": found.brier_score,
+        "predicted": predicted,
+        "observed": observed,
+        "counts": reliability.counts.tolist(),
+        "expected_calibration_error": error,
+        "brier_score": reliability.brier_score,
     }
-    return Section("From scores to probabilities", [text], plots=[plot], data=data)
+    return Section("Probabilities", [text], plots=[plot], data=data)
 
 
-def slices_section(found: Sequence[Slice]) -> Section:
-    """Metrics by attribute of the person who asks."""
-    ks = list(found[0].metrics.recall)
+def slices_section(parts: Sequence[Slice]) -> Section:
+    """Metrics by attribute of the query person."""
+    rows = []
+    data = []
+    for part in parts:
+        name = f"{part.attribute}: {part.value}{' (few people)' if part.small else ''}"
+        rows.append(Row(name, [*_metric_cells(part.metrics), (str(part.metrics.queries), "")]))
+        data.append(
+            {
+                "attribute": part.attribute,
+                "value": part.value,
+                "small": part.small,
+                "queries": part.metrics.queries,
+                **part.metrics.to_dict(),
+            }
+        )
+    columns = [*(f"R@{k}" for k in parts[0].metrics.recall), "MRR", "queries"]
+    table = Table("query person", columns, rows, "Results by attribute")
+    text = [
+        "Metrics by attribute of the query person. If intervals overlap, the difference may be "
+        "due to chance."
+    ]
+    small = [f"{part.attribute} {part.value}" for part in parts if part.small]
+    if small:
+        shown = ", ".join(small[:_MAX_SMALL_SLICES])
+        more = " …" if len(small) > _MAX_SMALL_SLICES else ""
+        text.append(f"Too few people to conclude much: {shown}{more}.")
+    return Section("Results by group", text, table, data=data)
+
+
+def shortcuts_section(results: Sequence[Shortcut], chance_mrr: float) -> Section:
+    """How much of the ranking simple traits explain.
+
+    Args:
+        results: One per trait.
+        chance_mrr: MRR of a random order.
+    """
     rows = [
         Row(
-            f"{one.attribute}: {one.value}{' (few people)' if one.small else ''}",
-            [*_metrics(one.metrics), (str(one.metrics.queries), "")],
+            shortcut.name,
+            [_mrr_cell(shortcut.metrics), (f"{100 * shortcut.explained:.1f}", "")],
         )
-        for one in found
+        for shortcut in results
     ]
-    table = Table(
-        "who asks", [*(f"R@{k}" for k in ks), "MRR", "queries"], rows, "Results by attribute"
+    table = Table("trait", ["MRR of the trait only", "explained, %"], rows, "Shortcuts")
+    text = (
+        f"MRR of a ranking by each trait only (chance: {chance_mrr:.3f}), and the share of the "
+        "interaction in the scores that the trait explains, popularity aside. A large share means "
+        "that the ranking relies on the trait."
     )
-    text = [
-        "By attribute of the person who asks. Where intervals overlap, a difference may be luck."
-    ]
-    few = [f"{one.attribute} {one.value}" for one in found if one.small]
-    if few:
-        text.append(
-            f"Too few people to say much about: {', '.join(few[:8])}{' …' if len(few) > 8 else ''}."
-        )
     data = [
         {
-            "attribute": s.attribute,
-            "value": s.value,
-            "small": s.small,
-            "queries": s.metrics.queries,
-            **s.metrics.to_dict(),
+            "trait": shortcut.name,
+            "alone": shortcut.metrics.to_dict(),
+            "explained": shortcut.explained,
         }
-        for s in found
+        for shortcut in results
     ]
-    return Section("For whom it works", text, table, data=data)
-
-
-def shortcuts_section(found: Sequence[Shortcut], chance_mrr: float) -> Section:
-    """What simple traits explain of the ranking."""
-    rows = [
-        Row(one.name, [_metrics(one.alone)[-1], (f"{100 * one.explained:.1f}", "")])
-        for one in found
-    ]
-    table = Table("trait", ["MRR of the trait alone", "explained, %"], rows, "Shortcuts")
-    text = (
-        "How well each trait alone finds partners (chance: "
-        f"{chance_mrr:.3f}), and what share of what the scores say about who goes with whom it explains. A large share "
-        "means that the ranking leans on it."
-    )
-    data = [{"trait": s.name, "alone": s.alone.to_dict(), "explained": s.explained} for s in found]
     return Section("Shortcuts", [text], table, data=data)
 
 
 def paper_sections(tables: PaperTables) -> list[Section]:
-    """The paper's tables: ours with intervals, the printed figures below each line."""
-    by_table: dict[str, list[Row]] = {}
+    """The paper's tables: our metrics with intervals, and the printed figures below each row."""
+    rows_by_table: dict[str, list[Row]] = {}
     data: dict[str, list[Any]] = {}
     for table, name, ours, printed in tables.rows():
-        kind = "chance" if name == "Random" else "frozen" if name in _FROZEN_LINES else "ours"
-        recall = [
-            ("", "") if k not in ours.recall else cell
-            for k, cell in zip(DEFAULT_KS, _metrics(ours), strict=False)
-        ]
-        rows = by_table.setdefault(table, [])
-        rows.append(Row(name, [*recall, _metrics(ours)[-1]], kind))
-        rows.append(
-            Row(f"{name}, as printed", [(f"{value:.1f}", "") for value in printed] + [("", "")])
-        )
+        kind = "chance" if name == "Random" else "frozen" if name in _FROZEN_ROWS else "ours"
+        by_k = dict(zip(ours.recall, _metric_cells(ours), strict=False))
+        cells = [by_k.get(k, ("", "")) for k in DEFAULT_KS]
+        printed_cells = [(f"{value:.1f}", "") for value in printed]
+        rows = rows_by_table.setdefault(table, [])
+        rows.append(Row(name, [*cells, _mrr_cell(ours)], kind))
+        rows.append(Row(f"{name}, as printed", [*printed_cells, ("", "")]))
         data.setdefault(table, []).append(
             {"line": name, **ours.to_dict(), "printed": list(printed)}
         )
     columns = [*(f"R@{k}" for k in DEFAULT_KS), "MRR"]
     sections = [
-        Section(table, [], Table("line", columns, rows, table), data=data[table])
-        for table, rows in by_table.items()
+        Section(table, [], Table("row", columns, rows, table), data=data[table])
+        for table, rows in rows_by_table.items()
     ]
     if tables.without_table_2:
         sections.insert(1, Section("Table 2", [f"Does not apply. {tables.without_table_2}"]))
@@ -265,41 +292,34 @@ def write_sweep_report(
     note: str = "",
     sections: Sequence[Section] = (),
 ) -> None:
-    """Writes the page of a sweep or cross-validation, and a `.json` beside it.
+    """Writes the page of a sweep or cross-validation, and a `.json` file with the same figures.
 
     Args:
-        path: Of the page.
-        result: Every line's metrics.
+        path: Path to the page.
+        result: Metrics of every combination and baseline.
         title: Heading.
-        note: Words to put first.
-        sections: Parts before the table of all lines.
+        note: Text at the top of the page.
+        sections: Sections before the table of all results.
     """
     baseline = "frozen" if "frozen" in result.learners else result.learners[0]
-    best = max(
-        result.learners,
-        key=lambda learner: float(np.mean(result.values[result.index(learner)][:, -2])),
-    )
+    mean_mrr = {
+        learner: float(result.table(learner).metric("MRR").mean()) for learner in result.learners
+    }
+    best = max(mean_mrr, key=lambda learner: mean_mrr[learner])
     lead = [note] if note else []
     if best != baseline:
-        found = next(one for one in result.comparisons(baseline) if one.name == best)
-        lead.append(f"The best mean MRR: {found}")
-    parts = [*sections, comparison_section(result, baseline, title="All lines")]
-    facts: dict[str, Any] = {
-        "Lines": str(len(result.learners)),
-        "Splits": str(
-            len(
-                set(
-                    zip(
-                        result.columns["repeat"].tolist(),
-                        result.columns["fold"].tolist(),
-                        strict=True,
-                    )
-                )
-            )
-        ),
-        "Seed": str(result.seed),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_report(
-        path, Report(title, lead=" ".join(lead), sections=parts, facts=facts, notes=result.notes)
+        comparison = next(test for test in result.comparisons(baseline) if test.name == best)
+        lead.append(f"Best mean MRR: {comparison}")
+    report = Report(
+        title,
+        lead=" ".join(lead),
+        sections=[*sections, comparison_section(result, baseline, title="All results")],
+        facts={
+            "Rows": str(len(result.learners)),
+            "Splits": str(result.splits),
+            "Seed": str(result.seed),
+        },
+        notes=result.notes,
     )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_report(path, report)

@@ -1,7 +1,4 @@
-"""Eligibility in words.
-
-One SQL expression over attributes, read by sqlglot, evaluated here and never as code.
-"""
+"""Eligibility rules: one SQL expression over attributes, parsed by sqlglot, never run as code."""
 
 from pairmatch.rules.columns import Column, Columns, Kind, Mask, kind_of, person_columns
 from pairmatch.rules.rule import Rule, parse_rule

@@ -1,4 +1,4 @@
-"""Attributes of many people as columns, which rules are evaluated on."""
+"""Attributes of many people as columns, the input of rules."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from pairmatch.core.types import AttributeValue
 Kind = Literal["number", "text", "bool"]
 Mask = npt.NDArray[np.bool_]
 
-WORDS: dict[Kind, str] = {"number": "a number", "text": "text", "bool": "true or false"}
+KIND_LABELS: dict[Kind, str] = {"number": "a number", "text": "text", "bool": "true or false"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Column:
-    """An attribute of n people.
+    """One attribute of n people.
 
     Attributes:
         kind: `number`, `text` or `bool`.
-        values: [n] float64, [n] bool, or for text [n] int64 places in `categories`.
-        known: [n] bool: False where somebody does not have the attribute.
-        categories: The distinct texts.
+        values: [n] float64, [n] bool, or for text [n] int64 indices into `categories`.
+        known: [n] bool: False if the attribute is missing.
+        categories: Distinct texts.
     """
 
     kind: Kind
@@ -36,34 +36,36 @@ class Column:
 
     @classmethod
     def of(cls, values: Sequence[AttributeValue | None]) -> Column:
-        """A column of Python values, None where there is none.
+        """Converts Python values; None and NaN are missing values.
 
         Raises:
-            ConfigurationError: Values of several kinds.
+            ConfigurationError: The values have more than one kind.
         """
+        values = [None if value != value else value for value in values]  # NaN
         kinds = {kind_of(value) for value in values if value is not None}
         if len(kinds) > 1:
-            shown = " and ".join(sorted(map(WORDS.__getitem__, kinds)))
-            raise ConfigurationError(f"An attribute is of one kind for everybody, got {shown}.")
+            shown = " and ".join(sorted(map(KIND_LABELS.__getitem__, kinds)))
+            raise ConfigurationError(
+                f"An attribute must have the same kind for all people, got {shown}."
+            )
         known = np.array([value is not None for value in values], bool)
         if kinds == {"text"}:
             texts = ["" if value is None else str(value) for value in values]
             codes = {text: code for code, text in enumerate(dict.fromkeys(texts))}
-            return cls(
-                "text", np.array([codes[text] for text in texts], np.int64), known, tuple(codes)
-            )
+            indices = np.array([codes[text] for text in texts], np.int64)
+            return cls("text", indices, known, tuple(codes))
         kind: Kind = "bool" if kinds == {"bool"} else "number"
         filled = [0 if value is None else value for value in values]
         return cls(kind, np.array(filled, bool if kind == "bool" else np.float64), known)
 
     @property
     def true(self) -> Mask:
-        """[n] bool: where a condition is known to hold."""
+        """[n] bool: where a condition is known to be true."""
         return self.values.astype(bool) & self.known
 
     @property
     def false(self) -> Mask:
-        """[n] bool: where a condition is known not to hold."""
+        """[n] bool: where a condition is known to be false."""
         return ~self.values.astype(bool) & self.known
 
 
@@ -71,10 +73,10 @@ Columns = Mapping[str, Column]
 
 
 def kind_of(value: object) -> Kind:
-    """The kind of an attribute's value.
+    """Returns the kind of an attribute value.
 
     Raises:
-        ConfigurationError: Not a text, a number or a bool.
+        ConfigurationError: The value is not text, a number or a bool.
     """
     if isinstance(value, bool | np.bool_):
         return "bool"
@@ -83,10 +85,10 @@ def kind_of(value: object) -> Kind:
     if isinstance(value, str):
         return "text"
     raise ConfigurationError(
-        f"An attribute is text, a number or a bool, got {type(value).__name__}."
+        f"An attribute must be text, a number or a bool, got {type(value).__name__}."
     )
 
 
 def person_columns(attributes: Mapping[str, AttributeValue]) -> dict[str, Column]:
-    """The attributes of one person as columns of one row."""
+    """Converts the attributes of one person to columns of length 1."""
     return {name: Column.of([value]) for name, value in attributes.items()}

@@ -1,4 +1,4 @@
-"""Evaluates a checked expression on columns, by SQL's logic of three values."""
+"""Evaluates a checked expression on columns with SQL's three-valued logic."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ARITHMETIC: dict[type[exp.Expr], Callable[[Any, Any], Any]] = {
 
 
 def literal(node: exp.Expr) -> AttributeValue | None:
-    """The value of a literal; None of anything else."""
+    """Returns the value of a literal; None for any other expression."""
     if isinstance(node, exp.Boolean):
         return bool(node.this)
     if isinstance(node, exp.Literal):
@@ -40,57 +40,63 @@ def literal(node: exp.Expr) -> AttributeValue | None:
     return None
 
 
-def evaluate(node: exp.Expr, own: Columns, query: Columns) -> Column:
-    """The value of a checked expression for everybody; conditions are `bool` columns."""
+def evaluate(node: exp.Expr, bare: Columns, query: Columns) -> Column:
+    """Evaluates a checked expression on all rows; a condition is a `bool` column.
+
+    The result of arithmetic that is not finite, such as a division by zero, is unknown.
+
+    Args:
+        node: Expression to evaluate.
+        bare: Columns for bare names.
+        query: Columns for names after `query.`.
+    """
     value = literal(node)
     if value is not None:
         return Column.of([value])
     if isinstance(node, exp.Column):
-        column = (query if node.table else own).get(node.name)
-        return column or Column("number", np.zeros(1), np.zeros(1, bool))  # nobody has it: unknown
+        column = (query if node.table else bare).get(node.name)
+        return column or Column("number", np.zeros(1), np.zeros(1, bool))  # missing: unknown
     if isinstance(node, exp.Paren):
-        return evaluate(node.this, own, query)
-    left = evaluate(node.this, own, query)
+        return evaluate(node.this, bare, query)
+    if isinstance(node, exp.And | exp.Or):
+        combine = _and if isinstance(node, exp.And) else _or
+        return reduce(combine, (evaluate(part, bare, query) for part in node.flatten()))
+    left = evaluate(node.this, bare, query)
     if isinstance(node, exp.Is):
         return Column("bool", ~left.known, np.ones(len(left.known), bool))
     if isinstance(node, exp.Not):
         return Column("bool", left.false, left.known)
-    if isinstance(node, exp.Neg | exp.Abs):
-        return Column(
-            "number", -left.values if isinstance(node, exp.Neg) else np.abs(left.values), left.known
-        )
+    if isinstance(node, exp.Neg):
+        return Column("number", -left.values, left.known)
+    if isinstance(node, exp.Abs):
+        return Column("number", np.abs(left.values), left.known)
     if isinstance(node, exp.Between):
-        low, high = (evaluate(node.args[name], own, query) for name in ("low", "high"))
-        return _and(_compared(left, low, operator.ge), _compared(left, high, operator.le))
+        low = evaluate(node.args["low"], bare, query)
+        high = evaluate(node.args["high"], bare, query)
+        return _and(_compare(left, low, operator.ge), _compare(left, high, operator.le))
     if isinstance(node, exp.In):
-        return reduce(
-            _or,
-            (_compared(left, evaluate(one, own, query), operator.eq) for one in node.expressions),
-        )
-    right = evaluate(node.expression, own, query)
-    if isinstance(node, exp.And):
-        return _and(left, right)
-    if isinstance(node, exp.Or):
-        return _or(left, right)
+        options = (evaluate(option, bare, query) for option in node.expressions)
+        return reduce(_or, (_compare(left, option, operator.eq) for option in options))
+    right = evaluate(node.expression, bare, query)
     if type(node) in ARITHMETIC:
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             result = ARITHMETIC[type(node)](left.values, right.values)
         return Column("number", result, left.known & right.known & np.isfinite(result))
-    return _compared(left, right, COMPARE[type(node)])
+    return _compare(left, right, COMPARE[type(node)])
 
 
-def _compared(left: Column, right: Column, compare: Callable[[Any, Any], Any]) -> Column:
+def _compare(left: Column, right: Column, compare: Callable[[Any, Any], Any]) -> Column:
     known = left.known & right.known
     if left.kind != "text" or right.kind != "text":
         return Column("bool", np.asarray(compare(left.values, right.values), bool), known)
-    if len(right.values) == 1:  # one text with many: each distinct text is compared once
-        other = right.categories[right.values[0]] if right.known[0] else ""
-        table = np.array([compare(text, other) for text in left.categories] or [False], bool)
-        return Column("bool", table[left.values], known)
+    if len(right.values) == 1:  # compare each distinct text with the single text once
+        text = right.categories[right.values[0]] if right.known[0] else ""
+        outcomes = [compare(category, text) for category in left.categories]
+        return Column("bool", np.array(outcomes or [False], bool)[left.values], known)
     if len(left.values) == 1:
-        other = left.categories[left.values[0]] if left.known[0] else ""
-        table = np.array([compare(other, text) for text in right.categories] or [False], bool)
-        return Column("bool", table[right.values], known)
+        text = left.categories[left.values[0]] if left.known[0] else ""
+        outcomes = [compare(text, category) for category in right.categories]
+        return Column("bool", np.array(outcomes or [False], bool)[right.values], known)
     texts = [
         np.array(column.categories or ("",), object)[column.values] for column in (left, right)
     ]
@@ -98,11 +104,14 @@ def _compared(left: Column, right: Column, compare: Callable[[Any, Any], Any]) -
 
 
 def _and(left: Column, right: Column) -> Column:
-    """SQL's `and`: false where one is false, whatever the other."""
-    true, false = left.true & right.true, left.false | right.false
+    """SQL's `and`: false if either side is false, even if the other is unknown."""
+    true = left.true & right.true
+    false = left.false | right.false
     return Column("bool", true, true | false)
 
 
 def _or(left: Column, right: Column) -> Column:
-    true, false = left.true | right.true, left.false & right.false
+    """SQL's `or`: true if either side is true, even if the other is unknown."""
+    true = left.true | right.true
+    false = left.false & right.false
     return Column("bool", true, true | false)

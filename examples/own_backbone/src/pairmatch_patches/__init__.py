@@ -1,6 +1,6 @@
-"""A backbone with token states.
+"""A backbone with token states: image patches through a frozen projection.
 
-Patches of the photo through a frozen projection. Put your model in its place.
+Replace the projection with your model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,18 +17,17 @@ from pairmatch.io.images import load_image
 
 
 class PatchesBackbone(Backbone):
-    """Patches of each photo, projected by a fixed random matrix: a stand-in for a vision transformer.
+    """Patches of each photo, projected by a fixed random matrix, in place of a vision transformer.
 
     Args:
-        patch_px: Side of a patch.
-        size_px: Side of the square that a photo is scaled to.
-        width: Width D of the states.
-        seed: Of the projection.
+        patch_px: Side length of a patch, in pixels.
+        size_px: Side length of the square that a photo is scaled to, in pixels.
+        width: Width D of the token states.
+        seed: Seed for the projection.
     """
 
-    default_pooler: ClassVar[str] = (
-        "mean"  # any pooler works: states, mask, image_mask and end are given
-    )
+    # Every pooler works: `forward` returns states, mask, image_mask and end
+    default_pooler: ClassVar[str] = "mean"
 
     def __init__(
         self, *, patch_px: int = 16, size_px: int = 96, width: int = 128, seed: int = 0
@@ -37,7 +36,10 @@ class PatchesBackbone(Backbone):
             raise ValueError(
                 f"`PatchesBackbone`: patch_px must divide size_px, got {patch_px} and {size_px}."
             )
-        self.patch_px, self.size_px, self.width, self.seed = patch_px, size_px, width, seed
+        self.patch_px = patch_px
+        self.size_px = size_px
+        self.width = width
+        self.seed = seed
 
     @property
     def dim(self) -> int:
@@ -45,42 +47,41 @@ class PatchesBackbone(Backbone):
 
     @cached_property
     def _model(self) -> Tensor:
-        """Yours.
+        """The model, loaded on first use.
 
-        `AutoModel.from_pretrained(...)`, in evaluation mode, on its device. Loaded at the first
-        use.
+        Replace it with `AutoModel.from_pretrained(...)`, in evaluation mode, on its device.
         """
         generator = torch.Generator().manual_seed(self.seed)
         return torch.randn(3 * self.patch_px**2, self.width, generator=generator) / self.patch_px
 
     def prepare(self, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
-        """Patches of all photos of each person, padded to the longest, and which of them are real.
+        """Patches of all photos of each person, padded to the longest, and a mask of real patches.
 
-        Runs in threads.
+        Called in worker threads.
         """
         people = [torch.cat([self._patches(image) for image in item.images]) for item in items]
         pixels = torch.nn.utils.rnn.pad_sequence(people, batch_first=True)
-        lengths = torch.tensor([len(one) for one in people])
+        lengths = torch.tensor([len(patches) for patches in people])
         return pixels, torch.arange(pixels.shape[1])[None, :] < lengths[:, None]
 
     def forward(self, batch: tuple[Tensor, Tensor]) -> TokenStates:
-        """Runs the model; the engine has switched gradients off."""
+        """Runs the model; gradients are already disabled."""
         pixels, mask = batch
         states = torch.tanh(pixels @ self._model)
         return TokenStates(states=states, mask=mask, image_mask=mask, end=mask.sum(1) - 1)
 
     def length(self, item: Item) -> int:
-        """Tokens of a person, so that people of like length share a batch."""
+        """Number of tokens of a person; people of similar length share a batch."""
         return len(item.images) * (self.size_px // self.patch_px) ** 2
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """All that can change a vector.
+        """Everything that can change a vector.
 
-        A stale one would be found in the store for ever, so leave nothing out.
+        If something is missing, the store returns stale vectors after it changes.
         """
         return {
             "backbone": "patches",
-            "format": 1,  # raise it when the code changes what it gives
+            "format": 1,  # increment it if a code change affects the output
             "patch_px": self.patch_px,
             "size_px": self.size_px,
             "width": self.width,

@@ -1,6 +1,6 @@
-"""What else to ask of a ranking.
+"""Diagnostics of a ranking, beyond its metrics.
 
-More pairs, hubs, calibrated probabilities, slices of people, and shortcuts.
+Learning curves, hubness, calibrated probabilities, results by attribute, and shortcuts.
 """
 
 from pairmatch.evaluation.diagnostics.calibration import (

@@ -1,4 +1,4 @@
-"""From scores to probabilities of a match, and how far these can be trusted."""
+"""Calibration of scores to match probabilities, and how reliable the probabilities are."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from pairmatch.core.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """From a score to the probability of a match, fitted on people whom training never saw.
+    """Maps a score to the probability of a match; fitted on people held out from training.
 
-    The probability is that of a match with a candidate drawn from a gallery of the size that it was
-    fitted on; for another size, prior odds are shifted.
+    The probability is that of a match with a candidate drawn from a gallery of the size used for
+    the fit. For another gallery size, pass its base rate to `probability`, which shifts the prior
+    odds.
 
     Attributes:
         kind: `platt` or `isotonic`.
-        base_rate: Share of matches among the scores it was fitted on.
-        x: Platt: slope and intercept. Isotonic: scores, rising.
+        base_rate: Share of matches among the scores of the fit.
+        x: Platt: slope and intercept. Isotonic: scores, ascending.
         y: Isotonic: probabilities at `x`. Platt: empty.
     """
 
@@ -37,12 +38,11 @@ class Calibration:
     def probability(
         self, scores: Floats | Sequence[float], *, base_rate: float | None = None
     ) -> Floats:
-        """[…] float64 in [0, 1]: the chance of a match at each score.
+        """Probability of a match at each score: […] float64 in [0, 1].
 
         Args:
             scores: Cosines.
-            base_rate: Share of matches among the pairs at hand, where it differs from that of the
-                fit.
+            base_rate: Share of matches among the pairs that are scored; None for that of the fit.
         """
         values = np.asarray(scores, np.float64)
         if self.kind == "platt":
@@ -55,7 +55,7 @@ class Calibration:
         return expit(log_odds)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; `Calibration(**values)` after JSON gives the same."""
+        """JSON values; `Calibration(**values)` restores the calibration from them."""
         return {
             "kind": self.kind,
             "base_rate": self.base_rate,
@@ -66,15 +66,16 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How well probabilities agree with what happened, on pairs that neither training nor calibration saw.
+    """Agreement of predicted probabilities with outcomes.
+
+    Measure it on pairs that neither training nor calibration saw.
 
     Attributes:
-        predicted: [bins] mean probability of each bin; bins hold equally many pairs of equal
-            standing.
-        observed: [bins] share of matches.
-        counts: [bins] pairs.
-        expected_calibration_error: Mean distance of the two, weighted by pairs (Naeini et al.
-            2015).
+        predicted: [bins] mean probability of each bin; bins hold equal numbers of pairs.
+        observed: [bins] share of matches in each bin.
+        counts: [bins] number of pairs in each bin.
+        expected_calibration_error: Mean distance between `predicted` and `observed`, weighted by
+            `counts` (Naeini et al. 2015).
         brier_score: Mean squared error of the probabilities.
     """
 
@@ -88,54 +89,57 @@ class Reliability:
 def calibrate(
     scores: Floats, is_match: npt.NDArray[np.bool_], *, kind: Literal["platt", "isotonic"] = "platt"
 ) -> Calibration:
-    """Fits Platt scaling (Platt 1999) or isotonic regression (Zadrozny and Elkan 2002) by scikit-learn.
+    """Fits Platt scaling (Platt 1999) or isotonic regression (Zadrozny and Elkan 2002).
 
     Args:
-        scores: [n] of pairs, matches and others, of held-out people.
+        scores: [n] scores of pairs of held-out people, both matches and non-matches.
         is_match: [n] bool.
-        kind: `platt` for few matches, `isotonic` from about a thousand.
+        kind: `platt`, or `isotonic` if there are about a thousand matches or more.
 
     Raises:
-        ConfigurationError: No match, or nothing but matches.
+        ConfigurationError: No match, no non-match, arrays of different lengths, or an unknown kind.
     """
     from sklearn.isotonic import IsotonicRegression
     from sklearn.linear_model import LogisticRegression
 
-    values, truth = np.asarray(scores, np.float64).ravel(), np.asarray(is_match, bool).ravel()
+    values = np.asarray(scores, np.float64).ravel()
+    truth = np.asarray(is_match, bool).ravel()
     if len(values) != len(truth) or truth.all() or not truth.any():
         raise ConfigurationError(
-            "`calibrate` needs scores of matches and of others, one truth each."
+            "`calibrate` needs scores of both matches and non-matches, and one `is_match` per "
+            f"score; got {len(values)} scores and {len(truth)} labels, {truth.sum()} of them "
+            "matches."
         )
     rate = float(truth.mean())
     if kind == "platt":
         scale = max(float(values.std()), 1e-9)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            fitted = LogisticRegression(C=1e6).fit((values / scale)[:, None], truth)
-        return Calibration(
-            "platt", rate, (float(fitted.coef_[0, 0]) / scale, float(fitted.intercept_[0]))
-        )
+            model = LogisticRegression(C=1e6).fit((values / scale)[:, None], truth)
+        slope = float(model.coef_[0, 0]) / scale
+        return Calibration("platt", rate, (slope, float(model.intercept_[0])))
     if kind != "isotonic":
-        raise ConfigurationError(f"`calibrate(kind=...)` is 'platt' or 'isotonic', got {kind!r}.")
+        raise ConfigurationError(
+            f"`calibrate(kind=...)` must be 'platt' or 'isotonic', got {kind!r}."
+        )
     curve = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(values, truth)
-    x, y = curve.X_thresholds_, curve.y_thresholds_
-    return Calibration("isotonic", rate, tuple(map(float, x)), tuple(map(float, y)))
+    x = tuple(map(float, curve.X_thresholds_))
+    y = tuple(map(float, curve.y_thresholds_))
+    return Calibration("isotonic", rate, x, y)
 
 
 def reliability(
     probabilities: Floats, is_match: npt.NDArray[np.bool_], *, bins: int = 10
 ) -> Reliability:
-    """Compares probabilities with outcomes in bins of equally many pairs.
+    """Compares probabilities with outcomes in bins of equal numbers of pairs.
 
     Args:
         probabilities: [n] in [0, 1].
         is_match: [n] bool.
-        bins: Most bins.
+        bins: Maximum number of bins.
     """
-    predicted, truth = (
-        np.asarray(probabilities, np.float64).ravel(),
-        np.asarray(is_match, bool).ravel(),
-    )
+    predicted = np.asarray(probabilities, np.float64).ravel()
+    truth = np.asarray(is_match, bool).ravel()
     order = np.argsort(predicted, kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
     means = np.array([predicted[part].mean() for part in parts])
@@ -146,21 +150,31 @@ def reliability(
 
 
 def pair_scores(
-    e_a: Floats, e_b: Floats | None, matches: Ints
+    e_a: Floats, e_b: Floats | None, matches: Ints, *, one_sided: bool = False
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Scores of all pairs of a set and which are matches: what calibration is fitted on. [pairs] each.
+    """Scores of all pairs of a set, and which of them match: the input of `calibrate`.
 
     Args:
         e_a: [N, K] unit length.
-        e_b: [M, K]; None for one-sided sets, where every pair of people counts once.
-        matches: [P, 2] rows.
+        e_b: [M, K] unit length; None for a one-sided set whose embeddings do not depend on the
+            side. Every pair of people then counts once.
+        matches: [P, 2] rows of `e_a` and `e_b` that match.
+        one_sided: Whether the rows of `e_b` are the people of `e_a` as candidates. Every pair of
+            people then counts in both directions, and pairs of a person with themselves are left
+            out.
+
+    Returns:
+        [pairs] scores, and [pairs] bool.
     """
-    other = e_a if e_b is None else e_b
-    scores = e_a @ other.T
+    scores = e_a @ (e_a if e_b is None else e_b).T
     truth = np.zeros(scores.shape, bool)
     truth[matches[:, 0], matches[:, 1]] = True
     if e_b is None:
         truth |= truth.T
-        above = np.triu_indices(len(e_a), 1)
-        return scores[above], truth[above]
-    return scores.ravel(), truth.ravel()
+        kept = np.triu_indices(len(e_a), 1)
+    elif one_sided:
+        truth |= truth.T
+        kept = np.nonzero(~np.eye(len(e_a), dtype=bool))
+    else:
+        return scores.ravel(), truth.ravel()
+    return scores[kept], truth[kept]

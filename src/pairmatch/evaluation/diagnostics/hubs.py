@@ -1,4 +1,4 @@
-"""Hubness: how evenly recommendations fall on candidates."""
+"""Hubness: how evenly recommendations are spread over candidates."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _CHUNK_ROWS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Hubness:
-    """How evenly recommendations fall on candidates of one direction.
+    """How evenly the top-k lists of one direction are spread over candidates.
 
     Attributes:
         k: Length of the lists.
-        skewness: Of how often each candidate is among somebody's first k (Radovanović et al. 2010);
-            0 is even.
-        never: Share of candidates who are in nobody's list.
-        gini: Of exposure, 0 (all alike) to 1.
-        counts: [candidates] int64, lists that each candidate is in.
+        skewness: Skewness of the number of lists per candidate (Radovanović et al. 2010); 0 is
+            even.
+        never: Share of candidates that are in no list.
+        gini: Gini coefficient of exposure, from 0 (equal) to 1.
+        counts: [candidates] int64 number of lists that each candidate is in.
     """
 
     k: int
@@ -34,43 +34,46 @@ class Hubness:
 
     def __str__(self) -> str:
         return (
-            f"{100 * self.never:.0f} % of candidates are in nobody's first {self.k}; exposure Gini {self.gini:.2f}, "
-            f"skewness {self.skewness:.1f}"
+            f"{100 * self.never:.0f} % of candidates are in no top {self.k}; exposure Gini "
+            f"{self.gini:.2f}, skewness {self.skewness:.1f}"
         )
 
 
 def hubness(queries: Floats, candidates: Floats, *, k: int = 10, same: bool = False) -> Hubness:
-    """Counts how often each candidate is among a query's first k.
+    """Counts how often each candidate is among the top k of a query.
 
     Args:
         queries: [N, K] unit length.
         candidates: [M, K] unit length.
         k: Length of the lists, below M.
-        same: Queries are the candidates, row by row: nobody is recommended to themself.
+        same: Whether queries and candidates are the same people, row by row; a person is then never
+            their own candidate.
 
     Raises:
-        ConfigurationError: A k that is not below the number of candidates.
+        ConfigurationError: A k below 1, or not below the number of candidates.
     """
     if not 1 <= k < len(candidates):
         raise ConfigurationError(
-            f"`hubness(k=...)` must be from 1 to below {len(candidates)} candidates, got {k}."
+            f"`hubness(k=...)` must be at least 1 and below the number of candidates, "
+            f"{len(candidates)}; got {k}."
         )
     counts = np.zeros(len(candidates), np.int64)
     for start in range(0, len(queries), _CHUNK_ROWS):
         scores = queries[start : start + _CHUNK_ROWS] @ candidates.T
         if same:
-            own = np.arange(len(scores))
-            scores[own, start + own] = -np.inf
-        best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-        counts += np.bincount(best.ravel(), minlength=len(candidates))
+            rows = np.arange(len(scores))
+            scores[rows, start + rows] = -np.inf
+        top = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+        counts += np.bincount(top.ravel(), minlength=len(candidates))
     skewness = float(stats.skew(counts)) if np.ptp(counts) else 0.0
     return Hubness(k, skewness, float((counts == 0).mean()), gini(counts), counts)
 
 
 def gini(values: Floats | Ints) -> float:
-    """Gini coefficient of values that are not negative.
+    """Gini coefficient of values ≥ 0: 0 if all are equal, close to 1 if one value holds the total.
 
-    0 where all are alike, towards 1 where one has everything.
+    Args:
+        values: [n].
     """
     ordered = np.sort(np.asarray(values, np.float64))
     total = ordered.sum()

@@ -1,4 +1,4 @@
-"""How much more pairs would help: metrics by number of training pairs."""
+"""Learning curves: metrics by number of training pairs, and the gain to expect from more pairs."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from pairmatch.core import registry
+from pairmatch.core.arrays import Floats
 from pairmatch.core.config import PartSpec
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.paired_features import PairedFeatures
-from pairmatch.evaluation.crossvalidation import (
-    Split,
-    cross_validation_splits,
-    frame,
-    line,
-    measure,
-    progress_bar,
-)
-from pairmatch.evaluation.intervals import Metrics, expanded_tail
+from pairmatch.evaluation.comparison import mean_interval
+from pairmatch.evaluation.crossvalidation import measure_learner, progress_bar
+from pairmatch.evaluation.intervals import Metrics, summarize
+from pairmatch.evaluation.query_table import QueryTable, usable_ks
+from pairmatch.evaluation.splits import Split, cross_validation_splits, smallest_gallery
+
+_EXTRAPOLATED_PAIRS = 200
+_RESAMPLES = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class LearningCurve:
-    """Metrics by number of training pairs, on the same test people throughout; `print` says what more would give.
+    """Metrics by number of training pairs, on the same test people; `print` extrapolates them.
 
     Attributes:
-        pairs: [S] mean number of training pairs (with those that early stopping looks at), rising.
-        metrics: One per size.
-        slope: MRR gained by each doubling of the pairs: a straight line in log₂ pairs through all
-            sizes.
-        slope_interval: (low, high) of it, over people.
-        confidence: Of intervals.
+        pairs: [S] mean number of training pairs, including those held out for early stopping,
+            ascending.
+        metrics: [S] metrics at each size.
+        slope: MRR gained per doubling of the training pairs: the least-squares line in log₂ pairs
+            through all sizes.
+        slope_interval: (low, high) of the slope, over people.
+        confidence: Confidence level of the intervals.
     """
 
     pairs: tuple[float, ...]
@@ -43,18 +43,22 @@ class LearningCurve:
     confidence: float
 
     def gain(self, more: int) -> tuple[float, float, float]:
-        """MRR that so many more pairs would give, if the line goes on: (expected, low, high)."""
+        """MRR to expect from more training pairs, extrapolated: (expected, low, high).
+
+        Args:
+            more: Number of pairs beyond the largest size of the curve.
+        """
         doublings = float(np.log2((self.pairs[-1] + more) / self.pairs[-1]))
         low, high = self.slope_interval
         return self.slope * doublings, low * doublings, high * doublings
 
     def __str__(self) -> str:
-        now, more = self.metrics[-1].mrr, 200
-        expected, low, high = self.gain(more)
+        expected, low, high = self.gain(_EXTRAPOLATED_PAIRS)
         return (
-            f"With {self.pairs[-1]:.0f} training pairs MRR is {now:.3f}. {more} more would change it by "
-            f"{expected:+.3f} ({100 * self.confidence:g} % interval {low:+.3f} to {high:+.3f}), if it goes on as from "
-            f"{self.pairs[0]:.0f} to {self.pairs[-1]:.0f} pairs."
+            f"With {self.pairs[-1]:.0f} training pairs, MRR is {self.metrics[-1].mrr:.3f}. "
+            f"{_EXTRAPOLATED_PAIRS} more would change it by {expected:+.3f} "
+            f"({100 * self.confidence:g} % interval {low:+.3f} to {high:+.3f}), if the trend from "
+            f"{self.pairs[0]:.0f} to {self.pairs[-1]:.0f} pairs continues."
         )
 
 
@@ -65,80 +69,75 @@ def learning_curve(
     shares: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
     repeats: int = 2,
     folds: int = 5,
-    ks: Sequence[int] = (10,),
+    ks: Sequence[int] | None = None,
     confidence: float = 0.95,
     seed: int = 0,
     progress: bool = False,
 ) -> LearningCurve:
-    """Trains on growing shares of the training pairs and tests on the same people each time.
+    """Trains on growing shares of the training pairs, and tests on the same people each time.
 
     Args:
         data: Features and pairs.
-        learner: What is trained.
-        shares: Of the training components, in (0, 1], at least two.
-        repeats: Of cross-validation.
-        folds: Of cross-validation.
-        ks: K of Recall@K, where the galleries are large enough.
-        confidence: Of intervals.
-        seed: Of everything drawn.
-        progress: Shows a progress bar.
+        learner: Name, name with options, or instance of a learner.
+        shares: Shares of the training components, in (0, 1]; at least two.
+        repeats: Number of times that the folds are drawn again.
+        folds: Number of folds per repeat.
+        ks: K of Recall@K; by default the recipe's that fit the smallest gallery.
+        confidence: Confidence level of the intervals, in (0, 1).
+        seed: Seed for splits, learners and resampling.
+        progress: Whether to show a progress bar.
 
     Raises:
-        ConfigurationError: Shares out of range.
+        ConfigurationError: Shares out of range, impossible folds, or a K that is larger than the
+            smallest gallery.
     """
     sizes = sorted(set(shares))
     if len(sizes) < 2 or sizes[0] <= 0 or sizes[-1] > 1:
         raise ConfigurationError(
             f"`shares` must be at least two different numbers in (0, 1], got {list(shares)}."
         )
-    splits = cross_validation_splits(data, repeats=repeats, folds=folds, seed=seed)
-    smallest = min(
-        min(len(t.a), len(t.a if t.b is None else t.b))
-        for t in (data.of_components(s.test) for s in splits)
-    )
-    cuts = tuple(k for k in sorted(set(ks)) if k < smallest) or (1,)
-    columns, _ = frame(data, splits, cuts)
     built = registry.create("learners", learner)
-    values, counts = [], []
+    splits = cross_validation_splits(data, repeats=repeats, folds=folds, seed=seed)
+    used, _ = usable_ks(ks, smallest_gallery(data, splits))
+    tables = []
+    counts = []
     with progress_bar(progress) as bar:
         task = bar.add_task("Learning curve", total=len(sizes) * len(splits))
         for share in sizes:
-            smaller = [_share_of(data, split, share, seed) for split in splits]
-            counts.append(
-                float(np.mean([np.isin(data.components, split.train).sum() for split in smaller]))
+            parts = [_with_share(split, share, seed) for split in splits]
+            counts.append(_mean_training_pairs(data, parts))
+            tables.append(
+                measure_learner(
+                    data, built, parts, used, seed=seed, on_split=lambda: bar.advance(task)
+                )
             )
-            values.append(
-                measure(data, built, smaller, cuts, seed=seed, on_split=lambda: bar.advance(task))
-            )
-    labels = columns["component"]
-    metrics = tuple(line(found, labels, cuts, confidence=confidence, seed=seed) for found in values)
-    # Slope of each cluster's mean over log2 pairs, so that people are resampled as wholes
-    x = np.log2(counts)
-    weights = (x - x.mean()) / np.square(x - x.mean()).sum()
-    per_query = np.tensordot(weights, np.stack([v[:, -2] for v in values]), 1)
-    _, label, size = np.unique(labels, return_inverse=True, return_counts=True)
-    sums = np.bincount(label, per_query)
-    found = stats.bootstrap(
-        (sums, size.astype(float)),
-        lambda s, n, axis=-1: s.sum(axis) / n.sum(axis),
-        paired=True,
-        vectorized=True,
-        n_resamples=2000,
-        batch=500,
-        confidence_level=1 - 2 * expanded_tail((1 - confidence) / 2, len(size)),
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    interval = (float(found.low), float(found.high))
-    return LearningCurve(
-        tuple(counts), metrics, float(sums.sum() / size.sum()), interval, confidence
-    )
+    metrics = [summarize(table, confidence=confidence, seed=seed) for table in tables]
+    slope, interval = _slope(counts, tables, confidence=confidence, seed=seed)
+    return LearningCurve(tuple(counts), tuple(metrics), slope, interval, confidence)
 
 
-def _share_of(data: PairedFeatures, split: Split, share: float, seed: int) -> Split:
-    """A split with a share of its training components, nested.
+def _with_share(split: Split, share: float, seed: int) -> Split:
+    """The split with a share of its training components.
 
-    A smaller share is part of a larger one.
+    Smaller shares are subsets of larger ones.
     """
     order = np.random.default_rng([seed, split.repeat, split.fold]).permutation(split.train)
     return Split(split.repeat, split.fold, order[: max(2, round(share * len(order)))], split.test)
+
+
+def _mean_training_pairs(data: PairedFeatures, splits: Sequence[Split]) -> float:
+    return float(np.mean([np.isin(data.components, split.train).sum() for split in splits]))
+
+
+def _slope(
+    pairs: Sequence[float], tables: Sequence[QueryTable], *, confidence: float, seed: int
+) -> tuple[float, tuple[float, float]]:
+    """Least-squares slope of MRR over log₂ pairs, and its interval over components."""
+    x = np.log2(pairs)
+    weights: Floats = (x - x.mean()) / np.square(x - x.mean()).sum()
+    # The slope is linear in the metrics: each query has its own, and their mean is the slope of MRR
+    slopes = weights @ np.stack([table["reciprocal_rank"] for table in tables])
+    _, labels, counts = np.unique(tables[0]["component"], return_inverse=True, return_counts=True)
+    sums = np.bincount(labels, slopes)
+    interval = mean_interval(sums, counts, confidence=confidence, resamples=_RESAMPLES, seed=seed)
+    return float(sums.sum() / counts.sum()), interval

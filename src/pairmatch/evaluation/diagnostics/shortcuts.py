@@ -1,4 +1,4 @@
-"""How much of a ranking simple traits explain: photo quality, background colour, framing, age."""
+"""Shortcuts: how much of a ranking simple traits explain, such as photo quality or age."""
 
 from __future__ import annotations
 
@@ -9,61 +9,66 @@ import numpy as np
 import numpy.typing as npt
 
 from pairmatch.core import registry
-from pairmatch.core.arrays import Floats, unit_rows
+from pairmatch.core.arrays import Floats, Vectors, unit_rows
 from pairmatch.core.config import PartSpec
+from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
-from pairmatch.evaluation.crossvalidation import (
-    Split,
-    check_splits,
-    cross_validation_splits,
-    frame,
-    line,
-    measure,
-    progress_bar,
-)
-from pairmatch.evaluation.intervals import Metrics
+from pairmatch.evaluation.crossvalidation import measure_learner, progress_bar
+from pairmatch.evaluation.intervals import Metrics, summarize
+from pairmatch.evaluation.query_table import embed_sides
+from pairmatch.evaluation.splits import Split, check_splits, cross_validation_splits
+
+_KS = (1,)
 
 
 @dataclass(frozen=True, slots=True)
 class Shortcut:
-    """What a simple trait of photos or people explains of a ranking.
+    """How much of a ranking a simple trait of photos or people explains.
 
     Attributes:
-        name: Of the trait.
-        alone: Metrics of ranking by this trait alone (a ridge map learned on it).
-        explained: Share of what the scores say about who goes with whom that products of the
-            trait's values explain, beyond what as many random numbers would; 0 to 1.
+        name: Name of the trait.
+        metrics: Metrics of a ranking by this trait only: a ridge map fitted to its values.
+        explained: Share of the interaction in the scores (which query goes with which candidate)
+            that products of the trait's values explain, corrected for the share that as many random
+            numbers would explain; in [0, 1].
     """
 
     name: str
-    alone: Metrics
+    metrics: Metrics
     explained: float
 
 
 def explained_share(scores: Floats, trait_a: Floats, trait_b: Floats) -> float:
-    """Share of the interaction in a score matrix that is bilinear in a trait, corrected for the trait's width.
+    """Share of the interaction in a score matrix that is bilinear in a trait.
 
-    Rows and columns of the scores are centred first: what is left is who goes with whom, popularity
-    aside. The correction is that of adjusted R².
+    The means of rows and columns are subtracted from the scores first, which removes popularity and
+    leaves the interaction. The share is corrected for the trait's width, as adjusted R² is.
 
     Args:
         scores: [N, M].
         trait_a: [N, p].
         trait_b: [M, p].
+
+    Returns:
+        Share in [0, 1].
     """
-    inner = np.asarray(scores, np.float64)
-    inner = inner - inner.mean(0, keepdims=True) - inner.mean(1, keepdims=True) + inner.mean()
-    total = np.square(inner).sum()
+    values = np.asarray(scores, np.float64)
+    interaction = (
+        values - values.mean(0, keepdims=True) - values.mean(1, keepdims=True) + values.mean()
+    )
+    total = np.square(interaction).sum()
     if total <= 0:
         return 0.0
-    left, right = _orthonormal(trait_a), _orthonormal(trait_b)
-    share = np.square(left.T @ inner @ right).sum() / total
-    freedom = (inner.shape[0] - 1) * (inner.shape[1] - 1)
+    left = _orthonormal_basis(trait_a)
+    right = _orthonormal_basis(trait_b)
+    share = np.square(left.T @ interaction @ right).sum() / total
+    freedom = (interaction.shape[0] - 1) * (interaction.shape[1] - 1)
     chance = left.shape[1] * right.shape[1] / freedom
     return float(np.clip((share - chance) / max(1 - chance, 1e-12), 0, 1))
 
 
-def _orthonormal(trait: Floats) -> npt.NDArray[np.float64]:
+def _orthonormal_basis(trait: Floats) -> npt.NDArray[np.float64]:
+    """[N, rank] orthonormal basis of the trait's centered columns."""
     values = np.asarray(trait, np.float64)
     values = values - values.mean(0)
     u, singular, _ = np.linalg.svd(values, full_matrices=False)
@@ -81,62 +86,79 @@ def shortcuts(
     seed: int = 0,
     progress: bool = False,
 ) -> list[Shortcut]:
-    """How much of a learner's ranking of unseen people simple traits explain, alone and as a share of its scores.
+    """Measures how much of a learner's ranking of unseen people simple traits explain.
 
     Args:
         data: Features and pairs.
-        traits: By name, values [N, p] of side a and [M, p] of side b (None in one-sided sets), such
-            as `pairmatch.diagnostics.photo_traits` measures them.
-        learner: Whose scores are to be explained.
-        repeats: Of cross-validation.
-        folds: Of cross-validation.
-        splits: Your own splits instead.
-        seed: Of splits and learners.
-        progress: Shows a progress bar.
+        traits: By name, values [N, p] of side a and [M, p] of side b (None in one-sided sets), for
+            example those of `photo_traits`.
+        learner: Name, name with options, or instance of the learner whose scores are explained; or
+            a `FittedHead` or `ProjectionHead`, which is not fitted again.
+        repeats: Number of times that the folds are drawn again.
+        folds: Number of folds per repeat.
+        splits: Your own splits instead of `repeats` and `folds`.
+        seed: Seed for splits and learners.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        One per trait, in the order of `traits`.
+
+    Raises:
+        ConfigurationError: Impossible folds, or splits that test on what they learned from.
     """
     if splits is None:
         splits = cross_validation_splits(data, repeats=repeats, folds=folds, seed=seed)
     check_splits(data, splits)
-    built = registry.create("learners", learner)
-    ks = (1,)
-    sets = {
-        name: PairedFeatures(
-            _standardised(a),
-            None if b is None else _standardised(b),
-            data.matches,
-            data.rejected,
-            data.components,
-            data.rejected_components,
-        )
-        for name, (a, b) in traits.items()
-    }
-    columns, _ = frame(data, splits, ks)
-    shares: dict[str, list[float]] = {name: [] for name in sets}
+    if isinstance(learner, FittedHead):
+        learner = learner.head
+    if not isinstance(learner, ProjectionHead):
+        learner = registry.create("learners", learner)
+    sets = {name: _trait_features(data, *values) for name, values in traits.items()}
+    explained: dict[str, list[float]] = {name: [] for name in sets}
+    results = []
     with progress_bar(progress) as bar:
         task = bar.add_task("Looking for shortcuts", total=len(splits) + len(sets))
         for split in splits:
-            test = data.of_components(split.test)
-            project = built.fit(data.of_components(split.train), seed=seed + split.repeat)
-            scores = project(test.a, "a") @ project(test.a if test.b is None else test.b, "b").T
-            for name, other in sets.items():
-                trait = other.of_components(split.test)
-                shares[name].append(
-                    explained_share(scores, trait.a, trait.a if trait.b is None else trait.b)
-                )
+            scores = _test_scores(data, learner, split, seed)
+            for name, features in sets.items():
+                trait_a, trait_b = _sides(features.of_components(split.test))
+                explained[name].append(explained_share(scores, trait_a, trait_b))
             bar.advance(task)
-        found = []
-        for name, other in sets.items():
-            values = measure(
-                other, registry.create("learners", ("ridge", {})), splits, ks, seed=seed
-            )
-            figures = line(values, columns["component"], ks, seed=seed)
-            found.append(Shortcut(name, figures, float(np.mean(shares[name]))))
+        ridge = registry.create("learners", "ridge")
+        for name, features in sets.items():
+            table = measure_learner(features, ridge, splits, _KS, seed=seed)
+            share = float(np.mean(explained[name]))
+            results.append(Shortcut(name, summarize(table, seed=seed), share))
             bar.advance(task)
-    return found
+    return results
 
 
-def _standardised(values: Floats) -> npt.NDArray[np.float32]:
-    """Unit variance in each column, and a constant column, so that length is not lost to normalisation."""
+def _test_scores(
+    data: PairedFeatures, learner: Learner | ProjectionHead, split: Split, seed: int
+) -> Vectors:
+    """[N, M] scores of a split's test people."""
+    head = learner
+    if isinstance(learner, Learner):
+        train = data.of_components(split.train)
+        head = learner.fit(train, seed=seed + split.repeat).head
+    e_a, e_b = embed_sides(data.of_components(split.test), head)
+    return e_a @ e_b.T
+
+
+def _trait_features(data: PairedFeatures, a: Floats, b: Floats | None) -> PairedFeatures:
+    """The pairs of `data`, with a trait as features."""
+    return data.with_features(_standardize(a), None if b is None else _standardize(b))
+
+
+def _sides(data: PairedFeatures) -> tuple[Vectors, Vectors]:
+    return data.a, data.a if data.b is None else data.b
+
+
+def _standardize(values: Floats) -> Vectors:
+    """[N, p + 1] columns of unit variance and a constant one, scaled to unit length.
+
+    The constant column keeps the magnitude of the values when the length is normalized.
+    """
     rows = np.asarray(values, np.float64)
     rows = (rows - rows.mean(0)) / np.maximum(rows.std(0), 1e-9)
     return unit_rows(np.column_stack([rows, np.ones(len(rows))]))

@@ -1,4 +1,4 @@
-"""Metrics by a value of the person who asks."""
+"""Metrics by an attribute of the query person."""
 
 from __future__ import annotations
 
@@ -9,15 +9,23 @@ from typing import Any
 import numpy as np
 
 from pairmatch.core.errors import ConfigurationError
-from pairmatch.evaluation.crossvalidation import CrossValidation, line
-from pairmatch.evaluation.intervals import Metrics
+from pairmatch.evaluation.crossvalidation import CrossValidation
+from pairmatch.evaluation.intervals import Metrics, summarize
+from pairmatch.evaluation.query_table import QueryTable
 
 SMALL_SLICE = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Metrics of the people who share a value; `small` where they are too few to say much."""
+    """Metrics of the query people who share a value of an attribute.
+
+    Attributes:
+        attribute: Name of the attribute.
+        value: The value, or a range of numbers such as `20 to 34`.
+        metrics: Metrics over the queries of these people.
+        small: Whether there are fewer than 30 people, too few to conclude much.
+    """
 
     attribute: str
     value: str
@@ -35,66 +43,79 @@ def slices(
     bins: int = 4,
     resamples: int = 1000,
 ) -> list[Slice]:
-    """Metrics by a value of the person who asks, with intervals.
+    """Metrics of a learner by an attribute of the query person, with intervals.
 
     Args:
-        result: Of cross-validation.
+        result: Result of `cross_validate`.
         learner: One of its learners.
-        attribute: Name, for the table.
-        values_a: One per row of side a; None where it is not known.
-        values_b: One per row of side b; the same as `values_a` in one-sided sets.
-        bins: Numbers with more different values than this are cut at their quantiles.
-        resamples: Of intervals.
+        attribute: Name of the attribute.
+        values_a: Value of each person of side a, in the order of the features; None if unknown.
+        values_b: Value of each person of side b; by default those of `values_a`, as in one-sided
+            sets.
+        bins: Number of ranges of a numeric attribute with more distinct values than this; they are
+            cut at the quantiles.
+        resamples: Number of bootstrap resamples of the intervals.
 
     Raises:
-        ConfigurationError: Values that do not reach as far as the rows of the people.
+        ConfigurationError: An unknown learner, or fewer values than people.
     """
-    index = result.index(learner)
+    table = result.table(learner)
     sides = (list(values_a), list(values_a if values_b is None else values_b))
-    queries, directions = result.columns["query"], result.columns["direction"]
-    for direction, known in enumerate(sides):
-        if len(known) <= queries[directions == direction].max(initial=-1):
-            raise ConfigurationError(
-                f"The values of {attribute!r} must be one per person of side {'ab'[direction]}."
-            )
-    own = [sides[d][q] for d, q in zip(directions.tolist(), queries.tolist(), strict=True)]
-    names = _labels(own, bins)
-    found = []
-    for name in sorted({n for n in names if n is not None}, key=_natural):
-        rows = np.array([n == name for n in names])
-        people = len(np.unique(queries[rows] * 2 + directions[rows]))
-        figures = line(
-            result.values[index][rows],
-            result.columns["component"][rows],
-            result.ks,
-            resamples=resamples,
-            confidence=result.confidence,
-            seed=result.seed,
+    names = np.array(_slice_names(_query_values(table, attribute, sides), bins), object)
+    parts = []
+    for name in sorted({name for name in names if name is not None}, key=_natural_order):
+        rows = table.select(names == name)
+        metrics = summarize(
+            rows, resamples=resamples, confidence=result.confidence, seed=result.seed
         )
-        found.append(Slice(attribute, name, figures, people < SMALL_SLICE))
-    return found
+        parts.append(Slice(attribute, name, metrics, rows.queries < SMALL_SLICE))
+    return parts
 
 
-def _labels(values: Sequence[Any], bins: int) -> list[str | None]:
-    known = [v for v in values if v is not None and v == v]
-    numeric = bool(known) and all(
-        isinstance(v, int | float | np.number) and not isinstance(v, bool) for v in known
+def _query_values(
+    table: QueryTable, attribute: str, sides: tuple[list[Any], list[Any]]
+) -> list[Any]:
+    """The value of each row's query person."""
+    queries = table["query"]
+    directions = table["direction"]
+    for direction, values in enumerate(sides):
+        needed = queries[directions == direction].max(initial=-1) + 1
+        if len(values) < needed:
+            raise ConfigurationError(
+                f"The values of {attribute!r} must be one per person of side {'ab'[direction]}: "
+                f"got {len(values)} for at least {needed} people."
+            )
+    rows = zip(directions.tolist(), queries.tolist(), strict=True)
+    return [sides[direction][query] for direction, query in rows]
+
+
+def _slice_names(values: Sequence[Any], bins: int) -> list[str | None]:
+    """The slice of each value: the value itself, or its range; None if unknown."""
+    present = [value for value in values if not _is_unknown(value)]
+    numeric = bool(present) and all(
+        isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        for value in present
     )
-    if not numeric or len(set(known)) <= bins:
-        return [None if v is None or v != v else str(v) for v in values]
-    cuts = np.unique(np.quantile(known, np.linspace(0, 1, bins + 1)))[1:-1]
-    bin_of = {v: int(np.searchsorted(cuts, v, side="right")) for v in set(known)}
-    inside: dict[int, list[Any]] = {}
-    for v, own in bin_of.items():
-        inside.setdefault(own, []).append(v)
-    # Named by the values that are there: no two bins share an end
-    names = {own: f"{min(found):g} to {max(found):g}" for own, found in inside.items()}
-    return [None if v is None or v != v else names[bin_of[v]] for v in values]
+    if not numeric or len(set(present)) <= bins:
+        return [None if _is_unknown(value) else str(value) for value in values]
+    cuts = np.unique(np.quantile(present, np.linspace(0, 1, bins + 1)))[1:-1]
+    bin_of = {value: int(np.searchsorted(cuts, value, side="right")) for value in set(present)}
+    members: dict[int, list[Any]] = {}
+    for value, index in bin_of.items():
+        members.setdefault(index, []).append(value)
+    # A range is named by the values in it, so that no two ranges share a bound
+    names = {index: f"{min(held):g} to {max(held):g}" for index, held in members.items()}
+    return [None if _is_unknown(value) else names[bin_of[value]] for value in values]
 
 
-def _natural(name: str) -> tuple[int, float, str]:
-    head = name.split(" to ")[0]
+def _is_unknown(value: Any) -> bool:
+    return value is None or value != value  # NaN differs from itself
+
+
+def _natural_order(name: str) -> tuple[int, float, str]:
+    """Sort key: numbers by value, then words."""
+    start = name.split(" to ")[0]
     try:
-        return 0, float(head), name
+        return 0, float(start), name
     except ValueError:
         return 1, 0.0, name

@@ -1,4 +1,4 @@
-"""The smallest plugin: a backbone that sees colours, and a loss."""
+"""The smallest plugin: a backbone of mean colors, and a loss."""
 
 import numpy as np
 import torch
@@ -7,8 +7,8 @@ from pairmatch import Backbone, ContrastiveLoss, TokenStates
 from pairmatch.io.images import load_image
 
 
-class MeanColourBackbone(Backbone):
-    """Mean colours of a grid of cells."""
+class MeanColorBackbone(Backbone):
+    """Mean colors of a grid of cells."""
 
     default_pooler = "native"
 
@@ -20,14 +20,9 @@ class MeanColourBackbone(Backbone):
         return 3 * self.cells**2
 
     def prepare(self, items):
+        size = (self.cells, self.cells)
         rows = [
-            np.mean(
-                [
-                    np.asarray(load_image(image).resize((self.cells, self.cells)))
-                    for image in item.images
-                ],
-                axis=0,
-            )
+            np.mean([np.asarray(load_image(image).resize(size)) for image in item.images], axis=0)
             for item in items
         ]
         return torch.from_numpy(np.stack(rows).reshape(len(rows), -1).astype(np.float32) / 255)
@@ -36,11 +31,11 @@ class MeanColourBackbone(Backbone):
         return TokenStates(pooled=batch)
 
     def fingerprint(self):
-        return {"backbone": "mean-colour", "cells": self.cells}
+        return {"backbone": "mean-color", "cells": self.cells}
 
 
 class CosineGapLoss(ContrastiveLoss):
-    """Mean cosine of strangers minus mean cosine of matches."""
+    """Mean cosine of non-matches minus mean cosine of matches."""
 
     def __init__(self, *, weight: float = 1.0):
         super().__init__()
@@ -49,5 +44,5 @@ class CosineGapLoss(ContrastiveLoss):
     def loss(self, e_a, e_b, positives):
         similarity = e_a @ e_b.T
         matches = (similarity * positives).sum() / positives.sum().clamp(min=1)
-        strangers = (similarity * ~positives).sum() / (~positives).sum().clamp(min=1)
-        return self.weight * (strangers - matches)
+        others = (similarity * ~positives).sum() / (~positives).sum().clamp(min=1)
+        return self.weight * (others - matches)

@@ -11,7 +11,8 @@ from sklearn.metrics import label_ranking_average_precision_score
 from torchmetrics.functional.retrieval import retrieval_recall, retrieval_reciprocal_rank
 
 from pairmatch.core.arrays import unit_rows
-from pairmatch.evaluation.ranks import TIE_TOLERANCE, clusters, place, query_metrics, recall_curve
+from pairmatch.core.components import label_components
+from pairmatch.evaluation.ranks import TIE_TOLERANCE, query_metrics, rank_partners, recall_curve
 
 
 def by_all_orders(scores, relevant, ks):
@@ -26,10 +27,10 @@ def by_all_orders(scores, relevant, ks):
     recalls, reciprocals, ranks = [], [], []
     for orders in itertools.product(*(itertools.permutations(group) for group in groups)):
         order = [i for group in orders for i in group]
-        places = [order.index(i) + 1 for i in relevant]
-        recalls.append([sum(p <= k for p in places) / len(relevant) for k in ks])
-        reciprocals.append(1 / min(places))
-        ranks.append(min(places))
+        positions = [order.index(i) + 1 for i in relevant]
+        recalls.append([sum(p <= k for p in positions) / len(relevant) for k in ks])
+        reciprocals.append(1 / min(positions))
+        ranks.append(min(positions))
     return np.mean(recalls, axis=0), np.mean(reciprocals), np.mean(ranks)
 
 
@@ -46,14 +47,14 @@ def test_metrics_equal_the_mean_over_all_orders_of_ties(data):
     every = [(i, j) for i in range(n) for j in range(m)]
     matches = np.array(data.draw(st.lists(st.sampled_from(every), min_size=1, unique=True)))
     ks = (1, 2)
-    forward, backward = place(unit_rows(a), unit_rows(b), matches)
-    for placements, table, pairs in (
+    forward, backward = rank_partners(unit_rows(a), unit_rows(b), matches)
+    for ranks, table, pairs in (
         (forward, a @ b.T, matches),
         (backward, b @ a.T, matches[:, ::-1]),
     ):
-        if placements.candidates < 2:
+        if ranks.candidates < 2:
             continue
-        measured = query_metrics(placements, ks)
+        measured = query_metrics(ranks, ks)
         for row, query in enumerate(measured.queries):
             relevant = [j for i, j in pairs.tolist() if i == query]
             recall, reciprocal, rank = by_all_orders(
@@ -78,7 +79,7 @@ def test_metrics_agree_with_torchmetrics(seed, n, m, partners):
         np.stack([rng.integers(0, n, n * partners), rng.integers(0, m, n * partners)], 1), axis=0
     )
     ks = (1, min(5, m))
-    measured = query_metrics(place(a, b, matches)[0], ks)
+    measured = query_metrics(rank_partners(a, b, matches)[0], ks)
     for row, query in enumerate(measured.queries):
         scores = (
             torch.from_numpy(b @ a[query]) + 2
@@ -99,7 +100,7 @@ def test_metrics_agree_with_torchmetrics(seed, n, m, partners):
 def test_mrr_agrees_with_scikit_learn():
     rng = np.random.default_rng(0)
     a, b = unit_rows(rng.normal(size=(200, 16))), unit_rows(rng.normal(size=(200, 16)))
-    measured = query_metrics(place(a, b, np.repeat(np.arange(200)[:, None], 2, 1))[0], (1,))
+    measured = query_metrics(rank_partners(a, b, np.repeat(np.arange(200)[:, None], 2, 1))[0], (1,))
     expected = label_ranking_average_precision_score(
         np.eye(200), a @ b.T
     )  # one relevant each: LRAP is MRR
@@ -114,9 +115,9 @@ def test_constant_embeddings_score_exactly_chance(width, people):
     row = np.random.default_rng(width).normal(size=width)
     e = unit_rows(np.tile(row, (people, 1)))
     matches = np.repeat(np.arange(people)[:, None], 2, 1)
-    for placements in place(e, e, matches):
-        measured = query_metrics(placements, (1, 5))
-        assert np.all(placements.tied == people)
+    for ranks in rank_partners(e, e, matches):
+        measured = query_metrics(ranks, (1, 5))
+        assert np.all(ranks.tied == people)
         assert measured.recall.mean(0) == pytest.approx([1 / people, 5 / people], rel=1e-12)
         assert measured.reciprocal_rank.mean() == pytest.approx(
             sum(1 / r for r in range(1, people + 1)) / people
@@ -128,26 +129,25 @@ def test_one_sided_galleries_are_everybody_else():
     rng = np.random.default_rng(1)
     e = unit_rows(rng.normal(size=(30, 6)))
     matches = np.array([[0, 1], [0, 2], [5, 9]])
-    placements, none = place(e, None, matches)
-    assert none is None
-    assert placements.candidates == 29
-    measured = query_metrics(placements, (3,))
+    (ranks,) = rank_partners(e, e, matches, one_sided=True)
+    assert ranks.candidates == 29
+    measured = query_metrics(ranks, (3,))
     partners = {0: [1, 2], 1: [0], 2: [0], 5: [9], 9: [5]}
     assert measured.queries.tolist() == sorted(partners)
     for row, query in enumerate(measured.queries):
         order = [i for i in np.argsort(-(e @ e[query])) if i != query]
-        places = [order.index(p) + 1 for p in partners[query]]
-        assert measured.rank[row] == min(places)
-        assert measured.recall[row, 0] == np.mean([p <= 3 for p in places])
+        positions = [order.index(p) + 1 for p in partners[query]]
+        assert measured.rank[row] == min(positions)
+        assert measured.recall[row, 0] == np.mean([p <= 3 for p in positions])
 
 
 def test_chunks_change_nothing(monkeypatch):
     rng = np.random.default_rng(2)
     a, b = unit_rows(rng.normal(size=(300, 5))), unit_rows(rng.normal(size=(400, 5)))
     matches = np.unique(np.stack([rng.integers(0, 300, 500), rng.integers(0, 400, 500)], 1), axis=0)
-    whole = place(a, b, matches)
+    whole = rank_partners(a, b, matches)
     monkeypatch.setattr("pairmatch.evaluation.ranks._CHUNK_BYTES", 4 * 400 * 7)
-    for one, other in zip(whole, place(a, b, matches), strict=True):
+    for one, other in zip(whole, rank_partners(a, b, matches), strict=True):
         for field in ("queries", "better", "tied"):
             assert np.array_equal(getattr(one, field), getattr(other, field))
 
@@ -156,16 +156,15 @@ def test_recall_curve_is_recall_at_every_k():
     rng = np.random.default_rng(3)
     a, b = unit_rows(rng.integers(0, 2, (12, 3)) + 0.1), unit_rows(rng.integers(0, 2, (9, 3)) + 0.1)
     matches = np.unique(np.stack([rng.integers(0, 12, 20), rng.integers(0, 9, 20)], 1), axis=0)
-    placements = place(a, b, matches)[0]
-    expected = query_metrics(placements, tuple(range(1, 10))).recall.mean(0)
-    assert np.allclose(recall_curve(placements), expected)
+    ranks = rank_partners(a, b, matches)[0]
+    expected = query_metrics(ranks, tuple(range(1, 10))).recall.mean(0)
+    assert np.allclose(recall_curve(ranks), expected)
 
 
-def test_clusters_join_people_through_matches():
-    a, b = clusters(np.array([[0, 0], [1, 0], [2, 1]]), 4, 3)
-    assert a[0] == a[1] == b[0]
-    assert a[2] == b[1]
-    assert len({a[0], a[2], a[3], b[2]}) == 4
-    one, other = clusters(np.array([[0, 1], [1, 2]]), 4, None)
-    assert np.array_equal(one, other)
-    assert one[0] == one[1] == one[2] != one[3]
+def test_components_join_people_through_links():
+    labels = label_components([(0, 4), (1, 4), (2, 5)], 7)
+    assert labels[0] == labels[1] == labels[4]
+    assert labels[2] == labels[5]
+    assert len({labels[0], labels[2], labels[3], labels[6]}) == 4
+    assert labels.tolist() == sorted(labels[:4].tolist()) + labels[4:].tolist()
+    assert label_components(np.empty((0, 2), int), 3).tolist() == [0, 1, 2]

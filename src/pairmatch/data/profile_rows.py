@@ -1,0 +1,166 @@
+"""Profiles from the rows of a table, in which several rows may describe one person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pairmatch.core.types import Profile
+from pairmatch.data.attributes import convert, infer_types
+from pairmatch.data.photos import broken_photos, normalize_photo_cell, resolve_photos
+from pairmatch.io.tables import Table
+
+_FIELDS = ("id", "image", "text")  # every other column is an attribute
+
+
+@dataclass(slots=True)
+class _Description:
+    """What the rows of a table state about one person.
+
+    Attributes:
+        row: Position of the first row.
+        suffix: Suffix of that row's columns: `_a`, `_b`, or none in a profiles file.
+        cells: Values by name, without suffix.
+        sources: Row and column of each value.
+        images: Paths to the photos.
+    """
+
+    row: int
+    suffix: str
+    cells: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, tuple[int, str]] = field(default_factory=dict)
+    images: tuple[Path, ...] = ()
+
+
+class ProfileRows:
+    """Merges rows into profiles, and records contradictions and unusable photos in the table.
+
+    Args:
+        table: Table with the rows.
+        images: Folder that photo paths are relative to.
+        columns: Name of the field or attribute by column.
+    """
+
+    def __init__(self, table: Table, images: Path, columns: Mapping[str, str]) -> None:
+        self._table = table
+        self._images = images
+        self._columns = columns
+        self._people: dict[str, _Description] = {}
+
+    def first_row(self, person: str) -> int | None:
+        """Position of the first row about a person; None if there is none."""
+        description = self._people.get(person)
+        return None if description is None else description.row
+
+    def add(self, row: int, person: str, cells: Mapping[str, Any], *, suffix: str = "") -> None:
+        """Adds what a row states about a person.
+
+        Args:
+            row: Position of the row.
+            person: Id of the person.
+            cells: Values by name, without suffix.
+            suffix: Suffix of the columns that the values are from.
+        """
+        description = self._people.setdefault(person, _Description(row, suffix))
+        for name, cell in cells.items():
+            if name == "id":
+                continue
+            column = f"{name}{suffix}"
+            value = _normalize(name, cell)
+            if name not in description.cells:
+                description.cells[name] = value
+                description.sources[name] = (row, column)
+                if name == "image":
+                    description.images = resolve_photos(
+                        self._table, row, column, value, self._images
+                    )
+            elif description.cells[name] != value:
+                first_row, _ = description.sources[name]
+                self._table.problem(
+                    row,
+                    column,
+                    f"{person!r} has {_shorten(value)!r} here and "
+                    f"{_shorten(description.cells[name])!r} in {self._table.locations[first_row]}.",
+                )
+
+    def profiles(self, *, check_images: bool, progress: bool) -> dict[str, Profile]:
+        """Profiles by id; people without content and broken photos are recorded as problems."""
+        for person, description in self._people.items():
+            if not description.cells.keys() & {"image", "text"}:
+                self._table.problem(
+                    description.row,
+                    f"image{description.suffix}",
+                    f"{person!r} has neither a photo nor a text.",
+                )
+        if check_images:
+            self._check_photos(progress)
+        types = infer_types(self._table, self._columns)
+        return {
+            person: Profile(
+                person,
+                description.images,
+                description.cells.get("text", ""),
+                {
+                    name: convert(value, types[name])
+                    for name, value in description.cells.items()
+                    if name not in _FIELDS
+                },
+            )
+            for person, description in self._people.items()
+        }
+
+    def _check_photos(self, progress: bool) -> None:
+        """Decodes each photo once; a broken one is a problem of the first cell that names it."""
+        sources: dict[Path, tuple[int, str]] = {}
+        for description in self._people.values():
+            for image in description.images:
+                sources.setdefault(image, description.sources["image"])
+        for image, problem in broken_photos(list(sources), progress=progress).items():
+            self._table.problem(*sources[image], problem)
+
+
+class SidedProfileRows:
+    """Profiles from a pairs file: columns in `_a` describe the person `id_a`, in `_b` `id_b`.
+
+    Args:
+        table: Table with the rows.
+        images: Folder that photo paths are relative to.
+    """
+
+    def __init__(self, table: Table, images: Path) -> None:
+        self._table = table
+        self._columns = {
+            side: [name for name in table.columns if name.endswith(f"_{side}") and name[:-2]]
+            for side in "ab"
+        }
+        sided = {*self._columns["a"], *self._columns["b"]}
+        names = {column: column[:-2] for column in table.columns if column in sided}
+        self._rows = ProfileRows(table, images, names)
+
+    def add(self, row: int, ids: Mapping[str, str]) -> None:
+        """Adds what a row states about its two people, by their ids."""
+        cells = self._table.rows[row]
+        for side, person in ids.items():
+            # The cells of a person without id are checked, too
+            name = person or f"the person of {self._table.locations[row]}, column id_{side}"
+            values = {
+                column[:-2]: cells[column] for column in self._columns[side] if column in cells
+            }
+            self._rows.add(row, name, values, suffix=f"_{side}")
+
+    def profiles(self, *, check_images: bool, progress: bool) -> dict[str, Profile]:
+        """Profiles by id; people without content and broken photos are recorded as problems."""
+        return self._rows.profiles(check_images=check_images, progress=progress)
+
+
+def _normalize(name: str, cell: Any) -> Any:
+    """Value of a cell; equal photos and texts have equal values."""
+    if name not in _FIELDS:
+        return cell
+    return normalize_photo_cell(str(cell)) if name == "image" else str(cell)
+
+
+def _shorten(value: Any) -> Any:
+    return value[:60] if isinstance(value, str) else value

@@ -1,0 +1,287 @@
+"""`QueryTable`: one row per query, with named columns. Every evaluation ends in one.
+
+The path from vectors to figures is the same everywhere: `rank_queries` turns embeddings into a
+table, [`summarize`][pairmatch.evaluation.intervals.summarize] turns a table into metrics with
+intervals, and [`compare`][pairmatch.evaluation.comparison.compare] turns two tables into a test.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pairmatch.core.arrays import Ints, Vectors, unit_rows
+from pairmatch.core.errors import ConfigurationError, unknown_name
+from pairmatch.core.interfaces import ProjectionHead
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.evaluation.ranks import Doubles, PartnerRanks, query_metrics, rank_partners
+from pairmatch.io.files import write_file
+
+DEFAULT_KS = (5, 10, 20, 30, 50)
+DIRECTIONS = ("a_to_b", "b_to_a")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QueryTable:
+    """Metrics of every query, as named columns of equal length. Q is the number of rows.
+
+    Attributes:
+        ks: K of Recall@K, ascending.
+        columns: Arrays [Q] by name. Always there: `direction` (0: a person of side a is the query;
+            1: of side b), `query` (row of the query person on their side), `component` (people of
+            one label are one observation), `candidates` (size of the gallery), `recall_at_K` for
+            each K, `reciprocal_rank`, and `rank` (expected rank of the best-ranked partner).
+            Cross-validation adds `repeat` and `fold`.
+    """
+
+    ks: tuple[int, ...]
+    columns: Mapping[str, npt.NDArray[Any]]
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        """[Q] column by name.
+
+        Raises:
+            ConfigurationError: No such column.
+        """
+        if name not in self.columns:
+            raise ConfigurationError(unknown_name("column", name, self.columns))
+        return self.columns[name]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.columns["query"])
+
+    @property
+    def recall(self) -> Doubles:
+        """[Q, number of K] float64 recall at each K, in [0, 1]."""
+        return np.stack([self.columns[f"recall_at_{k}"] for k in self.ks], axis=1)
+
+    @property
+    def metric_names(self) -> list[str]:
+        """Names that `metric` takes: `MRR`, and `R@K` for each K."""
+        return ["MRR", *(f"R@{k}" for k in self.ks)]
+
+    @property
+    def queries(self) -> int:
+        """Number of distinct queries: a query person counts once, however often they are tested."""
+        return len(np.unique(self.columns["query"] * 2 + self.columns["direction"]))
+
+    def metric(self, name: str) -> Doubles:
+        """[Q] float64 values whose mean is the metric.
+
+        Args:
+            name: `MRR`, or `R@K` with one of `ks`.
+
+        Raises:
+            ConfigurationError: Another name.
+        """
+        if name not in self.metric_names:
+            raise ConfigurationError(unknown_name("metric", name, self.metric_names))
+        return self["reciprocal_rank" if name == "MRR" else f"recall_at_{name[2:]}"]
+
+    def select(self, rows: npt.NDArray[np.bool_] | Ints) -> QueryTable:
+        """Some of the rows, by mask or by number."""
+        return QueryTable(self.ks, {name: values[rows] for name, values in self.columns.items()})
+
+    def with_columns(self, **values: Any) -> QueryTable:
+        """The same rows with more columns; scalars are repeated."""
+        size = len(self)
+        added = {name: np.broadcast_to(np.asarray(value), size) for name, value in values.items()}
+        return QueryTable(self.ks, {**self.columns, **added})
+
+    def same_queries(self, other: QueryTable) -> bool:
+        """Whether both tables describe the same queries among equally many candidates, in order."""
+        return len(self) == len(other) and all(
+            np.array_equal(self[name], other[name]) for name in ("direction", "query", "candidates")
+        )
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """One dictionary per query; `direction` in words."""
+        names = list(self.columns)
+        columns = [values.tolist() for values in self.columns.values()]
+        place = names.index("direction")
+        columns[place] = [DIRECTIONS[direction] for direction in columns[place]]
+        for row in zip(*columns, strict=True):
+            yield dict(zip(names, row, strict=True))
+
+    @classmethod
+    def concatenate(cls, tables: Sequence[QueryTable]) -> QueryTable:
+        """The rows of several tables with the same columns, one after the other."""
+        first = tables[0]
+        return cls(
+            first.ks,
+            {name: np.concatenate([table[name] for table in tables]) for name in first.columns},
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RankedQueries:
+    """Every query of one set of people, ranked.
+
+    Attributes:
+        ranks: Ranks of the true partners, one entry per direction.
+        table: One row per query.
+        chance: The same rows for a random order.
+    """
+
+    ranks: tuple[PartnerRanks, ...]
+    table: QueryTable
+    chance: QueryTable
+
+
+def embed_sides(
+    data: PairedFeatures, head: ProjectionHead | None = None
+) -> tuple[Vectors, Vectors]:
+    """Embeddings of the query and candidate roles: [N, K] and [M, K] float32, unit length.
+
+    Args:
+        data: N and M people. In one-sided sets all people are embedded in both roles.
+        head: Projects the features; None compares the features themselves.
+    """
+    others = data.a if data.b is None else data.b
+    if head is None:
+        e_a = unit_rows(data.a)
+        return e_a, e_a if data.one_sided else unit_rows(others)
+    e_a = head.embed(data.a, "a")
+    if data.one_sided and head.treats_sides_alike:
+        return e_a, e_a
+    return e_a, head.embed(others, "b")
+
+
+def rank_queries(
+    data: PairedFeatures, e_a: Vectors, e_b: Vectors, ks: Sequence[int]
+) -> RankedQueries:
+    """Ranks the candidates of every person who has a partner.
+
+    Args:
+        data: People and matches; its components become the table's.
+        e_a: [N, K] float32, unit length.
+        e_b: [M, K] float32, unit length.
+        ks: K of Recall@K, ascending, each at most the size of the smallest gallery.
+    """
+    ranks = rank_partners(e_a, e_b, data.matches, one_sided=data.one_sided)
+    tables = []
+    chances = []
+    for direction, partner_ranks in enumerate(ranks):
+        metrics = query_metrics(partner_ranks, ks)
+        size = len(metrics.queries)
+        shared = {
+            "direction": np.full(size, direction, np.int64),
+            "query": metrics.queries,
+            "component": _component_of(data, direction)[metrics.queries],
+            "candidates": np.full(size, partner_ranks.candidates, np.int64),
+        }
+        recall = {f"recall_at_{k}": metrics.recall[:, i] for i, k in enumerate(ks)}
+        chance = {f"recall_at_{k}": metrics.chance_recall[:, i] for i, k in enumerate(ks)}
+        recall |= {"reciprocal_rank": metrics.reciprocal_rank, "rank": metrics.rank}
+        chance |= {
+            "reciprocal_rank": metrics.chance_reciprocal_rank,
+            "rank": metrics.chance_rank,
+        }
+        tables.append(QueryTable(tuple(ks), shared | recall))
+        chances.append(QueryTable(tuple(ks), shared | chance))
+    return RankedQueries(
+        tuple(ranks), QueryTable.concatenate(tables), QueryTable.concatenate(chances)
+    )
+
+
+def table_at_ks(table: QueryTable, ranks: Sequence[PartnerRanks], ks: Sequence[int]) -> QueryTable:
+    """The rows of a table of `rank_queries` with recall at other K.
+
+    Args:
+        table: One row per query.
+        ranks: Ranks of the true partners that the table was made from, one entry per direction.
+        ks: K of Recall@K, ascending.
+    """
+    recall = np.concatenate([query_metrics(partner_ranks, ks).recall for partner_ranks in ranks])
+    kept = {name: table[name] for name in table.columns if not name.startswith("recall_at_")}
+    return QueryTable(tuple(ks), kept | {f"recall_at_{k}": recall[:, i] for i, k in enumerate(ks)})
+
+
+def check_ks(ks: Sequence[int]) -> tuple[int, ...]:
+    """Distinct K in ascending order.
+
+    Raises:
+        ConfigurationError: No K, or one that is not a whole number of at least 1.
+    """
+    if not len(ks) or any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in ks):
+        raise ConfigurationError(f"`ks` must be whole numbers of at least 1, got {ks!r}.")
+    return tuple(sorted(set(ks)))
+
+
+def usable_ks(ks: Sequence[int] | None, candidates: int) -> tuple[tuple[int, ...], list[str]]:
+    """The K that fit the smallest gallery, and a note about those that do not.
+
+    Args:
+        ks: K that the user asked for; None for the recipe's.
+        candidates: Size of the smallest gallery.
+
+    Raises:
+        ConfigurationError: A K that was asked for is below 1 or larger than the gallery.
+    """
+    wanted = DEFAULT_KS if ks is None else check_ks(ks)
+    beyond = [k for k in wanted if k > candidates]
+    if beyond and ks is not None:
+        raise ConfigurationError(
+            f"K = {', '.join(map(str, beyond))} is larger than the smallest gallery "
+            f"({candidates} candidates): leave it out, or evaluate on more pairs."
+        )
+    kept = tuple(k for k in wanted if k <= candidates) or (1,)
+    note = (
+        f"Recall@{', @'.join(map(str, beyond))} left out: the smallest gallery has {candidates} "
+        "candidates."
+    )
+    return kept, [note] if beyond else []
+
+
+def save_rows(rows: Iterator[dict[str, Any]], path: str | Path) -> Path:
+    """Writes rows as CSV or Parquet, by the file's extension.
+
+    Raises:
+        ConfigurationError: Another extension.
+    """
+    target = Path(path)
+    if target.suffix == ".csv":
+        listed = list(rows)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(listed[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(listed)
+        write_file(target, text.getvalue().encode())
+    elif target.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(list(rows)), buffer)
+        write_file(target, buffer.getvalue())
+    else:
+        raise ConfigurationError(f"`save` writes .csv or .parquet, got {target.name!r}.")
+    return target
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a plain-text table: the first column aligned left, the others right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *cells]))
+    return lines
+
+
+def _component_of(data: PairedFeatures, direction: int) -> Ints:
+    """Component of each person of the query side; −1 for people without a match."""
+    people = data.a if direction == 0 or data.b is None else data.b
+    components = np.full(len(people), -1, np.int64)
+    components[data.matches[:, direction]] = data.components
+    if data.one_sided:
+        components[data.matches[:, 1]] = data.components
+    return components

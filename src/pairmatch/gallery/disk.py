@@ -1,0 +1,170 @@
+"""A gallery in a folder: memory-mapped files and a journal of changes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from pairmatch.core.arrays import Vectors
+from pairmatch.core.errors import StoreError
+from pairmatch.core.types import AttributeValue
+from pairmatch.gallery.blocks import Block, Chunk
+from pairmatch.gallery.folder import Change, Folder
+from pairmatch.gallery.gallery import Gallery
+from pairmatch.gallery.index import Additions, BlockIndex
+from pairmatch.gallery.request import SearchRequest
+from pairmatch.gallery.results import SearchResult
+from pairmatch.gallery.snapshot import Snapshot
+from pairmatch.rules import Kind
+
+_MAX_JOURNALED = 1000  # people; more at once get a file of their own
+
+
+@final
+class FolderGallery(Gallery):
+    """Candidates in a folder, as `Gallery.save` wrote them.
+
+    Vectors are memory-mapped, so opening reads none. Changes are on disk when a call returns, and
+    the next search of each process that has the folder open sees them.
+
+    Args:
+        folder: Folder with a gallery.
+
+    Raises:
+        StoreError: The folder holds no gallery, a damaged one, or one of a newer format.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__()
+        self._folder = Folder(Path(folder))
+        self._index = BlockIndex()
+        self._last_change = 0
+        self._generation = 0
+        self._refresh()
+
+    def _snapshot(self) -> Snapshot:
+        with self._lock:
+            self._refresh()
+            return self._index.snapshot()
+
+    def _add(self, additions: Additions) -> None:
+        ids, attributes, vectors = additions.ids, additions.attributes, additions.vectors
+        with self._folder.writing():
+            self._refresh()
+            additions.check(self._index.width, self._index.kinds)
+            if len(ids) > _MAX_JOURNALED:
+                self._folder.append_file([Block.from_people(ids, attributes, vectors)])
+            else:
+                self._folder.append(ids, attributes, vectors)
+        self._refresh()
+
+    def _remove(self, ids: Sequence[str]) -> int:
+        with self._folder.writing():
+            self._refresh()
+            present = self._index.present(ids)
+            self._folder.append_removals(present)
+        self._refresh()
+        return len(present)
+
+    def forget(self, ids: Iterable[str]) -> int:
+        count = self.remove(ids)
+        with self._lock:
+            self._index.drop_removed()
+        self.save()
+        return count
+
+    def save(self, folder: str | Path | None = None) -> Path:
+        is_own = folder is None
+        target = self._folder if folder is None else Folder(Path(folder), create=True)
+        with self._lock, target.writing():
+            self._refresh()
+            snapshot = self._index.snapshot()
+            target.replace(
+                snapshot.blocks, side=self.side, made_by=self.made_by, width=snapshot.width
+            )
+        self._refresh()
+        target.sweep()
+        if not is_own:
+            target.close()
+        return target.path
+
+    def _search(self, request: SearchRequest) -> SearchResult:
+        return self._snapshot().search(request)
+
+    def _attributes(self, ids: Sequence[str]) -> dict[str, dict[str, AttributeValue]]:
+        return self._snapshot().attributes(ids)
+
+    def _people(self) -> Iterator[tuple[str, dict[str, AttributeValue]]]:
+        return self._snapshot().people()
+
+    def chunks(self, rows: int = 1024) -> Iterator[Chunk]:
+        return self._snapshot().chunks(rows)
+
+    @property
+    def ids(self) -> list[str]:
+        return self._snapshot().ids
+
+    @property
+    def embeddings(self) -> Vectors:
+        return self._snapshot().embeddings
+
+    @property
+    def attribute_kinds(self) -> dict[str, Kind]:
+        return dict(self._snapshot().kinds)
+
+    @property
+    def width(self) -> int | None:
+        return self._snapshot().width
+
+    def __len__(self) -> int:
+        return len(self._snapshot())
+
+    def _refresh(self) -> None:
+        """Applies the changes of all processes since the last refresh."""
+        with self._lock:
+            while True:
+                try:
+                    self._apply_changes()
+                    return
+                except StoreError:
+                    # Another process may have saved meanwhile, which replaces all files
+                    about, _ = self._folder.changes_since(self._generation, self._last_change)
+                    if about.get("generation", 0) == self._generation:
+                        raise
+
+    def _apply_changes(self) -> None:
+        about, changes = self._folder.changes_since(self._generation, self._last_change)
+        if about.get("generation", 0) != self._generation:
+            self._index = BlockIndex(about["width"])
+            self._last_change = 0
+            self._generation = about["generation"]
+            self.side = about["side"]
+            self.made_by = about["made_by"]
+        additions: list[Change] = []
+        for change in changes:
+            number, act, name, _, _ = change
+            if act != "add" and additions:
+                self._replay(additions)
+                additions = []
+            if act == "add":
+                additions.append(change)
+            elif act == "remove":
+                self._index.remove([name])
+            else:
+                self._index.add_mapped(self._folder.read(name))
+            self._last_change = number
+        if additions:
+            self._replay(additions)
+
+    def _replay(self, additions: Sequence[Change]) -> None:
+        latest = {name: (attributes, vector) for _, _, name, attributes, vector in additions}
+        rows = latest.values()
+        self._index.add(
+            list(latest),
+            [json.loads(attributes or "{}") for attributes, _ in rows],
+            np.stack([np.frombuffer(vector or b"", np.float32) for _, vector in rows]),
+        )

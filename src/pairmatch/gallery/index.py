@@ -1,0 +1,154 @@
+"""People as a list of blocks that grows and shrinks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pairmatch.core.arrays import Floats, Vectors, check_vectors
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.types import AttributeValue, Profile
+from pairmatch.gallery.attributes import Attributes, merge_kinds, plain_attributes
+from pairmatch.gallery.blocks import Block
+from pairmatch.gallery.snapshot import Snapshot
+from pairmatch.rules import Kind
+
+_MAX_MERGED = 65_536  # people; smaller blocks in memory are merged
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Additions:
+    """People to add to a gallery, with valid vectors.
+
+    Attributes:
+        ids: N distinct ids.
+        attributes: Attributes as galleries keep them.
+        vectors: [N, K] float32.
+        profiles: The profiles, unless ids were given.
+    """
+
+    ids: list[str]
+    attributes: list[dict[str, AttributeValue]]
+    vectors: Vectors
+    profiles: list[Profile]
+
+    @classmethod
+    def of(cls, people: Sequence[Profile] | Sequence[str], embeddings: Floats) -> Additions:
+        """Validates the arguments of `Gallery.add`.
+
+        Raises:
+            ConfigurationError: The numbers of people and embeddings differ, an id occurs twice, or
+                embeddings are not finite.
+        """
+        profiles = [person for person in people if isinstance(person, Profile)]
+        ids = [person.id if isinstance(person, Profile) else str(person) for person in people]
+        attributes = [
+            plain_attributes(person.attributes) if isinstance(person, Profile) else {}
+            for person in people
+        ]
+        if not ids and len(embeddings) == 0:
+            return cls([], [], np.empty((0, 0), np.float32), [])
+        check_vectors("embeddings", embeddings)
+        if len(ids) != len(embeddings):
+            raise ConfigurationError(
+                f"Each person needs one embedding, got {len(ids)} people and {len(embeddings)} "
+                "embeddings."
+            )
+        repeated = [person for person, count in Counter(ids).items() if count > 1]
+        if repeated:
+            raise ConfigurationError(
+                "A gallery holds each person once; these ids occur more than once: "
+                f"{', '.join(repeated[:5])}{', …' if len(repeated) > 5 else ''}."
+            )
+        return cls(ids, attributes, np.ascontiguousarray(embeddings, np.float32), profiles)
+
+    def check(self, width: int | None, kinds: dict[str, Kind]) -> dict[str, Kind]:
+        """Checks the people against a gallery, and returns the kinds of attributes with theirs.
+
+        Args:
+            width: K of the gallery's embeddings; None if it never had any.
+            kinds: Kinds of the gallery's attributes.
+
+        Raises:
+            ConfigurationError: Widths differ, or an attribute has two kinds.
+        """
+        if width is not None and self.vectors.shape[1] != width:
+            raise ConfigurationError(
+                f"The gallery's embeddings are {width} wide, those of the added people "
+                f"{self.vectors.shape[1]}."
+            )
+        return merge_kinds(self.ids, self.attributes, kinds)
+
+
+class BlockIndex:
+    """Blocks of people in the order of addition; not safe for use by several threads at once.
+
+    Attributes:
+        kinds: Kind of each attribute, by name.
+        width: K of the embeddings; None if there never were any.
+    """
+
+    def __init__(self, width: int | None = None) -> None:
+        self.kinds: dict[str, Kind] = {}
+        self.width = width
+        self._mapped: list[Block] = []
+        self._recent: list[Block] = []  # each larger than the next, so that merging stays cheap
+
+    @property
+    def blocks(self) -> list[Block]:
+        """All blocks, in order."""
+        return [*self._mapped, *self._recent]
+
+    def snapshot(self) -> Snapshot:
+        """The people of this moment."""
+        return Snapshot(self.blocks, dict(self.kinds), self.width)
+
+    def add(self, ids: Sequence[str], attributes: Sequence[Attributes], vectors: Vectors) -> None:
+        """Adds people; those with an id that exists are replaced."""
+        self.kinds = merge_kinds(ids, attributes, self.kinds)
+        self.width = vectors.shape[1]
+        self._remove(pa.array(ids, pa.string()))
+        recent = [*self._recent, Block.from_people(ids, attributes, vectors)]
+        while (
+            len(recent) > 1
+            and 2 * len(recent[-1]) >= len(recent[-2])
+            and len(recent[-1]) + len(recent[-2]) <= _MAX_MERGED
+        ):
+            recent[-2:] = [Block.merged(recent[-2:])]
+        self._recent = recent
+
+    def add_mapped(self, blocks: Sequence[Block]) -> None:
+        """Adds blocks as they are; they hold each person once."""
+        if self.blocks and blocks:
+            self._remove(pa.concat_arrays([ids for block in blocks for ids in block.ids.chunks]))
+        for block in blocks:
+            self._mapped.append(block)
+            self.kinds |= block.kinds
+            self.width = block.vectors.shape[1]
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Removes people; ids that are not in the index are ignored."""
+        if ids:
+            self._remove(pa.array(ids, pa.string()))
+
+    def present(self, ids: Sequence[str]) -> list[str]:
+        """Returns those of the ids that are in the index, in the order given."""
+        wanted = pa.array(ids, pa.string())
+        present = {
+            person
+            for block in self.blocks
+            for person in block.ids.take(pa.array(block.find(wanted))).to_pylist()
+        }
+        return [person for person in ids if person in present]
+
+    def drop_removed(self) -> None:
+        """Frees the memory of people that were removed from blocks in memory."""
+        self._recent = [Block.merged([block]) for block in self._recent if block.alive.any()]
+
+    def _remove(self, ids: pa.Array) -> None:
+        self._mapped = [block.without(ids) for block in self._mapped]
+        self._recent = [block.without(ids) for block in self._recent]

@@ -1,0 +1,174 @@
+"""Search requests: validated queries, the rule to apply, and the candidates not to show."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pairmatch.core.arrays import Floats, Vectors, check_vectors
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.gallery.attributes import Attributes, plain_attributes
+from pairmatch.rules import Kind, Rule, kind_of, parse_rule
+
+Where = str | Iterable[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueryGroup:
+    """Queries whose people have equal values in all attributes that the rule reads.
+
+    Attributes:
+        queries: Row numbers of the queries.
+        person: Attributes of the query person.
+    """
+
+    queries: list[int]
+    person: Attributes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchRequest:
+    """One call of `Gallery.search`, with valid arguments.
+
+    Attributes:
+        queries: [Q, K] float32.
+        k: Largest number of candidates per query.
+        rule: Rule for candidates; None if there is none.
+        groups: All queries, grouped by what the rule reads of the query person.
+        query_kinds: Kinds of the attributes of query persons.
+        mutual: Whether the rule must also hold with the roles swapped.
+        excluded: Ids that are not shown, per query.
+        bonus: [N] float32, in the order of `Gallery.ids`.
+    """
+
+    queries: Vectors
+    k: int
+    rule: Rule | None
+    groups: Sequence[QueryGroup]
+    query_kinds: Mapping[str, Kind]
+    mutual: bool
+    excluded: Sequence[Collection[str]] | None
+    bonus: Vectors | None
+
+    @classmethod
+    def of(
+        cls,
+        queries: Floats,
+        k: int,
+        *,
+        where: Where,
+        asking: Sequence[Attributes] | None,
+        mutual: bool,
+        excluded: Sequence[Collection[str]] | None,
+        bonus: Floats | None,
+    ) -> SearchRequest:
+        """Validates the arguments of `Gallery.search`, as far as that needs no candidates.
+
+        Raises:
+            ConfigurationError: An argument is invalid.
+        """
+        check_vectors("queries", queries)
+        count = len(queries)
+        for name, argument in (("asking", asking), ("excluded", excluded)):
+            if argument is not None and len(argument) != count:
+                raise ConfigurationError(
+                    f"`{name}` needs one entry per query, {count}, got {len(argument)}."
+                )
+        if k < 1:
+            raise ConfigurationError(f"`search(k=...)` must be at least 1, got {k}.")
+        rule = None if where is None else parse_rule(where)
+        if rule is not None and not rule.clauses:
+            rule = None
+        persons = [{}] * count if asking is None else [plain_attributes(row) for row in asking]
+        return cls(
+            queries=np.ascontiguousarray(queries, np.float32),
+            k=k,
+            rule=rule,
+            groups=_groups(persons, rule, mutual),
+            query_kinds={} if rule is None else _kinds(persons),
+            mutual=mutual,
+            excluded=excluded,
+            bonus=None if bonus is None else np.asarray(bonus, np.float32),
+        )
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of the candidates' attributes that the rule reads."""
+        if self.rule is None:
+            return ()
+        names = {*self.rule.attributes, *(self.rule.query_attributes if self.mutual else ())}
+        return tuple(sorted(names))
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """Names of the filters in the order they are applied, as `excluded_by` gives them."""
+        clauses = () if self.rule is None else self.rule.clauses
+        swapped = [f"{clause}, with the roles swapped" for clause in clauses if self.mutual]
+        return ("no candidates", *clauses, *swapped)
+
+    def check(self, width: int | None, kinds: Mapping[str, Kind], *, is_new: bool) -> None:
+        """Checks the request against a gallery.
+
+        Args:
+            width: K of the gallery's embeddings; None if it never had any.
+            kinds: Kinds of the candidates' attributes.
+            is_new: Whether the gallery never had candidates; then all attributes are unknown.
+
+        Raises:
+            ConfigurationError: Widths differ, or the rule cannot be used.
+        """
+        if width is not None and self.queries.shape[1] != width:
+            raise ConfigurationError(
+                f"The gallery's embeddings are {width} wide, the queries {self.queries.shape[1]}."
+            )
+        if self.rule is not None and not is_new:
+            self.rule.check(kinds, self.query_kinds)
+            if self.mutual:
+                self.rule.check({**kinds, **self.query_kinds}, kinds)
+
+    def checked_bonus(self, count: int) -> Vectors | None:
+        """[N] float32: the bonus of N candidates.
+
+        Raises:
+            ConfigurationError: The shape does not fit, or values are not finite.
+        """
+        if self.bonus is not None and (
+            self.bonus.shape != (count,) or not np.isfinite(self.bonus).all()
+        ):
+            raise ConfigurationError(
+                f"`bonus` needs one finite number per candidate, [{count}], got "
+                f"{list(self.bonus.shape)}."
+            )
+        return self.bonus
+
+    def without_rule(self) -> SearchRequest:
+        """The request after its rule was applied elsewhere."""
+        everyone = QueryGroup(list(range(len(self.queries))), {})
+        return dataclasses.replace(self, rule=None, groups=[everyone], mutual=False)
+
+
+def _groups(persons: Sequence[Attributes], rule: Rule | None, mutual: bool) -> Sequence[QueryGroup]:
+    if rule is None:
+        return [QueryGroup(list(range(len(persons))), {})]
+    names = (*rule.query_attributes, *(rule.attributes if mutual else ()))
+    groups: dict[tuple[Any, ...], QueryGroup] = {}
+    for query, person in enumerate(persons):
+        key = tuple(person.get(name) for name in names)
+        groups.setdefault(key, QueryGroup([], person)).queries.append(query)
+    return list(groups.values())
+
+
+def _kinds(persons: Sequence[Attributes]) -> dict[str, Kind]:
+    kinds: dict[str, Kind] = {}
+    for person in persons:
+        for name, value in person.items():
+            if kinds.setdefault(name, kind_of(value)) != kind_of(value):
+                raise ConfigurationError(
+                    f"`asking` has the attribute {name!r} in two kinds: {value!r} is not "
+                    f"{kinds[name]}, as in an earlier entry."
+                )
+    return kinds

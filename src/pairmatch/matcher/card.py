@@ -1,0 +1,169 @@
+"""What a matcher is made of, in words: the summary in reports, and the model card."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pairmatch.core import registry
+from pairmatch.core.config import TrainingConfig
+from pairmatch.core.errors import PartError
+from pairmatch.learning.heads import describe_head
+
+if TYPE_CHECKING:
+    from pairmatch.matcher.matcher import Matcher
+
+_LIMITS = """
+It ranks people by what their photos and texts have in common with past matches, biases included. It
+is not a judgment of a person, and it should not decide alone who is shown to whom.
+"""
+
+
+def summary(matcher: Matcher) -> dict[str, str]:
+    """Parts and options of a matcher, by name of the part."""
+    unread = "none" if matcher.metadata is None else "none: no backbone here reads text"
+    has_metadata = matcher.metadata is not None and matcher.pipeline.reads_text
+    parts = {
+        "Backbone": " + ".join(_part("backbones", backbone) for backbone in matcher.backbones),
+        "Pooling": ", ".join(_part("poolers", pooler) for pooler in matcher.poolers),
+        "Metadata": _part("metadata", matcher.metadata) if has_metadata else unread,
+        **_learner(matcher.learner),
+    }
+    if matcher.head is not None:
+        parts["Head"] = _words(*describe_head(matcher.head))
+    return parts
+
+
+def _learner(learner: Any) -> dict[str, str]:
+    """The learner; its loss and training hyperparameters, if it has any, on their own."""
+    try:
+        name, options = registry.describe("learners", learner)
+    except PartError:
+        return {"Learner": type(learner).__name__}
+    rows = {}
+    options = {key: value for key, value in options.items() if key not in ("device", "progress")}
+    if "loss" in options:
+        loss = options.pop("loss")
+        options.pop("head", None)
+        rows["Loss"] = _part("losses", registry.create("losses", loss))
+    if "training" in options:
+        training = options.pop("training") or TrainingConfig()
+        fields = training if isinstance(training, Mapping) else dataclasses.asdict(training)
+        rows["Training"] = ", ".join(f"{key} {value}" for key, value in fields.items())
+    return {"Learner": _words(name, options), **rows}
+
+
+def _part(kind: str, part: Any) -> str:
+    try:
+        return _words(*registry.describe(kind, part))
+    except PartError:
+        return type(part).__name__
+
+
+def _words(name: str, options: Mapping[str, Any]) -> str:
+    shown = ", ".join(
+        f"{key}={getattr(value, '__name__', value)}"
+        for key, value in options.items()
+        if value is not None
+    )
+    return f"{name} ({shown})" if shown else name
+
+
+def model_card(record: Mapping[str, Any]) -> str:
+    """Model card in the Hugging Face format: parts, training and figures; nothing of any person.
+
+    Args:
+        record: Content of `matcher.json`.
+    """
+    from huggingface_hub import ModelCardData
+
+    front_matter = ModelCardData(
+        library_name="pairmatch", tags=["pairmatch", "matching", "recommendation"]
+    )
+    lines = [
+        "---",
+        front_matter.to_yaml(),
+        "---",
+        "",
+        "# A pairmatch matcher",
+        "",
+        f"Made by pairmatch {record['pairmatch']} on {record['created']}. Load it with "
+        '`pairmatch.Matcher.from_pretrained("this folder, or owner/name on the hub")`.',
+        "",
+        *_parts_table(record["parts"]),
+        "",
+    ]
+    data = record.get("data")
+    if data:
+        lines.append(f"Trained on {data['pairs']} pairs ({data['people']} people).")
+    metrics = record.get("metrics")
+    if metrics:
+        heading = f"Measured on {metrics['queries']} queries of held-out pairs:"
+        lines += ["", heading, "", *_metrics_table(metrics)]
+    for note in record.get("notes", []):
+        lines += ["", f"Note: {note}"]
+    return "\n".join(lines) + "\n" + _LIMITS
+
+
+def _parts_table(parts: Mapping[str, Any]) -> list[str]:
+    rows = ["| part | name | options | from |", "| --- | --- | --- | --- |"]
+    for kind in ("backbones", "poolers", "metadata", "learner", "head"):
+        entries = parts[kind] if isinstance(parts[kind], list) else [parts[kind]]
+        for entry in entries:
+            if entry is None:
+                rows.append(f"| {kind} | none | | |")
+                continue
+            options = ", ".join(
+                f"{key}={_option_words(value)}" for key, value in entry["options"].items()
+            )
+            source = f"{entry['distribution']} {entry['version']}"
+            rows.append(f"| {kind} | {entry['name']} | {options or 'defaults'} | {source} |")
+    return rows
+
+
+def _option_words(value: Any) -> str:
+    if isinstance(value, list) and len(value) == 2 and isinstance(value[1], Mapping):
+        return _words(*value)
+    if isinstance(value, Mapping) and "title" not in value:
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return str(without_folder(value))
+
+
+def without_folder(value: Any) -> Any:
+    """A path without its folders, which may name a person or a machine; a schema by its title."""
+    if isinstance(value, Mapping) and "title" in value:
+        return value["title"]
+    is_path = isinstance(value, str) and Path(value).is_absolute()
+    return Path(value).name if is_path else value
+
+
+def _metrics_table(metrics: Mapping[str, Any]) -> list[str]:
+    ks = list(metrics["both"]["recall"])
+    lines = [
+        "| | " + " | ".join(f"R@{k}" for k in ks) + " | MRR |",
+        "| --- |" + " --- |" * (len(ks) + 1),
+    ]
+    rows = [("chance", metrics["chance"]), ("this matcher", metrics["both"])]
+    if "frozen" in metrics:
+        rows.insert(1, ("frozen features", metrics["frozen"]["both"]))
+    for name, figures in rows:
+        intervals = figures.get("intervals") or {"recall": {}}
+        values = [
+            f"{100 * figures['recall'][k]:.1f} %{_interval(intervals['recall'].get(k), 100, 1)}"
+            for k in ks
+        ]
+        values.append(f"{figures['mrr']:.3f}{_interval(intervals.get('mrr'), 1, 3)}")
+        lines.append(f"| {name} | " + " | ".join(values) + " |")
+    if metrics["both"].get("intervals"):
+        confidence = 100 * metrics["confidence"]
+        lines += ["", f"In brackets: {confidence:.0f} % intervals over people."]
+    return lines
+
+
+def _interval(bounds: Sequence[float] | None, factor: int, digits: int) -> str:
+    if bounds is None:
+        return ""
+    low, high = (f"{factor * bound:.{digits}f}" for bound in bounds)
+    return f" ({low}–{high})"

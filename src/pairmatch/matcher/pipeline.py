@@ -1,0 +1,205 @@
+"""From people to features: metadata, prompt, backbones, poolers and the store, put together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pairmatch.core import registry
+from pairmatch.core.arrays import Vectors
+from pairmatch.core.config import PartSpec, list_of_parts
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.interfaces import Backbone, MetadataGenerator, Pooler
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.types import Profile
+from pairmatch.data import Pairs
+from pairmatch.features.extractor import ExtractionRequest, FeatureStore, join
+from pairmatch.features.prompt import check_template
+from pairmatch.io.store import Store
+from pairmatch.metadata.annotate import annotate
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class FeaturePipeline:
+    """Annotates people and extracts their frozen features, each input once.
+
+    Attributes:
+        backbones: Frozen models.
+        poolers: One per backbone.
+        metadata: Generator of attributes, or None.
+        weights: Weight of each backbone's features in the joined vector; None means all 1.
+        prompt: Template of the text that backbones read; None for the package's own.
+        prompt_attributes: Names of the profile attributes that go into the prompt.
+        store: Store of features and metadata: a `Store`, a path, or None for the user's default.
+        store_dtype: `float32` or `float16`.
+        allow_upload: Whether a metadata generator may send photos to a remote host.
+        max_usd: Cost limit of paid metadata; None for no limit.
+        progress: Whether to show progress bars.
+        trained_on: Fingerprints of the backbones whose features the head was trained on.
+    """
+
+    backbones: list[Backbone]
+    poolers: list[Pooler]
+    metadata: MetadataGenerator | None
+    weights: list[float] | None
+    prompt: str | None
+    prompt_attributes: tuple[str, ...]
+    store: Store | str | Path | None
+    store_dtype: str
+    allow_upload: bool
+    max_usd: float | None
+    progress: bool
+    trained_on: list[Mapping[str, Any]] | None = None
+    _feature_store: FeatureStore | None = field(default=None, repr=False)
+    _compared: bool = False
+
+    @property
+    def feature_store(self) -> FeatureStore:
+        """Runs backbones and keeps their features; opened on first use."""
+        if self._feature_store is None:
+            self._feature_store = FeatureStore(
+                self.store, dtype=self.store_dtype, progress=self.progress
+            )
+        return self._feature_store
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether any backbone reads text, and so metadata."""
+        return any(backbone.reads_text for backbone in self.backbones)
+
+    def annotate(self, profiles: Sequence[Profile]) -> list[Profile]:
+        """Profiles with metadata, if there is a generator and a backbone that reads text."""
+        if self.metadata is None or not self.reads_text:
+            return list(profiles)
+        annotation = annotate(
+            profiles,
+            self.metadata,
+            self.feature_store.store,
+            allow_upload=self.allow_upload,
+            max_usd=self.max_usd,
+            progress=self.progress,
+        )
+        if annotation.asked or annotation.refused:
+            level = logging.WARNING if annotation.refused else logging.INFO
+            _log.log(level, "%s", annotation)
+        return list(annotation.profiles)
+
+    def requests(self, profiles: Sequence[Profile]) -> list[ExtractionRequest]:
+        """What has to be extracted for people, one request per backbone; annotates them first."""
+        annotated = self.annotate(profiles)
+        if self.prompt is not None and annotated:
+            check_template(self.prompt, annotated)
+        return [
+            ExtractionRequest(
+                self.feature_store,
+                annotated,
+                backbone,
+                [pooler],
+                self.prompt,
+                self.prompt_attributes,
+            )
+            for backbone, pooler in zip(self.backbones, self.poolers, strict=True)
+        ]
+
+    def features(self, profiles: Sequence[Profile]) -> Vectors:
+        """[N, D] float32 features, from the store as far as they are there."""
+        self._compare_backbones()
+        parts = [request.plan().run()[0] for request in self.requests(profiles)]
+        return join(parts, self.weights)
+
+    def paired_features(
+        self, parts: Sequence[Pairs], *, join_identical: bool = False
+    ) -> list[PairedFeatures]:
+        """Features of several sets of pairs, each person extracted once."""
+        people = {profile.id: profile for part in parts for profile in part.people}
+        features = self.features(list(people.values()))
+        rows = {person: row for row, person in enumerate(people)}
+        return [_paired(part, features, rows, join_identical) for part in parts]
+
+    def fingerprints(self) -> list[dict[str, Any]]:
+        """Fingerprint of each backbone."""
+        return [dict(backbone.fingerprint()) for backbone in self.backbones]
+
+    def _compare_backbones(self) -> None:
+        """Warns, once, if a backbone is not the one whose features the head was trained on."""
+        if self.trained_on is None or self._compared:
+            return
+        self._compared = True
+        for trained, backbone in zip(self.trained_on, self.backbones, strict=True):
+            current = dict(backbone.fingerprint())
+            differing = sorted(
+                key for key in {*trained, *current} if trained.get(key) != current.get(key)
+            )
+            if differing:
+                changes = "; ".join(
+                    f"{key}: {trained.get(key)!r} then, {current.get(key)!r} now"
+                    for key in differing
+                )
+                _log.warning(
+                    "The head was trained on features of another %s (%s): rankings may be off. Fit "
+                    "again, or use the same weights and versions.",
+                    type(backbone).__name__,
+                    changes,
+                )
+
+
+def build_backbones(
+    backbone: PartSpec, pooler: PartSpec, device: str
+) -> tuple[list[Backbone], list[Pooler]]:
+    """Backbones by their specs, and a pooler for each.
+
+    Raises:
+        PartError: An unknown or broken part.
+        ConfigurationError: An impossible option, or a number of poolers that does not fit.
+    """
+    backbones: list[Backbone] = [
+        registry.create("backbones", spec, device=device) for spec in list_of_parts(backbone)
+    ]
+    specs = [None] if pooler is None else list_of_parts(pooler)
+    if len(specs) == 1:
+        specs = specs * len(backbones)
+    if len(specs) != len(backbones):
+        raise ConfigurationError(
+            f"`pooler` needs one part, or one per backbone: {len(backbones)}, got {len(specs)}."
+        )
+    poolers = [
+        registry.create("poolers", part.default_pooler if spec is None else spec)
+        for part, spec in zip(backbones, specs, strict=True)
+    ]
+    return backbones, poolers
+
+
+def check_weights(weights: Sequence[float] | None, backbones: int) -> list[float] | None:
+    """The weights as floats.
+
+    Raises:
+        ConfigurationError: Not one positive number per backbone.
+    """
+    if weights is None:
+        return None
+    if len(weights) != backbones or min(weights) <= 0:
+        raise ConfigurationError(
+            f"`weights` needs one positive number per backbone ({backbones}), got {weights}."
+        )
+    return [float(weight) for weight in weights]
+
+
+def _paired(
+    pairs: Pairs, features: Vectors, rows: Mapping[str, int], join_identical: bool
+) -> PairedFeatures:
+    is_match = np.array([pair.outcome == "match" for pair in pairs.pairs], bool)
+    return PairedFeatures.of(
+        features[[rows[person] for person in pairs.ids_a]],
+        None if pairs.sides == 1 else features[[rows[person] for person in pairs.ids_b]],
+        matches=pairs.matches,
+        rejected=pairs.rejected,
+        groups=pairs.components()[is_match].tolist(),
+        join_identical=join_identical,
+    )

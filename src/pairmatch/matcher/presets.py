@@ -1,0 +1,25 @@
+"""Presets: settings of a matcher that belong together, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pairmatch.core.errors import ConfigurationError, unknown_name
+
+#: Arguments of `Matcher` by preset. `paper` is the published recipe; `robust` is for few pairs.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {},
+    "robust": {"learner": "robust"},
+}
+
+
+def preset_arguments(name: str) -> dict[str, Any]:
+    """Arguments of `Matcher` that a preset stands for.
+
+    Raises:
+        ConfigurationError: An unknown preset.
+    """
+    if name not in PRESETS:
+        raise ConfigurationError(unknown_name("preset", name, PRESETS))
+    return dict(PRESETS[name])

@@ -1,0 +1,503 @@
+"""The galleries in memory, in a folder and in LanceDB behave identically."""
+
+import importlib.util
+import math
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pairmatch import Exclusions, Gallery, Matcher, Profile
+from pairmatch.core.arrays import unit_rows
+from pairmatch.core.errors import ConfigurationError, DataError
+from pairmatch.gallery import FolderGallery, LanceGallery, MemoryGallery, recommend_all
+
+needs_lance = pytest.mark.skipif(
+    importlib.util.find_spec("lancedb") is None, reason="the extra `lance` is not installed"
+)
+KINDS = ["memory", "folder", pytest.param("lance", marks=needs_lance)]
+
+
+def create(kind, folder, **options):
+    """An empty gallery of one kind."""
+    if kind == "memory":
+        return MemoryGallery(**options)
+    if kind == "lance":
+        return LanceGallery(folder, **options)
+    Gallery(**options).save(folder)
+    return Gallery.open(folder)
+
+
+@pytest.fixture(params=KINDS)
+def new_gallery(request, tmp_path):
+    count = iter(range(100))
+    return lambda **options: create(request.param, tmp_path / f"g{next(count)}", **options)
+
+
+def vectors(count, width=4, seed=0):
+    return unit_rows(np.random.default_rng(seed).normal(size=(count, width)))
+
+
+PEOPLE = [
+    Profile("anna", attributes={"age": 30, "region": "north", "smoker": False}),
+    Profile("ben", attributes={"age": 35, "region": "south", "smoker": True}),
+    Profile("cleo", attributes={"age": 41, "region": "Da'ejeon"}),
+    Profile("dan", attributes={"region": "north", "height": 1.8}),
+]
+
+
+def names(gallery, where=None, query=None, **options):
+    """Ids of all eligible candidates, sorted, and the filter that removed the last one."""
+    query = np.ones((1, gallery.width), np.float32) if query is None else query
+    result = gallery.search(query, 10, where=where, **options)
+    ids = [person for person, _ in result.candidates(0)]
+    assert len(ids) == result.eligible[0]
+    return sorted(ids) or result.excluded_by[0]
+
+
+def test_people_are_added_replaced_and_removed(new_gallery):
+    gallery = new_gallery(side="a", made_by="digest")
+    assert isinstance(gallery, Gallery)
+    assert (len(gallery), gallery.ids, gallery.width, gallery.attribute_kinds) == (0, [], None, {})
+    assert gallery.embeddings.shape == (0, 0)
+    assert (list(gallery), list(gallery.chunks())) == ([], [])
+    gallery.add([], np.empty((0, 4)))
+    e = vectors(4)
+    gallery.add(PEOPLE[:3], e[:3])
+    gallery.add(PEOPLE[3:], e[3:])
+    assert (gallery.side, gallery.made_by, gallery.width, len(gallery)) == ("a", "digest", 4, 4)
+    assert gallery.ids == ["anna", "ben", "cleo", "dan"]
+    np.testing.assert_array_equal(gallery.embeddings, e)
+    assert gallery.attribute_kinds == {
+        "age": "number",
+        "region": "text",
+        "smoker": "bool",
+        "height": "number",
+    }
+    older = Profile("anna", attributes={"age": 31})
+    gallery.add([older], e[3:])
+    assert gallery.ids == ["ben", "cleo", "dan", "anna"]
+    np.testing.assert_array_equal(gallery.embeddings, e[[1, 2, 3, 3]])
+    assert gallery.remove(["ben", "ben", "unknown"]) == 1
+    assert gallery.remove(["ben"]) == 0
+    assert gallery.ids == ["cleo", "dan", "anna"]
+    assert "cleo" in gallery
+    assert "ben" not in gallery
+    assert list(gallery) == [PEOPLE[2], PEOPLE[3], older]
+    assert gallery.profile("anna") == older
+    assert gallery.profiles(["dan", "anna", "dan"]) == [PEOPLE[3], older, PEOPLE[3]]
+    assert gallery.profiles([]) == []
+    with pytest.raises(DataError, match=r"no candidate with the id 'ben', 'x'\."):
+        gallery.profiles(["dan", "ben", "x"])
+    assert gallery.forget(["cleo", "unknown"]) == 1
+    assert gallery.ids == ["dan", "anna"]
+    assert gallery.forget(["dan", "anna"]) == 2
+    assert (len(gallery), gallery.width, gallery.ids) == (0, 4, [])
+    assert gallery.embeddings.shape == (0, 4)
+    gallery.add(["plain"], e[:1])
+    assert list(gallery) == [Profile("plain")]
+
+
+def test_chunks_cover_all_people_in_order(new_gallery):
+    gallery = new_gallery()
+    people = [Profile(f"p{i}", attributes={"n": i} if i % 2 else {}) for i in range(11)]
+    e = vectors(11)
+    for start in range(0, 11, 3):
+        gallery.add(people[start : start + 3], e[start : start + 3])
+    chunks = list(gallery.chunks(4))
+    assert [len(ids) for ids, _, _ in chunks] == [4, 4, 3]
+    assert [person for ids, _, _ in chunks for person in ids] == gallery.ids
+    assert [row for _, rows, _ in chunks for row in rows] == [p.attributes for p in people]
+    np.testing.assert_array_equal(np.concatenate([part for _, _, part in chunks]), e)
+    assert list(gallery) == people
+
+
+def test_a_profile_with_photos_and_text_is_returned_complete(new_gallery):
+    gallery = new_gallery()
+    person = Profile("p", text="about me", attributes={"age": 20})
+    gallery.add([person], vectors(1))
+    assert gallery.profile("p") is person
+    assert next(iter(gallery)) is person
+
+
+def test_saved_galleries_hold_the_same_people(new_gallery, tmp_path):
+    gallery = new_gallery(side="a", made_by="digest")
+    gallery.save(tmp_path / "empty")
+    assert Gallery.open(tmp_path / "empty").side == "a"
+    gallery.add(PEOPLE, vectors(4))
+    gallery.remove(["ben"])
+    assert gallery.save(tmp_path / "copy") == tmp_path / "copy"
+    copy = Gallery.open(tmp_path / "copy")
+    assert isinstance(copy, FolderGallery)
+    assert (copy.side, copy.made_by, copy.width) == ("a", "digest", 4)
+    assert copy.attribute_kinds == gallery.attribute_kinds
+    assert list(copy) == list(gallery)
+    np.testing.assert_array_equal(copy.embeddings, gallery.embeddings)
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("age >= 35", "ben cleo"),
+        ("age is null", "dan"),
+        ("not (age >= 35)", "anna"),
+        ("region in ('Da''ejeon', 'south')", "ben cleo"),
+        ("region not in ('north')", "ben cleo"),
+        ("region > 'o'", "ben"),
+        ("smoker", "ben"),
+        ("not smoker", "anna"),
+        ("smoker = false or height > 1", "anna dan"),
+        ("(age > 30) = true", "ben cleo"),
+        ("(age > 30) is null", "dan"),
+        ("age between 31 and 41 and region != 'x'", "ben cleo"),
+        ("1 / (age - 30) > 0", "ben cleo"),  # a division by zero is unknown
+        ("not (1 / (age - 30) > 0)", None),
+        ("1 / (age - 30) is null", "anna dan"),
+        ("1 / (1 / (age - 30)) >= 0", "ben cleo"),
+        ("(age - 30) / (age - 30) = 1", "ben cleo"),
+        ("age * 1e308 > 0", None),
+        ("7 / 2 = 3.5 and age > 0", "anna ben cleo"),
+        ("-(age - 30) = 0", "anna"),
+        ("(age - 30) * -1 >= 0", "anna"),
+        ("abs(age - 40) - 5 <= 0", "ben cleo"),
+        (["age > 30", "age < 41"], "ben"),
+        (" and ".join(["age > 30"] * 200), "ben cleo"),
+        (" or ".join([*(f"age = {n}" for n in range(100, 400)), "age = 41"]), "cleo"),
+        ("not " * 40 + "smoker", "ben"),
+    ],
+)
+def test_rules(new_gallery, rule, expected):
+    gallery = new_gallery()
+    gallery.add(PEOPLE, vectors(4))
+    eligible = names(gallery, rule)
+    if expected is None:
+        assert isinstance(eligible, str)
+    else:
+        assert eligible == expected.split()
+
+
+def test_rules_that_compare_with_the_query_person(new_gallery):
+    gallery = new_gallery()
+    gallery.add(PEOPLE, vectors(4))
+    near = "ABS(age - query.age) <= 6"
+    assert names(gallery, near, asking=[{"age": 36}]) == ["anna", "ben", "cleo"]
+    assert names(gallery, near, asking=[{}]) == near
+    assert names(gallery, near) == near
+    assert names(gallery, near, asking=[{"age": math.nan}]) == near
+    assert names(gallery, "not (age = query.age)", asking=[{"age": math.nan}]) == (
+        "NOT (age = query.age)"
+    )
+    assert names(gallery, "query.age is null", asking=[{"age": math.nan}]) == [
+        "anna",
+        "ben",
+        "cleo",
+        "dan",
+    ]
+    assert names(gallery, "age < query.age", asking=[{"age": math.inf}]) == ["anna", "ben", "cleo"]
+    assert names(gallery, "age / query.age > 0", asking=[{"age": 0}]) == "age / query.age > 0"
+    assert names(gallery, "smoker = query.smoker", asking=[{"smoker": np.bool_(True)}]) == ["ben"]
+    assert names(gallery, "region = query.region", asking=[{"region": "Da'ejeon"}]) == ["cleo"]
+    query = np.repeat(vectors(1, seed=5), 4, 0)
+    asking = [{"age": 36}, {"age": 30}, {}, {"age": 36}]
+    result = gallery.search(query, 5, where=near, asking=asking)
+    assert result.eligible.tolist() == [3, 2, 0, 3]
+    assert result.candidates(0) == result.candidates(3)
+    assert result.excluded_by == (None, None, near, None)
+
+
+def test_mutual_rules_hold_with_the_roles_swapped(new_gallery):
+    gallery = new_gallery()
+    people = [
+        Profile("picky", attributes={"age": 30, "from": 40, "to": 50}),
+        Profile("open", attributes={"age": 31, "from": 20, "to": 60}),
+        Profile("silent", attributes={"age": 32}),
+    ]
+    gallery.add(people, vectors(3))
+    rule = 'age between query."from" and query.to'
+    me = {"age": 35, "from": 25, "to": 35}
+    assert names(gallery, rule, asking=[me]) == ["open", "picky", "silent"]
+    assert names(gallery, rule, asking=[me], mutual=True) == ["open"]
+    clause = 'age BETWEEN query."from" AND query.to'
+    assert names(gallery, rule, asking=[{**me, "from": 99}], mutual=True) == clause
+    old = {**me, "age": 99}
+    assert names(gallery, rule, asking=[old], mutual=True) == f"{clause}, with the roles swapped"
+    # An attribute of the query person alone: unknown for candidates
+    swapped = "age > query.minimum, with the roles swapped"
+    asking = [{"age": 35, "minimum": 3}]
+    assert names(gallery, "age > query.minimum", asking=asking) == ["open", "picky", "silent"]
+    assert names(gallery, "age > query.minimum", asking=asking, mutual=True) == swapped
+    # Several groups of query persons in one search
+    asking = [me, {**me, "age": 45}, {**me, "to": 31}]
+    result = gallery.search(np.ones((3, 4)), 5, where=rule, asking=asking, mutual=True)
+    assert [sorted(person for person, _ in result.candidates(q)) for q in range(3)] == [
+        ["open"],
+        ["open", "picky"],
+        ["open"],
+    ]
+
+
+def test_the_filter_that_removed_the_last_candidate(new_gallery):
+    gallery = new_gallery()
+    query = np.ones((1, 4), np.float32)
+    result = gallery.search(query, where="age > 3")
+    assert (result.excluded_by, result.eligible.tolist()) == (("no candidates",), [0])
+    assert np.isneginf(result.scores).all()
+    gallery.add(PEOPLE[:2], vectors(2))
+    assert names(gallery, "age > 20 and age > 45 and region = 'north'") == "age > 45"
+    assert names(gallery, "region = 'north' and age > 31") == "age > 31"
+    assert names(gallery, excluded=[["anna", "ben", "x"]]) == "exclusions"
+    assert names(gallery, "age > 31", excluded=[["ben"]]) == "exclusions"
+    assert names(gallery, "age > 31", excluded=[["anna"]]) == ["ben"]
+    result = gallery.search(
+        np.ones((2, 4)), where="age > query.age", asking=[{"age": 0}] * 2, excluded=[["ben"], []]
+    )
+    assert result.eligible.tolist() == [1, 2]
+    gallery.remove(["anna", "ben"])
+    assert names(gallery, "age > 20", query=query) == "no candidates"
+    assert names(gallery, query=query) == "no candidates"
+
+
+def test_a_bonus_is_added_to_the_scores(new_gallery):
+    e = vectors(40, seed=1)
+    queries = vectors(3, seed=2)
+    gallery = new_gallery()
+    gallery.add([Profile(f"p{i}", attributes={"n": i}) for i in range(40)], e)
+    gallery.remove(["p3", "p10"])
+    bonus = np.random.default_rng(2).normal(size=38).astype(np.float32)
+    scores = queries.astype(float) @ gallery.embeddings.astype(float).T + bonus
+    ids = np.array(gallery.ids)
+    result = gallery.search(queries, 38, bonus=bonus)
+    np.testing.assert_array_equal(result.ids, ids[np.argsort(-scores, 1)])
+    np.testing.assert_allclose(result.scores, -np.sort(-scores, 1), atol=1e-6)
+    few = gallery.search(queries, 5, bonus=bonus, where="n >= 20", excluded=[["p30"]] * 3)
+    scores[:, [int(name[1:]) < 20 or name == "p30" for name in ids]] = -np.inf
+    np.testing.assert_array_equal(few.ids, ids[np.argsort(-scores, 1)[:, :5]])
+    assert few.eligible.tolist() == [19] * 3
+    with pytest.raises(ConfigurationError, match=r"one finite number per candidate, \[38\], got"):
+        gallery.search(queries, bonus=np.zeros(40))
+    with pytest.raises(ConfigurationError, match="one finite number per candidate"):
+        gallery.search(queries, bonus=np.full(38, np.nan))
+    with pytest.raises(ConfigurationError, match=r"one finite number per candidate, \[0\], got"):
+        new_gallery().search(queries, bonus=np.zeros(1))
+
+
+def test_equal_scores_are_in_the_order_of_addition(new_gallery):
+    gallery = new_gallery()
+    e = np.repeat(vectors(2), 5, 0)
+    for start in range(0, 10, 2):
+        gallery.add([f"p{i}" for i in range(start, start + 2)], e[start : start + 2])
+    result = gallery.search(e[:1], 7)
+    assert [person for person, _ in result.candidates(0)] == [f"p{i}" for i in range(7)]
+
+
+def test_nan_nulls_and_large_numbers(new_gallery):
+    gallery = new_gallery()
+    for person, age in (
+        ("nan", math.nan),
+        ("numpy", np.int64(3)),
+        ("large", 2**70),
+        ("half", 0.5),
+        ("zero", -0.0),
+        ("infinite", math.inf),
+    ):
+        gallery.add([Profile(person, attributes={"age": age})], vectors(1))
+    gallery.add(["none"], vectors(1))
+    assert names(gallery, "age != 0.5") == ["infinite", "large", "numpy", "zero"]
+    assert names(gallery, "age > 1") == ["infinite", "large", "numpy"]
+    assert names(gallery, "age is null") == ["nan", "none"]
+    assert names(gallery, "age - 1 > 1") == ["large", "numpy"]  # infinity - 1 is not finite
+    assert names(gallery, "age >= 0 and age < 1") == ["half", "zero"]
+    assert names(gallery, "age = -age") == ["zero"]
+    assert next(gallery.chunks())[1][0] == {}
+
+
+ODD_NAMES = [
+    "a.b",
+    "a`b",
+    'a"b',
+    "a b",
+    "_distance",
+    "_rowid",
+    "id",
+    "vector",
+    "Age",
+    "embedding",
+    "attribute_6964",
+    "나이",
+    "",
+    "select",
+    "x" * 300,
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_attribute_names(new_gallery, name):
+    gallery = new_gallery()
+    gallery.add(["plain"], vectors(1))
+    gallery.add([Profile("p", attributes={name: 3, "age": 1})], vectors(1))
+    gallery.add([Profile("q", attributes={name: 4})], vectors(1))
+    assert gallery.attribute_kinds == {name: "number", "age": "number"}
+    assert gallery.profile("p").attributes == {name: 3, "age": 1}
+    assert [p.attributes for p in gallery] == [{}, {name: 3, "age": 1}, {name: 4}]
+    if name:  # SQL has no empty names
+        quoted = '"' + name.replace('"', '""') + '"'
+        assert names(gallery, f"{quoted} > 3") == ["q"]
+        assert names(gallery, f"query.{quoted} >= {quoted}", asking=[{name: 3}]) == ["p"]
+        asking = [{name: 3}, {name: 5}]
+        result = gallery.search(np.ones((2, 4)), where=f"{quoted} < query.{quoted}", asking=asking)
+        assert result.eligible.tolist() == [0, 2]
+    gallery.remove(["q"])
+    assert len(gallery) == 2
+
+
+def test_invalid_arguments_are_named(new_gallery):
+    gallery = new_gallery()
+    gallery.add(PEOPLE, vectors(4))
+    old = Profile("x", attributes={"age": "old"})
+    nan = np.full((1, 4), np.nan)
+    for call, message in (
+        (lambda: gallery.add(["x"], vectors(2)), "one embedding, got 1 people and 2"),
+        (lambda: gallery.add(["x", "x"], vectors(2)), "occur more than once: x"),
+        (lambda: gallery.add(["x"], vectors(1, 5)), "4 wide, those of the added people 5"),
+        (lambda: gallery.add([old], vectors(1)), "'age' of 'x' is text, for others it is number"),
+        (lambda: gallery.add(["x"], nan), "not finite"),
+        (lambda: gallery.search(vectors(1, 5)), "4 wide, the queries 5"),
+        (lambda: gallery.search(nan), "not finite"),
+        (lambda: gallery.search(vectors(1), 0), r"`search\(k=...\)` must be at least 1"),
+        (lambda: gallery.search(vectors(2), asking=[{}]), "`asking` needs one entry per query, 2"),
+        (lambda: gallery.search(vectors(2), excluded=[]), "`excluded` needs one entry per query"),
+        (lambda: gallery.search(vectors(1), where="aeg > 3"), r"Did you mean 'age'\?"),
+        (lambda: gallery.search(vectors(1), where="age > 'x'"), "age is a number, 'x' is text"),
+        (
+            lambda: gallery.search(
+                vectors(2), where="age > query.age", asking=[{"age": 1}, {"age": "x"}]
+            ),
+            "'age' in two kinds",
+        ),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            call()
+    assert len(gallery) == 4
+
+
+@pytest.fixture
+def matcher(hash_backbone, tmp_path):
+    return Matcher(
+        backbone=hash_backbone, metadata=None, head="identity", store=tmp_path / "store.sqlite"
+    )
+
+
+def test_the_matcher_recommends_from_any_gallery(new_gallery, matcher):
+    people = [
+        Profile(f"p{i}", text=f"text {i}", attributes={"age": 20 + i, "from": 20, "to": 20 + 2 * i})
+        for i in range(20)
+    ]
+    me = Profile("me", text="me", attributes={"age": 30, "from": 24, "to": 36})
+    rule = 'age between query."from" and query.to'
+    gallery = new_gallery()
+    matcher.add_to(gallery, [*people, me])
+    expected = matcher.recommend(me, people, 3, where=rule, mutual=True, exclude=["p7"])
+    assert len(expected) == 3
+    result = matcher.recommend(me, gallery, 3, where=rule, mutual=True, exclude=["p7"])
+    assert [r.profile for r in result] == [r.profile for r in expected]
+    np.testing.assert_allclose([r.score for r in result], [r.score for r in expected], rtol=1e-6)
+    assert (result.eligible, result.excluded_by) == (expected.eligible, None)
+    blocked = Exclusions([("me", person.id) for person in people])
+    empty = matcher.recommend(me, gallery, exclude=blocked)
+    assert (list(empty), empty.eligible, empty.excluded_by) == ([], 0, "exclusions")
+
+
+def test_slates_are_the_same(new_gallery, tmp_path):
+    galleries = [new_gallery(), MemoryGallery()]
+    people = [Profile(f"p{i}", attributes={"age": 20 + i}) for i in range(30)]
+    tables = []
+    for number, gallery in enumerate(galleries):
+        gallery.add(people, vectors(30))
+        options = {"where": "abs(age - query.age) <= 5", "mutual": True}
+        options["bonus_a"] = np.linspace(0, 1, 30)
+        slates = recommend_all(gallery, None, tmp_path / f"s{number}", 4, **options)
+        tables.append(slates.table().to_pylist())
+    assert tables[0] == tables[1]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'bonus'"):
+        recommend_all(galleries[0], None, tmp_path / "s", bonus=1)
+
+
+numbers = st.sampled_from([0, 1, 2, -1, 0.5, -0.0, math.nan, math.inf])
+attributes = st.fixed_dictionaries(
+    {}, optional={"x": numbers, "y": numbers, "t": st.sampled_from("ab"), "b": st.booleans()}
+)
+terms = st.recursive(
+    st.sampled_from(["x", "y", "query.x", "query.y", "0", "1", "2"]),
+    lambda inner: st.one_of(
+        st.tuples(inner, st.sampled_from("+-*/"), inner).map(lambda t: f"({t[0]} {t[1]} {t[2]})"),
+        inner.map("abs({})".format),
+        inner.map("-({})".format),
+    ),
+    max_leaves=4,
+)
+conditions = st.recursive(
+    st.one_of(
+        st.tuples(terms, st.sampled_from(["=", "!=", "<", "<=", ">", ">="]), terms).map(" ".join),
+        st.tuples(terms, terms, terms).map(lambda t: "{} between {} and {}".format(*t)),
+        terms.map("{} is null".format),
+        terms.map("{} not in (0, 1)".format),
+        st.sampled_from(["t = query.t", "t < 'b'", "b", "query.b", "b = query.b", "t is null"]),
+    ),
+    lambda inner: st.one_of(
+        st.tuples(inner, st.sampled_from(["and", "or"]), inner).map(
+            lambda t: f"({t[0]} {t[1]} {t[2]})"
+        ),
+        inner.map("not ({})".format),
+        inner.map("({}) is null".format),
+    ),
+    max_leaves=4,
+)
+EVERYTHING = {"x": 1.5, "y": 2, "t": "a", "b": True}  # so that all attributes exist
+
+
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    batches=st.lists(st.lists(attributes, min_size=1, max_size=4), min_size=1, max_size=3),
+    removed=st.lists(st.integers(0, 11), max_size=4),
+    rules=st.lists(conditions, min_size=1, max_size=4),
+    asking=st.lists(attributes, min_size=1, max_size=2),
+    mutual=st.booleans(),
+    k=st.integers(1, 5),
+)
+@needs_lance
+def test_all_galleries_find_the_same(tmp_path_factory, batches, removed, rules, asking, mutual, k):
+    galleries = [
+        create(k, tmp_path_factory.mktemp("g") / "g") for k in ("memory", "folder", "lance")
+    ]
+    queries = vectors(len(asking), seed=9)
+    for gallery in galleries:
+        gallery.add([Profile("all", attributes=EVERYTHING)], vectors(1))
+        for number, batch in enumerate(batches):
+            people = [
+                Profile(f"p{number}-{row}", attributes=values) for row, values in enumerate(batch)
+            ]
+            gallery.add(people, vectors(len(batch), seed=number + 1))
+        gallery.remove([gallery.ids[i] for i in removed if i < len(gallery.ids)])
+    for rule in rules:
+        results = [
+            gallery.search(
+                queries,
+                k,
+                where=rule,
+                asking=asking,
+                mutual=mutual,
+                excluded=[["all"], *([[]] * (len(asking) - 1))],
+            )
+            for gallery in galleries
+        ]
+        for result in results[1:]:
+            np.testing.assert_array_equal(result.ids, results[0].ids)
+            np.testing.assert_array_equal(result.scores, results[0].scores)
+            np.testing.assert_array_equal(result.eligible, results[0].eligible)
+            assert result.excluded_by == results[0].excluded_by
+    for gallery in galleries[1:]:
+        assert list(gallery) == list(galleries[0])
+        np.testing.assert_array_equal(gallery.embeddings, galleries[0].embeddings)
