@@ -16,6 +16,7 @@ from pairmatch import Exclusions, Gallery, Profile
 from pairmatch.core.arrays import unit_rows
 from pairmatch.core.errors import ConfigurationError, DataError, StoreError
 from pairmatch.gallery import Slates, eligible, forget, recommend_all
+from pairmatch.io.store import Store
 
 
 def vectors(count, width=8, seed=0):
@@ -531,3 +532,20 @@ def test_numpy_numbers_nan_and_large_numbers(tmp_path):
             "large",
         }
         assert "nan" in gallery.search(np.ones((1, 2)), where="age is null").ids[0]
+
+
+def test_forgetting_tries_every_place_and_reports_failures_at_the_end(tmp_path, monkeypatch):
+    people = ["a", "b", "c"]
+    for name in ("one", "two"):
+        Gallery.of(people, vectors(3)).save(tmp_path / name)
+    store = Store(tmp_path / "store.sqlite")
+    store.link([("a", "key")])
+
+    def blocked(ids):
+        raise StoreError("the store is being read.")
+
+    monkeypatch.setattr(store, "forget", blocked)
+    with pytest.raises(StoreError, match=r"1 places could not.*one.*two.*the store is being read"):
+        forget(["a"], store=store, galleries=[tmp_path / "one", tmp_path / "two"])
+    for name in ("one", "two"):
+        assert Gallery.open(tmp_path / name).ids == ["b", "c"]

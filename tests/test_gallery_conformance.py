@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -111,6 +112,38 @@ def test_chunks_cover_all_people_in_order(new_gallery):
     assert [row for _, rows, _ in chunks for row in rows] == [p.attributes for p in people]
     np.testing.assert_array_equal(np.concatenate([part for _, _, part in chunks]), e)
     assert list(gallery) == people
+
+
+def test_readers_see_one_moment_while_others_write(new_gallery):
+    gallery = new_gallery()
+    gallery.add([f"p{i}" for i in range(6)], vectors(6))
+    chunks = gallery.chunks(2)
+    ids = [*next(chunks)[0]]
+    gallery.remove(["p0", "p4"])
+    gallery.add(["p5", "new"], vectors(2))
+    for later, _, _ in chunks:
+        ids += later
+    assert ids == [f"p{i}" for i in range(6)]
+    assert gallery.ids == ["p1", "p2", "p3", "p5", "new"]
+
+
+def test_threads_share_a_gallery(new_gallery):
+    gallery = new_gallery()
+    gallery.add([Profile(f"p{i}", attributes={"n": i}) for i in range(50)], vectors(50))
+
+    def write(number):
+        for i in range(5):
+            gallery.add([Profile(f"new{number}-{i}", attributes={"n": -1})], vectors(1))
+            gallery.remove([f"new{number}-{i}"])
+
+    with ThreadPoolExecutor(4) as pool:
+        writers = [pool.submit(write, number) for number in range(2)]
+        searches = [pool.submit(gallery.search, vectors(1), 60, where="n >= 0") for _ in range(20)]
+        for search in searches:
+            assert search.result().eligible.tolist() == [50]
+        for writer in writers:
+            writer.result()
+    assert len(gallery) == 50
 
 
 def test_a_profile_with_photos_and_text_is_returned_complete(new_gallery):

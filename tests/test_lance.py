@@ -187,8 +187,8 @@ def test_a_gallery_of_another_head_is_refused(tmp_path, small_pairs, hash_backbo
     lance = LanceGallery(tmp_path / "l", made_by="another head")
     with pytest.raises(ConfigurationError, match="embedded by a matcher with another head"):
         matcher.add_to(lance, people)
-    own = LanceGallery(tmp_path / "own", made_by=matcher.gallery(people).made_by)
-    matcher.add_to(own, people)
+    matcher.add_to(LanceGallery(tmp_path / "own"), people)
+    assert LanceGallery(tmp_path / "own").made_by == matcher.gallery(people).made_by
     assert len(matcher.recommend(people[0], LanceGallery(tmp_path / "own"), 3)) == 3
 
 

@@ -96,7 +96,8 @@ def test_query_refers_to_the_query_person():
         ("other.age = 3", "the only prefix of a name is `query.`"),
         (
             "agee > 3",
-            "character 1: Unknown attribute 'agee'. Did you mean 'age'? Known: age, height, region, smoker",
+            "character 1: Unknown attribute 'agee'. Did you mean 'age'? "
+            "Known: age, height, region, smoker",
         ),
         ("region = north", "Put text in quotes: 'north'"),
         ("query.agee > 3", "Did you mean 'age'?"),

@@ -1,12 +1,12 @@
 """Exact search equals plain NumPy for all filters, widths, ties and number formats."""
 
 import numpy as np
-import pairmatch.gallery.search as search
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pairmatch.gallery.search as search
 from pairmatch.core.arrays import unit_rows
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.gallery.search import top_k

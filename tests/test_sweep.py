@@ -1,4 +1,4 @@
-"""Sweeps: one extraction for all, nothing done twice, and the paper's tables in its own layout."""
+"""Sweeps: one shared extraction, no repeated work, and the tables of the paper."""
 
 import re
 
@@ -20,6 +20,15 @@ from pairmatch.metadata.measured import MeasuredMetadata
 BASE = {"backbone": "descriptor", "metadata": None, "training": {"epochs": 2, "batch_size": 16}}
 
 
+def same_tables(first, second):
+    """Whether two cross-validations have equal values everywhere."""
+    return first.learners == second.learners and all(
+        np.array_equal(values, second.table(learner)[name])
+        for learner in first.learners
+        for name, values in first.table(learner).columns.items()
+    )
+
+
 @pytest.fixture
 def counted(monkeypatch):
     """Counts the people that pass through the descriptor."""
@@ -35,7 +44,7 @@ def counted(monkeypatch):
     return seen
 
 
-def test_a_grid_is_every_combination_in_words():
+def test_a_grid_lists_and_labels_every_combination():
     found = grid(
         {"head": "mlp"},
         {"head.width": [8, 16], "loss": ["infonce", ("triplet", {})], "training.epochs": [2]},
@@ -51,7 +60,7 @@ def test_a_grid_is_every_combination_in_words():
         "loss": ("triplet", {}),
         "training": {"epochs": 2},
     }
-    assert grid({}, {})[0].label == "as it is"
+    assert grid({}, {})[0].label == "recipe"
     assert grid({}, {"head": ["linear"], "head.width": [4]})[0].arguments["head"] == (
         "linear",
         {"width": 4},
@@ -73,9 +82,7 @@ def written(tmp_path_factory):
     }
 
 
-def test_attributes_are_left_out_one_at_a_time_on_answers_that_are_kept(
-    small_pairs, tmp_path, monkeypatch, written
-):
+def test_leaving_attributes_out_reuses_stored_metadata(small_pairs, tmp_path, monkeypatch, written):
     measured = []
     generate = MeasuredMetadata.generate
 
@@ -101,7 +108,7 @@ def test_attributes_are_left_out_one_at_a_time_on_answers_that_are_kept(
     assert len(measured) == 12  # each photo once, for all three
     again = sweep(pairs, combinations, repeats=1, folds=2, ks=(2,), baselines=(), **shared)
     assert len(measured) == 12
-    assert np.array_equal(found.values, again.values)
+    assert same_tables(found, again)
     with pytest.raises(ConfigurationError, match="to leave out 'caption'"):
         sweep(
             pairs,
@@ -129,18 +136,20 @@ def test_all_combinations_share_one_extraction(small_pairs, tmp_path, counted):
         **shared,
     )
     alone = cross_validate(
-        matcher.paired_features(pairs), {"one": matcher.learner()}, repeats=1, folds=3, ks=(5,)
+        matcher.paired_features(pairs), {"one": matcher.learner}, repeats=1, folds=3, ks=(5,)
     )
-    np.testing.assert_array_equal(found.values[2], alone.values[0])
+    ours = found.table("head.width 8, loss.temperature 0.1")
+    for name, column in alone.table("one").columns.items():
+        np.testing.assert_array_equal(ours[name], column)
     assert sum(counted) == 50
 
 
-def test_a_sweep_goes_on_where_it_stopped(small_pairs, tmp_path, monkeypatch):
+def test_an_interrupted_sweep_resumes(small_pairs, tmp_path, monkeypatch):
     pairs = small_pairs(20)
     arguments = {"repeats": 1, "folds": 2, "ks": (3,), "baselines": ("frozen", "centred")}
     arguments |= {"store": tmp_path / "store.sqlite", "output": tmp_path / "out"}
     combinations = grid(BASE, {"head.width": [4, 8]})
-    measured, done = sweeping.measure, []
+    measured, done = sweeping.measure_learner, []
 
     def failing(*given, **named):
         if len(done) == 2:
@@ -148,17 +157,19 @@ def test_a_sweep_goes_on_where_it_stopped(small_pairs, tmp_path, monkeypatch):
         done.append(1)
         return measured(*given, **named)
 
-    monkeypatch.setattr(sweeping, "measure", failing)
+    monkeypatch.setattr(sweeping, "measure_learner", failing)
     with pytest.raises(KeyboardInterrupt):
         sweep(pairs, combinations, **arguments)
     monkeypatch.setattr(
-        sweeping, "measure", lambda *given, **named: done.append(1) or measured(*given, **named)
+        sweeping,
+        "measure_learner",
+        lambda *given, **named: done.append(1) or measured(*given, **named),
     )
     whole = sweep(pairs, combinations, **arguments)
     assert len(done) == 4
     again = sweep(pairs, combinations, **arguments)
     assert len(done) == 4
-    np.testing.assert_array_equal(whole.values, again.values)
+    assert same_tables(whole, again)
     sweep(pairs, combinations, **{**arguments, "seed": 1})
     assert len(done) == 8  # other splits are other lines
     kept = sorted((tmp_path / "out" / "lines").iterdir())
@@ -167,7 +178,7 @@ def test_a_sweep_goes_on_where_it_stopped(small_pairs, tmp_path, monkeypatch):
     assert len(done) in (8, 9)
 
 
-def test_sets_of_features_have_baselines_of_their_own(small_pairs, tmp_path):
+def test_each_set_of_features_has_its_own_baselines(small_pairs, tmp_path):
     combinations = grid(BASE, {"backbone.size_px": [56, 112]})
     found = sweep(
         small_pairs(16),
@@ -184,26 +195,27 @@ def test_sets_of_features_have_baselines_of_their_own(small_pairs, tmp_path):
         "frozen (backbone.size_px 56)",
         "frozen (backbone.size_px 112)",
     )
-    assert not np.array_equal(found.values[2], found.values[3])
+    first, second = (found.table(name)["rank"] for name in found.learners[2:])
+    assert not np.array_equal(first, second)
 
 
-def test_the_plan_lists_everything_and_runs_next_to_nothing(small_pairs, tmp_path, counted):
+def test_the_plan_lists_all_rows_and_runs_a_small_sample(small_pairs, tmp_path, counted):
     pairs = small_pairs(20)
     found = plan(
         pairs, grid(BASE, {"head.width": [4, 8]}), repeats=2, folds=3, store=tmp_path / "s.sqlite"
     )
-    assert found.to_embed == 40
+    assert found.to_extract == 40
     assert found.fits == 8 * 6
     assert found.seconds > 0
     assert sum(counted) == 5
     text = str(found)
-    assert re.search(r"8 lines, 1 extraction of 40 people:\n  head.width 4\n", text)
-    assert "40 inputs to embed, 48 fits; about" in text
+    assert re.search(r"8 rows, 1 extraction of 40 people:\n  head.width 4\n", text)
+    assert "40 inputs to extract, 48 fits; about" in text
     again = plan(pairs, grid(BASE, {}), baselines=(), store=tmp_path / "s.sqlite")
-    assert again.to_embed == 35
+    assert again.to_extract == 35
 
 
-def test_what_cannot_be_built_is_said_at_once(small_pairs, tmp_path):
+def test_all_invalid_combinations_are_reported_together(small_pairs, tmp_path):
     combinations = grid(BASE, {"head.width": [4, -1], "loss": ["infonce", "infonse"]})
     with pytest.raises(ConfigurationError) as caught:
         sweep(small_pairs(8), combinations, store=tmp_path / "s.sqlite")
@@ -269,7 +281,7 @@ def test_the_papers_tables_on_token_states(people, tmp_path, monkeypatch):
     assert by_pooling[1] == rows[("Table 1", "Qwen3-VL, frozen, mean pooling")].mrr
 
 
-def test_metadata_poolers_and_layers_are_axes(people, tmp_path, monkeypatch):
+def test_metadata_poolers_and_layers_can_be_compared(people, tmp_path, monkeypatch):
     checkpoint = tiny_qwen3_vl.write(tmp_path / "tiny")
     seen = []
     prepare = Qwen3VLBackbone.prepare
@@ -296,7 +308,8 @@ def test_metadata_poolers_and_layers_are_axes(people, tmp_path, monkeypatch):
         store=tmp_path / "s.sqlite",
     )
     assert len(seen) == 24 * 2  # one pass per prompt gives all poolers
-    assert len({found.values[index].tobytes() for index in range(6)}) == 6
+    ranks = {found.table(learner)["reciprocal_rank"].tobytes() for learner in found.learners}
+    assert len(ranks) == 6
     assert [item.text for item in seen if "sharpness" in item.text]
 
 
@@ -315,7 +328,7 @@ def test_the_papers_tables_without_token_states(people, tmp_path):
         )
 
 
-def test_the_command_leaves_attributes_out(small_pairs, tmp_path):
+def test_the_command_compares_prompts_without_attributes(small_pairs, tmp_path):
     from typer.testing import CliRunner
 
     from pairmatch.cli import app

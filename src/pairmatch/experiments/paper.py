@@ -1,4 +1,4 @@
-"""Tables 1, 2 and 3 of the paper on anybody's pairs, beside the printed figures.
+"""Tables 1, 2 and 3 of the paper, computed on your pairs, beside the printed figures.
 
 Source: Kim, Choi, Park, Park, "Multimodal Contrastive Learning for Real-World Ideal Type
 Recommendation".
@@ -6,31 +6,29 @@ Recommendation".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
 from pairmatch.core import registry
+from pairmatch.core.config import list_of_parts, parse_spec
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import Backbone
 from pairmatch.core.types import Item
 from pairmatch.data import Pairs
 from pairmatch.evaluation.crossvalidation import CrossValidation
-from pairmatch.evaluation.evaluator import DEFAULT_KS
 from pairmatch.evaluation.intervals import Metrics
+from pairmatch.evaluation.query_table import DEFAULT_KS
 from pairmatch.experiments.sweep import Combination, sweep
-from pairmatch.matcher.matcher import several
 
-PRINTED_MRR = 0.216  # of the trained head; random: 0.065
-_RANDOM, _FROZEN, _TRAINED = (
-    "Random",
-    "Qwen3-VL, frozen, mean pooling",
-    "Trained head (dim 512, tau 0.2)",
-)
+PRINTED_MRR = 0.216  # of the trained head
+_PRINTED_RANDOM_MRR = 0.065
+_RANDOM = "Random"
+_FROZEN = "Qwen3-VL, frozen, mean pooling"
+_TRAINED = "Trained head (dim 512, tau 0.2)"
 #: Recall@5, 10, 20, 30, 50 in percent, as printed.
 PRINTED = {
     "Table 1": {
@@ -48,7 +46,7 @@ PRINTED = {
         "tau 0.2": (29.3, 37.3, 50.0, 60.7, 82.0),
     },
 }
-_LINES = {
+_ROWS = {
     _RANDOM: "chance",
     _FROZEN: "frozen",
     _TRAINED: "dim 512, tau 0.2",
@@ -65,10 +63,10 @@ class PaperTables:
     """The three tables; `print` shows them in the paper's layout, beside the printed figures.
 
     Attributes:
-        result: Every line's metrics on every query.
-        backbone: Name of the backbone that was used.
-        without_table_2: Why Table 2 does not apply to this backbone; empty where it does.
-        note: What the user wants to be read above the tables.
+        result: Metrics of every row on every query.
+        backbone: Name of the backbone.
+        without_table_2: Why Table 2 does not apply to this backbone; empty if it does.
+        note: Text to show above the tables.
     """
 
     result: CrossValidation
@@ -77,68 +75,61 @@ class PaperTables:
     note: str = ""
 
     def rows(self) -> list[tuple[str, str, Metrics, tuple[float, ...]]]:
-        """Table, line, our metrics, and the printed Recall@5, 10, 20, 30, 50 in percent."""
+        """Table, row, our metrics, and the printed Recall@5, 10, 20, 30, 50 in percent."""
         return [
-            (table, name, self.result.metrics(_LINES[name]), printed)
-            for table, lines in PRINTED.items()
+            (table, name, self.result.metrics(_ROWS[name]), printed)
+            for table, rows in PRINTED.items()
             if not (self.without_table_2 and table.startswith("Table 2"))
-            for name, printed in lines.items()
+            for name, printed in rows.items()
         ]
 
     def __str__(self) -> str:
-        sizes = self.result.columns["candidates"]
-        pairs = len(
-            set(
-                zip(
-                    self.result.columns["repeat"].tolist(),
-                    self.result.columns["fold"].tolist(),
-                    strict=True,
-                )
-            )
-        )
-        text = [self.note] if self.note else []
-        text.append(
-            f"Backbone {self.backbone}; {pairs} splits of 70 / 15 / 15 by person, {sizes.min()} to {sizes.max()} "
-            "candidates (paper: one split of 495 couples, 75 candidates, Qwen3-VL-2B). Recall in percent, intervals of "
-            "95 % over people."
+        sizes = self.result.chance["candidates"]
+        lines = [self.note] if self.note else []
+        lines.append(
+            f"Backbone {self.backbone}; {self.result.splits} splits of 70 / 15 / 15 by person, "
+            f"{sizes.min()} to {sizes.max()} candidates (paper: one split of 495 couples, 75 "
+            "candidates, Qwen3-VL-2B). Recall in percent, intervals of 95 % over people."
         )
         header = ["", "", *(f"R@{k}" for k in DEFAULT_KS), "MRR"]
-        last = ""
-        for table, name, ours, printed in self.rows():
-            if table != last:
-                text += ["", table, _line(header)]
-                last = table
-            shown = self.backbone if name == _FROZEN else ""
-            label = f"{shown}, frozen" if shown else name
-            recall = [
-                f"{100 * ours.recall[k]:.1f}" if k in ours.recall else "–" for k in DEFAULT_KS
-            ]
-            text.append(_line([label, "here", *recall, f"{ours.mrr:.3f}"]))
-            if ours.mrr_interval and _LINES[name] != "chance":
-                bounds = [
-                    "{:.1f}–{:.1f}".format(*(100 * v for v in ours.recall_interval[k]))
-                    if k in ours.recall
-                    else ""
-                    for k in DEFAULT_KS
-                ]
-                text.append(_line(["", "", *bounds, "{:.3f}–{:.3f}".format(*ours.mrr_interval)]))
-            mrr = {_TRAINED: PRINTED_MRR, _RANDOM: 0.065}.get(name)
-            text.append(
-                _line(
-                    [
-                        "",
-                        "paper",
-                        *(f"{v:.1f}" for v in printed),
-                        "" if mrr is None else f"{mrr:.3f}",
-                    ]
-                )
-            )
+        previous = ""
+        for table, name, metrics, printed in self.rows():
+            if table != previous:
+                lines += ["", table, _format_row(header)]
+                previous = table
+            label = f"{self.backbone}, frozen" if name == _FROZEN else name
+            lines += _row_lines(name, label, metrics, printed)
         if self.without_table_2:
-            text += ["", f"Table 2: does not apply. {self.without_table_2}"]
-        return "\n".join([*text, *(f"Note: {note}" for note in self.result.notes)])
+            lines += ["", f"Table 2: does not apply. {self.without_table_2}"]
+        return "\n".join([*lines, *(f"Note: {note}" for note in self.result.notes)])
 
 
-def _line(cells: list[str]) -> str:
+def _row_lines(name: str, label: str, metrics: Metrics, printed: Sequence[float]) -> list[str]:
+    """Our figures, their intervals, and the printed figures."""
+    recall = []
+    bounds = []
+    for k in DEFAULT_KS:
+        if k not in metrics.recall:
+            recall.append("–")
+            bounds.append("")
+            continue
+        recall.append(f"{100 * metrics.recall[k]:.1f}")
+        interval = metrics.recall_interval.get(k)
+        bounds.append(_format_interval(interval, 100, 1) if interval else "")
+    lines = [_format_row([label, "here", *recall, f"{metrics.mrr:.3f}"])]
+    if metrics.mrr_interval and name != _RANDOM:
+        lines.append(_format_row(["", "", *bounds, _format_interval(metrics.mrr_interval, 1, 3)]))
+    mrr = {_TRAINED: PRINTED_MRR, _RANDOM: _PRINTED_RANDOM_MRR}.get(name)
+    figures = [*(f"{value:.1f}" for value in printed), "" if mrr is None else f"{mrr:.3f}"]
+    return [*lines, _format_row(["", "paper", *figures])]
+
+
+def _format_interval(interval: tuple[float, float], factor: int, digits: int) -> str:
+    low, high = (f"{factor * bound:.{digits}f}" for bound in interval)
+    return f"{low}–{high}"
+
+
+def _format_row(cells: list[str]) -> str:
     return f"{cells[0]:<32}{cells[1]:<6}" + "".join(f"{cell:>13}" for cell in cells[2:])
 
 
@@ -148,80 +139,66 @@ def paper_tables(
     *,
     repeats: int = 10,
     seed: int = 0,
-    join_identical: bool = False,
     note: str = "",
-    output: str | Path | None = None,
-    progress: bool = False,
-    **shared: Any,
+    **options: Any,
 ) -> PaperTables:
-    """Runs what the paper's tables show on these pairs; every photo goes through the backbone once.
+    """Computes the paper's tables on these pairs; every photo goes through the backbone once.
 
     Args:
-        pairs: All the pairs there are.
-        base: Arguments of `Matcher`; the pooler, head width and temperature are set by the tables.
-        repeats: Splits of the recipe's sizes, where the paper has one.
-        seed: Of splits and fits.
-        join_identical: As for `sweep`, like the arguments that follow.
-        note: Shown above the tables, for example that the weights are random.
-        output: Where finished lines are kept.
-        progress: Shows progress bars.
-        shared: `store`, `device`, `allow_upload`, `max_usd`.
+        pairs: All pairs there are.
+        base: Arguments of `Matcher`; pooler, head width and temperature are set by the tables.
+        repeats: Number of splits of the recipe's sizes; the paper has one.
+        seed: Seed for splits and fits.
+        note: Text to show above the tables, for example that the weights are random.
+        options: `join_identical`, `output`, `progress`, `store`, `device`, `allow_upload` and
+            `max_usd`, as for `sweep`.
 
     Raises:
-        ConfigurationError: More than one backbone: the paper has one.
+        ConfigurationError: More than one backbone; the paper has one.
     """
-    specs = several(base.get("backbone", "qwen3-vl-2b"))
+    specs = list_of_parts(base.get("backbone", "qwen3-vl-2b"))
     if len(specs) != 1:
         raise ConfigurationError(f"The paper's tables are about one backbone, got {len(specs)}.")
-    backbone = registry.create("backbones", specs[0], device=shared.get("device", "auto"))
-    reason = _without_tokens(backbone)
-    pooler = backbone.default_pooler if reason else "mean"
-    head, loss = (
-        _with_name(base.get(part, name)) for part, name in (("head", "mlp"), ("loss", "infonce"))
-    )
-
-    def trained(width: int, temperature: float) -> Combination:
-        return Combination(
-            f"dim {width}, tau {temperature}",
-            {
-                **base,
-                "pooler": pooler,
-                "head": (head[0], {**head[1], "width": width}),
-                "loss": (loss[0], {**loss[1], "temperature": temperature}),
-            },
-        )
-
-    combinations = [
-        trained(512, 0.2),
-        trained(256, 0.1),
-        trained(512, 0.1),
-        Combination("frozen", {**base, "pooler": pooler, "head": "identity"}),
-    ]
-    if not reason:
-        combinations.append(
-            Combination("frozen, eos", {**base, "pooler": "eos", "head": "identity"})
-        )
+    backbone = registry.create("backbones", specs[0], device=options.get("device", "auto"))
+    reason = _why_no_token_poolers(backbone)
     result = sweep(
         pairs,
-        combinations,
+        _combinations(base, backbone.default_pooler if reason else "mean", with_eos=not reason),
         baselines=(),
         splits="holdout",
         repeats=repeats,
         seed=seed,
-        join_identical=join_identical,
-        output=output,
-        progress=progress,
-        **shared,
+        **options,
     )
-    return PaperTables(result, _with_name(specs[0])[0], reason, note)
+    return PaperTables(result, _parsed(specs[0])[0], reason, note)
 
 
-def _with_name(spec: Any) -> tuple[str, dict[str, Any]]:
-    return (spec, {}) if isinstance(spec, str) else (spec[0], dict(spec[1]))
+def _combinations(base: Mapping[str, Any], pooler: str, *, with_eos: bool) -> list[Combination]:
+    """The rows of the three tables."""
+    head, head_options = _parsed(base.get("head") or "mlp")
+    loss, loss_options = _parsed(base.get("loss") or "infonce")
+    combinations = []
+    for width, temperature in ((512, 0.2), (256, 0.1), (512, 0.1)):
+        arguments = {
+            **base,
+            "pooler": pooler,
+            "head": (head, {**head_options, "width": width}),
+            "loss": (loss, {**loss_options, "temperature": temperature}),
+        }
+        combinations.append(Combination(f"dim {width}, tau {temperature}", arguments))
+    frozen = {**base, "head": "identity"}
+    combinations.append(Combination("frozen", {**frozen, "pooler": pooler}))
+    if with_eos:
+        combinations.append(Combination("frozen, eos", {**frozen, "pooler": "eos"}))
+    return combinations
 
 
-def _without_tokens(backbone: Backbone) -> str:
-    """Why poolings over tokens cannot be compared with this backbone, tried on a blank picture.
+def _parsed(spec: Any) -> tuple[str, dict[str, Any]]:
+    return parse_spec(spec) or (type(spec).__name__, {})
+
+
+def _why_no_token_poolers(backbone: Backbone) -> str:
+    """Why token poolers cannot be compared with this backbone, tried on a blank photo.
 
     Empty if they can.
     """

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pairmatch.core.errors import PairmatchError, StoreError
 from pairmatch.gallery.bulk import Slates
 from pairmatch.gallery.gallery import Gallery
 from pairmatch.io.store import Forgotten, Store
@@ -45,13 +46,29 @@ def forget(
         slates: Folders of slates.
 
     Raises:
-        StoreError: A folder holds no gallery, or a file cannot be written.
-        DataError: A folder holds no slates.
+        StoreError: A folder holds no gallery; nothing is erased then. Or a file cannot be written;
+            all other places are erased then.
+        DataError: A folder holds no slates; nothing is erased then.
     """
     opened_galleries = [(str(folder), Gallery.open(folder)) for folder in galleries]
     opened_slates = [(str(folder), Slates(folder)) for folder in slates]
-    return Erased(
-        store=None if store is None else store.forget(ids),
-        galleries={folder: gallery.forget(ids) for folder, gallery in opened_galleries},
-        slates={folder: opened.forget(ids) for folder, opened in opened_slates},
-    )
+    erased = Erased(store=None, galleries={}, slates={})
+    failures = []
+    if store is not None:
+        try:
+            erased = replace(erased, store=store.forget(ids))
+        except PairmatchError as error:
+            failures.append(str(error))
+    for places, counts in ((opened_galleries, erased.galleries), (opened_slates, erased.slates)):
+        for folder, place in places:
+            try:
+                counts[folder] = place.forget(ids)
+            except PairmatchError as error:
+                failures.append(str(error))
+    if failures:
+        done = ", ".join([*erased.galleries, *erased.slates]) or "none"
+        raise StoreError(
+            f"{len(failures)} places could not be erased completely (erased: {done}): "
+            + " ".join(failures)
+        )
+    return erased

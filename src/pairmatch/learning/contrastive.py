@@ -62,7 +62,13 @@ class Contrastive(Learner):
     def fit(
         self, train: PairedFeatures, validation: PairedFeatures | None = None, *, seed: int = 0
     ) -> FittedHead:
-        """Trains the head, with early stopping on validation pairs."""
+        """Trains the head, with early stopping on validation pairs.
+
+        A head without weights to train, such as `identity`, is returned untrained.
+        """
+        untrained = self.untrained_head(train.dim)
+        if untrained is not None:
+            return FittedHead(untrained)
         if validation is None:
             train, validation = self._hold_out(train, seed)
         config = dataclasses.replace(self.training or TrainingConfig(), seed=seed)

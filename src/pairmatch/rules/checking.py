@@ -84,8 +84,9 @@ class KindChecker:
                 self.check_condition(part)
             return "bool"
         if isinstance(node, exp.Neg | exp.Abs | exp.Add | exp.Sub | exp.Mul | exp.Div):
-            for operand in (node.this, node.args.get("expression")):
-                kind = None if operand is None else self._kind(operand)
+            second = node.args.get("expression")
+            for operand in [node.this] if second is None else [node.this, second]:
+                kind = self._kind(operand)
                 if kind not in ("number", None):
                     label = KIND_LABELS[kind]
                     self._note(operand, f"{operand.sql()} is {label}, arithmetic needs numbers")
