@@ -63,7 +63,7 @@ traits_b = photo_traits([pairs.profiles[b] for b in pairs.ids_b])
 traits = {name: (traits_a[name], traits_b[name]) for name in traits_a}
 for shortcut in shortcuts(data, traits, "ridge", repeats=1):
     explained = f"explains {100 * shortcut.explained:.0f} % of the scores"
-    print(f"{shortcut.name}: MRR {shortcut.alone.mrr:.3f} on its own, {explained}")
+    print(f"{shortcut.name}: MRR {shortcut.metrics.mrr:.3f} on its own, {explained}")
 
 # %% Recommend candidates for a new person, filtered by a rule
 new_person = Profile("new", images=pairs.people[0].images)

@@ -1,8 +1,8 @@
 """Files written before the package was moved into folders still open.
 
-`files/before_folders.zip` was written by the commit before the move: three matchers (the recipe with
-a small head, two heads of the linear kind, and `robust`), the store they share, a gallery with a
-journal, slates, and `expected.json` with what that version returned.
+`files/before_folders.zip` was written by the commit before the move: three matchers (the recipe
+with a small head, two linear heads, and `robust`), the store that they share, a gallery with a
+journal, slates, and `expected.json` with the results of that version.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The house: imports point down only, folders keep their names, modules and functions stay small."""
+"""The layout: imports point down, folders are those of the design, functions are small."""
 
 import ast
 from pathlib import Path
@@ -34,7 +34,24 @@ MOST_LINES = 350
 MOST_FUNCTION_LINES = 60
 MOST_PARAMETERS = 8
 #: Modules and functions beyond the limits, with the reason. Listed on the page Architecture too.
-EXCEPTIONS = {}
+_DEFAULTS = "independent keyword arguments, nearly all with defaults"
+_OPTIONS = "the options of a registered part are its configuration"
+EXCEPTIONS = {
+    "backbones/onnx.py:ONNXBackbone.__init__": _OPTIONS,
+    "backbones/qwen3_vl.py:Qwen3VLBackbone.__init__": _OPTIONS,
+    "backbones/qwen3_vl.py:Qwen3VLEmbeddingBackbone.__init__": _OPTIONS,
+    "backbones/qwen3_vl_base.py:Qwen3VL.__init__": _OPTIONS,
+    "metadata/openai.py:OpenAIMetadata.__init__": _OPTIONS,
+    "metadata/openai.py:GPT5NanoMetadata.__init__": _OPTIONS,
+    "metadata/qwen3_vl.py:Qwen3VLMetadata.__init__": _OPTIONS,
+    "evaluation/crossvalidation.py:cross_validate": _DEFAULTS,
+    "evaluation/diagnostics/learning.py:learning_curve": _DEFAULTS,
+    "experiments/sweep.py:sweep": _DEFAULTS,
+    "market/balancing.py:balance": _DEFAULTS,
+    "report/content.py:matcher_report": "the five things reported on, and what to show of them",
+    "matcher/matcher.py": "the facade: one class whose methods delegate, mostly docstrings",
+    "matcher/matcher.py:Matcher.__init__": "the facade's constructor",
+}
 
 
 def imported_modules(path, module):
@@ -121,7 +138,7 @@ UPWARD = {
     "    import pairmatch.learning.heads as heads\n",
     "in a try": "try:\n    import pairmatch.matcher\nexcept ImportError:\n    pass\n",
     "in an else": "if 1:\n    pass\nelse:\n    import pairmatch.learning\n",
-    "import_module": "from importlib import import_module\nimport_module('pairmatch.learning.heads')\n",
+    "import_module": "import importlib\nimportlib.import_module('pairmatch.learning')\n",
     "dunder import": "__import__('pairmatch.matcher')\n",
     "same level": "from pairmatch.features.prompt import render\n",
 }
@@ -131,9 +148,7 @@ UPWARD = {
 @pytest.mark.parametrize("file", ["planted.py", "inner/__init__.py", "inner/deep.py"])
 def test_a_planted_upward_import_is_caught(form, file, tmp_path):
     source = UPWARD[form]
-    if file == "inner/deep.py" and "from .." in source:
-        source = source.replace("from ..", "from ...")
-    elif file == "inner/__init__.py" and "from .." in source:
+    if file.startswith("inner/") and "from .." in source:
         source = source.replace("from ..", "from ...")
     path = tmp_path / "metadata" / file
     path.parent.mkdir(parents=True)
@@ -183,3 +198,9 @@ def test_modules_and_functions_are_small():
     beyond = set(sizes())
     commands = {name for name in beyond if name.startswith("cli/")}
     assert beyond - commands == set(EXCEPTIONS), "too large, or no longer an exception"
+
+
+def test_the_architecture_page_lists_the_exceptions():
+    page = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text()
+    for name, reason in EXCEPTIONS.items():
+        assert f"| `{name}` | {reason} |" in page

@@ -1,4 +1,4 @@
-"""The page: self-contained, safe, true to its figures, and readable on a phone."""
+"""The page is self-contained, safe, shows the right figures, and fits a phone."""
 
 import base64
 import io
@@ -30,11 +30,13 @@ VOID = {"meta", "img", "br", "link", "input", "hr", "path", "rect"}
 
 
 class Balanced(HTMLParser):
-    """Notes tags that are not closed in order, and attributes of all tags."""
+    """Records the attributes of all tags, and the tags that are not closed in order."""
 
     def __init__(self, page):
         super().__init__()
-        self.open, self.faults, self.tags = [], [], []
+        self.open = []
+        self.faults = []
+        self.tags = []
         self.feed(page)
 
     def handle_starttag(self, tag, attributes):
@@ -54,7 +56,7 @@ def evaluation():
     rng = np.random.default_rng(0)
     a = rng.normal(size=(60, 8))
     b = a + rng.normal(size=(60, 8))
-    return Evaluator().evaluate(a, b, frozen_a=b[::-1], frozen_b=a)
+    return Evaluator().evaluate_arrays(a, b, frozen_a=b[::-1], frozen_b=a)
 
 
 def example(evaluation, **changes):
@@ -64,7 +66,8 @@ def example(evaluation, **changes):
             "evaluation": evaluation.to_dict(),
             **evaluation_curves(evaluation),
             "history": [
-                {"epoch": e, "train_loss": 2 / e, "validation_mrr": e / 9} for e in (1.0, 2.0, 3.0)
+                {"epoch": epoch, "train_loss": 2 / epoch, "validation_mrr": epoch / 9}
+                for epoch in (1.0, 2.0, 3.0)
             ],
             "facts": {"Backbone": "descriptor"},
             **changes,
@@ -72,58 +75,58 @@ def example(evaluation, **changes):
     )
 
 
-def written(path, report):
-    write_report(path / "report.html", report)
-    return (path / "report.html").read_text()
+def write_page(folder, report):
+    """Writes a report to a folder and returns the page."""
+    write_report(folder / "report.html", report)
+    return (folder / "report.html").read_text()
 
 
-def test_the_page_is_whole_and_needs_nothing_from_outside(evaluation, tmp_path):
-    page = written(tmp_path / "out", example(evaluation))
+def test_the_page_is_well_formed_and_self_contained(evaluation, tmp_path):
+    page = write_page(tmp_path / "out", example(evaluation))
     parsed = Balanced(page)
     assert not parsed.faults
     assert not parsed.open
-    outside = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?!data:|#)([^"'\s>)]+)""", page)
-    assert not outside
+    external = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?!data:|#)([^"'\s>)]+)""", page)
+    assert not external
     assert "://" not in page
     assert "<img" not in page  # no photos unless asked for
     assert page.count("<svg") == page.count("<title>") - 1 == page.count("<desc>") == 4
-    identified = {attributes["id"] for _, attributes in parsed.tags if "id" in attributes}
-    named = {
+    ids = {attributes["id"] for _, attributes in parsed.tags if "id" in attributes}
+    labels = {
         attributes["aria-labelledby"]
         for _, attributes in parsed.tags
         if "aria-labelledby" in attributes
     }
-    assert named <= identified
+    assert labels <= ids
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         "report.html",
         "report.json",
     ]
 
 
-def test_figures_are_those_of_the_evaluation(evaluation, tmp_path):
-    page = written(tmp_path, example(evaluation))
+def test_figures_equal_those_of_the_evaluation(evaluation, tmp_path):
+    page = write_page(tmp_path, example(evaluation))
     both = evaluation.both
     for value in both.recall.values():
         assert f">{100 * value:.1f}<small>" in page
     low, high = both.mrr_interval
-    assert (
-        f'<td data-value="{both.mrr:.3f}">{both.mrr:.3f}<small>{low:.3f}–{high:.3f}</small></td>'
-        in page
-    )
-    # The path of our recall curve goes through R@10 of the table, its band through that interval
-    left, right, top, bottom = Plot.left, Plot.right, Plot.top, Plot.bottom
+    interval = f"<small>{low:.3f}–{high:.3f}</small>"
+    assert f'<td data-value="{both.mrr:.3f}">{both.mrr:.3f}{interval}</td>' in page
 
+    # The recall curve passes through R@10 of the table, and its band through that interval
     def height(share):
-        return pytest.approx(bottom - share * (bottom - top), abs=0.06)
+        return pytest.approx(Plot.bottom - share * (Plot.bottom - Plot.top), abs=0.06)
 
     path = re.search(r'<path class="ours" d="M([^"]+)"', page).group(1)
     x, y = map(float, path.split(" L")[9].split())
     assert y == height(both.recall[10])
-    assert x == pytest.approx(left + 9 / 59 * (right - left), abs=0.06)
+    assert x == pytest.approx(Plot.left + 9 / 59 * (Plot.right - Plot.left), abs=0.06)
     band = re.search(r'<path class="band ours" d="M([^"]+)Z"', page).group(1).split(" L")
     low, high = both.recall_interval[10]
     assert [float(band[index].split()[1]) for index in (-10, 9)] == [height(low), height(high)]
-    heights = [float(h) for h in re.findall(r'<rect class="bar"[^>]* height="([\d.]+)"', page)]
+    heights = [
+        float(text) for text in re.findall(r'<rect class="bar"[^>]* height="([\d.]+)"', page)
+    ]
     counts, _ = np.histogram(evaluation.ranks, np.linspace(0.5, 60.5, 16))
     assert np.allclose(np.array(heights) / sum(heights), counts / counts.sum(), atol=2e-3)
     figures = json.loads((tmp_path / "report.json").read_text())
@@ -133,8 +136,8 @@ def test_figures_are_those_of_the_evaluation(evaluation, tmp_path):
     assert "queries" not in figures
 
 
-def test_text_alternatives_tell_the_figures(evaluation):
-    recall, ranks, _, mrr = plots(example(evaluation))
+def test_text_alternatives_state_the_figures(evaluation):
+    recall, ranks, _loss, mrr = plots(example(evaluation))
     both = evaluation.both
     assert (
         f"trained: {100 * both.recall[5]:.0f} % at 5, {100 * both.recall[10]:.0f} % at 10"
@@ -143,49 +146,49 @@ def test_text_alternatives_tell_the_figures(evaluation):
     assert "chance: 8 % at 5, 17 % at 10" in recall.description
     share = np.mean(evaluation.ranks <= 4.5)
     assert ranks.description.startswith(
-        f"{100 * share:.0f} % of true partners stand among the first 4 ranks"
+        f"{100 * share:.0f} % of true partners are in the top 4, compared with 7 % in a random"
     )
     assert mrr.description == "from 0.111 in epoch 1 to 0.333 in epoch 3"
-    assert mrr.caption == "Weights of epoch 3, the best on the validation pairs, were kept."
+    assert mrr.caption == "The weights of epoch 3, the best on the validation pairs, were kept."
 
 
-def test_curves_and_bands_are_the_tables_and_stay_small():
+def test_curves_and_bands_agree_with_the_table_and_have_few_points():
     rng = np.random.default_rng(1)
     a = rng.normal(size=(230, 4))
-    found = Evaluator(ks=(7, 10, 201), seed=5).evaluate(a, a + rng.normal(size=a.shape))
-    fields = evaluation_curves(found, seed=5)
+    b = a + rng.normal(size=a.shape)
+    measured = Evaluator(ks=(7, 10, 201), seed=5).evaluate_arrays(a, b)
+    fields = evaluation_curves(measured, seed=5)
     ks = fields["curve_ks"]
     assert ks[0] == 1
     assert ks[-1] == 230
     assert {7, 10, 201} < set(ks)
     assert len(ks) <= 83
-    assert fields["curves"]["ours"] == pytest.approx(
-        found.recall_curve()[np.array(ks) - 1].tolist()
-    )
+    expected = measured.recall_curve()[np.array(ks) - 1].tolist()
+    assert fields["curves"]["ours"] == pytest.approx(expected)
     assert fields["curves"]["chance"] == pytest.approx([k / 230 for k in ks])
-    for k, interval in found.both.recall_interval.items():
+    for k, interval in measured.both.recall_interval.items():
         assert fields["bands"]["ours"][ks.index(k)] == pytest.approx(interval)
     assert "frozen" not in fields["curves"]
 
 
-def test_chance_of_the_histogram_is_that_of_a_random_order():
-    # Every order of 4 and 3 candidates, by counting: persons with 2, 1 and 1 partners on side a,
-    # and the other way
+def test_chance_in_the_histogram_is_the_average_over_all_orders():
+    # Counts every order of 4 candidates for people of side a with 2, 1 and 1 partners, and of 3
+    # candidates for people of side b with 1 partner each
     matches = [(0, 0), (0, 1), (1, 2), (2, 3)]
-    found = Evaluator(ks=(1,), resamples=0).evaluate(np.eye(4)[:3], np.eye(4), matches=matches)
+    evaluator = Evaluator(ks=(1,), resamples=0)
+    measured = evaluator.evaluate_arrays(np.eye(4)[:3], np.eye(4), matches=matches)
     expected = np.zeros(4)
     for partners, size in ((2, 4), (1, 4), (1, 4), (1, 3), (1, 3), (1, 3), (1, 3)):
         orders = list(itertools.permutations(range(size)))
         for order in orders:
-            expected[min(order.index(partner) for partner in range(partners))] += (
-                1 / len(orders) / 7
-            )
+            best = min(order.index(partner) for partner in range(partners))
+            expected[best] += 1 / len(orders) / 7
     assert rank_edges(4).tolist() == [0.5, 1.5, 2.5, 3.5, 4.5]
-    assert evaluation_curves(found)["rank_chance"] == pytest.approx(expected.tolist())
+    assert evaluation_curves(measured)["rank_chance"] == pytest.approx(expected.tolist())
 
 
 @pytest.mark.parametrize("candidates", [1, 2, 15, 16, 57, 60, 75, 1000])
-def test_bars_span_whole_ranks_and_cover_them_all(candidates):
+def test_bars_span_whole_ranks_and_cover_all_of_them(candidates):
     edges = rank_edges(candidates)
     spans = np.diff(edges)
     assert (edges[0], edges[-1]) == (0.5, candidates + 0.5)
@@ -198,8 +201,10 @@ def test_bars_span_whole_ranks_and_cover_them_all(candidates):
 @pytest.mark.parametrize(
     "values", [(-1.0, -2.0, -3.5), (0.0, 0.0, 0.0), (1e-7, 2e-7, 5e-7), (3e4, float("nan"), 2e4)]
 )
-def test_any_history_is_drawn_inside_its_frame(evaluation, values):
-    history = [{"epoch": float(e), "train_loss": v} for e, v in enumerate(values, 1)]
+def test_any_history_is_drawn_inside_the_axes(evaluation, values):
+    history = [
+        {"epoch": float(epoch), "train_loss": value} for epoch, value in enumerate(values, 1)
+    ]
     plot = plots(example(evaluation, history=history))[-1]
     points = [
         tuple(map(float, p.split())) for _, d in plot.paths for p in d.removeprefix("M").split(" L")
@@ -210,75 +215,72 @@ def test_any_history_is_drawn_inside_its_frame(evaluation, values):
     assert [text for _, text in plot.x_ticks] == ["1", "2", "3"]
 
 
-def test_the_first_sentence_says_what_came_out(evaluation):
+def test_the_summary_states_the_result(evaluation):
     both, chance = evaluation.both, evaluation.chance
     text = summary(evaluation.to_dict())
     assert text.startswith(
-        f"For new people, the true partner stood among the first 10 of 60 in {100 * both.recall[10]:.0f} % of cases "
+        "For new people, the true partner is in the top 10 of 60 in "
+        f"{100 * both.recall[10]:.0f} % of cases "
     )
     assert f"chance is {100 * chance.recall[10]:.0f} %" in text
     assert f"frozen features reach {100 * evaluation.frozen.both.recall[10]:.0f} %" in text
-    assert text.endswith(" That is better than luck explains.")
+    assert text.endswith(" This is significantly better than chance.")
 
 
 @pytest.mark.parametrize(
     ("interval", "verdict"),
     [
-        ((0.2, 0.4), "That is better than luck explains."),
+        ((0.2, 0.4), "This is significantly better than chance."),
         ((0.1, 0.4), "The interval includes chance, so this may be luck."),
-        ((0.0, 0.1), "That is worse than luck explains."),
+        ((0.0, 0.1), "This is significantly worse than chance."),
     ],
 )
-def test_the_first_sentence_says_whether_it_may_be_luck(interval, verdict):
+def test_the_summary_states_whether_the_result_may_be_luck(interval, verdict):
     both = {"recall": {"10": 0.3}, "intervals": {"recall": {"10": interval}}}
     assert summary({"both": both, "chance": {"recall": {"10": 0.13}}}) == (
-        f"For new people, the true partner stood among the first 10 in 30 % of cases (95 % interval "
+        "For new people, the true partner is in the top 10 in 30 % of cases (95 % interval "
         f"{100 * interval[0]:.0f}–{100 * interval[1]:.0f} %); chance is 13 %. {verdict}"
     )
 
 
-def test_hostile_text_stays_text(evaluation, tmp_path):
-    evil = "<script>alert(1)</script>"
+def test_hostile_text_is_escaped(evaluation, tmp_path):
+    script = "<script>alert(1)</script>"
     quote = '" onload="alert(1)'
     queries = [Query(quote, (Candidate(1, quote, True),))]
     changes = {
-        "title": evil,
-        "notes": [evil],
-        "facts": {evil: evil},
+        "title": script,
+        "notes": [script],
+        "facts": {script: script},
         "created": quote,
         "queries": queries,
     }
-    page = written(tmp_path, example(evaluation, **changes))
-    assert evil not in page
+    page = write_page(tmp_path, example(evaluation, **changes))
+    assert script not in page
     assert page.count("&lt;script&gt;") == 5  # twice the title, the note, name and value
     parsed = Balanced(page)
     assert [tag for tag, _ in parsed.tags].count("script") == 1
     assert not any("onload" in attributes for _, attributes in parsed.tags)
 
 
-def test_missing_parts_are_left_out(tmp_path):
-    plain = Evaluator(resamples=0).evaluate(np.eye(4), np.eye(4))
-    page = written(tmp_path, Report(title="x", evaluation=plain.to_dict()))
+def test_parts_without_data_are_omitted(tmp_path):
+    plain = Evaluator(resamples=0).evaluate_arrays(np.eye(4), np.eye(4))
+    page = write_page(tmp_path, Report(title="x", evaluation=plain.to_dict()))
     assert "<svg" not in page
-    assert "frozen" not in page[page.index("<main>") : page.index("How to read it")]
-    bare = written(
+    assert "frozen" not in page[page.index("<main>") : page.index("How to read this report")]
+    bare = write_page(
         tmp_path, Report(title="x", evaluation={"both": {"recall": {"1": 0.5}}}, ranks=[1.0, 2.0])
     )
-    assert "the true partner stood among the first 1 in 50 % of cases.</p>" in bare
+    assert "the true partner is in the top 1 in 50 % of cases.</p>" in bare
     assert not Balanced(bare).faults
-    assert (
-        "candidates."
-        not in bare[
-            bare.index('id="results-text"') : bare.index("</p>", bare.index("results-text"))
-        ]
-    )
+    start = bare.index('id="results-text"')
+    assert "candidates." not in bare[start : bare.index("</p>", start)]
 
 
-def test_photos_stand_beside_ranks_and_reach_no_json(evaluation, tmp_path):
+def test_photos_are_shown_with_ranks_and_are_not_in_the_json(evaluation, tmp_path):
     shown = tuple(
         Candidate(rank, f"data:image/jpeg;base64,{rank}AAA", rank == 9) for rank in (1, 2, 9)
     )
-    page = written(
+    page = write_page(
         tmp_path, example(evaluation, queries=[Query("data:image/jpeg;base64,QQQQ", shown)])
     )
     assert "Person 1: true partner at rank 9" in page
@@ -292,7 +294,7 @@ def test_photos_stand_beside_ranks_and_reach_no_json(evaluation, tmp_path):
     assert "base64" not in (tmp_path / "report.json").read_text()
 
 
-def test_a_matchers_report_shows_people_only_when_told_to(small_pairs, hash_backbone, tmp_path):
+def test_the_report_of_a_matcher_shows_people_only_on_request(small_pairs, hash_backbone, tmp_path):
     train, validation, test = small_pairs(20).split(0.5, 0.2, seed=0)
     matcher = Matcher(backbone=hash_backbone, metadata=None, store=tmp_path / "s.sqlite").fit(
         train, validation
@@ -302,7 +304,7 @@ def test_a_matchers_report_shows_people_only_when_told_to(small_pairs, hash_back
         matcher_report(matcher, train, validation, test, evaluation, title="t", photos=photos)
         for photos in (False, True)
     )
-    page = written(tmp_path, hidden)
+    page = write_page(tmp_path, hidden)
     assert not hidden.queries
     assert "<img" not in page
     assert not [
@@ -317,11 +319,13 @@ def test_a_matchers_report_shows_people_only_when_told_to(small_pairs, hash_back
         assert sum(candidate.is_partner for candidate in query.candidates) == 1
     assert hidden.facts["Metadata"] in ("none", "none: no backbone here reads text")
     assert hidden.facts["Pairs"] == f"10 to train, 4 to validate, {len(test)} to test"
-    at = [hidden.curve_ks.index(k) for k in evaluation.both.recall]
-    assert [hidden.bands["ours"][i] for i in at] == list(evaluation.both.recall_interval.values())
+    points = [hidden.curve_ks.index(k) for k in evaluation.both.recall]
+    assert [hidden.bands["ours"][point] for point in points] == list(
+        evaluation.both.recall_interval.values()
+    )
 
 
-def test_a_write_that_fails_leaves_the_old_page(evaluation, tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_page(evaluation, tmp_path, monkeypatch):
     path = tmp_path / "r.html"
     path.write_text("old")
 
@@ -335,7 +339,7 @@ def test_a_write_that_fails_leaves_the_old_page(evaluation, tmp_path, monkeypatc
     assert [file.name for file in tmp_path.iterdir()] == ["r.html"]
 
 
-def test_thumbnails_hold_pixels_alone(tmp_path):
+def test_thumbnails_contain_no_metadata(tmp_path):
     exif = Image.Exif()
     exif[0x010E] = "taken at home"
     Image.new("RGB", (900, 600), "teal").save(tmp_path / "p.jpg", exif=exif, comment=b"secret")
@@ -348,7 +352,10 @@ def test_thumbnails_hold_pixels_alone(tmp_path):
 
 
 def in_browser(folder, width, script):
-    """What `script` (JavaScript, a function body about `page`, the report's window) returns in Chromium."""
+    """Runs JavaScript in Chromium and returns its result.
+
+    `script` is a function body; `page` is the window of the report.
+    """
     chromium = (
         shutil.which("chromium")
         or shutil.which("chromium-browser")
@@ -357,11 +364,11 @@ def in_browser(folder, width, script):
     if chromium is None:
         pytest.skip("no Chromium is installed")
     frame = folder / "frame.html"
-    # A frame has the exact width that is wanted; a headless window is never narrower than 500
-    # pixels
+    # A frame has the exact width; a headless window is never narrower than 500 pixels
     frame.write_text(
-        f'<iframe id=f src="report.html" style="width:{width}px;height:900px;border:0"></iframe><script>f.onload = () '
-        f"=> {{ document.title = JSON.stringify((page => {{ {script} }})(f.contentWindow)) }}</script>"
+        f'<iframe id=f src="report.html" style="width:{width}px;height:900px;border:0"></iframe>'
+        f"<script>f.onload = () => {{ document.title = "
+        f"JSON.stringify((page => {{ {script} }})(f.contentWindow)) }}</script>"
     )
     command = [
         chromium,
@@ -381,15 +388,13 @@ def in_browser(folder, width, script):
         "--dump-dom",
         frame.as_uri(),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert (
-        "CONSOLE" not in done.stderr
-    )  # the page's policy refuses nothing that the page itself does
-    return json.loads(re.search(r"<title>(.*?)</title>", done.stdout).group(1))
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in result.stderr  # the security policy blocks nothing that the page does
+    return json.loads(re.search(r"<title>(.*?)</title>", result.stdout).group(1))
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_no_width_overflows(evaluation, tmp_path, width):
+def test_the_page_never_overflows_its_width(evaluation, tmp_path, width):
     photo = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA="
     queries = [Query(photo, tuple(Candidate(rank, photo, rank == 7) for rank in range(1, 8)))]
     changes = {
@@ -403,17 +408,24 @@ def test_no_width_overflows(evaluation, tmp_path, width):
     assert in_browser(tmp_path, width, script) == [width, width]
 
 
-def test_the_table_sorts_by_keyboard_buttons(evaluation, tmp_path):
+def test_the_table_is_sorted_by_buttons(evaluation, tmp_path):
     write_report(tmp_path / "report.html", example(evaluation))
     script = """
-      const names = () => [...page.document.querySelectorAll("tbody th")].map(cell => cell.textContent);
-      const heads = [...page.document.querySelectorAll("thead th")], button = heads.at(-1).querySelector("button");
-      const seen = [names()];
-      for (let i = 0; i < 3; i++) { button.focus(); button.click(); seen.push([heads.at(-1).ariaSort, ...names()]); }
-      return [heads.length, page.document.querySelectorAll("thead button").length, seen];
+      const all = selector => [...page.document.querySelectorAll(selector)];
+      const names = () => all("tbody th").map(cell => cell.textContent);
+      const headings = all("thead th");
+      const last = headings.at(-1);
+      const button = last.querySelector("button");
+      const orders = [names()];
+      for (let i = 0; i < 3; i++) {
+        button.focus();
+        button.click();
+        orders.push([last.ariaSort, ...names()]);
+      }
+      return [headings.length, all("thead button").length, orders];
     """
-    heads, buttons, (original, first, second, third) = in_browser(tmp_path, 1280, script)
-    assert heads == buttons == 8
+    headings, buttons, (original, first, second, third) = in_browser(tmp_path, 1280, script)
+    assert headings == buttons == 8
     assert original == ["chance", "frozen", "trained", "a → b", "b → a"]
     medians = {
         "chance": evaluation.chance.median_rank,
@@ -429,7 +441,7 @@ def test_the_table_sorts_by_keyboard_buttons(evaluation, tmp_path):
 
 @pytest.fixture(scope="module")
 def diagnosed(tmp_path_factory):
-    """A demo whose report has every section, and the matcher and pairs that it is about."""
+    """A demo matcher, its pairs, and a report with every section."""
     from pairmatch import Pairs, TrainingConfig
     from pairmatch.experiments.demo import draw_people
     from pairmatch.report import diagnose
@@ -450,28 +462,28 @@ def diagnosed(tmp_path_factory):
     return folder, matcher, parts, evaluation, sections
 
 
-def test_every_diagnosis_stands_in_the_report(diagnosed):
+def test_the_report_contains_every_diagnosis(diagnosed):
     folder, _, _, evaluation, sections = diagnosed
     page = (folder / "report.html").read_text()
     parsed = Balanced(page)
     assert not parsed.faults
     titles = [section.title for section in sections]
     assert titles == [
-        "Beside other learners",
-        "Who is shown, and who never is",
-        "From scores to probabilities",
-        "For whom it works",
+        "Baselines",
+        "Exposure",
+        "Probabilities",
+        "Results by group",
         "Shortcuts",
-        "Would more pairs help?",
+        "Learning curve",
     ]
     for title in titles:
         assert f">{title}</h2>" in page
     figures = json.loads((folder / "report.json").read_text())
-    lines = {line["learner"]: line for line in figures["sections"][0]["data"]}
-    # The same head on the same people: the section's line is the table's
-    assert lines["trained"]["mrr"] == pytest.approx(evaluation.both.mrr)
-    assert lines["frozen"]["mrr"] == pytest.approx(evaluation.frozen.both.mrr)
-    assert set(lines) == {
+    rows = {row["learner"]: row for row in figures["sections"][0]["data"]}
+    # The same head on the same people: the section agrees with the table of test pairs
+    assert rows["trained"]["mrr"] == pytest.approx(evaluation.both.mrr)
+    assert rows["frozen"]["mrr"] == pytest.approx(evaluation.frozen.both.mrr)
+    assert set(rows) == {
         "chance",
         "trained",
         "frozen",
@@ -482,38 +494,41 @@ def test_every_diagnosis_stands_in_the_report(diagnosed):
         "popularity",
     }
     slices = figures["sections"][3]["data"]
-    assert {"age", "region"} & {one["attribute"] for one in slices}
-    assert {one["trait"] for one in figures["sections"][4]["data"]} >= {
+    assert {"age", "region"} & {part["attribute"] for part in slices}
+    assert {shortcut["trait"] for shortcut in figures["sections"][4]["data"]} >= {
         "photo quality",
-        "background colour",
+        "background color",
         "age",
     }
     assert len(figures["sections"][5]["data"]["pairs"]) == 3
     assert "NaN" not in (folder / "report.json").read_text()
 
 
-def test_blank_cells_come_last_and_signs_are_numbers(diagnosed):
+def test_empty_cells_sort_last_and_signed_values_sort_as_numbers(diagnosed):
     script = """
-      const table = page.document.querySelectorAll("table.sortable")[1], column = table.tHead.rows[0].cells.length - 2;
-      const seen = [], button = table.tHead.rows[0].cells[column].querySelector("button");
+      const table = page.document.querySelectorAll("table.sortable")[1];
+      const headings = table.tHead.rows[0].cells;
+      const column = headings.length - 2;
+      const button = headings[column].querySelector("button");
+      const orders = [];
       for (let i = 0; i < 2; i++) {
         button.click();
-        seen.push([...table.tBodies[0].rows].map(row => row.cells[column].dataset.value));
+        orders.push([...table.tBodies[0].rows].map(row => row.cells[column].dataset.value));
       }
-      return seen;
+      return orders;
     """
     folder, *_ = diagnosed
-    for values, turn in zip(in_browser(folder, 1280, script), (True, False), strict=True):
+    for values, descending in zip(in_browser(folder, 1280, script), (True, False), strict=True):
         assert values[-2:] == ["", ""]  # chance, and frozen itself
         numbers = [float(value) for value in values[:-2]]
-        assert numbers == sorted(numbers, reverse=turn)
+        assert numbers == sorted(numbers, reverse=descending)
         assert min(numbers) < 0 < max(numbers)
     page = (folder / "report.html").read_text()
     assert "each tested once by learners" in page
     assert ">−0." in page  # a minus, not a hyphen
 
 
-def test_one_sided_sets_are_diagnosed_too(tmp_path, small_pairs):
+def test_one_sided_sets_are_diagnosed(tmp_path, small_pairs):
     from pairmatch import TrainingConfig
     from pairmatch.report import diagnose
 
@@ -526,13 +541,13 @@ def test_one_sided_sets_are_diagnosed_too(tmp_path, small_pairs):
     ).fit(*parts[:2])
     sections = diagnose(matcher, *parts, with_learning_curve=False)
     assert [section.title for section in sections][:2] == [
-        "Beside other learners",
-        "Who is shown, and who never is",
+        "Baselines",
+        "Exposure",
     ]
     assert sections[1].table.rows[0].name == "trained"
 
 
-def test_a_single_test_pair_is_no_error(tmp_path, small_pairs):
+def test_a_single_test_pair_is_not_an_error(tmp_path, small_pairs):
     from pairmatch import TrainingConfig
     from pairmatch.report import diagnose
 
@@ -545,10 +560,10 @@ def test_a_single_test_pair_is_no_error(tmp_path, small_pairs):
         training=TrainingConfig(epochs=1),
     ).fit(*parts[:2])
     titles = [section.title for section in diagnose(matcher, *parts)]
-    assert titles[0] == "Beside other learners"
+    assert titles[0] == "Baselines"
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_whole_report_fits_the_screen(diagnosed, width):
+def test_the_full_report_never_overflows_its_width(diagnosed, width):
     script = "const e = page.document.documentElement; return [e.clientWidth, e.scrollWidth]"
     assert in_browser(diagnosed[0], width, script) == [width, width]

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from test_diagnostics import turned
+from test_diagnostics import rotated_pairs
 
 from pairmatch.core import registry
 from pairmatch.core.errors import ConfigurationError, MissingExtraError
@@ -17,7 +17,7 @@ FAST = {"epochs": 8, "batch_size": 32}
 
 
 def test_a_search_inside_the_training_part_finds_what_works():
-    data = turned(90)
+    data = rotated_pairs(90)
     tuned = Tuned(head="linear", training=FAST, space=BAD, trials=4, folds=2)
     assert tuned.search(data) == {"training.learning_rate": 1e-2}
     found = cross_validate(
@@ -44,7 +44,7 @@ def test_ranges_are_searched_and_seeds_repeat():
     tuned = Tuned(
         training={"epochs": 1}, space={"loss.temperature": (0.05, 0.5)}, trials=3, folds=2
     )
-    first, again = (tuned.search(turned(30), seed=1) for _ in range(2))
+    first, again = (tuned.search(rotated_pairs(30), seed=1) for _ in range(2))
     assert first == again
     assert 0.05 <= first["loss.temperature"] <= 0.5
 
@@ -59,4 +59,4 @@ def test_invalid_searches_are_refused(monkeypatch):
     assert isinstance(registry.create("learners", ("tuned", {"trials": 2})), Tuned)
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'pairmatch\[tune\]'"):
-        Tuned().search(turned(30))
+        Tuned().search(rotated_pairs(30))

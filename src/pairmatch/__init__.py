@@ -1,4 +1,4 @@
-"""pairmatch: learn who goes with whom from matched pairs of people, then rank candidates for anyone.
+"""pairmatch: learns who goes with whom from matched pairs of people, and ranks candidates.
 
 Importing the package loads no model library: each public name is imported when it is first used.
 """
@@ -32,6 +32,7 @@ _PUBLIC = {
     "Evaluator": "evaluation.evaluator",
     "Evaluation": "evaluation.evaluator",
     "FeatureStore": "features.extractor",
+    "ExtractionPlan": "features.plan",
     "PairedFeatures": "core.paired_features",
     "Learner": "core.interfaces",
     "FittedHead": "core.interfaces",
@@ -65,10 +66,11 @@ if TYPE_CHECKING:
     from pairmatch.evaluation.comparison import Comparison as Comparison
     from pairmatch.evaluation.crossvalidation import CrossValidation as CrossValidation
     from pairmatch.evaluation.crossvalidation import cross_validate as cross_validate
-    from pairmatch.evaluation.query_table import QueryTable as QueryTable
     from pairmatch.evaluation.evaluator import Evaluation as Evaluation
     from pairmatch.evaluation.evaluator import Evaluator as Evaluator
+    from pairmatch.evaluation.query_table import QueryTable as QueryTable
     from pairmatch.features.extractor import FeatureStore as FeatureStore
+    from pairmatch.features.plan import ExtractionPlan as ExtractionPlan
     from pairmatch.gallery import Exclusions as Exclusions
     from pairmatch.gallery import Gallery as Gallery
     from pairmatch.gallery import Recommendation as Recommendation

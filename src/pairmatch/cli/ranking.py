@@ -129,9 +129,8 @@ def _read_candidates(
     """
     from pairmatch.data import read_profiles
     from pairmatch.gallery import Gallery
-    from pairmatch.gallery.folder import JOURNAL
 
-    if (gallery / JOURNAL).exists():
+    if Gallery.exists(gallery):
         opened = Gallery.open(gallery)
         return opened, len(opened)
     profiles = read_profiles(gallery, images=images, progress=progress)

@@ -68,7 +68,7 @@ class FinishedRows:
             return
         file.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **table.columns)
+        np.savez_compressed(buffer, **table.columns)  # type: ignore[arg-type]
         write_file(file, buffer.getvalue())
 
     def _file(self, data: PairedFeatures, learner: Learner) -> Path | None:

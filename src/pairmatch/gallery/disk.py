@@ -13,7 +13,7 @@ from pairmatch.core.arrays import Vectors
 from pairmatch.core.errors import StoreError
 from pairmatch.core.types import AttributeValue
 from pairmatch.gallery.blocks import Block, Chunk
-from pairmatch.gallery.folder import Change, Folder
+from pairmatch.gallery.folder import JOURNAL, Change, Folder
 from pairmatch.gallery.gallery import Gallery
 from pairmatch.gallery.index import Additions, BlockIndex
 from pairmatch.gallery.request import SearchRequest
@@ -45,6 +45,11 @@ class FolderGallery(Gallery):
         self._last_change = 0
         self._generation = 0
         self._refresh()
+
+    @classmethod
+    def exists(cls, folder: str | Path) -> bool:
+        """Whether a folder holds a gallery that `save` wrote."""
+        return (Path(folder) / JOURNAL).exists()
 
     def _snapshot(self) -> Snapshot:
         with self._lock:

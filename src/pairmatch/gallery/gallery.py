@@ -6,7 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -42,12 +42,18 @@ class Gallery(ABC):
             head embedded; None if unknown.
     """
 
-    def __new__(cls, *_: Any, **__: Any) -> Gallery:
-        if cls is Gallery:
-            from pairmatch.gallery.memory import MemoryGallery
+    _in_memory: ClassVar[type[Gallery]]
+    _on_disk: ClassVar[list[type[Any]]] = []  # in the order in which `open` tries them
 
-            return object.__new__(MemoryGallery)
-        return object.__new__(cls)
+    def __new__(cls, *_: Any, **__: Any) -> Gallery:
+        return object.__new__(cls._in_memory if cls is Gallery else cls)
+
+    def __init_subclass__(cls, *, in_memory: bool = False) -> None:
+        """Registers a kind of gallery, so that `Gallery.of` and `Gallery.open` find it."""
+        if in_memory:
+            Gallery._in_memory = cls
+        else:
+            Gallery._on_disk.append(cls)
 
     def __init__(self, *, side: Side = "b", made_by: str | None = None) -> None:
         self.side: Side = side
@@ -75,9 +81,7 @@ class Gallery(ABC):
         Raises:
             ConfigurationError: As in `add`.
         """
-        from pairmatch.gallery.memory import MemoryGallery
-
-        gallery = MemoryGallery(side=side, made_by=made_by)
+        gallery = Gallery(side=side, made_by=made_by)  # type: ignore[abstract]
         gallery.add(people, embeddings)
         return gallery
 
@@ -88,14 +92,14 @@ class Gallery(ABC):
         Raises:
             StoreError: The folder holds no gallery, a damaged one, or one of a newer format.
         """
-        from pairmatch.gallery.disk import FolderGallery
-        from pairmatch.gallery.folder import JOURNAL
-        from pairmatch.gallery.lance import LanceGallery
-
         path = Path(folder)
-        if LanceGallery.exists(path) and not (path / JOURNAL).exists():
-            return LanceGallery(path)
-        return FolderGallery(path)
+        kinds = [kind for kind in cls._on_disk if kind.exists(path)]
+        return (kinds or cls._on_disk)[0](path)
+
+    @classmethod
+    def exists(cls, folder: str | Path) -> bool:
+        """Whether a folder holds a gallery, or one of this kind if called on a subclass."""
+        return cls is Gallery and any(kind.exists(folder) for kind in cls._on_disk)
 
     def add(self, people: Sequence[Profile] | Sequence[str], embeddings: Floats) -> None:
         """Adds people; those with an id that exists are replaced.

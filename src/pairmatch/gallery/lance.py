@@ -87,9 +87,9 @@ class LanceGallery(Gallery):
                     f"`{name}`, or use another folder."
                 )
 
-    @staticmethod
-    def exists(folder: str | Path) -> bool:
-        """Returns whether a folder holds a LanceGallery."""
+    @classmethod
+    def exists(cls, folder: str | Path) -> bool:
+        """Whether a folder holds a LanceGallery."""
         return (Path(folder) / f"{_TABLE}.lance").is_dir()
 
     def build_index(self, index_type: str = "IVF_PQ", **options: Any) -> None:

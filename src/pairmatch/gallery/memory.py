@@ -20,7 +20,7 @@ from pairmatch.rules import Kind
 
 
 @final
-class MemoryGallery(Gallery):
+class MemoryGallery(Gallery, in_memory=True):
     """Candidates in memory; `save` writes them to a folder for `Gallery.open`.
 
     Args:

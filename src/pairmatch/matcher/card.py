@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pairmatch.core import registry
 from pairmatch.core.config import TrainingConfig
 from pairmatch.core.errors import PartError
+from pairmatch.core.interfaces import Learner, ProjectionHead
 from pairmatch.learning.heads import describe_head
-
-if TYPE_CHECKING:
-    from pairmatch.matcher.matcher import Matcher
+from pairmatch.matcher.pipeline import FeaturePipeline
 
 _LIMITS = """
 It ranks people by what their photos and texts have in common with past matches, biases included. It
@@ -21,22 +20,24 @@ is not a judgment of a person, and it should not decide alone who is shown to wh
 """
 
 
-def summary(matcher: Matcher) -> dict[str, str]:
+def summary(
+    pipeline: FeaturePipeline, learner: Learner, head: ProjectionHead | None
+) -> dict[str, str]:
     """Parts and options of a matcher, by name of the part."""
-    unread = "none" if matcher.metadata is None else "none: no backbone here reads text"
-    has_metadata = matcher.metadata is not None and matcher.pipeline.reads_text
+    unread = "none" if pipeline.metadata is None else "none: no backbone here reads text"
+    has_metadata = pipeline.metadata is not None and pipeline.reads_text
     parts = {
-        "Backbone": " + ".join(_part("backbones", backbone) for backbone in matcher.backbones),
-        "Pooling": ", ".join(_part("poolers", pooler) for pooler in matcher.poolers),
-        "Metadata": _part("metadata", matcher.metadata) if has_metadata else unread,
-        **_learner(matcher.learner),
+        "Backbone": " + ".join(_part("backbones", backbone) for backbone in pipeline.backbones),
+        "Pooling": ", ".join(_part("poolers", pooler) for pooler in pipeline.poolers),
+        "Metadata": _part("metadata", pipeline.metadata) if has_metadata else unread,
+        **_learner(learner),
     }
-    if matcher.head is not None:
-        parts["Head"] = _words(*describe_head(matcher.head))
+    if head is not None:
+        parts["Head"] = _words(*describe_head(head))
     return parts
 
 
-def _learner(learner: Any) -> dict[str, str]:
+def _learner(learner: Learner) -> dict[str, str]:
     """The learner; its loss and training hyperparameters, if it has any, on their own."""
     try:
         name, options = registry.describe("learners", learner)

@@ -28,7 +28,13 @@ from pairmatch.matcher import hub, saving
 from pairmatch.matcher.card import summary
 from pairmatch.matcher.pipeline import FeaturePipeline, build_backbones, check_weights
 from pairmatch.matcher.presets import preset_arguments
-from pairmatch.matcher.recommending import check_gallery, head_digest, recommend
+from pairmatch.matcher.recommending import (
+    check_gallery,
+    head_digest,
+    hidden_ids,
+    rank_candidates,
+    shown_candidates,
+)
 
 _log = logging.getLogger(__name__)
 _PROBE_DIM = 240  # any width will do: only whether there is a head matters
@@ -378,7 +384,23 @@ class Matcher:
         Raises:
             ConfigurationError: An invalid rule, or a gallery that another matcher embedded.
         """
-        return recommend(self, profile, gallery, k, where=where, mutual=mutual, exclude=exclude)
+        if k < 1:
+            raise ConfigurationError(f"`recommend(k=...)` must be at least 1, got {k}.")
+        hidden = hidden_ids(profile, exclude)
+        if not isinstance(gallery, Gallery):
+            shown, excluded_by = shown_candidates(
+                gallery, profile, where=where, mutual=mutual, hidden=hidden
+            )
+            if not shown:
+                return Recommendations([], 0, excluded_by)
+            gallery = self.gallery(shown)
+            where = None
+            mutual = False
+        check_gallery(gallery, self.head)
+        query = self.embed([profile], side="a" if gallery.side == "b" else "b")
+        return rank_candidates(
+            gallery, query, profile, k, where=where, mutual=mutual, hidden=hidden
+        )
 
     def recommend_all(
         self,
@@ -404,7 +426,7 @@ class Matcher:
 
     def summary(self) -> dict[str, str]:
         """What this matcher is made of, by name of the part."""
-        return summary(self)
+        return summary(self.pipeline, self.learner, self.head)
 
     def save(self, folder: str | Path) -> Path:
         """Writes the matcher as JSON and safetensors, with a model card; nothing of any person.
@@ -416,7 +438,11 @@ class Matcher:
         """
         if self.head is None:
             raise NotFittedError("There is nothing to save before `fit`.")
-        return saving.save(self, Path(folder))
+        state = {name: getattr(self, name) for name in saving.STATE}
+        record = saving.describe(self.pipeline, self.learner, self.head) | state
+        target = Path(folder)
+        saving.write(target, record, self.head.state_dict(), self.history)
+        return target
 
     def push_to_hub(
         self,
@@ -501,7 +527,20 @@ class Matcher:
             PartError: A part's plugin is not installed; names the distribution that provided it.
             ConfigurationError: Another option.
         """
-        return saving.load(cls, Path(folder), backbone, options)
+        saving.check_load_options(options)
+        path = Path(folder)
+        record, weights, history = saving.read(path)
+        with saving.explained_errors(path, record):
+            arguments = saving.constructor_arguments(record)
+            if backbone is not None:
+                arguments["backbone"] = backbone
+            matcher = cls(**arguments, **options)
+            matcher.head = saving.build_saved_head(record, weights)
+            for name in saving.STATE:
+                setattr(matcher, name, record[name])
+            matcher.pipeline.trained_on = record["fingerprints"]
+        matcher.history = list(history)
+        return matcher
 
     def _check_fitted(self) -> None:
         if self.head is None and self.learner.untrained_head(_PROBE_DIM) is None:

@@ -3,55 +3,68 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Sequence
 
+from pairmatch.core.arrays import Vectors
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import ProjectionHead
 from pairmatch.core.types import Profile
 from pairmatch.gallery import Exclusions, Gallery, Recommendation, Recommendations, eligible
-
-if TYPE_CHECKING:
-    from pairmatch.matcher.matcher import Matcher
+from pairmatch.gallery.request import Where
 
 
-def recommend(
-    matcher: Matcher,
+def hidden_ids(profile: Profile, exclude: Exclusions | Iterable[str]) -> set[str]:
+    """Ids that are not shown to a person, the person's own among them."""
+    others = exclude.of(profile.id) if isinstance(exclude, Exclusions) else exclude
+    return {profile.id, *others}
+
+
+def shown_candidates(
+    candidates: Sequence[Profile],
     profile: Profile,
-    gallery: Gallery | Sequence[Profile],
+    *,
+    where: Where,
+    mutual: bool,
+    hidden: Collection[str],
+) -> tuple[list[Profile], str | None]:
+    """Candidates that a person may be shown, so that no others are embedded.
+
+    Returns:
+        The candidates, and the filter that removed the last one if none is left.
+    """
+    people, excluded_by = eligible(candidates, where, asking=profile.attributes, mutual=mutual)
+    shown = [candidate for candidate in people if candidate.id not in hidden]
+    return shown, None if shown else excluded_by or "exclusions"
+
+
+def rank_candidates(
+    gallery: Gallery,
+    query: Vectors,
+    profile: Profile,
     k: int,
     *,
-    where: str | Iterable[str] | None,
+    where: Where,
     mutual: bool,
-    exclude: Exclusions | Iterable[str],
+    hidden: Collection[str],
 ) -> Recommendations:
-    """See `Matcher.recommend`."""
-    if k < 1:
-        raise ConfigurationError(f"`recommend(k=...)` must be at least 1, got {k}.")
-    others = exclude.of(profile.id) if isinstance(exclude, Exclusions) else exclude
-    hidden = {profile.id, *others}
-    if isinstance(gallery, Gallery):
-        pool = gallery
-    else:  # candidates who could not be shown are not embedded
-        people, excluded_by = eligible(
-            list(gallery), where, asking=profile.attributes, mutual=mutual
-        )
-        shown = [candidate for candidate in people if candidate.id not in hidden]
-        if not shown:
-            return Recommendations([], 0, excluded_by or "exclusions")
-        pool = matcher.gallery(shown)
-        where = None
-        mutual = False
-    check_gallery(pool, matcher.head)
-    query = matcher.embed([profile], side="a" if pool.side == "b" else "b")
-    result = pool.search(
+    """The best candidates of a gallery for one person.
+
+    Args:
+        gallery: Candidates.
+        query: [1, K] embedding of the person.
+        profile: The person.
+        k: Maximum number of candidates.
+        where: Rule for candidates.
+        mutual: Whether the rule must also hold with the roles swapped.
+        hidden: Ids that are not shown.
+    """
+    result = gallery.search(
         query, k, where=where, asking=[profile.attributes], mutual=mutual, excluded=[hidden]
     )
     scores = dict(result.candidates(0))
-    profiles = pool.profiles(list(scores))
     candidates = [
         Recommendation(rank, candidate, scores[candidate.id])
-        for rank, candidate in enumerate(profiles, 1)
+        for rank, candidate in enumerate(gallery.profiles(list(scores)), 1)
     ]
     return Recommendations(candidates, int(result.eligible[0]), result.excluded_by[0])
 

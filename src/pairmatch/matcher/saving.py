@@ -12,9 +12,10 @@ import hashlib
 import inspect
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel
 from safetensors import SafetensorError
@@ -27,6 +28,7 @@ from pairmatch.core._version import __version__
 from pairmatch.core.config import PartSpec, TrainingConfig, parse_spec
 from pairmatch.core.errors import (
     ConfigurationError,
+    PairmatchError,
     PartError,
     SavedMatcherError,
     unknown_name,
@@ -35,34 +37,34 @@ from pairmatch.core.interfaces import ContrastiveLoss, Learner, ProjectionHead
 from pairmatch.io.files import write_file
 from pairmatch.learning.heads import PerSideHead, build_head, describe_head
 from pairmatch.matcher.card import model_card, without_folder
+from pairmatch.matcher.pipeline import FeaturePipeline
 from pairmatch.metadata.schema import write_schema
 
-if TYPE_CHECKING:
-    from pairmatch.matcher.matcher import Matcher
-
-    M = TypeVar("M", bound=Matcher)
-
 FORMAT = 2
+#: Attributes of a matcher that are saved as they are.
+STATE = ("sides", "seed", "data", "notes", "metrics")
 _MACHINE_OPTIONS = ("device", "threads", "progress")  # describe a machine or a run, not the matcher
 _LOAD_OPTIONS = ("store", "device", "allow_upload", "max_usd", "progress")
 
 
-def save(matcher: Matcher, folder: Path) -> Path:
-    """Writes a fitted matcher into a folder; see `Matcher.save`."""
-    head = matcher.fitted_head
+def describe(pipeline: FeaturePipeline, learner: Learner, head: ProjectionHead) -> dict[str, Any]:
+    """The record of a matcher's parts, as `matcher.json` holds it.
+
+    Raises:
+        PartError: A part's class has no registered name.
+        ConfigurationError: An option that cannot be written as JSON.
+    """
     name, options = describe_head(head)
-    pipeline = matcher.pipeline
-    metadata = matcher.metadata
-    record = {
+    metadata = pipeline.metadata
+    return {
         "pairmatch": __version__,
         "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "sides": matcher.sides,
         "dim": _dim(head),
         "parts": {
-            "backbones": [part_record("backbones", backbone) for backbone in matcher.backbones],
-            "poolers": [part_record("poolers", pooler) for pooler in matcher.poolers],
+            "backbones": [part_record("backbones", backbone) for backbone in pipeline.backbones],
+            "poolers": [part_record("poolers", pooler) for pooler in pipeline.poolers],
             "metadata": None if metadata is None else part_record("metadata", metadata),
-            "learner": learner_record(matcher.learner),
+            "learner": learner_record(learner),
             "head": named_record("heads", name, options),
         },
         "fingerprints": pipeline.trained_on,
@@ -70,57 +72,58 @@ def save(matcher: Matcher, folder: Path) -> Path:
         "prompt": pipeline.prompt,
         "prompt_attributes": list(pipeline.prompt_attributes),
         "store_dtype": pipeline.store_dtype,
-        "seed": matcher.seed,
-        "data": matcher.data,
-        "notes": matcher.notes,
-        "metrics": matcher.metrics,
     }
-    write(folder, record, head.state_dict(), matcher.history)
-    return folder
 
 
-def load(cls: type[M], folder: Path, backbone: PartSpec, options: Mapping[str, Any]) -> M:
-    """Builds a matcher from a folder; see `Matcher.load`."""
+def constructor_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `Matcher` that a record stands for."""
+    parts = record["parts"]
+    return {
+        "backbone": [_spec(entry) for entry in parts["backbones"]],
+        "pooler": [_spec(entry) for entry in parts["poolers"]],
+        "metadata": _spec(parts["metadata"]),
+        "learner": _spec(parts["learner"]),
+        "seed": record["seed"],
+        "weights": record["weights"],
+        "prompt": record["prompt"],
+        "prompt_attributes": record["prompt_attributes"],
+        "store_dtype": record["store_dtype"],
+    }
+
+
+def build_saved_head(record: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ProjectionHead:
+    """The fitted head, in evaluation mode."""
+    head = build_head(_spec(record["parts"]["head"]), dim=record["dim"])
+    head.load_state_dict(weights)
+    return head.eval()
+
+
+def check_load_options(options: Mapping[str, Any]) -> None:
+    """Raises ConfigurationError that names every option that `Matcher.load` does not take."""
     unknown = [name for name in options if name not in _LOAD_OPTIONS]
     if unknown:
         raise ConfigurationError(
             " ".join(unknown_name("option of `load`", name, _LOAD_OPTIONS) for name in unknown)
         )
-    record, weights, history = read(folder)
+
+
+@contextmanager
+def explained_errors(folder: Path, record: Mapping[str, Any]) -> Iterator[None]:
+    """Turns what goes wrong while a matcher is built from its record into clear errors."""
     try:
-        parts = record["parts"]
-        saved_backbones = [_spec(entry) for entry in parts["backbones"]]
-        matcher = cls(
-            backbone=saved_backbones if backbone is None else backbone,
-            pooler=[_spec(entry) for entry in parts["poolers"]],
-            metadata=_spec(parts["metadata"]),
-            learner=_spec(parts["learner"]),
-            seed=record["seed"],
-            weights=record["weights"],
-            prompt=record["prompt"],
-            prompt_attributes=record["prompt_attributes"],
-            store_dtype=record["store_dtype"],
-            **options,
-        )
-        matcher.head = build_head(_spec(parts["head"]), dim=record["dim"]).eval()
-        matcher.head.load_state_dict(weights)
-        matcher.sides = record["sides"]
-        matcher.metrics = record["metrics"]
-        matcher.notes = list(record["notes"])
-        matcher.data = record["data"]
-        matcher.history = list(history)
-        matcher.pipeline.trained_on = record["fingerprints"]
+        yield
     except (KeyError, TypeError, AttributeError) as error:
         raise SavedMatcherError(
             f"{folder / 'matcher.json'} was not written by `save`: {error!r}."
         ) from error
+    except PartError as error:
+        raise PartError(f"{error} {provider_hint(record)}".strip()) from error
+    except PairmatchError:
+        raise
     except RuntimeError as error:  # load_state_dict: names or shapes
         raise SavedMatcherError(
             f"{folder / 'head.safetensors'} does not fit its head: {error}"
         ) from error
-    except PartError as error:
-        raise PartError(f"{error} {provider_hint(record)}".strip()) from error
-    return matcher
 
 
 def write(
