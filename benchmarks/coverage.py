@@ -1,10 +1,10 @@
-"""Do the intervals cover, and do the tests keep their level? On simulated pairs whose truth is known.
+"""Coverage of intervals and level of tests, on simulated pairs whose true metrics are known.
 
     python benchmarks/coverage.py [--repetitions 500]
 
-Prints the share of 95 % intervals that hold the true value (a mean over many fresh draws of the
-same size), for the evaluation of one test set and for cross-validation, and how often two learners
-that are equal in truth are called different at 5 %.
+Prints the share of 95 % intervals that contain the true value (the mean over many fresh draws of
+the same size), for the evaluation of one test set and for cross-validation; and how often two
+equally good learners are found to differ at the 5 % level.
 """
 
 from __future__ import annotations
@@ -12,117 +12,141 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
+import torch
 
 from pairmatch import Evaluator
-from pairmatch.core.arrays import unit_rows
-from pairmatch.core.interfaces import Learner
+from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.crossvalidation import cross_validate
 from pairmatch.learning.baselines import Centred
 
 TRUTH_DRAWS = 1500
+WIDTH = 32
 
 
-def draw(rng, pairs, width, likeness, hubs):
-    """Partners' features correlate by `likeness`.
+def draw(rng, pairs, likeness, hubs):
+    """Features of pairs whose partners correlate by `likeness`.
 
-    Everybody shares a direction of length `hubs`, which makes hubs.
+    All people share a direction of length `hubs`, which creates hubs.
     """
-    x = rng.normal(size=(pairs, width))
-    y = likeness * x + np.sqrt(1 - likeness**2) * rng.normal(size=(pairs, width))
-    x[:, 0] += hubs
-    y[:, 0] += hubs
-    return x, y
+    a = rng.normal(size=(pairs, WIDTH))
+    b = likeness * a + np.sqrt(1 - likeness**2) * rng.normal(size=(pairs, WIDTH))
+    a[:, 0] += hubs
+    b[:, 0] += hubs
+    return a, b
+
+
+class HalfHead(ProjectionHead):
+    """Some of the dimensions, minus the mean of each side."""
+
+    trainable = False
+
+    def __init__(self, dimensions, mean_a, mean_b):
+        super().__init__()
+        self.dimensions = dimensions
+        self.width = len(mean_a)
+        self.means = {"a": torch.from_numpy(mean_a), "b": torch.from_numpy(mean_b)}
+
+    def project(self, h, side):
+        return h[:, self.dimensions] - self.means[side]
 
 
 class Half(Learner):
-    """Cosine on one half of the dimensions, after centring.
+    """Cosine on one half of the dimensions, after subtracting the means.
 
-    Two such learners are equal in truth.
+    Learners of the two halves are equally good.
     """
 
     def __init__(self, first: bool) -> None:
         self.first = first
 
-    def fit(self, train, *, seed=0):
-        def part(features):
-            middle = features.shape[1] // 2
-            return features[:, :middle] if self.first else features[:, middle:]
-
-        means = {"a": part(train.a).mean(0), "b": part(train.b).mean(0)}
-        return lambda features, side: unit_rows(part(features) - means[side])
+    def fit(self, train, validation=None, *, seed=0):
+        middle = train.dim // 2
+        dimensions = slice(middle) if self.first else slice(middle, None)
+        means = [side[:, dimensions].mean(0) for side in (train.a, train.b)]
+        return FittedHead(HalfHead(dimensions, *means).eval())
 
 
-def one_test_set(repetitions, pairs, width, likeness, hubs):
+def one_test_set(repetitions, pairs, likeness, hubs):
+    """True R@10 and MRR of one test set, and the coverage of their intervals."""
+
     def evaluate(seed, resamples):
-        a, b = draw(np.random.default_rng(seed), pairs, width, likeness, hubs)
-        return Evaluator(ks=(10,), resamples=resamples, seed=seed).evaluate(a, b).both
+        a, b = draw(np.random.default_rng(seed), pairs, likeness, hubs)
+        return Evaluator(ks=(10,), resamples=resamples, seed=seed).evaluate_arrays(a, b).both
 
     truths = [evaluate(10**6 + seed, 0) for seed in range(TRUTH_DRAWS)]
-    recall, mrr = np.mean([t.recall[10] for t in truths]), np.mean([t.mrr for t in truths])
-    hits = np.zeros(2)
-    for seed in range(repetitions):
-        found = evaluate(seed, 1000)
-        hits += [
-            found.recall_interval[10][0] <= recall <= found.recall_interval[10][1],
-            found.mrr_interval[0] <= mrr <= found.mrr_interval[1],
-        ]
-    return recall, mrr, hits / repetitions
+    return coverage(truths, (evaluate(seed, 1000) for seed in range(repetitions)))
 
 
-def cross_validated(repetitions, pairs, width, likeness, hubs):
+def cross_validated(repetitions, pairs, likeness, hubs):
+    """True R@10 and MRR of cross-validation, and the coverage of their intervals."""
+
     def run(seed, repeats):
-        data = PairedFeatures.of(*draw(np.random.default_rng(seed), pairs, width, likeness, hubs))
+        data = PairedFeatures.of(*draw(np.random.default_rng(seed), pairs, likeness, hubs))
         return cross_validate(data, {"centred": Centred()}, repeats=repeats, ks=(10,), seed=seed)
 
     truths = [run(10**6 + seed, 1).metrics("centred", resamples=0) for seed in range(TRUTH_DRAWS)]
-    recall, mrr = np.mean([t.recall[10] for t in truths]), np.mean([t.mrr for t in truths])
-    hits = np.zeros(2)
-    for seed in range(repetitions):
-        found = run(seed, 3).metrics("centred")
-        hits += [
-            found.recall_interval[10][0] <= recall <= found.recall_interval[10][1],
-            found.mrr_interval[0] <= mrr <= found.mrr_interval[1],
-        ]
-    return recall, mrr, hits / repetitions
+    return coverage(truths, (run(seed, 3).metrics("centred") for seed in range(repetitions)))
 
 
-def false_alarms(repetitions, pairs, width, likeness):
-    alarms = np.zeros(2)
-    misses = np.zeros(2)
-    for seed in range(repetitions):
-        data = PairedFeatures.of(*draw(np.random.default_rng(seed), pairs, width, likeness, 0.5))
-        found = cross_validate(
-            data, {"one": Half(True), "other": Half(False)}, repeats=3, ks=(10,), seed=seed
+def coverage(truths, measured):
+    """Mean R@10 and MRR of `truths`, and the share of measured intervals that contain each."""
+    recall = np.mean([metrics.recall[10] for metrics in truths])
+    mrr = np.mean([metrics.mrr for metrics in truths])
+    hits = [
+        (
+            contains(metrics.recall_interval[10], recall),
+            contains(metrics.mrr_interval, mrr),
         )
+        for metrics in measured
+    ]
+    return recall, mrr, np.mean(hits, axis=0)
+
+
+def contains(interval, value):
+    return interval[0] <= value <= interval[1]
+
+
+def false_alarms(repetitions, pairs, likeness):
+    """Share of tests of equal learners below 5 %, and coverage of 0, for R@10 and MRR."""
+    alarms = np.zeros(2)
+    covered = np.zeros(2)
+    learners = {"first": Half(True), "second": Half(False)}
+    for seed in range(repetitions):
+        data = PairedFeatures.of(*draw(np.random.default_rng(seed), pairs, likeness, 0.5))
+        result = cross_validate(data, learners, repeats=3, ks=(10,), seed=seed)
         for column, metric in enumerate(("R@10", "MRR")):
-            comparison = found.compare("one", "other", metric=metric)
+            comparison = result.compare("first", "second", metric=metric)
             alarms[column] += comparison.p_value < 0.05
-            misses[column] += not comparison.interval[0] <= 0 <= comparison.interval[1]
-    return alarms / repetitions, 1 - misses / repetitions
+            covered[column] += contains(comparison.interval, 0)
+    return alarms / repetitions, covered / repetitions
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repetitions", type=int, default=500)
-    count = parser.parse_args().repetitions
-    print(f"{count} repetitions; share of 95 % intervals that hold the truth")
+    parser.add_argument(
+        "--repetitions", type=int, default=500, help="number of simulated data sets"
+    )
+    repetitions = parser.parse_args().repetitions
+    print(f"{repetitions} repetitions; share of 95 % intervals that contain the true value")
     for name, run, pairs in (
         ("one test set", one_test_set, 75),
         ("5-fold × 3", cross_validated, 300),
     ):
         for likeness, hubs in ((0.1, 0.0), (0.3, 0.0), (0.3, 1.0)):
-            recall, mrr, hits = run(count, pairs, 32, likeness, hubs)
+            recall, mrr, shares = run(repetitions, pairs, likeness, hubs)
             print(
-                f"  {name}, {pairs} pairs, likeness {likeness}, hubs {hubs}: R@10 {hits[0]:.3f} (truth {recall:.3f}), "
-                f"MRR {hits[1]:.3f} (truth {mrr:.3f})",
+                f"  {name}, {pairs} pairs, likeness {likeness}, hubs {hubs}: "
+                f"R@10 {shares[0]:.3f} (true value {recall:.3f}), "
+                f"MRR {shares[1]:.3f} (true value {mrr:.3f})",
                 flush=True,
             )
     for likeness in (0.2, 0.4):
-        alarms, cover = false_alarms(count, 300, 32, likeness)
+        alarms, covered = false_alarms(repetitions, 300, likeness)
         print(
-            f"  equal learners, 300 pairs, likeness {likeness}: called different at 5 %: R@10 {alarms[0]:.3f}, "
-            f"MRR {alarms[1]:.3f}; intervals of the difference hold 0: {cover[0]:.3f}, {cover[1]:.3f}",
+            f"  equal learners, 300 pairs, likeness {likeness}: found to differ at 5 %: "
+            f"R@10 {alarms[0]:.3f}, MRR {alarms[1]:.3f}; intervals of the difference that contain "
+            f"0: {covered[0]:.3f}, {covered[1]:.3f}",
             flush=True,
         )
 

@@ -1,12 +1,15 @@
-"""Balanced slates: the paper's synthetic markets, real pairs, how time and memory grow, and the figure of the docs.
+"""Benchmarks of balanced slates: synthetic markets, real pairs, scaling, and a docs figure.
 
-    python benchmarks/market.py paper python benchmarks/market.py real furniture.npz [lookalikes.npz
-    …]     files with a, b: [pairs, D] (and group) python benchmarks/market.py scale 10000 20000
-    40000 python benchmarks/market.py figure docs/market.svg
+    python benchmarks/market.py paper
+    python benchmarks/market.py real furniture.npz [lookalikes.npz …]
+    python benchmarks/market.py scale 10000 20000 40000
+    python benchmarks/market.py figure docs/market.svg
 
-The paper: Tomita and Yokoyama, "Fair Reciprocal Recommendation in Matching Markets" (RecSys 2024).
-Its generator, as in the authors' code: own tastes uniform in [0, 1], mixed with a popularity that
-falls evenly from 1 to 0, weight λ.
+The files of `real` hold the arrays a and b, [pairs, D] each, and optionally group, [pairs].
+
+The paper is Tomita and Yokoyama, "Fair Reciprocal Recommendation in Matching Markets" (RecSys
+2024). Markets are generated as in the authors' code: individual tastes, uniform in [0, 1], are
+mixed with a popularity that falls linearly from 1 to 0, with weight λ.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ def paper_market(n, m, weight, seed):
 
 
 def policies(likes_a, likes_b, temperature):
-    """Slates of both sides by policy."""
+    """Returns the slates of both sides for each policy."""
     both = likes_a * likes_b.T
     balanced = balance(
         both, np.eye(both.shape[1]), temperature=temperature, tolerance=1e-3, max_iterations=5000
@@ -57,86 +60,93 @@ def paper(markets=10, temperature=0.05):
     for n, m in ((50, 50), (75, 50), (200, 200)):
         for kind in ("inverse", "log"):
             for weight in (0.2, 0.5, 0.8):
-                found = {}
+                results = {}
                 for seed in range(markets):
                     p, q = paper_market(n, m, weight, seed)
                     for name, (slates_a, slates_b) in policies(p, q, temperature).items():
-                        one = outcome(
+                        result = outcome(
                             slates_a,
                             slates_b,
                             lambda i, j, p=p, q=q: (p[i, j], q[j, i]),
                             examination_kind=kind,
                         )
-                        found.setdefault(name, []).append((one.matches, *one.gini, *one.envy))
-                for name, rows in found.items():
+                        values = (result.matches, *result.gini, *result.envy)
+                        results.setdefault(name, []).append(values)
+                examination = "1 / r" if kind == "inverse" else "1 / log2(r + 1)"
+                for name, rows in results.items():
                     mean = np.mean(rows, axis=0)
                     print(
-                        f"| {n} × {m} | {'1 / r' if kind == 'inverse' else '1 / log2(r + 1)'} | {weight} | {name} | "
-                        f"{mean[0]:.1f} | {mean[1]:.3f} / {mean[2]:.3f} | {mean[3]:.2f} / {mean[4]:.2f} |",
+                        f"| {n} × {m} | {examination} | {weight} | {name} | {mean[0]:.1f} | "
+                        f"{mean[1]:.3f} / {mean[2]:.3f} | {mean[3]:.2f} / {mean[4]:.2f} |",
                         flush=True,
                     )
 
 
 def real(files, repeats=5, folds=5, ks=(5, 10, 20)):
-    """R@K of test pairs, both directions, by correction.
+    """Prints R@K of test pairs in both directions for each correction.
 
-    The bank is training people's queries alone.
+    The bank of CSLS and inverted softmax contains only the training queries.
     """
     for file in files:
-        loaded = np.load(file)
-        groups = loaded["group"].tolist() if "group" in loaded else None
-        data = PairedFeatures.of(loaded["a"], loaded["b"], groups=groups)
+        arrays = np.load(file)
+        groups = arrays["group"].tolist() if "group" in arrays else None
+        data = PairedFeatures.of(arrays["a"], arrays["b"], groups=groups)
         if groups is None and len(data) > 495:
             data = data.of_components(np.random.default_rng(0).permutation(len(data))[:495])
         print(f"{file}: {len(data)} pairs, {repeats} × {folds} folds")
         for learner in (Frozen(), Whitened(), Contrastive()):
-            hits, exposure = {}, {}
+            hits = {}
+            exposure = {}
             for repeat in range(repeats):
                 parts = data.folds(folds, seed=repeat)
                 for number, labels in enumerate(parts):
-                    rest = np.concatenate(
-                        [part for other, part in enumerate(parts) if other != number]
-                    )
-                    train, test = data.of_components(rest), data.of_components(labels)
+                    rest = np.concatenate([*parts[:number], *parts[number + 1 :]])
+                    train = data.of_components(rest)
+                    test = data.of_components(labels)
                     embed = learner.fit(train, seed=repeat).head.embed
-                    a, b = embed(test.a, "a"), embed(test.b, "b")
-                    bank_a, bank_b = embed(train.a, "a"), embed(train.b, "b")
-                    balanced = balance(a, b, temperature=0.05, tolerance=1e-3, max_iterations=5000)
-                    corrections = {
-                        "plain": (0, 0),
-                        "CSLS": (csls(a, bank_b), csls(b, bank_a)),
-                        "inverted softmax": (
-                            inverted_softmax(a, bank_b),
-                            inverted_softmax(b, bank_a),
-                        ),
-                        "balanced": (balanced.bonus_a, balanced.bonus_b),
-                    }
-                    scores = a @ b.T
-                    i, j = test.matches.T
-                    for name, (bonus_a, bonus_b) in corrections.items():
-                        ahead, back = scores + bonus_b, scores.T + bonus_a
-                        ranks = np.stack(
-                            [
-                                (ahead[i] > ahead[i, j][:, None]).sum(1),
-                                (back[j] > back[j, i][:, None]).sum(1),
-                            ]
-                        )
-                        own = np.stack(
-                            [(ranks < k).mean(0) for k in ks] + [(1 / (ranks + 1)).mean(0)], 1
-                        )
-                        hits.setdefault(name, {})[repeat, number] = (labels, test.components, own)
-                        shown = np.bincount(ranked(ahead, 10).ravel(), minlength=len(b))
+                    for name, ranks, shown in corrected_ranks(embed, train, test):
+                        values = [(ranks < k).mean(0) for k in ks] + [(1 / (ranks + 1)).mean(0)]
+                        fold = (labels, test.components, np.stack(values, 1))
+                        hits.setdefault(name, {})[repeat, number] = fold
                         exposure.setdefault(name, []).append(gini(shown))
             _print_real(type(learner).__name__, hits, exposure, ks)
 
 
+def corrected_ranks(embed, train, test):
+    """Yields the name, the ranks of the test pairs [2, pairs], and the exposure of side b."""
+    a = embed(test.a, "a")
+    b = embed(test.b, "b")
+    bank_a = embed(train.a, "a")
+    bank_b = embed(train.b, "b")
+    balanced = balance(a, b, temperature=0.05, tolerance=1e-3, max_iterations=5000)
+    corrections = {
+        "plain": (0, 0),
+        "CSLS": (csls(a, bank_b), csls(b, bank_a)),
+        "inverted softmax": (inverted_softmax(a, bank_b), inverted_softmax(b, bank_a)),
+        "balanced": (balanced.bonus_a, balanced.bonus_b),
+    }
+    scores = a @ b.T
+    i, j = test.matches.T
+    for name, (bonus_a, bonus_b) in corrections.items():
+        forward = scores + bonus_b
+        backward = scores.T + bonus_a
+        ranks_b = (forward[i] > forward[i, j][:, None]).sum(1)
+        ranks_a = (backward[j] > backward[j, i][:, None]).sum(1)
+        shown = np.bincount(ranked(forward, 10).ravel(), minlength=len(b))
+        yield name, np.stack([ranks_b, ranks_a]), shown
+
+
 def _print_real(learner, hits, exposure, ks):
-    """Means over pairs with intervals of the difference to plain, resampling groups of pairs."""
+    """Prints means over pairs, with bootstrap intervals of the difference from plain.
+
+    The bootstrap resamples groups of connected pairs.
+    """
     means = {}
     for name, parts in hits.items():
-        sums, counts = {}, {}
-        for _, components, own in parts.values():
-            for component, row in zip(components.tolist(), own, strict=True):
+        sums = {}
+        counts = {}
+        for _, components, values in parts.values():
+            for component, row in zip(components.tolist(), values, strict=True):
                 sums[component] = sums.get(component, 0) + row
                 counts[component] = counts.get(component, 0) + 1
         order = sorted(sums)
@@ -152,10 +162,12 @@ def _print_real(learner, hits, exposure, ks):
         )
         cells = []
         for column in range(len(ks) + 1):
-            value, lower, upper = mean[column], low[column], high[column]
-            if column < len(ks):
-                value, lower, upper = 100 * value, 100 * lower, 100 * upper
-            digits = 1 if column < len(ks) else 3
+            is_recall = column < len(ks)
+            unit = 100 if is_recall else 1
+            digits = 1 if is_recall else 3
+            value = unit * mean[column]
+            lower = unit * low[column]
+            upper = unit * high[column]
             between = "" if name == "plain" else f" ({lower:+.{digits}f} to {upper:+.{digits}f})"
             cells.append(f"{value:.{digits}f}{between}")
         print(
@@ -165,7 +177,7 @@ def _print_real(learner, hits, exposure, ks):
 
 
 def crowd(people, width, seed):
-    """Unit vectors with a common taste, so that some lie near to everybody."""
+    """Returns unit vectors with a shared taste, so that some are close to all others."""
     rng = np.random.default_rng(seed)
     taste = np.random.default_rng(0).standard_normal(width, np.float32)
     rows = rng.standard_normal((people, width), np.float32)
@@ -174,90 +186,104 @@ def crowd(people, width, seed):
 
 
 def scale(sizes, width=128, temperature=0.1):
-    print(f"{width} wide, temperature {temperature}; seconds of wall clock and of CPU")
+    print(f"{width} dimensions, temperature {temperature}; seconds of wall clock and of CPU")
     for people in sizes:
         a, b = crowd(people, width, 1), crowd(people, width, 2)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        wall, cpu = time.perf_counter(), time.process_time()
-        found = balance(a, b, temperature=temperature)
+        wall_start = time.perf_counter()
+        cpu_start = time.process_time()
+        balanced = balance(a, b, temperature=temperature)
+        wall = time.perf_counter() - wall_start
+        cpu = time.process_time() - cpu_start
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         print(
-            f"| {people:,} × {people:,} | {time.perf_counter() - wall:.1f} | {time.process_time() - cpu:.1f} | "
-            f"{found.iterations} | {found.error:.0e} | "
-            f"{(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20:.2f} GiB |",
+            f"| {people:,} × {people:,} | {wall:.1f} | {cpu:.1f} | {balanced.iterations} | "
+            f"{balanced.error:.0e} | {(after - before) / 2**20:.2f} GiB |",
             flush=True,
         )
 
 
 def figure(path):
-    """How often each person is seen, most seen first, by policy: a small SVG."""
-    n, seeds = 200, 10
-    seen = {}
+    """Writes an SVG of how often each person is shown, by policy, most shown first."""
+    people = 200
+    shown = {}
     matches = {}
-    for seed in range(seeds):
-        p, q = paper_market(n, n, 0.5, seed)
+    for seed in range(10):
+        p, q = paper_market(people, people, 0.5, seed)
         for name, (slates_a, slates_b) in policies(p, q, 0.05).items():
-            looks = np.bincount(slates_a[:, :10].ravel(), minlength=n)
-            seen.setdefault(name, []).append(np.sort(looks)[::-1])
-            one = outcome(
+            counts = np.bincount(slates_a[:, :10].ravel(), minlength=people)
+            shown.setdefault(name, []).append(np.sort(counts)[::-1])
+            result = outcome(
                 slates_a[:, :10], slates_b[:, :10], lambda i, j, p=p, q=q: (p[i, j], q[j, i])
             )
-            matches.setdefault(name, []).append(one.matches)
-    width, height, left, top, bottom = 720, 360, 62, 46, 54
-    most = max(np.mean(rows, axis=0).max() for rows in seen.values())
-    ceiling = 50 * np.ceil(most / 50)
-    colours = {"naive": "#b3541e", "product": "#7a6f9b", "balanced": "#1f7a4d"}
+            matches.setdefault(name, []).append(result.matches)
+    curves = {name: np.mean(rows, axis=0) for name, rows in shown.items()}
+    means = {name: float(np.mean(values)) for name, values in matches.items()}
+    Path(path).write_text(draw_exposure(curves, means), encoding="utf-8")
+    print({name: round(value, 1) for name, value in means.items()})
+
+
+def draw_exposure(curves, matches):
+    """Returns the SVG of the exposure curves, [people] each, with the matches of each policy."""
+    width, height = 720, 360
+    left, right = 62, 24
+    top, bottom = 46, 54
+    people = len(next(iter(curves.values())))
+    ceiling = 50 * np.ceil(max(curve.max() for curve in curves.values()) / 50)
+    colors = {"naive": "#b3541e", "product": "#7a6f9b", "balanced": "#1f7a4d"}
 
     def x(rank):
-        return left + rank / (n - 1) * (width - left - 24)
+        return left + rank / (people - 1) * (width - left - right)
 
     def y(value):
         return height - bottom - value / ceiling * (height - top - bottom)
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif"',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif"',
         ' font-size="13">',
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-        f'<text x="{left}" y="22" font-size="15" fill="#222">Slates that each person stands in (10 places each, '
-        f"{n} × {n} people)</text>",
+        f'<text x="{left}" y="22" font-size="15" fill="#222">Number of slates that contain each '
+        f"person (10 candidates each, {people} × {people} people)</text>",
     ]
     for value in np.arange(0, ceiling + 1, 50):
         parts.append(
-            f'<line x1="{left}" x2="{width - 24}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="#ddd"/>'
+            f'<line x1="{left}" x2="{width - right}" y1="{y(value):.1f}" y2="{y(value):.1f}" '
+            'stroke="#ddd"/>'
         )
         parts.append(
-            f'<text x="{left - 8}" y="{y(value) + 4:.1f}" text-anchor="end" fill="#555">{value:.0f}</text>'
+            f'<text x="{left - 8}" y="{y(value) + 4:.1f}" text-anchor="end" fill="#555">'
+            f"{value:.0f}</text>"
         )
     parts.append(
-        f'<text x="{(left + width) / 2:.0f}" y="{height - 14}" text-anchor="middle" fill="#555">people, most seen first'
-        "</text>"
+        f'<text x="{(left + width) / 2:.0f}" y="{height - 14}" text-anchor="middle" fill="#555">'
+        "people, most shown first</text>"
     )
-    for row, (name, rows) in enumerate(seen.items()):
-        mean = np.mean(rows, axis=0)
-        points = " ".join(f"{x(rank):.1f},{y(value):.1f}" for rank, value in enumerate(mean))
+    for row, (name, curve) in enumerate(curves.items()):
+        points = " ".join(f"{x(rank):.1f},{y(value):.1f}" for rank, value in enumerate(curve))
         parts.append(
-            f'<polyline points="{points}" fill="none" stroke="{colours[name]}" stroke-width="3"/>'
+            f'<polyline points="{points}" fill="none" stroke="{colors[name]}" stroke-width="3"/>'
         )
         parts.append(
-            f'<text x="{width - 34}" y="{top + 22 + 22 * row}" text-anchor="end" fill="{colours[name]}">{name}: '
-            f"{np.mean(matches[name]):.1f} expected matches</text>"
+            f'<text x="{width - 34}" y="{top + 22 + 22 * row}" text-anchor="end" '
+            f'fill="{colors[name]}">{name}: {matches[name]:.1f} expected matches</text>'
         )
-    Path(path).write_text("\n".join([*parts, "</svg>"]) + "\n", encoding="utf-8")
-    print({name: round(float(np.mean(values)), 1) for name, values in matches.items()})
+    return "\n".join([*parts, "</svg>"]) + "\n"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["paper", "real", "scale", "figure"])
+    parser.add_argument("benchmark", choices=["paper", "real", "scale", "figure"])
     parser.add_argument("arguments", nargs="*")
-    given = parser.parse_args()
-    if given.what == "paper":
+    args = parser.parse_args()
+    if args.benchmark == "paper":
         paper()
-    elif given.what == "real":
-        real(given.arguments)
-    elif given.what == "scale":
-        scale([int(one) for one in given.arguments])
+    elif args.benchmark == "real":
+        real(args.arguments)
+    elif args.benchmark == "scale":
+        scale([int(size) for size in args.arguments])
     else:
-        figure(given.arguments[0])
+        figure(args.arguments[0])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Shared fixtures: a backbone with known vectors, small photos, and plugins that look installed."""
+"""Shared fixtures: a deterministic backbone, small photos, and installed plugins."""
 
 import hashlib
 import importlib
@@ -24,7 +24,7 @@ PLUGIN = Path(__file__).parent / "plugin"
 
 
 def shared(name):
-    """Path to a file of the shared data; skips the test if it is missing."""
+    """Returns the path to a file of the shared data; skips the test if it is missing."""
     path = SHARED / name
     if not path.exists():
         pytest.skip(f"the shared data set is missing ({name})")
@@ -32,7 +32,7 @@ def shared(name):
 
 
 class HashBackbone(Backbone):
-    """Vectors are a function of the bytes of the input; counts the people that it embeds."""
+    """Derives vectors from the input bytes and counts the embedded people."""
 
     default_pooler = "native"
     reads_text = True
@@ -69,7 +69,7 @@ class HashBackbone(Backbone):
 
 @pytest.fixture(scope="session", autouse=True)
 def private_cache(tmp_path_factory):
-    """Keeps the tests away from the default store of the user."""
+    """Redirects the default store to a temporary folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -115,7 +115,7 @@ def small_pairs(photo):
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Makes a distribution look installed, with a dist-info folder on the path like pip's."""
+    """Creates the dist-info folder of an installed distribution on the import path."""
 
     def make(name, entry_points, version="1.0", package=None):
         site = tmp_path / f"site-{name}"

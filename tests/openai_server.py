@@ -1,4 +1,4 @@
-"""A server on 127.0.0.1 that implements what the real client needs of the Responses API."""
+"""A local server that implements the parts of the Responses API used by the real client."""
 
 import json
 import socket
@@ -19,7 +19,7 @@ ANSWER = {
 
 
 def reply(content, status="completed", reason=None):
-    """A response body of the API."""
+    """Returns a response body of the API."""
     return {
         "id": "resp_1",
         "object": "response",
@@ -49,8 +49,8 @@ def reply(content, status="completed", reason=None):
     }
 
 
-def text(words):
-    return reply([{"type": "output_text", "text": words, "annotations": []}])
+def text(content):
+    return reply([{"type": "output_text", "text": content, "annotations": []}])
 
 
 class Server:
@@ -120,8 +120,8 @@ class Server:
 class BatchServer(Server):
     """Implements the Batch API: `finish` answers the lines of the uploaded files with `behave`.
 
-    `hook(method, path)` may return an answer of its own, or `HANG_UP` to close the connection after
-    the request has taken effect.
+    `hook(method, path)` may return a different answer, or `HANG_UP` to close the connection after
+    the request has been processed.
     """
 
     HANG_UP = object()
@@ -220,7 +220,7 @@ class BatchServer(Server):
                     "error": None,
                 }
                 (succeeded if code == 200 else failed).append(result)
-            succeeded.reverse()  # the API does not keep the order
+            succeeded.reverse()  # the API does not preserve the order
             for name, results in (("output_file_id", succeeded), ("error_file_id", failed)):
                 if results:
                     content = "".join(json.dumps(result) + "\n" for result in results)
@@ -233,7 +233,7 @@ def good(number, body):
 
 
 def late(seconds):
-    """Good answers after a delay."""
+    """Returns a behavior that answers with valid metadata after a delay."""
 
     def behave(number, body):
         time.sleep(seconds)

@@ -55,7 +55,7 @@ def test_descriptor_separates_shape_color_and_texture():
     assert turned > 0.5
     h = vectors(backbone, [Item((stripes,))])
     assert h.shape == (1, backbone.dim) == (1, 1756)
-    assert np.linalg.norm(h) == pytest.approx(np.sqrt(3), abs=1e-3)  # three blocks of unit length
+    assert np.linalg.norm(h) == pytest.approx(np.sqrt(3), abs=1e-3)  # three blocks with unit norm
     assert np.allclose(
         vectors(backbone, [Item((red, blue))]),
         vectors(backbone, [Item((red,)), Item((blue,))]).mean(0),
@@ -73,7 +73,7 @@ def test_descriptor_options_change_the_fingerprint():
 
 @pytest.fixture
 def encoder(tmp_path):
-    """A small ONNX model: the mean color of the photo, and twice that."""
+    """Writes an ONNX model that returns the mean color of a photo and its double."""
 
     def make(name="encoder.onnx", batch="n", gain=2.0, layout="nchw"):
         onnx = pytest.importorskip("onnx")
@@ -149,7 +149,7 @@ def test_onnx_fixed_batches_and_channels_last(encoder):
 def test_onnx_fingerprint_follows_the_file_content(encoder):
     reference = ONNXBackbone(path=encoder(), size_px=16).fingerprint()
     moved = ONNXBackbone(path=encoder("copy.onnx"), size_px=16).fingerprint()
-    changed = ONNXBackbone(path=encoder("other.onnx", gain=3.0), size_px=16).fingerprint()
+    changed = ONNXBackbone(path=encoder("changed.onnx", gain=3.0), size_px=16).fingerprint()
     assert reference == moved
     assert reference != changed
     assert reference != ONNXBackbone(path=encoder(), size_px=20).fingerprint()
@@ -191,7 +191,9 @@ def test_onnx_reproduces_the_stored_features():
     h = vectors(backbone, [Item(pairs.profiles[name].images) for name in ids])
     expected = stored["a"][[row[name] for name in ids]]
     cosine = (h * expected).sum(1) / np.linalg.norm(h, axis=1) / np.linalg.norm(expected, axis=1)
-    assert cosine.min() > 0.99  # computed before the pictures were shrunk to 320 pixels
+    assert (
+        cosine.min() > 0.99
+    )  # the stored features are of photos before they were shrunk to 320 pixels
 
 
 # --- open_clip
@@ -254,11 +256,11 @@ def test_special_tokens_in_a_bio_are_plain_text_to_clip(hostile):
     )
     tokens = backbone.prepare([Item((), f"a red coat {hostile} and two dogs")])[2][0].tolist()
     raw = open_clip.get_tokenizer("ViT-S-32-alt")(f"a {hostile}")[0].tolist()
-    special = (raw[0], max(raw))  # the start and end of every text
-    # The tokenizer itself reads the text as a special token
+    special = (raw[0], max(raw))  # start and end tokens
+    # The tokenizer alone parses the text as a special token
     assert sum(raw.count(token) for token in special) == 3
     assert [tokens.count(token) for token in special] == [1, 1]
-    assert tokens.index(special[1]) > 8  # after the dogs
+    assert tokens.index(special[1]) > 8  # after the word "dogs"
 
 
 def test_clip_without_weights_names_the_fix(tmp_path):
@@ -444,7 +446,7 @@ def test_special_tokens_in_a_bio_are_plain_text_to_a_sentence_encoder(bert):
     ids = HFTextBackbone(model=str(bert), device="cpu").prepare(
         [Item((), "i cook [SEP] [CLS] and read")]
     )["input_ids"]
-    # The tokenizer's default reads them as special tokens
+    # By default, the tokenizer parses them as special tokens
     assert tokenizer("i cook [SEP]")["input_ids"].count(tokenizer.sep_token_id) == 2
     tokens = ids[0].tolist()
     assert (tokens.count(tokenizer.sep_token_id), tokens.count(tokenizer.cls_token_id)) == (1, 1)
@@ -463,7 +465,9 @@ def test_code_in_a_checkpoint_never_runs(tmp_path):
         HFVisionBackbone(model=tmp_path, device="cpu"),
         HFTextBackbone(model=tmp_path, device="cpu"),
     ):
-        with pytest.raises(BackboneError, match="cannot be loaded"):  # without a prompt for trust
+        with pytest.raises(
+            BackboneError, match="cannot be loaded"
+        ):  # without asking to trust remote code
             backbone.fingerprint(), backbone.dim
     assert not (tmp_path / "ran").exists()
 
@@ -530,7 +534,7 @@ def test_devices_and_number_formats():
         resolve_dtype("int3", torch.device("cpu"))
 
 
-def test_photos_are_turned_upright(encoder, tmp_path):
+def test_photos_are_rotated_upright(encoder, tmp_path):
     stored = picture(1).transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -1,7 +1,4 @@
-"""Baselines against dense formulas and other libraries.
-
-The trained head against a Trainer run by hand.
-"""
+"""Baselines compared with dense formulas, scikit-learn, and the trainer called directly."""
 
 import numpy as np
 import pytest
@@ -35,8 +32,8 @@ def planted(n=60, width=12, seed=0, noise=0.7, one_sided=False):
         - 1
     )
     if one_sided:
-        everyone = np.concatenate([a, b])
-        return PairedFeatures.of(everyone, matches=[(i, n + i) for i in range(n)])
+        people = np.concatenate([a, b])
+        return PairedFeatures.of(people, matches=[(i, n + i) for i in range(n)])
     return PairedFeatures.of(a, b)
 
 
@@ -60,7 +57,7 @@ def test_frozen_and_centred_are_plain_cosines():
 
 @pytest.mark.parametrize("n", [8, 60])  # fewer people than dimensions, and more
 @pytest.mark.parametrize("shrinkage", [0.3, 1.0])
-def test_whitening_is_the_inverse_root_of_the_shrunk_covariance(n, shrinkage):
+def test_whitening_uses_the_inverse_square_root_of_the_shrunk_covariance(n, shrinkage):
     data = planted(n, width=30)
     a, b, mean_a, mean_b = unit_centred(data)
     rows = np.concatenate([a, b])
@@ -79,7 +76,7 @@ def test_whitening_is_the_inverse_root_of_the_shrunk_covariance(n, shrinkage):
     )
 
 
-def test_cca_without_shrinkage_finds_the_directions_of_another_library():
+def test_cca_without_shrinkage_agrees_with_scikit_learn():
     data = planted(300, width=6)
     ours = CCA(width=2, shrinkage=1e-9, power=0).fit(data).head.embed
     a, b, *_ = unit_centred(data)
@@ -87,17 +84,16 @@ def test_cca_without_shrinkage_finds_the_directions_of_another_library():
     their_a, their_b = theirs.transform(a, b)
     assert np.corrcoef(their_a[:, 0], their_b[:, 0])[0, 1] > 0.3
     for side, features, theirs_of_side in (("a", data.a, their_a), ("b", data.b, their_b)):
-        scaled = theirs_of_side / theirs_of_side.std(
-            0
-        )  # the same variance in each direction, as whitening gives it
+        # Equal variance in each direction, as after whitening
+        scaled = theirs_of_side / theirs_of_side.std(0)
         np.testing.assert_allclose(
             np.abs(ours(features, side)), np.abs(unit_rows(scaled)), atol=0.02
         )
-    agreeing = np.sign(ours(data.a, "a") * ours(data.b, "b")) == np.sign(their_a * their_b)
-    assert agreeing.mean() > 0.99
+    same_sign = np.sign(ours(data.a, "a") * ours(data.b, "b")) == np.sign(their_a * their_b)
+    assert same_sign.mean() > 0.99
 
 
-def test_ridge_is_ridge_regression_in_both_directions():
+def test_ridge_averages_regressions_in_both_directions():
     data = planted()
     a, b, *_ = unit_centred(data)
     embed = Ridge(strength=0.5).fit(data).head.embed
@@ -110,42 +106,45 @@ def test_ridge_is_ridge_regression_in_both_directions():
     np.testing.assert_allclose(embed(data.a, "a") @ embed(data.b, "b").T, expected, atol=1e-4)
 
 
-def test_popularity_ranks_alike_for_every_query():
+def test_popularity_has_the_same_ranking_for_all_queries():
     data = planted()
     embed = Popularity().fit(data).head.embed
     scores = embed(data.a, "a") @ embed(data.b, "b").T
-    crowd = unit_rows(data.a).mean(0)
-    order = np.argsort(-(unit_rows(data.b) @ crowd))
+    mean_query = unit_rows(data.a).mean(0)
+    order = np.argsort(-(unit_rows(data.b) @ mean_query))
     for row in scores[:10]:
         np.testing.assert_array_equal(np.argsort(-row)[:20], order[:20])
 
 
-def test_contrastive_is_the_trainer_with_validation_pairs_held_out():
+def test_contrastive_trains_with_held_out_validation_pairs():
     data = planted()
     training = TrainingConfig(epochs=3, batch_size=16)
     learner = Contrastive(head=("mlp", {"width": 8}), training={"epochs": 3, "batch_size": 16})
     fitted = learner.fit(data, seed=4)
     size = int(60 * 0.15 / 0.85)
-    rest, part = (data.of_components(labels) for labels in data.parts([60 - size, size], seed=4))
-    assert len(part) == size
+    train, validation = (
+        data.of_components(labels) for labels in data.parts([60 - size, size], seed=4)
+    )
+    assert len(validation) == size
     config = TrainingConfig(epochs=3, batch_size=16, seed=4)
-    expected = Trainer(("mlp", {"width": 8}), "infonce", config).fit(rest, part)
+    expected = Trainer(("mlp", {"width": 8}), "infonce", config).fit(train, validation)
     embedded = fitted.head.embed(data.a, "a")
     np.testing.assert_array_equal(embedded, expected.head.embed(data.a, "a"))
     assert fitted.history == expected.history
-    given = learner.fit(rest, part, seed=4)
-    np.testing.assert_array_equal(given.head.embed(data.a, "a"), embedded)
+    explicit = learner.fit(train, validation, seed=4)
+    np.testing.assert_array_equal(explicit.head.embed(data.a, "a"), embedded)
     assert training.seed == 0
 
 
 @pytest.mark.parametrize("name", ["contrastive", *BASELINES])
 @pytest.mark.parametrize("one_sided", [False, True])
-def test_every_learner_returns_unit_vectors_of_one_width(name, one_sided):
+def test_every_learner_returns_unit_vectors_of_equal_width(name, one_sided):
     options = {"training": {"epochs": 1}} if name == "contrastive" else {}
     data = planted(20, one_sided=one_sided)
     embed = registry.create("learners", (name, options)).fit(data, seed=1).head.embed
     new = np.random.default_rng(1).normal(size=(7, 12))
-    a, b = embed(new, "a"), embed(new, "b")
+    a = embed(new, "a")
+    b = embed(new, "b")
     assert a.shape == b.shape
     assert a.dtype == b.dtype == np.float32
     for vectors in (a, b):
@@ -154,8 +153,8 @@ def test_every_learner_returns_unit_vectors_of_one_width(name, one_sided):
     np.testing.assert_array_equal(again.head.embed(new, "a"), a)
 
 
-def test_options_out_of_range_are_named():
-    for make, words in (
+def test_options_out_of_range_are_errors():
+    for create, message in (
         (lambda: Whitened(shrinkage=0), r"`Whitened\(shrinkage=...\)` must be in \(0, 1\], got 0"),
         (lambda: CCA(width=0), "width must be at least 1"),
         (lambda: Ridge(strength=-1), r"`Ridge\(strength=...\)` must be positive, got -1"),
@@ -164,15 +163,15 @@ def test_options_out_of_range_are_named():
             r"`Contrastive\(validation=...\)` must be in \[0, 1\), got 1",
         ),
     ):
-        with pytest.raises(ConfigurationError, match=words):
-            make()
+        with pytest.raises(ConfigurationError, match=message):
+            create()
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_identical_people_score_chance(name):
+def test_identical_people_score_at_chance(name):
     from pairmatch.evaluation.crossvalidation import cross_validate
 
     data = PairedFeatures.of(np.ones((12, 5)), np.ones((12, 5)))
-    found = cross_validate(data, [name], repeats=1, folds=3, ks=(2,))
-    assert found.metrics(name).recall[2] == pytest.approx(0.5)
-    assert found.metrics(name).mrr == pytest.approx(found.metrics("chance").mrr)
+    result = cross_validate(data, [name], repeats=1, folds=3, ks=(2,))
+    assert result.metrics(name).recall[2] == pytest.approx(0.5)
+    assert result.metrics(name).mrr == pytest.approx(result.metrics("chance").mrr)

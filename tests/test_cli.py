@@ -1,4 +1,4 @@
-"""The command line as a user sees it: output, files and exit codes."""
+"""The command line: output, files and exit codes."""
 
 import json
 import os
@@ -19,14 +19,14 @@ FASTER = f"{FAST} --no-learning-curve"
 
 
 def run(line, code=0):
-    """Output of a command, after checking its exit code."""
+    """Runs a command, checks its exit code and returns its output."""
     result = CliRunner().invoke(app, shlex.split(line))
     assert result.exit_code == code, result.output
     return result.output
 
 
 def unwrapped(text):
-    """Output without the box and the line breaks of a usage error."""
+    """Removes the box and the line breaks of a usage error."""
     return " ".join(text.replace("│", " ").split())
 
 
@@ -48,7 +48,7 @@ def pairs(demo):
     + ["doctor", "plugins"]
     + [f"gallery{name}" for name in ("", " build", " add", " remove", " info")],
 )
-def test_the_first_line_of_help_is_one_sentence(command):
+def test_the_summary_of_each_command_is_a_sentence(command):
     lines = [line.strip() for line in run(f"{command} --help").splitlines()]
     paragraph = lines[lines.index("", 1) + 1 :]
     sentence = " ".join(paragraph[: paragraph.index("")])
@@ -56,7 +56,7 @@ def test_the_first_line_of_help_is_one_sentence(command):
     assert sentence.count(". ") == 0
 
 
-def test_demo_runs_the_whole_job(demo):
+def test_demo_fits_evaluates_and_reports(demo):
     folder, output = demo
     assert "60 pairs of 120 people: 42 to train, 9 to validate, 9 to test." in output
     assert "trained" in output
@@ -81,7 +81,7 @@ def test_recommend_ranks_eligible_candidates(demo):
     ranks = [row["rank"] for row in result["recommendations"]]
     assert ranks == list(range(1, min(20, result["candidates"]) + 1))
     result = json.loads(run(f"{common} --gallery {photos} --json -k 999"))
-    assert result["candidates"] == 119  # everyone in the folder except the query person
+    assert result["candidates"] == 119  # all people in the folder except the query person
     output = run(f"{common} --gallery {table} --where 'age > 200'")
     assert "0 of 60 candidates are eligible." in output
     assert "The last candidates were removed by: age > 200" in output
@@ -89,10 +89,10 @@ def test_recommend_ranks_eligible_candidates(demo):
 
 def test_fit_evaluate_and_forget(pairs, tmp_path):
     output = tmp_path / "couples"
-    figures = tmp_path / "figures.json"
+    metrics = tmp_path / "metrics.json"
     store = f"--store {tmp_path / 'store.sqlite'}"
     fit = f"fit {pairs} --output {output} --backbone descriptor {store} {FAST}"
-    text = run(f"{fit} --head linear --set head.width=16 --json {figures}")
+    text = run(f"{fit} --head linear --set head.width=16 --json {metrics}")
     assert f"Saved the matcher in {output}" in text
     assert "<img" not in (output / "report.html").read_text()  # photos are shown only on request
     saved = json.loads((output / "matcher.json").read_text())
@@ -103,10 +103,10 @@ def test_fit_evaluate_and_forget(pairs, tmp_path):
         "version": saved["pairmatch"],
     }
     assert saved["parts"]["learner"]["options"]["training"]["epochs"] == 2
-    assert saved["metrics"] == json.loads(figures.read_text())
-    text = run(f"evaluate {output} {pairs} -k 1 -k 5 --json {figures} {store} --quiet")
+    assert saved["metrics"] == json.loads(metrics.read_text())
+    text = run(f"evaluate {output} {pairs} -k 1 -k 5 --json {metrics} {store} --quiet")
     assert "R@1" in text
-    assert list(json.loads(figures.read_text())["both"]["recall"]) == ["1", "5"]
+    assert list(json.loads(metrics.read_text())["both"]["recall"]) == ["1", "5"]
     text = run(f"evaluate {output} {pairs} -k 61 {store} --quiet", code=2)
     assert "60 candidates" in text
     assert "Erased 2 of 3 people" in run(f"forget a0000 b0000 unknown {store}")
@@ -114,7 +114,7 @@ def test_fit_evaluate_and_forget(pairs, tmp_path):
     assert "<img" in (output / "report.html").read_text()
 
 
-def test_several_backbones_are_joined(pairs, tmp_path):
+def test_features_of_multiple_backbones_are_joined(pairs, tmp_path):
     fit = f"fit {pairs} --output {tmp_path / 'm'} --store {tmp_path / 's'} {FASTER}"
     run(f"{fit} --backbone descriptor --backbone descriptor --set descriptor.size_px=56")
     record = json.loads((tmp_path / "m" / "matcher.json").read_text())
@@ -141,13 +141,13 @@ def test_several_backbones_are_joined(pairs, tmp_path):
         ),
     ],
 )
-def test_mistakes_in_options_are_messages_with_exit_code_2(pairs, tmp_path, options, reason):
+def test_invalid_options_exit_with_code_2(pairs, tmp_path, options, reason):
     text = run(f"fit {pairs} --output {tmp_path / 'm'} {options}", code=2)
     assert reason in text
     assert "Traceback" not in text
 
 
-def test_mistakes_in_paths_are_messages_with_exit_code_2(demo, pairs, tmp_path):
+def test_invalid_paths_exit_with_code_2(demo, pairs, tmp_path):
     folder, _ = demo
     missing = tmp_path / "missing"
     query = f"recommend {folder} --query {tmp_path / 'q.jpg'}"
@@ -163,7 +163,7 @@ def test_mistakes_in_paths_are_messages_with_exit_code_2(demo, pairs, tmp_path):
         assert "Traceback" not in text
 
 
-def test_output_paths_are_checked_before_anything_is_computed(tmp_path):
+def test_output_paths_are_checked_before_any_computation(tmp_path):
     (tmp_path / "file").write_text("x")
     for command in ("fit no.csv", "demo", "sweep no.csv --backbone descriptor"):
         for output in (tmp_path / "file", tmp_path / "file" / "deeper"):
@@ -174,7 +174,7 @@ def test_output_paths_are_checked_before_anything_is_computed(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
-def test_option_values_are_json_if_possible():
+def test_option_values_are_parsed_as_json_if_possible():
     settings = [
         "head.width=512",
         "onnx.path=a=b.onnx",
@@ -190,7 +190,7 @@ def test_option_values_are_json_if_possible():
         parse_options(["x", "head.width=1", "y.z"])
 
 
-def test_the_plugin_works_on_the_command_line(example_plugin, pairs, tmp_path):
+def test_plugins_work_on_the_command_line(example_plugin, pairs, tmp_path):
     path = os.pathsep.join(
         [str(example_plugin), str(PLUGIN / "src"), os.environ.get("PYTHONPATH", "")]
     )
@@ -240,7 +240,7 @@ def test_bugs_keep_their_traceback(tmp_path):
     assert "ZeroDivisionError: a bug" in process.stderr
 
 
-def test_all_unreadable_photos_are_named(tmp_path):
+def test_all_unreadable_photos_are_reported(tmp_path):
     Image.new("RGB", (9, 9)).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"no")
     pairs = tmp_path / "pairs.csv"
@@ -254,7 +254,7 @@ def test_all_unreadable_photos_are_named(tmp_path):
     assert not output.exists()
 
 
-def test_sweep_compares_settings_on_one_extraction(demo, pairs, tmp_path):
+def test_sweep_compares_settings_with_a_single_extraction(demo, pairs, tmp_path):
     folder, _ = demo
     common = (
         f"sweep {pairs} --backbone descriptor --metadata none --store {folder / 'store.sqlite'} "
@@ -275,11 +275,11 @@ def test_sweep_compares_settings_on_one_extraction(demo, pairs, tmp_path):
     assert "head linear, loss.temperature 0.2" in page
     assert "popularity" in page
     assert (tmp_path / "out" / "queries.csv").read_text().count("\n") == 1 + 11 * 120
-    figures = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert figures["sections"][0]["data"][0]["learner"] == "chance"
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["sections"][0]["data"][0]["learner"] == "chance"
 
 
-def test_sweep_options_of_compared_parts_belong_to_each(demo, pairs):
+def test_options_of_compared_parts_apply_to_each_part(demo, pairs):
     folder, _ = demo
     output = run(
         f"sweep {pairs} --backbone descriptor --metadata none --store {folder / 'store.sqlite'} "
@@ -293,10 +293,10 @@ def test_sweep_prints_the_tables_of_the_paper(demo, pairs):
     folder, _ = demo
     output = run(
         f"sweep {pairs} --paper --backbone descriptor --metadata none --repeats 2 "
-        f"--set training.epochs=1 --store {folder / 'store.sqlite'} --quiet --note 'A drawn world.'"
+        f"--set training.epochs=1 --store {folder / 'store.sqlite'} --quiet --note 'Random people.'"
     )
     assert output.startswith(
-        "A drawn world.\nBackbone descriptor; 2 splits of 70 / 15 / 15 by person, 9 to 9 candidates"
+        "Random people.\nBackbone descriptor; 2 splits of 70 / 15 / 15 by person, 9 to 9 candidates"
     )
     assert "Table 2: does not apply." in output
 
@@ -314,7 +314,7 @@ def test_sweep_prints_the_tables_of_the_paper(demo, pairs):
         ("--baseline froze", "froze"),
     ],
 )
-def test_mistakes_in_sweeps_are_messages(demo, pairs, options, reason):
+def test_invalid_sweep_options_exit_with_code_2(demo, pairs, options, reason):
     folder, _ = demo
     output = run(
         f"sweep {pairs} --backbone descriptor --metadata none --quiet "
@@ -341,7 +341,7 @@ def candidates(demo, tmp_path_factory):
     return work / "b"
 
 
-def test_galleries_are_described_searched_and_reduced(demo, candidates, tmp_path):
+def test_galleries_are_described_searched_and_edited(demo, candidates, tmp_path):
     folder, _ = demo
     people = folder / "people"
     about = json.loads(run(f"gallery info {candidates} --json"))
@@ -357,11 +357,11 @@ def test_galleries_are_described_searched_and_reduced(demo, candidates, tmp_path
     assert stored["candidates"] == fresh["candidates"] > 3
     (tmp_path / "seen.csv").write_text(f"id,other\n{ids[0]},me\n")
     hidden = f"--exclude {tmp_path / 'seen.csv'} --id me --symmetric"
-    again = json.loads(run(f"{query} --gallery {candidates} {rule} {hidden}"))
-    assert ids[0] not in [row["id"] for row in again["recommendations"]]
+    filtered = json.loads(run(f"{query} --gallery {candidates} {rule} {hidden}"))
+    assert ids[0] not in [row["id"] for row in filtered["recommendations"]]
     text = run(f"gallery remove {candidates} {ids[0]} unknown")
     assert "Removed 1 of 2 people; 59 are left." in text
-    erased = again["recommendations"][0]["id"]
+    erased = filtered["recommendations"][0]["id"]
     text = run(f"forget {erased} --store {folder / 's'} --gallery {candidates}")
     assert f"Erased 1 of 1 people from the gallery {candidates}." in text
     assert json.loads(run(f"gallery info {candidates} --json"))["people"] == 58
@@ -370,7 +370,7 @@ def test_galleries_are_described_searched_and_reduced(demo, candidates, tmp_path
     assert "Did you mean 'age'?" in text
 
 
-def test_even_slates_spread_exposure_and_forget_people(demo, candidates, tmp_path):
+def test_even_slates_spread_exposure_and_support_erasure(demo, candidates, tmp_path):
     folder, _ = demo
     rows = "".join(f"a{number:04},images/a{number:04}.jpg\n" for number in range(40))
     (tmp_path / "a.csv").write_text(f"id,image\n{rows}")
@@ -393,7 +393,7 @@ def test_even_slates_spread_exposure_and_forget_people(demo, candidates, tmp_pat
     assert f"rows from the slates {output}." in text
 
 
-def test_fit_with_a_preset_and_with_a_learner(demo, pairs, tmp_path):
+def test_fit_accepts_a_preset_or_a_learner(demo, pairs, tmp_path):
     folder, _ = demo
     common = f"fit {pairs} --backbone descriptor --store {folder / 'store.sqlite'} --quiet"
     output = run(f"{common} --preset robust --output {tmp_path / 'robust'} --no-learning-curve")
@@ -418,7 +418,7 @@ def test_fit_with_a_preset_and_with_a_learner(demo, pairs, tmp_path):
         ("--set training.epochs=3", "--set training"),
     ],
 )
-def test_head_loss_and_training_need_the_contrastive_learner(
+def test_head_loss_and_training_require_the_contrastive_learner(
     pairs, tmp_path, learner, options, name
 ):
     output = tmp_path / "m"
@@ -432,6 +432,7 @@ def test_output_paths_of_galleries_slates_and_exports_are_checked(tmp_path):
     file = tmp_path / "file"
     file.touch()
     for command in ("gallery build matcher people.csv", "slates gallery"):
-        assert "not a folder" in run(f"{command} --output {file / 'deep'}", code=2)
+        text = run(f"{command} --output {file / 'deep'}", code=2)
+        assert "not a folder" in unwrapped(text)
     text = run(f"annotate pairs.csv --export {tmp_path / 'none' / 'm.csv'}", code=2)
-    assert "does not exist" in text
+    assert "does not exist" in unwrapped(text)

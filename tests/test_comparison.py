@@ -1,4 +1,4 @@
-"""Paired tests against enumeration and closed testing, and the sentences they end in."""
+"""Paired tests compared with enumeration and closed testing, and their printed sentences."""
 
 import itertools
 
@@ -28,45 +28,45 @@ def table(values, clusters=None):
     return QueryTable((10,), columns)
 
 
-def test_the_randomization_test_enumerates_swaps_of_whole_clusters():
+def test_the_randomization_test_swaps_whole_clusters():
     rng = np.random.default_rng(0)
     clusters = np.array([0, 0, 1, 2, 2, 2, 3, 4, 5, 5])
-    ours, theirs = rng.random(10), rng.random(10)
+    ours = rng.random(10)
+    theirs = rng.random(10)
     gain = np.bincount(clusters, ours - theirs)
     sums = np.array([np.dot(gain, signs) for signs in itertools.product((1, -1), repeat=6)])
     expected = min(
         1, 2 * min((sums >= gain.sum() - 1e-12).mean(), (sums <= gain.sum() + 1e-12).mean())
     )
-    found = paired_test(ours, theirs, clusters)
-    assert found.p_value == pytest.approx(expected)
-    assert found.difference == pytest.approx((ours - theirs).mean())
-    assert found.clusters == 6
-    assert found.interval[0] < found.difference < found.interval[1]
+    comparison = paired_test(ours, theirs, clusters)
+    assert comparison.p_value == pytest.approx(expected)
+    assert comparison.difference == pytest.approx((ours - theirs).mean())
+    assert comparison.clusters == 6
+    assert comparison.interval[0] < comparison.difference < comparison.interval[1]
 
 
 def test_the_interval_agrees_with_the_normal_approximation():
     rng = np.random.default_rng(1)
     gain = rng.normal(0.1, 1, 400)
-    found = paired_test(gain, np.zeros(400), np.arange(400))
+    comparison = paired_test(gain, np.zeros(400), np.arange(400))
     half = 1.96 * gain.std(ddof=1) / 20
-    assert found.interval == pytest.approx((gain.mean() - half, gain.mean() + half), abs=0.02)
-    doubled = paired_test(np.repeat(gain, 3), np.zeros(1200), np.repeat(np.arange(400), 3))
-    assert doubled.interval == pytest.approx(
-        found.interval, abs=0.01
-    )  # asking thrice is no new evidence
+    assert comparison.interval == pytest.approx((gain.mean() - half, gain.mean() + half), abs=0.02)
+    repeated = paired_test(np.repeat(gain, 3), np.zeros(1200), np.repeat(np.arange(400), 3))
+    # Repeated queries of the same person add no evidence
+    assert repeated.interval == pytest.approx(comparison.interval, abs=0.01)
 
 
 def test_identical_rankings_do_not_differ():
     same = np.random.default_rng(0).random(30)
-    found = compare(table(same), table(same))
-    assert (found.difference, found.interval, found.p_value) == (0, (0, 0), 1)
-    assert str(found) == "this and the other do not differ in MRR."
+    comparison = compare(table(same), table(same))
+    assert (comparison.difference, comparison.interval, comparison.p_value) == (0, (0, 0), 1)
+    assert str(comparison) == "this and the other do not differ in MRR."
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
 def test_holm_is_closed_testing_with_bonferroni(p_values):
-    """A hypothesis is rejected if Bonferroni rejects every intersection that contains it."""
+    """Closed testing rejects a hypothesis if Bonferroni rejects all intersections with it."""
     indices = range(len(p_values))
     expected = [
         max(
@@ -80,37 +80,39 @@ def test_holm_is_closed_testing_with_bonferroni(p_values):
     np.testing.assert_allclose(holm(p_values), expected)
 
 
-def test_sentences_state_the_result():
+def test_sentences_describe_the_result():
     rng = np.random.default_rng(2)
     gain = rng.normal(0.06, 0.2, 300)
-    found = compare(
+    comparison = compare(
         table(gain), table(np.zeros(300)), name="trained", baseline="frozen", metric="R@10"
     )
-    assert str(found).startswith(
+    assert str(comparison).startswith(
         f"trained is better than frozen by {100 * gain.mean():.1f} points of R@10, 95 % interval "
     )
-    assert str(found).endswith("p < 0.001.")
-    both = corrected([found, compare(table(-gain), table(np.zeros(300)), name="x", baseline="y")])
+    assert str(comparison).endswith("p < 0.001.")
+    both = corrected(
+        [comparison, compare(table(-gain), table(np.zeros(300)), name="x", baseline="y")]
+    )
     assert "x is worse than y by 0.0" in str(both[1])
     assert "(corrected for 2 comparisons)" in str(both[0])
     assert both[0].to_dict()["corrected_for"] == 2
 
 
-def test_evaluations_of_the_same_people_can_be_compared():
+def test_evaluations_of_the_same_queries_can_be_compared():
     rng = np.random.default_rng(3)
     a = rng.normal(size=(50, 8))
     b = a + 0.5 * rng.normal(size=(50, 8))
     good = Evaluator(ks=(5,)).evaluate_arrays(a, b, frozen_a=b[::-1].copy(), frozen_b=a)
-    found = good.compare(good.frozen, metric="R@5", name="trained", baseline="frozen")
-    assert found.difference == pytest.approx(good.both.recall[5] - good.frozen.both.recall[5])
-    assert found.p_value < 0.01
+    comparison = good.compare(good.frozen, metric="R@5", name="trained", baseline="frozen")
+    assert comparison.difference == pytest.approx(good.both.recall[5] - good.frozen.both.recall[5])
+    assert comparison.p_value < 0.01
     with pytest.raises(ConfigurationError, match="two rankings of the same queries"):
         good.compare(Evaluator(ks=(5,)).evaluate_arrays(a[:40], b[:40]))
     with pytest.raises(ConfigurationError, match=r"R@7.*MRR"):
         good.compare(good.frozen, metric="R@7")
 
 
-def test_invalid_comparisons_are_refused():
+def test_invalid_comparisons_are_errors():
     with pytest.raises(
         ConfigurationError, match="one value of each ranking, and one cluster, per query"
     ):

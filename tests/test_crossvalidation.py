@@ -1,4 +1,4 @@
-"""Cross-validation: no person is tested by a learner that saw them; metrics have oracles."""
+"""Cross-validation: no leaks between training and test people, and metrics against oracles."""
 
 import csv
 
@@ -25,7 +25,7 @@ from pairmatch.learning.baselines import Frozen
 
 
 class Recorder(ProjectionHead):
-    """The identity; records the features that it embeds."""
+    """Identity head that records the features it embeds."""
 
     trainable = False
 
@@ -40,18 +40,18 @@ class Recorder(ProjectionHead):
 
 
 class Spy(Learner):
-    """Records the features that it learns from, and those that its heads embed."""
+    """Records the features that it is fitted on and those that its heads embed."""
 
     def __init__(self):
         self.learned = []
-        self.asked = []
+        self.embedded_sets = []
 
     def fit(self, train, validation=None, *, seed=0):
         self.learned.append(
             {*map(bytes, train.a), *map(bytes, train.a if train.b is None else train.b)}
         )
-        self.asked.append(set())
-        return FittedHead(Recorder(train.dim, self.asked[-1]))
+        self.embedded_sets.append(set())
+        return FittedHead(Recorder(train.dim, self.embedded_sets[-1]))
 
 
 @settings(deadline=None, max_examples=30)
@@ -62,7 +62,7 @@ class Spy(Learner):
     st.integers(0, 5),
     st.booleans(),
 )
-def test_no_person_is_tested_by_a_learner_that_saw_them(pairs, seed, one_sided):
+def test_no_person_is_in_the_training_and_test_parts_of_a_split(pairs, seed, one_sided):
     rng = np.random.default_rng(0)
     if one_sided:
         data = PairedFeatures.of(rng.normal(size=(30, 3)), matches=pairs)
@@ -73,30 +73,30 @@ def test_no_person_is_tested_by_a_learner_that_saw_them(pairs, seed, one_sided):
     if folds < 2:
         return
     spy = Spy()
-    found = cross_validate(data, {"spy": spy}, repeats=2, folds=folds, ks=(1,), seed=seed)
-    for learned, asked in zip(spy.learned, spy.asked, strict=True):
-        assert not learned & asked
-    # Everyone with a partner asks once per repeat
+    result = cross_validate(data, {"spy": spy}, repeats=2, folds=folds, ks=(1,), seed=seed)
+    for learned, embedded in zip(spy.learned, spy.embedded_sets, strict=True):
+        assert not learned & embedded
+    # Each person with a partner is a query once per repeat
     expected = (
         len(np.unique(data.matches))
         if one_sided
         else sum(len(np.unique(c)) for c in data.matches.T)
     )
     for repeat in range(2):
-        rows = found.chance["repeat"] == repeat
-        keys = found.chance["query"][rows] * 2 + found.chance["direction"][rows]
+        rows = result.chance["repeat"] == repeat
+        keys = result.chance["query"][rows] * 2 + result.chance["direction"][rows]
         assert len(np.unique(keys)) == len(keys) == expected
 
 
-def made(n=40, width=6, seed=0, groups=None):
+def draw_pairs(n=40, width=6, seed=0, groups=None):
     rng = np.random.default_rng(seed)
     a = rng.normal(size=(n, width))
     return PairedFeatures.of(a, a + rng.normal(size=(n, width)), groups=groups)
 
 
-def test_metrics_equal_a_naive_loop():
-    data = made()
-    found = cross_validate(data, ["frozen"], repeats=2, folds=4, ks=(1, 3))
+def test_metrics_match_a_naive_loop():
+    data = draw_pairs()
+    result = cross_validate(data, ["frozen"], repeats=2, folds=4, ks=(1, 3))
     a, b = unit_rows(data.a), unit_rows(data.b)
     splits = cross_validation_splits(data, repeats=2, folds=4)
     expected = []
@@ -112,22 +112,22 @@ def test_metrics_equal_a_naive_loop():
                         len(rows),
                     )
                 )
-    np.testing.assert_array_equal(found.chance["query"], [e[0] for e in expected])
+    np.testing.assert_array_equal(result.chance["query"], [e[0] for e in expected])
     ranks = np.array([e[1] for e in expected])
-    np.testing.assert_array_equal(found.table("frozen")["rank"], ranks)
-    np.testing.assert_allclose(found.table("frozen")["reciprocal_rank"], 1 / ranks)
-    np.testing.assert_array_equal(found.table("frozen")["recall_at_3"], ranks <= 3)
-    np.testing.assert_array_equal(found.chance["candidates"], [e[2] for e in expected])
-    assert found.metrics("frozen").mrr == pytest.approx(np.mean(1 / ranks))
-    assert found.metrics("chance").recall[3] == pytest.approx(0.3)
+    np.testing.assert_array_equal(result.table("frozen")["rank"], ranks)
+    np.testing.assert_allclose(result.table("frozen")["reciprocal_rank"], 1 / ranks)
+    np.testing.assert_array_equal(result.table("frozen")["recall_at_3"], ranks <= 3)
+    np.testing.assert_array_equal(result.chance["candidates"], [e[2] for e in expected])
+    assert result.metrics("frozen").mrr == pytest.approx(np.mean(1 / ranks))
+    assert result.metrics("chance").recall[3] == pytest.approx(0.3)
 
 
-def test_one_split_equals_the_evaluator():
-    data = made(60)
+def test_a_single_split_matches_the_evaluator():
+    data = draw_pairs(60)
     split = Split(0, 0, np.arange(20, 60), np.arange(20))
-    found = cross_validate(data, ["frozen"], splits=[split], ks=(5,))
+    result = cross_validate(data, ["frozen"], splits=[split], ks=(5,))
     expected = Evaluator(ks=(5,)).evaluate(data.of_components(split.test))
-    ours = found.metrics("frozen")
+    ours = result.metrics("frozen")
     assert ours.mrr == pytest.approx(expected.both.mrr)
     assert ours.recall_interval[5] == pytest.approx(expected.both.recall_interval[5], abs=0.06)
 
@@ -135,11 +135,11 @@ def test_one_split_equals_the_evaluator():
 def test_groups_and_identical_people_stay_together():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(30, 4)), rng.normal(size=(30, 4))
-    b[7] = a[3]  # one photo under two ids
+    b[7] = a[3]  # the same photo under two ids
     loose = PairedFeatures.of(a, b, groups=[i // 2 if i < 10 else None for i in range(30)])
     assert loose.identical_across_components() == 2
-    found = cross_validate(loose, ["frozen"], repeats=1)
-    assert any(note.startswith("2 people share identical features") for note in found.notes)
+    result = cross_validate(loose, ["frozen"], repeats=1)
+    assert any(note.startswith("2 people share identical features") for note in result.notes)
     for split in cross_validation_splits(loose, repeats=3):
         tested = set(np.flatnonzero(np.isin(loose.components, split.test)).tolist())
         for first in range(0, 10, 2):
@@ -150,11 +150,8 @@ def test_groups_and_identical_people_stay_together():
     assert not cross_validate(joined, ["frozen"], repeats=1, ks=(1,)).notes
 
 
-def test_leaks_of_the_same_person_and_of_a_photo_are_caught(photo, tmp_path):
-    """Planted on purpose.
-
-    Cross-validation keeps the person in one fold, and `leakage` names the photo.
-    """
+def test_shared_people_and_photos_are_detected(photo, tmp_path):
+    """Cross-validation keeps a person in one fold, and `leakage` reports a shared photo."""
     people = [Profile(f"{s}{i}", (photo(f"{s}{i}.png"),)) for i in range(12) for s in "ab"]
     pairs = Pairs.of(people, [*(Pair(f"a{i}", f"b{i}") for i in range(12)), Pair("a0", "b5")])
     matcher = Matcher(backbone="descriptor", metadata=None, store=tmp_path / "s.sqlite")
@@ -162,19 +159,15 @@ def test_leaks_of_the_same_person_and_of_a_photo_are_caught(photo, tmp_path):
     row = dict(zip(map(tuple, data.matches.tolist()), data.components, strict=True))
     assert row[(0, 0)] == row[(0, 5)] == row[(5, 5)]
     twin = Profile("b99", (photo("a3.png"),))
-    first, second = (
-        Pairs.of([*people, twin], [Pair("a3", "b3")]),
-        Pairs.of([*people, twin], [Pair("a4", "b99")]),
-    )
+    first = Pairs.of([*people, twin], [Pair("a3", "b3")])
+    second = Pairs.of([*people, twin], [Pair("a4", "b99")])
     assert leakage(first, second).photos
 
 
-def test_custom_splits_that_leak_are_refused():
-    data = made(30)
-    clean, leaking = (
-        Split(0, 0, np.arange(10), np.arange(10, 30)),
-        Split(1, 2, np.arange(12), np.arange(10, 30)),
-    )
+def test_custom_splits_with_leaks_are_errors():
+    data = draw_pairs(30)
+    clean = Split(0, 0, np.arange(10), np.arange(10, 30))
+    leaking = Split(1, 2, np.arange(12), np.arange(10, 30))
     empty = Split(3, 0, np.array([99]), np.arange(5))
     with pytest.raises(ConfigurationError) as caught:
         cross_validate(data, ["frozen"], splits=[clean, leaking, empty])
@@ -189,7 +182,7 @@ def test_custom_splits_that_leak_are_refused():
         shortcuts(data, {"x": (data.a, data.b)}, "frozen", splits=[leaking])
 
 
-def test_evaluating_on_training_people_is_noted(small_pairs, tmp_path, caplog):
+def test_an_evaluation_on_training_people_is_noted(small_pairs, tmp_path, caplog):
     pairs = small_pairs(30)
     train, validation, test = pairs.split(seed=0)
     matcher = Matcher(
@@ -200,9 +193,9 @@ def test_evaluating_on_training_people_is_noted(small_pairs, tmp_path, caplog):
     ).fit(train, validation)
     assert not matcher.evaluate(test, resamples=0).notes[1:]
     assert "took part in training" not in caplog.text
-    whole = matcher.evaluate(pairs, resamples=0)
+    evaluation = matcher.evaluate(pairs, resamples=0)
     seen = len(train.people) + len(validation.people)
-    assert whole.notes[-1] == (
+    assert evaluation.notes[-1] == (
         f"{seen} of 60 people took part in training: these figures say nothing about new people."
     )
     assert "took part in training" in caplog.text
@@ -210,26 +203,24 @@ def test_evaluating_on_training_people_is_noted(small_pairs, tmp_path, caplog):
     assert f"{len(train.people)} people are in training and validation pairs" in matcher.notes[-1]
 
 
-def test_tuning_cannot_see_test_pairs():
-    """A learner that would cheat is given nothing to cheat with.
-
-    Shuffled test matches change nothing that it learns.
-    """
-    data = made(50)
-    spy, again = Spy(), Spy()
+def test_learners_receive_no_test_pairs():
+    """Shuffling the test matches does not change the training data of a learner."""
+    data = draw_pairs(50)
+    spy = Spy()
+    shuffled_spy = Spy()
     cross_validate(data, {"spy": spy}, repeats=1, ks=(1,))
     split = cross_validation_splits(data, repeats=1)[0]
     test = np.isin(data.components, split.test)
     shuffled = data.b.copy()
     shuffled[test] = shuffled[test][::-1]
-    other = PairedFeatures(
+    shuffled_data = PairedFeatures(
         data.a, shuffled, data.matches, data.rejected, data.components, data.rejected_components
     )
-    cross_validate(other, {"spy": again}, splits=[split], ks=(1,))
-    assert spy.learned[0] == again.learned[0]
+    cross_validate(shuffled_data, {"spy": shuffled_spy}, splits=[split], ks=(1,))
+    assert spy.learned[0] == shuffled_spy.learned[0]
 
 
-def test_comparisons_find_a_difference_and_no_false_one():
+def test_comparisons_detect_real_differences_only():
     class Noise(ProjectionHead):
         width = 6
 
@@ -240,18 +231,18 @@ def test_comparisons_find_a_difference_and_no_false_one():
         def fit(self, train, validation=None, *, seed=0):
             return FittedHead(Noise())
 
-    data = made(120)
-    found = cross_validate(
+    data = draw_pairs(120)
+    result = cross_validate(
         data, {"frozen": Frozen(), "twin": Frozen(), "blind": Blind()}, repeats=2, ks=(10,)
     )
-    comparisons = {one.name: one for one in found.comparisons("frozen")}
+    comparisons = {comparison.name: comparison for comparison in result.comparisons("frozen")}
     assert comparisons["twin"].p_value == 1
     assert comparisons["blind"].p_value < 0.01
     assert comparisons["blind"].difference < 0
     assert comparisons["blind"].corrected_for == 2
-    against = found.compare("frozen", "chance", metric="R@10")
-    assert against.difference == pytest.approx(found.metrics("frozen").recall[10] - 10 / 24)
-    text = str(found)
+    difference = result.compare("frozen", "chance", metric="R@10")
+    assert difference.difference == pytest.approx(result.metrics("frozen").recall[10] - 10 / 24)
+    text = str(result)
     for expected in (
         "frozen",
         "chance",
@@ -261,29 +252,29 @@ def test_comparisons_find_a_difference_and_no_false_one():
         assert expected in text
 
 
-def test_the_tidy_table_is_saved(tmp_path):
-    found = cross_validate(made(), ["frozen", "centred"], repeats=1, ks=(3,))
-    rows = list(csv.DictReader(found.save(tmp_path / "q.csv").read_text().splitlines()))
+def test_the_table_of_queries_is_saved(tmp_path):
+    result = cross_validate(draw_pairs(), ["frozen", "centred"], repeats=1, ks=(3,))
+    rows = list(csv.DictReader(result.save(tmp_path / "q.csv").read_text().splitlines()))
     assert len(rows) == 3 * 80
     ours = [row for row in rows if row["learner"] == "centred" and row["direction"] == "b_to_a"]
     both = [float(row["reciprocal_rank"]) for row in rows if row["learner"] == "centred"]
     assert len(ours) == 40
-    assert np.mean(both) == pytest.approx(found.metrics("centred").mrr)
-    table = pq.read_table(found.save(tmp_path / "q.parquet")).to_pylist()
+    assert np.mean(both) == pytest.approx(result.metrics("centred").mrr)
+    table = pq.read_table(result.save(tmp_path / "q.parquet")).to_pylist()
     assert [str(row["rank"]) for row in table] == [row["rank"] for row in rows]
     with pytest.raises(ConfigurationError, match=r"\.csv or \.parquet"):
-        found.save(tmp_path / "q.txt")
+        result.save(tmp_path / "q.txt")
 
 
 def test_holdout_splits_have_the_sizes_of_the_recipe():
-    data = made(495, width=2)
+    data = draw_pairs(495, width=2)
     for split in holdout_splits(data, repeats=2):
         assert np.isin(data.components, split.test).sum() == 75
         assert np.isin(data.components, split.train).sum() == 420
 
 
-def test_invalid_arguments_are_named():
-    data = made(20)
+def test_invalid_arguments_are_errors():
+    data = draw_pairs(20)
     with pytest.raises(
         ConfigurationError, match="from 2 to the number of components with a match, 20; got 21"
     ):
@@ -296,26 +287,26 @@ def test_invalid_arguments_are_named():
     with pytest.raises(ConfigurationError, match="repeats"):
         cross_validate(data, ["frozen"], repeats=0)
     with pytest.raises(ConfigurationError, match="do not describe the same pairs"):
-        cross_validate({"x": data, "y": made(19)}, {"m": ("x", "frozen")})
-    found = cross_validate(data, ["frozen"], repeats=1, ks=(1,))
+        cross_validate({"x": data, "y": draw_pairs(19)}, {"m": ("x", "frozen")})
+    result = cross_validate(data, ["frozen"], repeats=1, ks=(1,))
     with pytest.raises(ConfigurationError, match="frozn"):
-        found.compare("frozn", "chance")
+        result.compare("frozn", "chance")
     with pytest.raises(ConfigurationError, match="one label per match, 20, got 3"):
         PairedFeatures.of(data.a, data.b, groups=[1, 2, 3])
 
 
-def test_several_sets_of_features_share_one_table():
-    data = made(40)
+def test_multiple_feature_sets_share_a_table():
+    data = draw_pairs(40)
     worse = PairedFeatures.of(data.a, data.b[::-1].copy())
-    found = cross_validate(
+    result = cross_validate(
         {"good": data, "bad": worse},
         {"frozen, good": ("good", "frozen"), "frozen, bad": ("bad", "frozen")},
         repeats=1,
     )
-    assert found.metrics("frozen, good").mrr > 2 * found.metrics("frozen, bad").mrr
+    assert result.metrics("frozen, good").mrr > 2 * result.metrics("frozen, bad").mrr
 
 
-def test_a_plugin_learner_is_compared(install, tmp_path):
+def test_plugin_learners_can_be_compared(install, tmp_path):
     (tmp_path / "pkg").mkdir()
     (tmp_path / "pkg" / "shouting.py").write_text(
         "from pairmatch import FittedHead, Learner\n"
@@ -325,15 +316,15 @@ def test_a_plugin_learner_is_compared(install, tmp_path):
         "        return FittedHead(IdentityHead(dim=train.dim))\n"
     )
     install("shouting", {"pairmatch.learners": {"loud": "shouting:Loud"}}, package=tmp_path / "pkg")
-    found = cross_validate(made(), ["frozen", "loud"], repeats=1)
+    result = cross_validate(draw_pairs(), ["frozen", "loud"], repeats=1)
     for column in ("rank", "reciprocal_rank", "recall_at_5"):
-        np.testing.assert_array_equal(found.table("frozen")[column], found.table("loud")[column])
+        np.testing.assert_array_equal(result.table("frozen")[column], result.table("loud")[column])
 
 
-def test_real_pairs_rank_the_baselines_as_measured_before():
+def test_baselines_on_real_pairs_keep_their_order():
     file = np.load(shared("furniture/features.npz"), allow_pickle=True)
     data = PairedFeatures.of(file["a"], file["b"], groups=file["group"].tolist())
-    found = cross_validate(data, BASELINES, repeats=2)
-    mrr = {learner: found.metrics(learner, resamples=0).mrr for learner in BASELINES}
+    result = cross_validate(data, BASELINES, repeats=2)
+    mrr = {learner: result.metrics(learner, resamples=0).mrr for learner in BASELINES}
     assert mrr["cca"] > mrr["frozen"] > mrr["popularity"]
-    assert mrr["popularity"] == pytest.approx(found.metrics("chance").mrr, abs=0.01)
+    assert mrr["popularity"] == pytest.approx(result.metrics("chance").mrr, abs=0.01)

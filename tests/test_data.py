@@ -1,4 +1,4 @@
-"""Reading pairs, reporting all problems at once, and splits without shared people."""
+"""Reading pairs, reporting all problems at once, and splits without leaks."""
 
 import hashlib
 import io
@@ -60,9 +60,8 @@ def test_reading_csv(folder):
     assert pairs.matches.tolist() == [[0, 0], [1, 1]]
     assert pairs.rejected.tolist() == [[0, 1]]
     assert pairs.profiles["a1"].text == "I cook, and\nI run"
-    assert pairs.profiles["a1"].attributes == {
-        "age": 31.0
-    }  # one type per attribute, over both sides
+    # An attribute has the same type on both sides
+    assert pairs.profiles["a1"].attributes == {"age": 31.0}
     assert pairs.profiles["b2"].images == (folder / "dan.png", folder / "ben.png")
     assert pairs.profiles["b1"].attributes == {"age": 40.0, "smoker": True}
 
@@ -102,9 +101,8 @@ def test_formats_agree(folder):
         header="id_a,image_a,id_b,image_b,age_b,group\n",
     )
     assert lines == Pairs.read(csv)
-    csv.write_bytes(
-        b"\xef\xbb\xbf" + csv.read_bytes()
-    )  # a byte order mark, as spreadsheets write it
+    # A byte order mark, as written by spreadsheets
+    csv.write_bytes(b"\xef\xbb\xbf" + csv.read_bytes())
     assert lines == Pairs.read(csv)
 
 
@@ -122,11 +120,11 @@ def test_profiles_are_read_from_a_separate_file(folder):
         "p", (folder / "anna.png", folder / "ben.png"), "hello", {"age": 30}
     )
     assert [p.id for p in read_profiles(profiles)] == ["p", "q"]
-    message = problems(write(folder, "p,nobody", header="id_a,id_b\n"), profiles=profiles)
-    assert message == "pairs.csv line 2, column id_b: 'nobody' is not in profiles.csv."
+    message = problems(write(folder, "p,unknown", header="id_a,id_b\n"), profiles=profiles)
+    assert message == "pairs.csv line 2, column id_b: 'unknown' is not in profiles.csv."
 
 
-def test_every_problem_is_reported_at_once(folder):
+def test_all_problems_are_reported_at_once(folder):
     (folder / "empty.png").touch()
     (folder / "cut.png").write_bytes((folder / "anna.png").read_bytes()[:40])
     (folder.parent / "outside.png").write_bytes((folder / "anna.png").read_bytes())
@@ -176,7 +174,7 @@ def test_every_problem_is_reported_at_once(folder):
 
 
 def png(width, height):
-    """A PNG whose header claims this size, with almost no content."""
+    """Builds a PNG whose header declares this size, with almost no content."""
 
     def chunk(kind, content):
         return (
@@ -191,7 +189,7 @@ def png(width, height):
     return b"\x89PNG\r\n\x1a\n" + content
 
 
-def test_problems_do_not_hide_each_other(folder):
+def test_problems_do_not_mask_each_other(folder):
     (folder / "bomb.png").write_bytes(png(60000, 60000))
     (folder / "album.png").mkdir()
     path = folder / "pairs.csv"
@@ -201,8 +199,8 @@ def test_problems_do_not_hide_each_other(folder):
         b"a2,anna.png,caf\xe9,b2,bomb.png,\n"  # a wrong encoding
         b"a3,album.png,na\xefve,b3,ben.png,mtch\n"
         b"a4,./anna.png,,b4,ben.png,\n"
-        b"a4,anna.png,,b5,ben.png,\n"  # the same photo in another spelling: no problem
-        b'a6,"anna.png" x,,b6,ben.png,\n'  # not CSV from here on
+        b"a4,anna.png,,b5,ben.png,\n"  # the same photo, spelled differently: valid
+        b'a6,"anna.png" x,,b6,ben.png,\n'  # invalid CSV from here on
     )
     hint = (
         ". Save the file as UTF-8, for example with: iconv -f WINDOWS-1252 -t UTF-8 pairs.csv > "
@@ -247,9 +245,8 @@ def test_problems_of_both_files_are_reported(folder):
         "pairs.csv line 4, column id_a: 'z' is not in profiles.csv.",
     ]
     write(folder, "p,anna.png,x", "q,ben.png", name="profiles.csv", header="id,image\n")
-    assert problems(
-        pairs, profiles=profiles
-    ).splitlines() == [  # people in unreadable rows are not reported as missing
+    # People in unreadable rows are not reported as missing
+    assert problems(pairs, profiles=profiles).splitlines() == [
         *pair_problems,
         (
             "profiles.csv line 2: has 3 cells, the header has 2. Put quotes around texts that "
@@ -261,7 +258,7 @@ def test_problems_of_both_files_are_reported(folder):
 IDS_AND_IMAGES = "id_a,image_a,id_b,image_b\n"
 
 
-def test_a_person_may_be_described_over_several_rows(folder):
+def test_a_person_can_be_described_in_multiple_rows(folder):
     header = "id_a,image_a,text_a,age_a,id_b,image_b\n"
     path = write(
         folder,
@@ -274,7 +271,7 @@ def test_a_person_may_be_described_over_several_rows(folder):
     assert Pairs.read(path).profiles["a"] == Profile(
         "a", (folder / "anna.png",), "hello", {"age": 31}
     )
-    # The location of a value is the row that stated it first, not the first row of the person
+    # Values are located by the row that first contains them, not the first row of the person
     (folder / "broken.png").write_bytes(b"no")
     rows = ("a,,,,b,ben.png", "a,broken.png,hello,31,c,cleo.png", "a,anna.png,hallo,32,d,dan.png")
     assert problems(write(folder, *rows, header=header)).splitlines() == [
@@ -322,7 +319,7 @@ def json_pairs(folder, *rows):
         ("x\0y.png", r"cannot be opened \(embedded null"),
         ("\ud800.png", r"cannot be opened \(.*surrogates not allowed"),
         ("x" * 400, r"cannot be opened \(File name too long"),
-        ("loop.png", "cannot be opened|does not exist"),  # as the Python version has it
+        ("loop.png", "cannot be opened|does not exist"),  # depends on the Python version
     ],
 )
 def test_invalid_paths_are_problems(folder, name, reason):
@@ -336,9 +333,8 @@ def test_null_values_and_attribute_types(folder):
         {"image_a": "anna.png", "age_a": float("nan"), "id_b": b, "score_b": None}
         for b in ("b", "c")
     ]
-    assert (
-        dict(Pairs.read(json_pairs(folder, *rows)).profiles["a"].attributes) == {}
-    )  # NaN is a null, and equals NaN
+    # NaN is a null, and equal to NaN
+    assert dict(Pairs.read(json_pairs(folder, *rows)).profiles["a"].attributes) == {}
     header = "id_a,image_a,id_b,image_b,code_b,height_b,inf_b,keen_b,mixed_b\n"
     read = Pairs.read(
         write(
@@ -368,7 +364,7 @@ def test_null_values_and_attribute_types(folder):
     assert Pairs.read(json_pairs(folder, *mixed)).profiles["b"].attributes == {"keen": "True"}
 
 
-def test_only_the_message_shortens_long_lists_of_problems(folder):
+def test_only_the_message_truncates_long_lists_of_problems(folder):
     path = write(folder, *(f"a{i},none.png,b{i},ben.png" for i in range(60)), header=IDS_AND_IMAGES)
     with pytest.raises(
         DataError, match=r"60 problems:\n(  - pairs.csv line .*\n){50}  - … and 10 more$"
@@ -406,7 +402,9 @@ def test_problems_of_a_profiles_file(folder):
     )
     message = problems(write(folder, "p,p", header="id_a,id_b\n"), profiles=profiles)
     assert "pairs.csv line 2, column id_b: 'p' is paired with themself" in message
-    assert "profiles.csv line 4, column id: the id is blank" in message  # of both files at once
+    assert (
+        "profiles.csv line 4, column id: the id is blank" in message
+    )  # problems of both files are reported together
     with pytest.raises(DataError, match=r"profiles.csv: there is no column 'id'"):
         read_profiles(write(folder, "p,anna.png", name="profiles.csv", header="person,image\n"))
     with pytest.raises(
@@ -468,9 +466,8 @@ def test_invalid_parquet_files(folder):
         compression="none",
         use_dictionary=False,
     )
-    path.write_bytes(
-        path.read_bytes().replace(b"naive", b"na\xefve")
-    )  # Latin-1 where Parquet says UTF-8
+    # Latin-1 in a column declared as UTF-8
+    path.write_bytes(path.read_bytes().replace(b"naive", b"na\xefve"))
     assert "pairs.parquet: not a Parquet file, or a damaged one" in problems(path)
 
 
@@ -556,7 +553,9 @@ def test_profiles_are_read_from_a_folder_of_photos(folder):
         "dan",
         "more/anna",
     ]
-    Image.new("RGB", (4, 4)).save(folder / "anna.jpg.png")  # its stem is the name of another file
+    Image.new("RGB", (4, 4)).save(
+        folder / "anna.jpg.png"
+    )  # its stem is the name of a different file
     assert len({p.id for p in read_profiles(folder)}) == len(read_profiles(folder)) == 7
     (folder / "broken.png").write_bytes(b"no")
     with pytest.raises(DataError, match=r"1 photos cannot be read:\n.*broken.png: not a photo"):
@@ -592,13 +591,10 @@ def test_objects_are_validated():
         assert expected in text
 
 
-def test_the_papers_split_is_exact():
+def test_the_split_of_the_paper_is_exact():
     assert [len(part) for part in disjoint(495).split(0.70, 0.15)] == [346, 74, 75]
-    assert [len(part) for part in disjoint(100).split(0.29, 0.01)] == [
-        29,
-        1,
-        70,
-    ]  # 0.29 * 100 is 28.999…
+    # 0.29 * 100 is 28.999…
+    assert [len(part) for part in disjoint(100).split(0.29, 0.01)] == [29, 1, 70]
 
 
 @settings(max_examples=40, deadline=None)
@@ -632,7 +628,7 @@ def test_splits_share_no_person_and_no_group(data):
     try:
         parts = pairs.split(0.6, 0.2, seed=data.draw(st.integers(0, 5)))
     except DataError:
-        return  # one component holds everything, and the error says so
+        return  # a single component contains all pairs
     assert {pair for part in parts for pair in part.pairs} == set(pairs.pairs)
     assert sum(len(part.pairs) for part in parts) == len(pairs.pairs)
     for first, second in combinations(parts, 2):
@@ -644,14 +640,14 @@ def test_splits_share_no_person_and_no_group(data):
 
 def test_splits_depend_on_the_seed_but_not_on_the_row_order():
     pairs = disjoint(40)
-    again = pairs.subset(np.random.default_rng(0).permutation(40))
-    for part, same in zip(pairs.split(seed=3), again.split(seed=3), strict=True):
+    shuffled = pairs.subset(np.random.default_rng(0).permutation(40))
+    for part, same in zip(pairs.split(seed=3), shuffled.split(seed=3), strict=True):
         assert set(part.profiles) == set(same.profiles)
     assert set(pairs.split(seed=3)[2].profiles) != set(pairs.split(seed=4)[2].profiles)
 
 
 def test_splits_are_stable_across_versions():
-    # Expected values are from the first implementation: a seed must identify the same split forever
+    # The expected values are fixed: a seed must identify the same split in all versions
     edges = [(0, 0), (0, 1), (1, 1), (6, 5), *((i, i) for i in range(2, 13) if i != 6)]
     outcomes = {8: "rejected"}
     groups = {2: "room", 9: "room"}
@@ -682,7 +678,7 @@ def test_invalid_splits():
     for train, validation in ((0, 0.5), (1.1, 0), (0.5, -0.1), (float("nan"), 0)):
         with pytest.raises(ConfigurationError, match="needs shares with 0 < train, 0 ≤ validation"):
             pairs.split(train, validation)
-    for count, name in ((0, "training"), (1, "training"), (6, "validation")):  # ⌊6 · 0.15⌋ is none
+    for count, name in ((0, "training"), (1, "training"), (6, "validation")):  # ⌊6 · 0.15⌋ = 0
         with pytest.raises(
             DataError,
             match=f"The {name} split is empty: {count} matches are in {count} comp",
@@ -705,7 +701,7 @@ def test_folds_cover_every_pair_once():
 
 
 def graph(draw, sides):
-    """Random pairs with groups and rejections, and their components by repeated relabeling."""
+    """Draws pairs with groups and rejections, and labels their components by repeated merging."""
     node = st.integers(0, 40)
     edges = draw(st.lists(st.tuples(node, node), min_size=6, max_size=50, unique=True))
     a, b = ("a", "b") if sides == 2 else ("x", "x")
@@ -779,7 +775,7 @@ def test_rejections_stay_with_their_people():
     assert [len(part) for part in parts] == [10, 5, 5]
     assert sum(len(part.rejected) for part in parts) == 2
     with pytest.raises(ConfigurationError, match="components with a match, 0; got 2"):
-        pairs.subset([20, 21]).folds(2)  # folds need matches
+        pairs.subset([20, 21]).folds(2)  # folds require matches
 
 
 def noise(seed, levels=255):
@@ -814,18 +810,18 @@ def test_photos_in_memory_are_compared():
     same = leakage(couple("p", photo, noise(1)), couple("q", photo.copy(), noise(2)))
     assert same.photos == ("'p1' of split 1 and 'q1' of split 2 have the same photo",)
     assert not same.near_duplicates
-    again = (
+    reencoded = (
         couple("p", jpeg(photo, 95), noise(1)),
         couple("q", jpeg(photo.resize((120, 120)), 60), noise(2)),
     )
-    report = leakage(*again)
+    report = leakage(*reencoded)
     assert not report.photos
     assert len(report.near_duplicates) == 1
     assert report.near_duplicates[0].startswith(
         "'p1' of split 1 and 'q1' of split 2 have nearly the same photo ("
     )
-    assert not leakage(*again, near_duplicate_bits=-1)
-    # The same layout in other colors is a different photo
+    assert not leakage(*reencoded, near_duplicate_bits=-1)
+    # Photos with the same layout but different colors are distinct
     inverted = Image.merge("RGB", photo.split()[::-1])
     grey = Image.merge("RGB", [photo.convert("L")] * 3)
     assert not leakage(couple("p", photo, noise(1)), couple("q", inverted, grey))
@@ -837,7 +833,7 @@ def test_damaged_photos_do_not_stop_the_search():
     assert report.photos == ("'p1' of split 1 and 'q1' of split 2 have the same photo",)
 
 
-def test_only_the_printed_report_shortens_long_lists_of_leaks():
+def test_only_the_printed_report_truncates_long_lists_of_leaks():
     pairs = disjoint(8)
     report = leakage(pairs, pairs)
     assert len(report.people) == 16
@@ -850,14 +846,14 @@ def test_only_the_printed_report_shortens_long_lists_of_leaks():
         leakage()
 
 
-def test_leaks_are_found(tmp_path):
+def test_leaks_are_reported(tmp_path):
     rng = np.random.default_rng(0)
     photo = Image.fromarray(rng.integers(0, 255, (9, 9, 3), np.uint8)).resize(
         (160, 160), Image.Resampling.BICUBIC
     )
-    photo.save(tmp_path / "one.png")
-    photo.resize((120, 120)).save(tmp_path / "again.jpg", quality=70)
-    (tmp_path / "copy.png").write_bytes((tmp_path / "one.png").read_bytes())
+    photo.save(tmp_path / "original.png")
+    photo.resize((120, 120)).save(tmp_path / "reencoded.jpg", quality=70)
+    (tmp_path / "copy.png").write_bytes((tmp_path / "original.png").read_bytes())
     Image.new("RGB", (50, 50), "navy").save(tmp_path / "flat.png")
     Image.new("RGB", (60, 60), "navy").save(tmp_path / "flat2.png")
 
@@ -866,22 +862,22 @@ def test_leaks_are_found(tmp_path):
         return Pairs.of(profiles, [Pair(profiles[0].id, profiles[1].id, "match", group)])
 
     report = leakage(
-        part(("anna", "one.png"), ("ben", "flat.png"), group="house"),
-        part(("cleo", "copy.png"), ("dan", "again.jpg"), group="house"),
-        part(("anna", "one.png"), ("eve", "flat2.png")),
+        part(("anna", "original.png"), ("ben", "flat.png"), group="house"),
+        part(("cleo", "copy.png"), ("dan", "reencoded.jpg"), group="house"),
+        part(("anna", "original.png"), ("eve", "flat2.png")),
     )
     assert report.people == ("'anna' is in split 1 and split 3",)
     assert report.groups == ("the group 'house' is in split 1 and split 2",)
-    assert len(report.photos) == 2  # anna's of splits 1 and 3 with cleo's copy
-    assert (
-        len(report.near_duplicates) == 2
-    )  # the same with dan's re-encoded one; flat photos are left out
+    assert len(report.photos) == 2  # anna in splits 1 and 3, with cleo's copy
+    # Anna in splits 1 and 3, with dan's re-encoded photo; plain-colored photos are ignored
+    assert len(report.near_duplicates) == 2
     assert "'dan'" in report.near_duplicates[0]
     with pytest.raises(DataError, match="not independent"):
         report.raise_if_any()
     assert "1 people, 1 groups, 2 identical photos, 2 nearly identical photos" in str(report)
     clean = leakage(
-        part(("anna", "one.png"), ("ben", "flat.png")), part(("x", "flat2.png"), ("y", "flat.png"))
+        part(("anna", "original.png"), ("ben", "flat.png")),
+        part(("x", "flat2.png"), ("y", "flat.png")),
     )
     assert clean.photos == (
         "'ben' ("
@@ -904,8 +900,8 @@ def test_splits_of_real_photos_share_no_rooms():
     assert not report.groups
 
 
-def test_identical_real_photos_are_found():
-    # A shop uses one photo for an article in two colors: different articles, equal bytes
+def test_identical_real_photos_are_reported():
+    # A shop shows different colors of an article with the same photo
     pairs = Pairs.read(shared("furniture/pairs.csv"), check_images=False)
     parts = pairs.split(seed=0)
     digests = [

@@ -1,4 +1,4 @@
-"""The drawn people of the demo: reproducible, readable, and with the documented taste."""
+"""The synthetic people of the demo: reproducible, readable, and with the documented taste."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def test_equal_seeds_write_equal_files(tmp_path):
     assert all((first / file).read_bytes() != (different / file).read_bytes() for file in files)
 
 
-def test_the_library_reads_the_files(tmp_path):
+def test_the_files_can_be_read(tmp_path):
     path = draw_people(tmp_path, pairs=6, size_px=48)
     pairs = Pairs.read(path)
     assert len(pairs) == 6
@@ -40,7 +40,7 @@ def test_photos_have_the_requested_size_and_all_differ(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [{"pairs": 0}, {"size_px": 8}])
-def test_arguments_are_checked_before_anything_is_written(tmp_path, wrong):
+def test_arguments_are_checked_before_writing(tmp_path, wrong):
     with pytest.raises(
         ConfigurationError,
         match=r"pairs must be at least 1 and size_px at least 16, got \d+ and \d+",
@@ -50,7 +50,7 @@ def test_arguments_are_checked_before_anything_is_written(tmp_path, wrong):
 
 
 def hue(lab):
-    """Hue of the mean color of some pixels, in degrees of the color circle of CIE Lab."""
+    """Hue of the mean color, in degrees of the CIE Lab hue circle."""
     a, b = lab[..., 1].mean(), lab[..., 2].mean()
     return np.degrees(np.arctan2(b, a))
 
@@ -78,7 +78,7 @@ def test_the_taste_is_planted(tmp_path):
     assert max(within[2:]) < 0.45
 
 
-def test_the_taste_can_be_learned_but_frozen_features_hardly_show_it(tmp_path):
+def test_the_taste_is_learnable_but_barely_visible_in_frozen_features(tmp_path):
     pairs = Pairs.read(draw_people(tmp_path / "people", pairs=300, size_px=96))
     train, validation, test = pairs.split(0.6, 0.1, seed=0)
     matcher = Matcher(backbone="descriptor", metadata=None, store=tmp_path / "store.sqlite").fit(

@@ -232,6 +232,7 @@ INTERNAL = {
     "data.photos",
     "data.profile_rows",
     "data.reading",
+    "experiments.building",
     "experiments.portraits",
     "experiments.rows",
     "features.inputs",

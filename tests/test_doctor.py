@@ -1,4 +1,4 @@
-"""The doctor reports what works and how to fix the rest, and never shows a key."""
+"""The doctor reports the state of the installation with fixes, and never shows a key."""
 
 from importlib.metadata import PackageNotFoundError
 

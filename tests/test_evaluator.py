@@ -1,4 +1,4 @@
-"""The table of an evaluation: chance, intervals, K beyond the gallery, memory."""
+"""The evaluation table: chance, intervals, large K, and memory."""
 
 import json
 import subprocess
@@ -22,14 +22,13 @@ def noisy_pairs(n, noise=1.5, seed=0):
 def test_chance_is_exact():
     evaluation = Evaluator(resamples=0).evaluate_arrays(*noisy_pairs(75))
     assert evaluation.chance.recall == pytest.approx({k: k / 75 for k in (5, 10, 20, 30, 50)})
-    assert evaluation.chance.mrr == pytest.approx(
-        sum(1 / r for r in range(1, 76)) / 75
-    )  # 0.065, as in the paper
+    # 0.065, as in the paper
+    assert evaluation.chance.mrr == pytest.approx(sum(1 / r for r in range(1, 76)) / 75)
     assert evaluation.chance.median_rank == 38
     assert evaluation.queries == 150
 
 
-def test_constant_embeddings_score_chance_in_every_figure():
+def test_constant_embeddings_score_at_chance_in_every_metric():
     evaluation = Evaluator().evaluate_arrays(np.ones((75, 512)), np.ones((75, 512)))
     assert evaluation.both.recall == pytest.approx(evaluation.chance.recall)
     assert evaluation.both.mrr == pytest.approx(evaluation.chance.mrr)
@@ -38,30 +37,30 @@ def test_constant_embeddings_score_chance_in_every_figure():
     )
 
 
-def test_both_directions_are_averaged_over_their_queries():
+def test_the_two_directions_are_averaged_over_their_queries():
     a, b = noisy_pairs(20)
     matches = [(i, i) for i in range(20)] + [(0, 1), (0, 2)]
     evaluation = Evaluator(ks=[3], resamples=0).evaluate_arrays(
         a, b[:15], matches=[m for m in matches if m[1] < 15]
     )
-    one, two = evaluation.a_to_b, evaluation.b_to_a
-    assert (one.queries, two.queries, evaluation.queries) == (15, 15, 30)
-    assert evaluation.both.recall[3] == pytest.approx((one.recall[3] + two.recall[3]) / 2)
+    forward, backward = evaluation.a_to_b, evaluation.b_to_a
+    assert (forward.queries, backward.queries, evaluation.queries) == (15, 15, 30)
+    assert evaluation.both.recall[3] == pytest.approx((forward.recall[3] + backward.recall[3]) / 2)
     assert evaluation.candidates == (15, 20)
 
 
-def test_intervals_resample_people_not_queries():
-    # One hub with 30 partners and 30 disjoint pairs: a bootstrap over queries would take the hub
-    # for 30 observations
+def test_intervals_resample_people_rather_than_queries():
+    # A hub with 30 partners, and 30 disjoint pairs: a bootstrap over queries would count the hub as
+    # 30 observations
     a, b = noisy_pairs(60)
     hub = [(0, j) for j in range(30)]
-    alone = [(i, i) for i in range(30, 60)]
-    evaluation = Evaluator(ks=[5]).evaluate_arrays(a, b, matches=hub + alone)
+    disjoint = [(i, i) for i in range(30, 60)]
+    evaluation = Evaluator(ks=[5]).evaluate_arrays(a, b, matches=hub + disjoint)
     assert len(np.unique(evaluation.table["component"])) == 31
     assert evaluation.queries == (1 + 30) + (30 + 30)
 
 
-def test_intervals_match_the_plain_bootstrap():
+def test_intervals_match_a_plain_bootstrap():
     a, b = noisy_pairs(40)
     evaluation = Evaluator(ks=[5], resamples=4000).evaluate_arrays(a, b)
     per_pair = evaluation.table["recall_at_5"].reshape(2, 40).mean(0)
@@ -79,13 +78,14 @@ def test_intervals_match_the_plain_bootstrap():
     assert again.both == evaluation.both
 
 
-def test_default_k_beyond_the_gallery_is_left_out_with_a_note():
+def test_default_k_beyond_the_gallery_is_omitted_with_a_note():
     evaluation = Evaluator(resamples=0).evaluate_arrays(*noisy_pairs(12))
     assert list(evaluation.both.recall) == [5, 10]
-    assert "Recall@20, @30, @50 left out: the smallest gallery has 12 candidates." in str(evaluation)
+    note = "Recall@20, @30, @50 left out: the smallest gallery has 12 candidates."
+    assert note in str(evaluation)
 
 
-def test_a_k_that_was_asked_for_is_an_error():
+def test_an_explicit_k_beyond_the_gallery_is_an_error():
     with pytest.raises(
         ConfigurationError, match=r"K = 50 is larger than the smallest gallery \(12 candidates\)"
     ):
@@ -94,7 +94,7 @@ def test_a_k_that_was_asked_for_is_an_error():
         Evaluator(ks=[0])
 
 
-def test_frozen_features_stand_in_the_table():
+def test_frozen_features_are_in_the_table():
     a, b = noisy_pairs(30)
     evaluation = Evaluator(resamples=100).evaluate_arrays(a, b, frozen_a=b, frozen_b=-b)
     assert evaluation.frozen.both.recall[5] == 0
@@ -107,13 +107,13 @@ def test_frozen_features_stand_in_the_table():
         lines[5].split()[0],
         "a",
     ]
-    figures = json.loads(json.dumps(evaluation.to_dict()))
-    assert figures["queries"] == 60
-    assert set(figures["both"]["intervals"]) == {"recall", "mrr", "median_rank"}
-    assert set(figures["frozen"]) == {"both", "a_to_b", "b_to_a"}
+    values = json.loads(json.dumps(evaluation.to_dict()))
+    assert values["queries"] == 60
+    assert set(values["both"]["intervals"]) == {"recall", "mrr", "median_rank"}
+    assert set(values["frozen"]) == {"both", "a_to_b", "b_to_a"}
 
 
-def test_one_sided_sets():
+def test_one_sided_pairs():
     a, b = noisy_pairs(20, noise=0.01)
     evaluation = Evaluator(ks=[1]).evaluate_arrays(
         np.concatenate([a, b]), matches=[(i, i + 20) for i in range(20)]
@@ -139,37 +139,36 @@ torch.set_num_threads(1)
 people = int(sys.argv[1])
 rng = np.random.default_rng(0)
 a = rng.normal(size=(people, 8)).astype(np.float32)
-Evaluator(resamples=10).evaluate_arrays(a[:50], a[:50])  # what is loaded at the first use
+Evaluator(resamples=10).evaluate_arrays(a[:50], a[:50])  # loads lazy imports
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-evaluation = Evaluator(resamples=100).evaluate_arrays(a, a + rng.normal(size=a.shape).astype(np.float32))
+b = a + rng.normal(size=a.shape).astype(np.float32)
+evaluation = Evaluator(resamples=100).evaluate_arrays(a, b)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, evaluation.queries)
 """
 
 
 @pytest.mark.parametrize(
     ("people", "megabytes"),
-    [
-        (12_000, 300),
-        pytest.param(50_000, 900, marks=pytest.mark.slow),
-    ],  # one matrix of scores: 576, and 10,000
+    # A matrix of all scores would take 576 and 10,000 MB
+    [(12_000, 300), pytest.param(50_000, 900, marks=pytest.mark.slow)],
 )
-def test_no_matrix_of_all_scores_is_held(people, megabytes):
-    done = subprocess.run(
+def test_memory_stays_below_a_matrix_of_all_scores(people, megabytes):
+    process = subprocess.run(
         [sys.executable, "-c", MEMORY, str(people)], capture_output=True, text=True, check=True
     )
-    grown, queries = done.stdout.split()
+    growth, queries = process.stdout.split()
     assert int(queries) == 2 * people
-    assert float(grown) < megabytes
+    assert float(growth) < megabytes
 
 
-def test_bad_input_is_named():
+def test_invalid_inputs_are_errors():
     a, b = noisy_pairs(6)
-    broken = a.copy()
-    broken[2, 3] = np.nan
+    invalid = a.copy()
+    invalid[2, 3] = np.nan
     with pytest.raises(
         ConfigurationError, match="`embeddings_a` has values that are not finite, in 1 rows: 2"
     ):
-        Evaluator().evaluate_arrays(broken, b)
+        Evaluator().evaluate_arrays(invalid, b)
     with pytest.raises(ConfigurationError, match="need the same width, got 16 and 8"):
         Evaluator().evaluate_arrays(a, b[:, :8])
     with pytest.raises(ConfigurationError, match="`matches` is required"):

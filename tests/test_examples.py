@@ -1,4 +1,4 @@
-"""Examples: each runs offline, as a user would run it, and prints what it promises."""
+"""The examples run offline and print the documented output."""
 
 import importlib
 import os
@@ -32,7 +32,7 @@ def run(tmp_path, monkeypatch, capsys):
 
 
 def mrr(text, learner):
-    """MRR of a learner in a printed table."""
+    """Parses the MRR of a learner from a printed table."""
     return float(re.search(rf"^{re.escape(learner)} .*?(0\.\d{{3}})", text, re.MULTILINE)[1])
 
 
@@ -116,7 +116,7 @@ def test_vectors_alone(run):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """Folder into which pip has installed the template."""
+    """Installs the template with pip and returns the folder."""
     target = tmp_path_factory.mktemp("installed")
     pip = [
         sys.executable,

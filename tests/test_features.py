@@ -1,4 +1,4 @@
-"""Feature extraction: each input runs once, resumes after a kill, and is never stale."""
+"""Feature extraction: each input runs once, runs resume after a kill, and keys cover all inputs."""
 
 import os
 import signal
@@ -49,14 +49,14 @@ def test_each_distinct_input_runs_once(tmp_path, people, hash_backbone):
     assert hash_backbone.seen == len(people)
     store.extract(twins, hash_backbone, NATIVE)
     assert hash_backbone.seen == len(people)
-    again = HashBackbone()
-    FeatureStore(tmp_path / "s.sqlite").extract(twins, again, NATIVE)
-    assert again.seen == 0
+    second_backbone = HashBackbone()
+    FeatureStore(tmp_path / "s.sqlite").extract(twins, second_backbone, NATIVE)
+    assert second_backbone.seen == 0
     assert store.store.counts()["people"] == 12
 
 
 class Tokens(HashBackbone):
-    """Token states and a pooled output from one pass."""
+    """Returns token states and a pooled output from the same pass."""
 
     def forward(self, batch):
         pooled = super().forward(batch).pooled
@@ -66,7 +66,7 @@ class Tokens(HashBackbone):
         )
 
 
-def test_all_poolers_share_one_pass(tmp_path, people):
+def test_all_poolers_share_a_pass(tmp_path, people):
     backbone = Tokens()
     native, mean = FeatureStore(tmp_path / "s.sqlite").extract(
         people, backbone, [NativePooler(), MeanPooler()]
@@ -91,7 +91,10 @@ def test_all_poolers_share_one_pass(tmp_path, people):
     ],
 )
 def test_every_change_to_an_input_changes_its_key(tmp_path, people, change):
-    store, backbone, poolers, options = FeatureStore(tmp_path / "s.sqlite"), Tokens(), NATIVE, {}
+    store = FeatureStore(tmp_path / "s.sqlite")
+    backbone = Tokens()
+    poolers = NATIVE
+    options = {}
     person = Profile("p", people[0].images, "hello", {"age": 30})
     store.extract([person], backbone, poolers)
     assert backbone.seen == 1
@@ -205,7 +208,7 @@ def test_running_out_of_memory_halves_the_budget(tmp_path, people, error):
         FeatureStore(tmp_path / "v.sqlite").extract(people, Broken(), NATIVE)
 
 
-def test_broken_photos_do_not_stop_the_others(tmp_path, people):
+def test_unreadable_photos_do_not_stop_extraction(tmp_path, people):
     class Decodes(HashBackbone):
         def prepare(self, items):
             from pairmatch.io.images import load_image
@@ -230,7 +233,7 @@ def test_broken_photos_do_not_stop_the_others(tmp_path, people):
     assert backbone.seen == 9
 
 
-def test_people_with_nothing_to_read_are_listed_before_anything_runs(
+def test_people_without_readable_inputs_are_reported_before_extraction(
     tmp_path, people, hash_backbone
 ):
     people = [*people, Profile("empty"), Profile("lost", (tmp_path / "gone.png",))]
@@ -249,8 +252,8 @@ def test_no_people_or_no_poolers_is_an_error(tmp_path, people, hash_backbone):
             FeatureStore(tmp_path / "s.sqlite").extract(profiles, hash_backbone, poolers)
 
 
-def test_keys_stay_as_existing_stores_hold_them(tmp_path, hash_backbone):
-    """Expected keys were computed by the first version that wrote this key format."""
+def test_keys_do_not_change_between_versions(tmp_path, hash_backbone):
+    """The expected keys are those of the first version with this key format."""
     people = [Profile("p", (b"\x89PNG fixed",), "I cook", {"age": 31})]
     poolers = [NativePooler(), MeanPooler(layer=2)]
     store = FeatureStore(tmp_path / "s.sqlite")
@@ -266,7 +269,7 @@ def test_keys_stay_as_existing_stores_hold_them(tmp_path, hash_backbone):
     ]
 
 
-def test_a_plan_counts_distinct_inputs_and_runs_nothing(tmp_path, people, hash_backbone):
+def test_a_plan_counts_distinct_inputs_without_running_them(tmp_path, people, hash_backbone):
     store = FeatureStore(tmp_path / "s.sqlite")
     store.extract(people[:4], hash_backbone, NATIVE)
     twins = [*people, Profile("twin", people[7].images, people[7].text)]
@@ -282,7 +285,7 @@ def test_a_plan_counts_distinct_inputs_and_runs_nothing(tmp_path, people, hash_b
     assert plan.seconds is None
 
 
-def test_running_a_plan_equals_extract(tmp_path, people):
+def test_running_a_plan_matches_extract(tmp_path, people):
     poolers = [NativePooler(), MeanPooler()]
     plan = FeatureStore(tmp_path / "a.sqlite").plan(people, Tokens(), poolers)
     expected = FeatureStore(tmp_path / "b.sqlite").extract(people, Tokens(), poolers)
@@ -291,7 +294,7 @@ def test_running_a_plan_equals_extract(tmp_path, people):
         assert np.array_equal(features, reference)
 
 
-def test_running_a_plan_checks_the_store_again(tmp_path, people, hash_backbone):
+def test_running_a_plan_rereads_the_store(tmp_path, people, hash_backbone):
     plan = FeatureStore(tmp_path / "s.sqlite").plan(people, hash_backbone, NATIVE)
     FeatureStore(tmp_path / "s.sqlite").extract(people, HashBackbone(), NATIVE)
     (h,) = plan.run()
@@ -299,7 +302,7 @@ def test_running_a_plan_checks_the_store_again(tmp_path, people, hash_backbone):
     assert h.shape == (11, 8)
 
 
-def test_measuring_runs_a_sample_and_keeps_it(tmp_path, people, monkeypatch):
+def test_measuring_extracts_and_stores_a_sample(tmp_path, people, monkeypatch):
     class Slow(HashBackbone):
         def forward(self, batch):
             clock[0] += 10.0 * len(batch)
@@ -326,13 +329,15 @@ def test_measuring_runs_a_sample_and_keeps_it(tmp_path, people, monkeypatch):
         plan.measure(sample=0)
 
 
-def test_durations_are_printed_in_the_unit_that_fits():
+def test_durations_have_a_suitable_unit():
     assert [format_duration(seconds) for seconds in (40, 720, 12600)] == ["40 s", "12 min", "3.5 h"]
 
 
-def test_requests_with_equal_inputs_share_one_pass(tmp_path, people):
-    store, backbone = FeatureStore(tmp_path / "s.sqlite"), Tokens()
-    native, mean = NativePooler(), MeanPooler()
+def test_requests_with_equal_inputs_share_a_pass(tmp_path, people):
+    store = FeatureStore(tmp_path / "s.sqlite")
+    backbone = Tokens()
+    native = NativePooler()
+    mean = MeanPooler()
 
     def request(poolers=(native,), of=backbone, to=store, profiles=people, **options):
         return ExtractionRequest(to, profiles, of, poolers, **options)
@@ -357,7 +362,7 @@ def test_requests_with_equal_inputs_share_one_pass(tmp_path, people):
     assert backbone.seen == 11
 
 
-def test_prompts_do_not_split_a_pass_of_a_backbone_that_reads_no_text(tmp_path, people):
+def test_backbones_without_text_share_a_pass_across_prompts(tmp_path, people):
     backbone = HashBackbone()
     backbone.reads_text = False
     store = FeatureStore(tmp_path / "s.sqlite")
@@ -369,14 +374,16 @@ def test_prompts_do_not_split_a_pass_of_a_backbone_that_reads_no_text(tmp_path, 
 
 
 def test_backbones_with_other_layers_do_not_share_a_pass(tmp_path, people):
-    shallow, deep = HashBackbone(), HashBackbone()
-    shallow.layers, deep.layers = (1,), (2,)
+    shallow = HashBackbone()
+    shallow.layers = (1,)
+    deep = HashBackbone()
+    deep.layers = (2,)
     store = FeatureStore(tmp_path / "s.sqlite")
     requests = [ExtractionRequest(store, people, b, NATIVE) for b in (shallow, deep, shallow)]
     assert len(plan_extractions(requests)) == 2
 
 
-def test_values_that_are_not_finite_are_rejected(tmp_path, people):
+def test_non_finite_values_are_errors(tmp_path, people):
     class Overflows(HashBackbone):
         def vector(self, content):
             return super().vector(content) * 1e6
@@ -448,12 +455,12 @@ def test_a_killed_run_resumes(tmp_path, fifty):
     assert connection.execute("SELECT count(*) FROM features").fetchone() == (20,)
     connection.close()
     out, _ = run(fifty, store, "live").communicate(timeout=120)
-    assert out.split()[0] == "30"  # only the missing ones
+    assert out.split()[0] == "30"  # only the missing people
     fresh, _ = run(fifty, tmp_path / "fresh.sqlite", "live").communicate(timeout=120)
     assert out.split()[1] == fresh.split()[1]
 
 
-def test_two_processes_extract_at_once(tmp_path, fifty):
+def test_two_processes_extract_concurrently(tmp_path, fifty):
     store = tmp_path / "s.sqlite"
     both = [run(fifty, store, "live") for _ in range(2)]
     results = [process.communicate(timeout=120)[0].split() for process in both]

@@ -1,4 +1,4 @@
-"""Galleries: exact under filters and exclusions, and complete after a kill."""
+"""Galleries: exact search with filters and exclusions, and durability after a kill."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def crowd(count, seed=0, prefix="p"):
 
 
 def rank_in_a_loop(query, people, embeddings, k, allowed):
-    """Ids of the k best people, scored one by one and sorted stably."""
+    """Ids of the k best people, scored in a loop and sorted stably."""
     scored = [
         (-float(np.dot(query.astype(float), vector.astype(float))), row, person.id)
         for row, (person, vector) in enumerate(zip(people, embeddings, strict=True))
@@ -58,16 +58,17 @@ def rank_in_a_loop(query, people, embeddings, k, allowed):
     on_disk=st.booleans(),
     seed=st.integers(0, 5),
 )
-def test_search_equals_a_plain_loop(
+def test_search_matches_a_plain_loop(
     count, k, low, mutual, removed, added, on_disk, seed, tmp_path_factory
 ):
-    people, e = crowd(count, seed), vectors(count, seed=seed)
+    people = crowd(count, seed)
+    e = vectors(count, seed=seed)
     gallery = Gallery.of(people, e)
     if on_disk:
         folder = tmp_path_factory.mktemp("gallery") / "g"
         gallery.save(folder)
         gallery = Gallery.open(folder)
-    for number, size in enumerate(added):  # small pieces are merged, in order
+    for number, size in enumerate(added):  # small files are merged in order
         more = crowd(size, number + 50, f"x{number}-")
         more_vectors = vectors(size, seed=number + 50)
         gallery.add(more, more_vectors)
@@ -86,14 +87,14 @@ def test_search_equals_a_plain_loop(
         {"age": 50, "region": "south"},
         {"age": 30, "region": "south"},
     ]
-    hidden = [{person.id for person in people[::3]}, set(), {"nobody", "p0"}]
+    hidden = [{person.id for person in people[::3]}, set(), {"unknown", "p0"}]
     queries = vectors(3, seed=seed + 100)
     rule = (
         f"age >= {low} and abs(age - query.age) <= 12 and (smoker = false or region = query.region)"
     )
     if not people:
         return
-    found = gallery.search(queries, k, where=rule, asking=asking, mutual=mutual, excluded=hidden)
+    result = gallery.search(queries, k, where=rule, asking=asking, mutual=mutual, excluded=hidden)
     for number, me in enumerate(asking):
 
         def allowed(person, me=me, number=number):
@@ -104,11 +105,11 @@ def test_search_equals_a_plain_loop(
             backward = me["age"] >= low and you["region"] == me["region"]
             return forward and (backward or not mutual) and person.id not in hidden[number]
 
-        assert [name for name, _ in found.candidates(number)] == rank_in_a_loop(
+        assert [name for name, _ in result.candidates(number)] == rank_in_a_loop(
             queries[number], people, e, k, allowed
         )
-        assert found.eligible[number] == sum(map(allowed, people))
-        assert (found.excluded_by[number] is None) == (found.eligible[number] > 0)
+        assert result.eligible[number] == sum(map(allowed, people))
+        assert (result.excluded_by[number] is None) == (result.eligible[number] > 0)
 
 
 def test_the_filter_that_removed_the_last_candidate_is_named():
@@ -116,33 +117,32 @@ def test_the_filter_that_removed_the_last_candidate_is_named():
         Profile("a", attributes={"age": 30, "region": "north"}),
         Profile("b", attributes={"age": 40}),
     ]
-    gallery, query = Gallery.of(people, vectors(2)), vectors(1, seed=1)
+    gallery = Gallery.of(people, vectors(2))
+    query = vectors(1, seed=1)
 
     def excluded_by(where=None, **options):
-        found = gallery.search(query, 3, where=where, **options)
-        assert found.candidates(0) == []
-        return found.excluded_by[0]
+        result = gallery.search(query, 3, where=where, **options)
+        assert result.candidates(0) == []
+        return result.excluded_by[0]
 
     assert excluded_by("age > 20 and age > 45 and region = 'north'") == "age > 45"
-    assert (
-        excluded_by("region = 'north' and age > 35") == "age > 35"
-    )  # each leaves a candidate, both together none
+    # Each condition has candidates, but not both together
+    assert excluded_by("region = 'north' and age > 35") == "age > 35"
     assert excluded_by(["age > 20", "age is null"]) == "age IS NULL"
     assert (
         excluded_by("age > query.age", asking=[{"age": 20}], mutual=True)
         == "age > query.age, with the roles swapped"
     )
-    assert (
-        excluded_by("age > query.age") == "age > query.age"
-    )  # the age of the query person is unknown
+    # The age of the query person is unknown
+    assert excluded_by("age > query.age") == "age > query.age"
     assert excluded_by(excluded=[["a", "b"]]) == "exclusions"
     gallery.remove(["a", "b"])
     assert excluded_by("age > 20") == "no candidates"
     assert Gallery().search(query).excluded_by == ("no candidates",)
 
 
-def test_each_person_can_have_a_rule_of_their_own():
-    """Ranges are attributes: both people must be inside the other's range."""
+def test_rules_can_use_the_ranges_of_each_person():
+    """Ranges are attributes; both people must be within each other's range."""
     people = [
         Profile("picky", attributes={"age": 30, "from": 40, "to": 50}),
         Profile("open", attributes={"age": 31, "from": 20, "to": 60}),
@@ -151,8 +151,8 @@ def test_each_person_can_have_a_rule_of_their_own():
     rule = 'age between query."from" and query.to'
     me = {"age": 35, "from": 25, "to": 35}
     assert gallery.search(vectors(1), 5, where=rule, asking=[me]).eligible[0] == 2
-    found = gallery.search(vectors(1), 5, where=rule, asking=[me], mutual=True)
-    assert [name for name, _ in found.candidates(0)] == ["open"]
+    result = gallery.search(vectors(1), 5, where=rule, asking=[me], mutual=True)
+    assert [name for name, _ in result.candidates(0)] == ["open"]
 
 
 def test_a_bonus_is_added_to_the_score():
@@ -160,7 +160,7 @@ def test_a_bonus_is_added_to_the_score():
     gallery = Gallery.of([f"p{i}" for i in range(50)], e)
     gallery.remove(["p3", "p10"])
     bonus = np.random.default_rng(2).normal(size=48).astype(np.float32)
-    found = gallery.search(queries, 48, bonus=bonus)
+    result = gallery.search(queries, 48, bonus=bonus)
     for number, query in enumerate(queries):
         total = dict(
             zip(
@@ -169,50 +169,51 @@ def test_a_bonus_is_added_to_the_score():
                 strict=True,
             )
         )
-        assert [name for name, _ in found.candidates(number)] == sorted(
+        assert [name for name, _ in result.candidates(number)] == sorted(
             total, key=lambda name: -total[name]
         )
-        assert found.candidates(number)[0][1] == pytest.approx(max(total.values()), abs=1e-6)
+        assert result.candidates(number)[0][1] == pytest.approx(max(total.values()), abs=1e-6)
     with pytest.raises(
         ConfigurationError, match=r"one finite number per candidate, \[48\], got \[50\]"
     ):
         gallery.search(queries, bonus=np.zeros(50))
 
 
-def test_a_saved_gallery_is_the_same_after_opening(tmp_path):
-    people, e = crowd(30), vectors(30)
+def test_an_opened_gallery_equals_the_saved_one(tmp_path):
+    people = crowd(30)
+    e = vectors(30)
     gallery = Gallery.of(people, e, side="a", made_by="me")
     gallery.save(tmp_path / "g")
     opened = Gallery.open(tmp_path / "g")
     assert (opened.side, opened.made_by, opened.width, len(opened)) == ("a", "me", 8, 30)
     assert opened.attribute_kinds == {"age": "number", "region": "text", "smoker": "bool"}
-    assert not opened.embeddings.flags.owndata  # mapped, not read
+    assert not opened.embeddings.flags.owndata  # memory-mapped
     for person in people:
         assert opened.profile(person.id) == person
-    with pytest.raises(DataError, match="no candidate with the id 'nobody'"):
-        opened.profile("nobody")
+    with pytest.raises(DataError, match="no candidate with the id 'unknown'"):
+        opened.profile("unknown")
     assert (tmp_path / "g" / "gallery.sqlite").stat().st_mode & 0o077 == 0
     assert all(file.stat().st_mode & 0o077 == 0 for file in (tmp_path / "g").glob("*.arrow"))
 
 
-def test_two_objects_share_a_folder(tmp_path):
+def test_two_objects_can_share_a_folder(tmp_path):
     Gallery.of(crowd(5), vectors(5)).save(tmp_path / "g")
-    one = Gallery.open(tmp_path / "g")
-    other = Gallery.open(tmp_path / "g")
+    first = Gallery.open(tmp_path / "g")
+    second = Gallery.open(tmp_path / "g")
     newcomer = Profile("new", attributes={"age": 99, "height": 1.8})
-    one.add([newcomer], vectors(1, seed=9))
-    assert other.search(vectors(1, seed=9), 1).candidates(0) == [("new", pytest.approx(1))]
-    assert other.profile("new") == newcomer
-    other.remove(["new", "p0"])
-    assert "new" not in one.ids
-    one.add(crowd(1500, 3, "many"), vectors(1500, seed=3))  # a file of its own
-    one.remove(["many7"])
-    one.save()
-    assert len(other) == len(one) == 4 + 1499
+    first.add([newcomer], vectors(1, seed=9))
+    assert second.search(vectors(1, seed=9), 1).candidates(0) == [("new", pytest.approx(1))]
+    assert second.profile("new") == newcomer
+    second.remove(["new", "p0"])
+    assert "new" not in first.ids
+    first.add(crowd(1500, 3, "many"), vectors(1500, seed=3))  # in a separate file
+    first.remove(["many7"])
+    first.save()
+    assert len(second) == len(first) == 4 + 1499
     assert len(Gallery.open(tmp_path / "g")) == 1503
-    other.add([Profile("p1", attributes={"age": 1})], vectors(1, seed=4))  # replaced
-    assert one.profile("p1").attributes == {"age": 1}
-    assert len(one) == 1503
+    second.add([Profile("p1", attributes={"age": 1})], vectors(1, seed=4))  # replaced
+    assert first.profile("p1").attributes == {"age": 1}
+    assert len(first) == 1503
 
 
 _WRITER = """
@@ -235,17 +236,19 @@ while True:
 
 
 @pytest.mark.parametrize("wait_seconds", [0.3, 0.5])
-def test_a_kill_loses_no_confirmed_change(tmp_path, wait_seconds):
+def test_confirmed_changes_survive_a_kill(tmp_path, wait_seconds):
     Gallery.of(crowd(50), vectors(50)).save(tmp_path / "g")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, "-c", _WRITER, str(tmp_path / "g")]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment) as writer:
+    command = [sys.executable, "-c", _WRITER, str(tmp_path / "g")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as writer:
         assert writer.stdout.readline() == "ready\n"
-        reader, stop = Gallery.open(tmp_path / "g"), time.monotonic() + wait_seconds
-        while time.monotonic() < stop:  # a reader neither blocks the writer nor sees a wrong state
-            found = [name for name, _ in reader.search(vectors(1), 1000).candidates(0)]
-            assert {f"p{number}" for number in range(50)} <= set(found)
-            assert len(found) == len(set(found))
+        reader = Gallery.open(tmp_path / "g")
+        stop = time.monotonic() + wait_seconds
+        # A reader neither blocks the writer nor sees an inconsistent state
+        while time.monotonic() < stop:
+            ids = [name for name, _ in reader.search(vectors(1), 1000).candidates(0)]
+            assert {f"p{number}" for number in range(50)} <= set(ids)
+            assert len(ids) == len(set(ids))
         writer.send_signal(signal.SIGKILL)
         confirmed = [
             line.split() for line in writer.stdout.read().splitlines() if line.count(" ") == 1
@@ -262,7 +265,7 @@ def test_a_kill_loses_no_confirmed_change(tmp_path, wait_seconds):
     for name in sorted(added & present):
         vector = np.random.default_rng(int(name[3:])).normal(size=8).astype(np.float32)
         np.testing.assert_array_equal(opened.embeddings[opened.ids.index(name)], vector)
-    opened.add([Profile("after")], vectors(1))  # it can still be changed
+    opened.add([Profile("after")], vectors(1))  # the gallery can still be changed
     assert Gallery.open(tmp_path / "g").profile("after").id == "after"
 
 
@@ -275,11 +278,11 @@ def traces(folder, *needles):
     ]
 
 
-def test_forgotten_people_are_in_no_file(tmp_path, hash_backbone):
+def test_forgotten_people_are_erased_from_all_files(tmp_path, hash_backbone):
     from pairmatch import Matcher
 
     people = [
-        Profile(f"somebody-{n}", text=f"text {n}", attributes={"age": 20 + n}) for n in range(40)
+        Profile(f"person-{n}", text=f"text {n}", attributes={"age": 20 + n}) for n in range(40)
     ]
     matcher = Matcher(
         backbone=hash_backbone, metadata=None, head="identity", store=tmp_path / "store.sqlite"
@@ -289,16 +292,17 @@ def test_forgotten_people_are_in_no_file(tmp_path, hash_backbone):
     for name, gallery in (("a", a), ("b", b)):
         gallery.save(tmp_path / name)
     opened = Gallery.open(tmp_path / "b")
-    victim, newcomer = people[25], Profile("somebody-new", text="new", attributes={"age": 33})
+    victim = people[25]
+    newcomer = Profile("person-new", text="new", attributes={"age": 33})
     matcher.add_to(opened, [newcomer])  # in the journal
-    opened.remove([people[26].id])  # removed from searches, but still in the file
+    opened.remove([people[26].id])  # excluded from searches, but still in the file
     matcher.recommend_all(a, opened, tmp_path / "slates", k=19)
     forgotten = [victim.id, newcomer.id, people[26].id]
     needles = [name.encode() for name in forgotten]
     needles += [
-        matcher.embed([one], side="b")[0].tobytes() for one in (victim, newcomer, people[26])
+        matcher.embed([person], side="b")[0].tobytes() for person in (victim, newcomer, people[26])
     ]
-    needles += [matcher.features([one])[0].tobytes() for one in (victim, newcomer)]
+    needles += [matcher.features([person])[0].tobytes() for person in (victim, newcomer)]
     assert {"store.sqlite-wal", "gallery.sqlite-wal", "a-00000.parquet"} <= set(
         traces(tmp_path, *needles)
     )
@@ -312,20 +316,18 @@ def test_forgotten_people_are_in_no_file(tmp_path, hash_backbone):
     assert erased.galleries == {str(tmp_path / "a"): 0, str(tmp_path / "b"): 2}
     assert erased.slates[str(tmp_path / "slates")] > 19
     assert traces(tmp_path, *needles) == []
-    assert victim.id not in opened.ids  # nor visible to objects that were open before
+    assert victim.id not in opened.ids  # also for galleries that are already open
     assert len(Gallery.open(tmp_path / "b")) == 18
     assert Slates(tmp_path / "slates").of(victim.id, "b") == []
     assert len(Slates(tmp_path / "slates").of(people[0].id)) >= 16
 
 
-def test_slates_of_two_galleries(tmp_path, monkeypatch):
+def test_slates_of_two_galleries_match_searches(tmp_path, monkeypatch):
     import pairmatch.gallery.bulk as bulk
 
     monkeypatch.setattr(bulk, "_PEOPLE", 7)
-    a, b = (
-        Gallery.of(crowd(20, 1, "a"), vectors(20, seed=1), side="a"),
-        Gallery.of(crowd(15, 2, "b"), vectors(15, seed=2)),
-    )
+    a = Gallery.of(crowd(20, 1, "a"), vectors(20, seed=1), side="a")
+    b = Gallery.of(crowd(15, 2, "b"), vectors(15, seed=2))
     blocked = Exclusions([("a0", "b3")], symmetric=True)
     options = {"where": "abs(age - query.age) <= 15", "mutual": True, "exclude": blocked}
     slates = recommend_all(a, b, tmp_path / "s", 4, **options)
@@ -334,20 +336,20 @@ def test_slates_of_two_galleries(tmp_path, monkeypatch):
         "a-00001.parquet",
         "a-00002.parquet",
     ]
-    for side, asking, other in (("a", a, b), ("b", b, a)):
+    for side, queries, candidates in (("a", a, b), ("b", b, a)):
         table = slates.table(side).to_pylist()
-        for person, query in zip(asking.ids, asking.embeddings, strict=True):
-            found = other.search(
+        for person, query in zip(queries.ids, queries.embeddings, strict=True):
+            result = candidates.search(
                 query[None],
                 4,
                 where=options["where"],
-                asking=[asking.profile(person).attributes],
+                asking=[queries.profile(person).attributes],
                 excluded=[blocked.of(person)],
             )
             rows = [row for row in table if row["id"] == person]
             assert (
                 [(row["candidate"], row["score"]) for row in rows]
-                == found.candidates(0)
+                == result.candidates(0)
                 == slates.of(person, side)
             )
             assert [row["rank"] for row in rows] == list(range(1, len(rows) + 1))
@@ -368,9 +370,9 @@ def test_slates_of_two_galleries(tmp_path, monkeypatch):
     a.remove(["a1"])
     with pytest.raises(ConfigurationError, match="differ in people_a"):
         recommend_all(a, b, tmp_path / "s", 4, **options)
-    alone = recommend_all(a, None, tmp_path / "one", 3)
-    assert not alone.files("b")
-    assert all(row["id"] != row["candidate"] for row in alone.table().to_pylist())
+    one_sided = recommend_all(a, None, tmp_path / "one-sided", 3)
+    assert not one_sided.files("b")
+    assert all(row["id"] != row["candidate"] for row in one_sided.table().to_pylist())
     with pytest.raises(DataError, match="holds no slates"):
         Slates(tmp_path / "nothing")
 
@@ -402,8 +404,10 @@ def test_ineligible_people_are_not_embedded(hash_backbone, tmp_path):
     people = [Profile(f"p{n}", text=f"text {n}", attributes={"age": 20 + n}) for n in range(9)]
     matcher = Matcher(backbone=hash_backbone, metadata=None, head="identity", store=tmp_path / "s")
     me = Profile("me", text="me", attributes={"age": 24})
-    found = matcher.recommend(me, people, where="abs(age - query.age) <= 1", exclude=["p4"])
-    assert {one.profile.id for one in found} == {"p3", "p5"}
+    recommendations = matcher.recommend(
+        me, people, where="abs(age - query.age) <= 1", exclude=["p4"]
+    )
+    assert {candidate.profile.id for candidate in recommendations} == {"p3", "p5"}
     assert hash_backbone.seen == 3
     empty = matcher.recommend(me, people, where="age > 90")
     assert (empty, empty.eligible, empty.excluded_by) == ([], 0, "age > 90")
@@ -411,32 +415,32 @@ def test_ineligible_people_are_not_embedded(hash_backbone, tmp_path):
     assert eligible([], "age > 26", asking={}) == ([], "no candidates")
 
 
-def test_a_gallery_of_another_head_is_refused(tmp_path, small_pairs, hash_backbone):
+def test_a_gallery_of_another_head_is_an_error(tmp_path, small_pairs, hash_backbone):
     from pairmatch import Matcher, TrainingConfig
 
     def fitted(seed):
-        head, training = ("linear", {"width": 4}), TrainingConfig(epochs=1, seed=seed)
         matcher = Matcher(
             backbone=hash_backbone,
             metadata=None,
-            head=head,
-            training=training,
+            head=("linear", {"width": 4}),
+            training=TrainingConfig(epochs=1, seed=seed),
             store=tmp_path / "s",
         )
         return matcher.fit(small_pairs(6))
 
-    one, other = fitted(0), fitted(1)
+    matcher = fitted(0)
+    other_matcher = fitted(1)
     people = small_pairs(6).people
-    one.gallery(people).save(tmp_path / "g")
+    matcher.gallery(people).save(tmp_path / "g")
     opened = Gallery.open(tmp_path / "g")
-    assert len(one.recommend(people[0], opened, 3)) == 3
+    assert len(matcher.recommend(people[0], opened, 3)) == 3
     with pytest.raises(ConfigurationError, match="embedded by a matcher with another head"):
-        other.recommend(people[0], opened)
+        other_matcher.recommend(people[0], opened)
     with pytest.raises(ConfigurationError, match="embedded by a matcher with another head"):
-        other.add_to(opened, people)
+        other_matcher.add_to(opened, people)
 
 
-def test_invalid_arguments_are_named(tmp_path):
+def test_invalid_arguments_are_errors(tmp_path):
     gallery = Gallery.of(crowd(3), vectors(3))
     old = Profile("x", attributes={"age": "old"})
     for call, message in (
@@ -484,7 +488,7 @@ def test_people_with_and_without_attributes(tmp_path):
     assert json.dumps(opened.attribute_kinds) == '{"age": "number", "x.y": "text"}'
 
 
-def test_slates_with_other_exclusions_of_equal_number_are_refused(tmp_path):
+def test_slates_cannot_be_continued_with_other_exclusions(tmp_path):
     people = Gallery.of(["a", "b", "c"], np.eye(3))
     recommend_all(people, None, tmp_path / "s", 2, exclude=Exclusions([("a", "b")]))
     recommend_all(people, None, tmp_path / "s", 2, exclude=Exclusions([("a", "b")]))
@@ -492,27 +496,26 @@ def test_slates_with_other_exclusions_of_equal_number_are_refused(tmp_path):
         recommend_all(people, None, tmp_path / "s", 2, exclude=Exclusions([("a", "c")]))
 
 
-def test_incomplete_files_of_a_killed_run_are_removed(tmp_path):
+def test_incomplete_files_are_removed(tmp_path):
     slates = recommend_all(Gallery.of(["a", "b"], np.eye(2)), None, tmp_path / "s", 1)
-    half = (
-        tmp_path / "s" / ".a-00001.parquet.x1y2"
-    )  # as `write_file` names it before it is complete
-    half.write_bytes(b"a, b")
+    # `write_file` uses such a name until the file is complete
+    incomplete = tmp_path / "s" / ".a-00001.parquet.x1y2"
+    incomplete.write_bytes(b"a, b")
     slates.forget(["a"])
-    assert not half.exists()
+    assert not incomplete.exists()
 
 
-def test_a_profile_is_never_older_than_the_gallery(tmp_path):
+def test_profiles_are_as_recent_as_the_gallery(tmp_path):
     Gallery.of(["z"], np.eye(1, 2)).save(tmp_path / "g")
-    one = Gallery.open(tmp_path / "g")
-    other = Gallery.open(tmp_path / "g")
-    one.add([Profile("p", text="mine", attributes={"age": 20})], np.eye(1, 2))
-    assert one.profile("p").text == "mine"
-    other.add([Profile("p", attributes={"age": 30})], np.eye(1, 2))
-    assert one.profile("p") == Profile("p", attributes={"age": 30})
+    first = Gallery.open(tmp_path / "g")
+    second = Gallery.open(tmp_path / "g")
+    first.add([Profile("p", text="mine", attributes={"age": 20})], np.eye(1, 2))
+    assert first.profile("p").text == "mine"
+    second.add([Profile("p", attributes={"age": 30})], np.eye(1, 2))
+    assert first.profile("p") == Profile("p", attributes={"age": 30})
 
 
-def test_an_attribute_of_query_persons_has_one_kind():
+def test_query_attributes_of_different_kinds_are_an_error():
     gallery = Gallery.of([Profile("p", attributes={"age": 0})], np.eye(1))
     with pytest.raises(ConfigurationError, match="'age' in two kinds"):
         gallery.search(np.ones((2, 1)), where="age >= query.age", asking=[{"age": "x"}, {"age": 1}])
@@ -534,7 +537,7 @@ def test_numpy_numbers_nan_and_large_numbers(tmp_path):
         assert "nan" in gallery.search(np.ones((1, 2)), where="age is null").ids[0]
 
 
-def test_forgetting_tries_every_place_and_reports_failures_at_the_end(tmp_path, monkeypatch):
+def test_forgetting_continues_after_failures_and_reports_them(tmp_path, monkeypatch):
     people = ["a", "b", "c"]
     for name in ("one", "two"):
         Gallery.of(people, vectors(3)).save(tmp_path / name)

@@ -1,4 +1,4 @@
-"""The galleries in memory, in a folder and in LanceDB behave identically."""
+"""Galleries in memory, in a folder and in LanceDB behave identically."""
 
 import importlib.util
 import math
@@ -21,7 +21,7 @@ KINDS = ["memory", "folder", pytest.param("lance", marks=needs_lance)]
 
 
 def create(kind, folder, **options):
-    """An empty gallery of one kind."""
+    """Returns an empty gallery of the given kind."""
     if kind == "memory":
         return MemoryGallery(**options)
     if kind == "lance":
@@ -114,7 +114,7 @@ def test_chunks_cover_all_people_in_order(new_gallery):
     assert list(gallery) == people
 
 
-def test_readers_see_one_moment_while_others_write(new_gallery):
+def test_readers_see_a_consistent_state_during_writes(new_gallery):
     gallery = new_gallery()
     gallery.add([f"p{i}" for i in range(6)], vectors(6))
     chunks = gallery.chunks(2)
@@ -127,7 +127,7 @@ def test_readers_see_one_moment_while_others_write(new_gallery):
     assert gallery.ids == ["p1", "p2", "p3", "p5", "new"]
 
 
-def test_threads_share_a_gallery(new_gallery):
+def test_threads_can_share_a_gallery(new_gallery):
     gallery = new_gallery()
     gallery.add([Profile(f"p{i}", attributes={"n": i}) for i in range(50)], vectors(50))
 
@@ -146,7 +146,7 @@ def test_threads_share_a_gallery(new_gallery):
     assert len(gallery) == 50
 
 
-def test_a_profile_with_photos_and_text_is_returned_complete(new_gallery):
+def test_profiles_keep_photos_and_text(new_gallery):
     gallery = new_gallery()
     person = Profile("p", text="about me", attributes={"age": 20})
     gallery.add([person], vectors(1))
@@ -154,7 +154,7 @@ def test_a_profile_with_photos_and_text_is_returned_complete(new_gallery):
     assert next(iter(gallery)) is person
 
 
-def test_saved_galleries_hold_the_same_people(new_gallery, tmp_path):
+def test_saved_galleries_contain_the_same_people(new_gallery, tmp_path):
     gallery = new_gallery(side="a", made_by="digest")
     gallery.save(tmp_path / "empty")
     assert Gallery.open(tmp_path / "empty").side == "a"
@@ -255,7 +255,7 @@ def test_mutual_rules_hold_with_the_roles_swapped(new_gallery):
     assert names(gallery, rule, asking=[{**me, "from": 99}], mutual=True) == clause
     old = {**me, "age": 99}
     assert names(gallery, rule, asking=[old], mutual=True) == f"{clause}, with the roles swapped"
-    # An attribute of the query person alone: unknown for candidates
+    # An attribute that only the query person has is unknown for candidates
     swapped = "age > query.minimum, with the roles swapped"
     asking = [{"age": 35, "minimum": 3}]
     assert names(gallery, "age > query.minimum", asking=asking) == ["open", "picky", "silent"]
@@ -315,7 +315,7 @@ def test_a_bonus_is_added_to_the_scores(new_gallery):
         new_gallery().search(queries, bonus=np.zeros(1))
 
 
-def test_equal_scores_are_in_the_order_of_addition(new_gallery):
+def test_equal_scores_keep_the_order_of_insertion(new_gallery):
     gallery = new_gallery()
     e = np.repeat(vectors(2), 5, 0)
     for start in range(0, 10, 2):
@@ -373,7 +373,7 @@ def test_odd_attribute_names(new_gallery, name):
     assert gallery.attribute_kinds == {name: "number", "age": "number"}
     assert gallery.profile("p").attributes == {name: 3, "age": 1}
     assert [p.attributes for p in gallery] == [{}, {name: 3, "age": 1}, {name: 4}]
-    if name:  # SQL has no empty names
+    if name:  # SQL does not allow empty names
         quoted = '"' + name.replace('"', '""') + '"'
         assert names(gallery, f"{quoted} > 3") == ["q"]
         assert names(gallery, f"query.{quoted} >= {quoted}", asking=[{name: 3}]) == ["p"]
@@ -384,7 +384,7 @@ def test_odd_attribute_names(new_gallery, name):
     assert len(gallery) == 2
 
 
-def test_invalid_arguments_are_named(new_gallery):
+def test_invalid_arguments_are_errors(new_gallery):
     gallery = new_gallery()
     gallery.add(PEOPLE, vectors(4))
     old = Profile("x", attributes={"age": "old"})
@@ -421,7 +421,7 @@ def matcher(hash_backbone, tmp_path):
     )
 
 
-def test_the_matcher_recommends_from_any_gallery(new_gallery, matcher):
+def test_the_matcher_recommends_from_every_kind_of_gallery(new_gallery, matcher):
     people = [
         Profile(f"p{i}", text=f"text {i}", attributes={"age": 20 + i, "from": 20, "to": 20 + 2 * i})
         for i in range(20)
@@ -441,7 +441,7 @@ def test_the_matcher_recommends_from_any_gallery(new_gallery, matcher):
     assert (list(empty), empty.eligible, empty.excluded_by) == ([], 0, "exclusions")
 
 
-def test_slates_are_the_same(new_gallery, tmp_path):
+def test_slates_do_not_depend_on_the_kind_of_gallery(new_gallery, tmp_path):
     galleries = [new_gallery(), MemoryGallery()]
     people = [Profile(f"p{i}", attributes={"age": 20 + i}) for i in range(30)]
     tables = []
@@ -501,7 +501,9 @@ EVERYTHING = {"x": 1.5, "y": 2, "t": "a", "b": True}  # so that all attributes e
     k=st.integers(1, 5),
 )
 @needs_lance
-def test_all_galleries_find_the_same(tmp_path_factory, batches, removed, rules, asking, mutual, k):
+def test_all_kinds_return_the_same_results(
+    tmp_path_factory, batches, removed, rules, asking, mutual, k
+):
     galleries = [
         create(k, tmp_path_factory.mktemp("g") / "g") for k in ("memory", "folder", "lance")
     ]

@@ -1,7 +1,4 @@
-"""A matcher goes to a hub and comes back.
-
-The real client against a small server that keeps what it is sent.
-"""
+"""Uploading matchers to a hub and loading them, with the real client and a local server."""
 
 import base64
 import hashlib
@@ -21,10 +18,12 @@ COMMIT = "a" * 40
 
 
 class Hub:
-    """Enough of the hub's API for one repository: create, preupload, commit, info, files."""
+    """A server with the endpoints for a repository: create, preupload, commit, info and files."""
 
     def __init__(self):
-        self.files, self.tokens, self.private = {}, set(), None
+        self.files = {}
+        self.tokens = set()
+        self.private = None
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -79,8 +78,8 @@ class Hub:
                     self.send(
                         {"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"}
                     )
-                elif found := re.match(r"/me/couples/resolve/[^/]+/(.+)", self.path):
-                    content = hub.files[found[1]]
+                elif match := re.match(r"/me/couples/resolve/[^/]+/(.+)", self.path):
+                    content = hub.files[match[1]]
                     etag = hashlib.sha256(content).hexdigest()
                     self.send(content, headers={"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
                 elif "/tree/" in self.path:
@@ -137,7 +136,7 @@ def fitted(tmp_path, small_pairs):
     return matcher.fit(pairs), pairs
 
 
-def test_a_matcher_goes_to_the_hub_and_comes_back(fitted, tmp_path, monkeypatch):
+def test_a_matcher_is_uploaded_and_loaded(fitted, tmp_path, monkeypatch):
     matcher, pairs = fitted
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     with Hub() as hub:
@@ -156,25 +155,26 @@ def test_a_matcher_goes_to_the_hub_and_comes_back(fitted, tmp_path, monkeypatch)
             Matcher.from_pretrained("me/nothing", endpoint=hub.url, token="hf_secret")
     people = list(pairs.people)
     np.testing.assert_array_equal(loaded.embed(people), matcher.embed(people))
-    everything = b"".join(hub.files.values())
+    content = b"".join(hub.files.values())
     for person in people:
-        assert f'"{person.id}"'.encode() not in everything
-        assert person.text.encode() not in everything
-    assert str(tmp_path).encode() not in everything
+        assert f'"{person.id}"'.encode() not in content
+        assert person.text.encode() not in content
+    assert str(tmp_path).encode() not in content
 
 
-def test_paths_of_this_machine_are_not_shared(tmp_path, small_pairs, monkeypatch):
+def test_local_paths_are_not_uploaded(tmp_path, small_pairs, monkeypatch):
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     pixels = onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["n", 3, 8, 8])
-    colours = onnx.helper.make_tensor_value_info("colours", onnx.TensorProto.FLOAT, ["n", 3, 1, 1])
-    node = onnx.helper.make_node("GlobalAveragePool", ["image"], ["colours"])
-    graph = onnx.helper.make_graph([node], "mean colour", [pixels], [colours])
+    colors = onnx.helper.make_tensor_value_info("colors", onnx.TensorProto.FLOAT, ["n", 3, 1, 1])
+    node = onnx.helper.make_node("GlobalAveragePool", ["image"], ["colors"])
+    graph = onnx.helper.make_graph([node], "mean color", [pixels], [colors])
     opset = [onnx.helper.make_opsetid("", 17)]
     path = tmp_path / "anna" / "encoder.onnx"
     path.parent.mkdir()
     onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), path)
-    backbone, store = ("onnx", {"path": path, "size_px": 8}), tmp_path / "store.sqlite"
+    backbone = ("onnx", {"path": path, "size_px": 8})
+    store = tmp_path / "store.sqlite"
     training = TrainingConfig(epochs=1, batch_size=8)
     matcher = Matcher(
         backbone=backbone, metadata=None, head="linear", training=training, store=store
@@ -195,7 +195,7 @@ def test_paths_of_this_machine_are_not_shared(tmp_path, small_pairs, monkeypatch
     np.testing.assert_array_equal(loaded.embed(people), expected)
 
 
-def test_the_card_is_in_the_hubs_format(fitted, tmp_path):
+def test_the_card_has_the_format_of_the_hub(fitted, tmp_path):
     folder = fitted[0].save(tmp_path / "saved")
     card = (folder / "README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])
@@ -206,16 +206,16 @@ def test_the_card_is_in_the_hubs_format(fitted, tmp_path):
     assert "# A pairmatch matcher" in card
 
 
-def test_the_card_shows_figures_with_intervals(fitted, tmp_path):
+def test_the_card_shows_metrics_with_intervals(fitted, tmp_path):
     matcher, pairs = fitted
     low, high = matcher.evaluate(pairs).to_dict()["both"]["intervals"]["mrr"]
     card = (matcher.save(tmp_path / "saved") / "README.md").read_text()
-    own = next(line for line in card.splitlines() if line.startswith("| this matcher |"))
-    assert own.endswith(f" ({low:.3f}–{high:.3f}) |")
+    row = next(line for line in card.splitlines() if line.startswith("| this matcher |"))
+    assert row.endswith(f" ({low:.3f}–{high:.3f}) |")
     assert "In brackets: 95 % intervals over people." in card
 
 
-def test_a_folder_is_loaded_without_a_hub(fitted, tmp_path):
+def test_a_local_folder_is_loaded_without_a_hub(fitted, tmp_path):
     matcher, pairs = fitted
     folder = matcher.save(tmp_path / "saved")
     loaded = Matcher.from_pretrained(folder, store=tmp_path / "store.sqlite")
@@ -224,7 +224,7 @@ def test_a_folder_is_loaded_without_a_hub(fitted, tmp_path):
     )
 
 
-def test_what_the_hub_refuses_is_said(fitted):
+def test_upload_failures_are_errors(fitted):
     with pytest.raises(SavedMatcherError, match="me/couples could not be written to the hub: "):
         fitted[0].push_to_hub("me/couples", token="x", endpoint="http://127.0.0.1:9")
     with pytest.raises(NotFittedError, match="before `fit`"):

@@ -22,7 +22,7 @@ def encoded(image, form="PNG", **options):
 
 
 def corners(width=40, height=20):
-    """Red at the top left, white elsewhere."""
+    """Draws a white photo with a red top left corner."""
     pixels = np.full((height, width, 3), 255, np.uint8)
     pixels[: height // 2, : width // 2] = (255, 0, 0)
     return Image.fromarray(pixels)
@@ -247,10 +247,10 @@ def test_every_decoder_error_names_the_photo(form):
         content = bytearray(whole)
         content[rng.integers(len(whole))] ^= 0xFF
         broken.append(bytes(content))
-    reported = [check_image(content) for content in broken]  # must not raise
+    reported = [check_image(content) for content in broken]  # does not raise
     assert any(reported[:60])
     for content in broken:
-        with suppress(ImageError):  # no other error
+        with suppress(ImageError):  # other errors fail the test
             image_size(content)
     for content, problem in zip(broken, reported, strict=True):
         assert problem is None or problem.startswith(f"a photo of {len(content)} bytes: ")
@@ -332,7 +332,7 @@ def test_the_limit_of_pillow_is_not_used(monkeypatch):
 
 
 def test_threads_do_not_change_the_warning_filters(monkeypatch):
-    # Filters belong to the process: without a lock, threads restore each other's filters
+    # Filters are global: without a lock, threads would restore each other's filters
     photo = encoded(corners(2, 2))
     before = list(warnings.filters)
     interval = sys.getswitchinterval()

@@ -1,4 +1,4 @@
-"""What only the gallery in LanceDB does: its index, its files, and tables of older versions."""
+"""The LanceDB gallery: its index, its files, and tables of older versions."""
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ def traces(folder, *needles):
     ]
 
 
-def test_it_finds_what_the_gallery_in_memory_finds(tmp_path):
+def test_searches_match_the_gallery_in_memory(tmp_path):
     e = vectors(60)
     people = [
         Profile(f"p{n}", attributes={"age": 20 + n, "region": "Da'ejeon" if n % 2 else "x"})
@@ -95,7 +95,7 @@ def test_large_galleries_are_searched_in_blocks(tmp_path, monkeypatch, rows):
     assert Gallery.open(tmp_path / "copy").ids == memory.ids
 
 
-def test_side_and_head_are_kept(tmp_path):
+def test_side_and_head_are_saved(tmp_path):
     lance = LanceGallery(tmp_path / "l", side="a", made_by="digest")
     lance.add([Profile("p", attributes={"age": 3})], vectors(1))
     lance.add([Profile("q", attributes={"height": 3})], vectors(1, seed=1))
@@ -113,7 +113,7 @@ def test_side_and_head_are_kept(tmp_path):
         LanceGallery(tmp_path / "l", made_by="other")
 
 
-def test_two_objects_see_each_others_changes(tmp_path):
+def test_changes_are_visible_to_other_objects(tmp_path):
     first = LanceGallery(tmp_path / "l")
     second = LanceGallery(tmp_path / "l")
     first.add(["p"], vectors(1))
@@ -127,30 +127,28 @@ def test_two_objects_see_each_others_changes(tmp_path):
     assert second.ids == ["q"]
 
 
-def test_forgotten_people_are_in_no_file(tmp_path, caplog):
+def test_forgotten_people_are_erased_from_all_files(tmp_path, caplog):
     e = vectors(300)
     lance = LanceGallery(tmp_path / "l")
-    lance.add(
-        [Profile(f"somebody-{n}-", attributes={"secret": f"word{n}-"}) for n in range(300)], e
-    )
+    lance.add([Profile(f"person-{n}-", attributes={"secret": f"word{n}-"}) for n in range(300)], e)
     lance.build_index(index_type="IVF_FLAT", num_partitions=1)
-    lance.remove(["somebody-3-"])
-    needles = [b"somebody-3-", e[3].tobytes(), b"word3-", b"somebody-7-", e[7].tobytes()]
+    lance.remove(["person-3-"])
+    needles = [b"person-3-", e[3].tobytes(), b"word3-", b"person-7-", e[7].tobytes()]
     assert traces(tmp_path, *needles)
-    assert lance.forget(["somebody-7-"]) == 1
+    assert lance.forget(["person-7-"]) == 1
     assert traces(tmp_path, *needles) == []
     assert "call build_index again" in caplog.text
     assert len(lance) == 298
-    assert lance.search(e[5:6], 1).candidates(0) == [("somebody-5-", pytest.approx(1))]
-    assert forget(["somebody-5-", "x"], galleries=[tmp_path / "l"]).galleries == {
+    assert lance.search(e[5:6], 1).candidates(0) == [("person-5-", pytest.approx(1))]
+    assert forget(["person-5-", "x"], galleries=[tmp_path / "l"]).galleries == {
         str(tmp_path / "l"): 1
     }
-    assert "somebody-5-" not in lance
-    assert traces(tmp_path, b"somebody-5-", e[5].tobytes()) == []
+    assert "person-5-" not in lance
+    assert traces(tmp_path, b"person-5-", e[5].tobytes()) == []
 
 
 def test_tables_of_older_versions_are_read(tmp_path):
-    """They have no metadata, attribute names as column names, and NaN as a number."""
+    """Older tables have no metadata, attribute names as column names, and NaN as a number."""
     e = vectors(3)
     table = {
         "id": ["p", "q", "r"],
@@ -176,7 +174,7 @@ def test_tables_of_older_versions_are_read(tmp_path):
             assert sorted(person for person, _ in result.candidates(0)) == expected
 
 
-def test_a_gallery_of_another_head_is_refused(tmp_path, small_pairs, hash_backbone):
+def test_a_gallery_of_another_head_is_an_error(tmp_path, small_pairs, hash_backbone):
     matcher = Matcher(
         backbone=hash_backbone,
         metadata=None,
@@ -187,9 +185,9 @@ def test_a_gallery_of_another_head_is_refused(tmp_path, small_pairs, hash_backbo
     lance = LanceGallery(tmp_path / "l", made_by="another head")
     with pytest.raises(ConfigurationError, match="embedded by a matcher with another head"):
         matcher.add_to(lance, people)
-    matcher.add_to(LanceGallery(tmp_path / "own"), people)
-    assert LanceGallery(tmp_path / "own").made_by == matcher.gallery(people).made_by
-    assert len(matcher.recommend(people[0], LanceGallery(tmp_path / "own"), 3)) == 3
+    matcher.add_to(LanceGallery(tmp_path / "same-head"), people)
+    assert LanceGallery(tmp_path / "same-head").made_by == matcher.gallery(people).made_by
+    assert len(matcher.recommend(people[0], LanceGallery(tmp_path / "same-head"), 3)) == 3
 
 
 def test_an_empty_gallery(tmp_path):

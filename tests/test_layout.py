@@ -48,7 +48,7 @@ EXCEPTIONS = {
     "evaluation/diagnostics/learning.py:learning_curve": _DEFAULTS,
     "experiments/sweep.py:sweep": _DEFAULTS,
     "market/balancing.py:balance": _DEFAULTS,
-    "report/content.py:matcher_report": "the five things reported on, and what to show of them",
+    "report/content.py:matcher_report": "what the page reports on, and what it shows of it",
     "matcher/matcher.py": "the facade: one class whose methods delegate, mostly docstrings",
     "matcher/matcher.py:Matcher.__init__": "the facade's constructor",
 }

@@ -1,4 +1,4 @@
-"""Leakage between splits: against brute force, with re-encoded photos, with shared photos."""
+"""Leakage between splits: brute force, re-encoded photos and photos of several people."""
 
 import io
 import re
@@ -19,7 +19,7 @@ from pairmatch.io.images import load_image
 
 
 def split(photos):
-    """A split of people by id, with their photos; each is paired with a person without photos."""
+    """Builds a split of people with photos, each paired with a person without photos."""
     people = [Profile(person, tuple(images)) for person, images in photos.items()]
     partners = [Profile(f"partner of {person}") for person in photos]
     pairs = [Pair(person.id, partner.id) for person, partner in zip(people, partners, strict=True)]
@@ -33,7 +33,7 @@ def encoded(image, form="JPEG", **options):
 
 
 def scenery(seed, size=(200, 160)):
-    """Smooth colors, with a different structure for every seed."""
+    """Draws smooth colors with a layout that depends on the seed."""
     noise = np.random.default_rng(seed).integers(0, 255, (7, 9, 3), np.uint8)
     return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
 
@@ -53,24 +53,26 @@ people_and_photos = st.dictionaries(
 
 @settings(max_examples=150, deadline=None)
 @given(parts=st.lists(people_and_photos, min_size=2, max_size=4))
-def test_identical_photos_agree_with_brute_force(parts):
+def test_identical_photos_match_brute_force(parts):
     expected = {
         (photo, p, q)
-        for (p, ones), (q, others) in combinations(enumerate(parts, 1), 2)
-        for one, photos in ones.items()
-        for other, more in others.items()
-        for photo in photos
-        if one != other and photo in more
+        for (p, first_part), (q, second_part) in combinations(enumerate(parts, 1), 2)
+        for first, first_photos in first_part.items()
+        for second, second_photos in second_part.items()
+        for photo in first_photos
+        if first != second and photo in second_photos
     }
     sentences = leakage(*map(split, parts), near_duplicate_bits=-1).photos
-    read = [
+    reported = [
         re.match(r"'(.)' of split (\d) and '(.)' of split (\d) have the same photo", sentence)
         for sentence in sentences
     ]
-    assert Counter((int(m[2]), int(m[4])) for m in read) == Counter((p, q) for _, p, q in expected)
-    for one, p, other, q in (m.groups() for m in read):
-        assert one != other
-        assert set(parts[int(p) - 1][one]) & set(parts[int(q) - 1][other])
+    assert Counter((int(m[2]), int(m[4])) for m in reported) == Counter(
+        (p, q) for _, p, q in expected
+    )
+    for first, p, second, q in (m.groups() for m in reported):
+        assert first != second
+        assert set(parts[int(p) - 1][first]) & set(parts[int(q) - 1][second])
 
 
 @pytest.mark.parametrize("bits", [0, 2, 4, 12])
@@ -81,38 +83,36 @@ def test_near_duplicates_differ_by_at_most_the_given_bits(bits):
         "webp": lambda image: encoded(image, "WEBP", quality=20),
     }
     originals = {f"o{seed}": [encoded(scenery(seed), "PNG")] for seed in range(10)}
-    again = {
+    copies = {
         f"{name}{seed}": [form(scenery(seed))] for seed in range(10) for name, form in forms.items()
     }
     expected = {}
-    for one, (photo,) in originals.items():
-        for other, (copy,) in again.items():
-            marks = [imagehash.phash(Image.open(io.BytesIO(content))) for content in (photo, copy)]
-            if marks[0] - marks[1] <= bits:
-                assert one[-1] == other[-1]
-                expected[one, other] = str(marks[0] - marks[1])
+    for original, (photo,) in originals.items():
+        for copy, (content,) in copies.items():
+            hashes = [imagehash.phash(Image.open(io.BytesIO(data))) for data in (photo, content)]
+            if hashes[0] - hashes[1] <= bits:
+                assert original[-1] == copy[-1]
+                expected[original, copy] = str(hashes[0] - hashes[1])
     assert expected
-    report = leakage(split(originals), split(again), near_duplicate_bits=bits)
+    report = leakage(split(originals), split(copies), near_duplicate_bits=bits)
     sentence = (
         r"'(\w+)' of split 1 and '(\w+)' of split 2 have nearly the same photo \((\d+) of 64 "
         r"bits differ\)"
     )
     matches = [re.fullmatch(sentence, text).groups() for text in report.near_duplicates]
-    assert {(one, other): differing for one, other, differing in matches} == expected
+    assert {(original, copy): differing for original, copy, differing in matches} == expected
     assert len(matches) == len(expected)
     assert not report.photos
 
 
 def test_objects_on_a_white_background_are_distinguished():
-    plate, shelf = (
-        on_white("ellipse", (50, 116, 206, 140), 200),
-        on_white("rectangle", (50, 120, 206, 136), 150),
-    )
-    assert imagehash.phash(plate) - imagehash.phash(shelf) <= 4  # equal by the hash alone
+    plate = on_white("ellipse", (50, 116, 206, 140), 200)
+    shelf = on_white("rectangle", (50, 120, 206, 136), 150)
+    assert imagehash.phash(plate) - imagehash.phash(shelf) <= 4  # near-duplicates by the hash alone
     assert not leakage(split({"p": [plate]}), split({"s": [shelf]}))
-    again = [encoded(plate, quality=50), encoded(plate.resize((120, 120)), quality=80)]
+    copies = [encoded(plate, quality=50), encoded(plate.resize((120, 120)), quality=80)]
     report = leakage(
-        split({"p": [plate]}), split({"q": again, "s": [shelf]}), near_duplicate_bits=16
+        split({"p": [plate]}), split({"q": copies, "s": [shelf]}), near_duplicate_bits=16
     )
     assert len(report.near_duplicates) == 2
     assert all("'q'" in sentence for sentence in report.near_duplicates)
@@ -126,10 +126,11 @@ def test_colors_distinguish_photos_of_the_same_layout():
 
 
 def test_a_photo_of_many_people_is_reported_once():
-    # A placeholder portrait: a sentence for every two owners would be quadratic
-    avatar, other = encoded(scenery(1)), encoded(scenery(1), quality=30)
+    # A placeholder portrait: one sentence per pair of owners would be quadratic
+    avatar = encoded(scenery(1))
+    reencoded = encoded(scenery(1), quality=30)
     parts = [
-        split({f"{part}.{i}": [other if part == 2 else avatar] for i in range(300)})
+        split({f"{part}.{i}": [reencoded if part == 2 else avatar] for i in range(300)})
         for part in range(3)
     ]
     report = leakage(*parts)
@@ -145,12 +146,13 @@ def test_a_photo_of_many_people_is_reported_once():
 
 
 def test_a_shared_person_does_not_hide_other_owners_of_a_photo():
-    photo, again = encoded(scenery(2)), encoded(scenery(2), quality=40)
-    report = leakage(split({"p": [photo]}), split({"p": [photo, again]}))
+    photo = encoded(scenery(2))
+    reencoded = encoded(scenery(2), quality=40)
+    report = leakage(split({"p": [photo]}), split({"p": [photo, reencoded]}))
     assert report.people
     assert not report.photos
     assert not report.near_duplicates
-    # The other owner of the photo is report in any order of people and splits
+    # The second owner of the photo is reported for any order of people and splits
     for order in (("p", "q"), ("q", "p")):
         crowd = split({person: [photo] for person in order})
         for parts in ((split({"p": [photo]}), crowd), (crowd, split({"p": [photo]}))):
@@ -159,18 +161,17 @@ def test_a_shared_person_does_not_hide_other_owners_of_a_photo():
             assert "'q'" in sentence
 
 
-def test_unreadable_photos(tmp_path):
+def test_unreadable_photos_are_compared_by_their_bytes(tmp_path):
     (tmp_path / "damaged.jpg").write_bytes(encoded(scenery(3))[:400])
     damaged = split({"p": [tmp_path / "damaged.jpg"]})
     assert not leakage(damaged, split({"q": [scenery(3)]}))
-    assert leakage(
-        damaged, split({"q": [tmp_path / "damaged.jpg"]})
-    ).photos  # equal bytes are report without decoding
+    # Equal bytes are reported without decoding
+    assert leakage(damaged, split({"q": [tmp_path / "damaged.jpg"]})).photos
     with pytest.raises(ImageError, match=r"gone\.jpg: No such file"):
         leakage(damaged, split({"q": [tmp_path / "gone.jpg"]}))
 
 
-def test_reencoded_real_photos_are_found():
+def test_reencoded_real_photos_are_detected():
     pairs = Pairs.read(shared("furniture/pairs.csv"), check_images=False)
     train, validation, test = pairs.split(seed=0)
     before = leakage(train, validation, test)
@@ -189,6 +190,5 @@ def test_reencoded_real_photos_are_found():
         for m in re.finditer(r"'(\S+)' \S+ of split 1 and 'copy of \1'", sentence)
     }
     assert len(recovered) >= 0.95 * len(copied)
-    assert (
-        len(before.near_duplicates) <= 5
-    )  # recolored products; photos of other products are not near-duplicates
+    # Recolored products; photos of different products are not near-duplicates
+    assert len(before.near_duplicates) <= 5

@@ -1,4 +1,4 @@
-"""Losses against plain-Python loops of their published formulas, and closed forms."""
+"""Losses compared with closed forms and with plain-Python loops of their published formulas."""
 
 import math
 
@@ -21,8 +21,7 @@ def dot(x, y):
 
 
 def info_nce_loop(e_a, e_b, tau):
-    # Eq. 4 as printed: −log( exp(sim(a_i, b_i)/τ) / Σ_j exp(sim(a_i, b_j)/τ) ), averaged over the
-    # batch
+    # Equation 4: −log( exp(sim(a_i, b_i)/τ) / Σ_j exp(sim(a_i, b_j)/τ) ), averaged over the batch
     total = 0.0
     for i, a in enumerate(e_a):
         total -= math.log(
@@ -32,7 +31,7 @@ def info_nce_loop(e_a, e_b, tau):
 
 
 @pytest.mark.parametrize("tau", [0.05, 0.2, 1.0])
-def test_infonce_equals_the_printed_formula(tau):
+def test_infonce_matches_the_published_formula(tau):
     e_a, e_b = unit(6, 4, 0), unit(6, 4, 1)
     eye = torch.eye(6, dtype=torch.bool)
     one_way = InfoNCELoss(temperature=tau).double()(e_a, e_b, eye)
@@ -43,33 +42,34 @@ def test_infonce_equals_the_printed_formula(tau):
     )
 
 
-def test_infonce_closed_forms():
+def test_infonce_matches_closed_forms():
     same = torch.ones(5, 3) / math.sqrt(3)
     assert InfoNCELoss()(same, same, torch.eye(5, dtype=torch.bool)).item() == pytest.approx(
         math.log(5), rel=1e-6
     )
-    corners = torch.eye(4)  # own partner at cosine 1, strangers at 0: log(1 + 3 exp(−1/τ))
+    corners = torch.eye(4)  # partner at cosine 1, negatives at 0: log(1 + 3 exp(−1/τ))
     expected = math.log(1 + 3 * math.exp(-1 / 0.2))
     assert InfoNCELoss(temperature=0.2)(
         corners, corners, torch.eye(4, dtype=torch.bool)
     ).item() == pytest.approx(expected)
 
 
-def test_a_known_match_is_never_a_negative():
+def test_matches_are_never_negatives():
     e_a, e_b = unit(3, 4, 0), unit(4, 4, 1)
     positives = torch.tensor([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]], dtype=torch.bool)
-    tau, per_anchor = 0.3, []
-    for i in range(2):  # the third has no match: no anchor
-        own = [j for j in range(4) if positives[i, j]]
-        strangers = sum(math.exp(dot(e_a[i], e_b[j]) / tau) for j in range(4) if j not in own)
-        targets = [math.exp(dot(e_a[i], e_b[j]) / tau) for j in own]
-        per_anchor.append(sum(-math.log(t / (t + strangers)) for t in targets) / len(own))
+    tau = 0.3
+    per_anchor = []
+    for i in range(2):  # the third row has no match, so it is not an anchor
+        partners = [j for j in range(4) if positives[i, j]]
+        negatives = sum(math.exp(dot(e_a[i], e_b[j]) / tau) for j in range(4) if j not in partners)
+        targets = [math.exp(dot(e_a[i], e_b[j]) / tau) for j in partners]
+        per_anchor.append(sum(-math.log(t / (t + negatives)) for t in targets) / len(partners))
     loss = InfoNCELoss(temperature=tau).double()(e_a, e_b, positives)
     assert loss.item() == pytest.approx(sum(per_anchor) / 2, rel=1e-6)
 
 
 @pytest.mark.parametrize("loss", [InfoNCELoss(directions="both"), SigmoidLoss(), TripletLoss()])
-def test_gradients_are_finite_where_nobody_is_a_negative(loss):
+def test_gradients_are_finite_without_negatives(loss):
     e = torch.nn.functional.normalize(torch.randn(2, 3), dim=1).requires_grad_()
     value = loss(e, e.detach().clone(), torch.ones(2, 2, dtype=torch.bool))
     value.backward()
@@ -77,9 +77,11 @@ def test_gradients_are_finite_where_nobody_is_a_negative(loss):
     assert torch.isfinite(e.grad).all()
 
 
-def test_sigmoid_equals_siglip_equation_1():
+def test_sigmoid_matches_equation_1_of_siglip():
     e_a, e_b = unit(5, 4, 0), unit(5, 4, 1)
-    tau, bias, total = 0.1, -10.0, 0.0
+    tau = 0.1
+    bias = -10.0
+    total = 0.0
     for i in range(5):
         for j in range(5):
             sign = 1 if i == j else -1
@@ -90,7 +92,8 @@ def test_sigmoid_equals_siglip_equation_1():
 
 
 def test_triplet_is_batch_hard():
-    e_a, e_b, margin = unit(4, 3, 0), unit(4, 3, 1), 0.2
+    e_a, e_b = unit(4, 3, 0), unit(4, 3, 1)
+    margin = 0.2
     positives = torch.tensor(
         [[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.bool
     )
@@ -99,8 +102,8 @@ def test_triplet_is_batch_hard():
         total = 0.0
         for i in range(4):
             distance = [1 - dot(x[i], y[j]) for j in range(4)]
-            far = max(d for d, own in zip(distance, mask[i], strict=True) if own)
-            near = min(d for d, own in zip(distance, mask[i], strict=True) if not own)
+            far = max(d for d, positive in zip(distance, mask[i], strict=True) if positive)
+            near = min(d for d, positive in zip(distance, mask[i], strict=True) if not positive)
             total += max(0.0, margin + far - near)
         return total / 4
 
@@ -111,8 +114,9 @@ def test_triplet_is_batch_hard():
     assert TripletLoss()(e_a, e_b, torch.ones(4, 4, dtype=torch.bool)).item() == 0
 
 
-def test_learned_temperature_has_a_gradient_and_a_fixed_one_has_none():
-    e_a, e_b, eye = unit(4, 3, 0).float(), unit(4, 3, 1).float(), torch.eye(4, dtype=torch.bool)
+def test_only_a_learned_temperature_has_a_gradient():
+    e_a, e_b = unit(4, 3, 0).float(), unit(4, 3, 1).float()
+    eye = torch.eye(4, dtype=torch.bool)
     learned = InfoNCELoss(learn_temperature=True)
     learned(e_a, e_b, eye).backward()
     assert learned.log_scale.grad != 0
@@ -120,7 +124,7 @@ def test_learned_temperature_has_a_gradient_and_a_fixed_one_has_none():
     assert [p.requires_grad for p in SigmoidLoss().parameters()] == [True, True]
 
 
-def test_arguments_are_checked():
+def test_invalid_arguments_are_errors():
     with pytest.raises(
         ConfigurationError, match=r"`InfoNCELoss\(temperature=...\)` must be positive, got 0"
     ):

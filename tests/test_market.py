@@ -1,7 +1,4 @@
-"""Balancing, corrections, reciprocity and outcomes.
-
-Results are compared with the dense textbook algorithm, plain loops, SciPy and closed forms.
-"""
+"""Balancing, corrections, reciprocity and outcomes against dense algorithms and closed forms."""
 
 import numpy as np
 import pytest
@@ -34,17 +31,17 @@ def sides(n, m, width=8, seed=0, popular=0.7):
     return unit_rows(a).astype(np.float32), unit_rows(b).astype(np.float32)
 
 
-def textbook(scores, temperature, room_a, room_b, mask=None):
+def textbook(scores, temperature, capacities_a, capacities_b, mask=None):
     """IPFP of Galichon and Salanié on the dense matrix, in float64."""
     kernel = np.exp(scores / (2 * temperature))
     if mask is not None:
         kernel = kernel * mask
-    a, b = np.sqrt(room_a), np.sqrt(room_b)
+    a, b = np.sqrt(capacities_a), np.sqrt(capacities_b)
     for _ in range(20_000):
         half = kernel @ b / 2
-        a = np.sqrt(room_a + half**2) - half
+        a = np.sqrt(capacities_a + half**2) - half
         half = kernel.T @ a / 2
-        new = np.sqrt(room_b + half**2) - half
+        new = np.sqrt(capacities_b + half**2) - half
         done = np.abs(new / b - 1).max() < 1e-12
         b = new
         if done:
@@ -63,28 +60,31 @@ def textbook(scores, temperature, room_a, room_b, mask=None):
 def test_balance_matches_the_dense_algorithm(n, m, temperature, varied, seed):
     a, b = sides(n, m, seed=seed)
     rng = np.random.default_rng(seed)
-    room_a = rng.uniform(0.5, 3, n) if varied else np.ones(n)
-    room_b = rng.uniform(0.5, 3, m) if varied else np.ones(m)
+    capacities_a = rng.uniform(0.5, 3, n) if varied else np.ones(n)
+    capacities_b = rng.uniform(0.5, 3, m) if varied else np.ones(m)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(potentials, "_SCORES_PER_BLOCK", 7 * m)  # several blocks
+        patch.setattr(potentials, "_SCORES_PER_BLOCK", 7 * m)  # more than one block
         patch.setattr(potentials, "_SAMPLE_SIZE", 10)
         balanced = balance(
             a,
             b,
             temperature=temperature,
-            capacity_a=room_a,
-            capacity_b=room_b,
+            capacity_a=capacities_a,
+            capacity_b=capacities_b,
             tolerance=1e-6,
             max_iterations=5000,
         )
-    expected = textbook(a.astype(float) @ b.T.astype(float), temperature, room_a, room_b)
+    expected = textbook(
+        a.astype(float) @ b.T.astype(float), temperature, capacities_a, capacities_b
+    )
     np.testing.assert_allclose(balanced.dense(a, b), expected, atol=1e-4)
     assert balanced.matches == pytest.approx(expected.sum(), abs=1e-3)
-    np.testing.assert_allclose(balanced.unmatched_a, room_a - expected.sum(1), atol=1e-4)
-    # Ranking with the bonus is ranking by expected matches.
+    np.testing.assert_allclose(balanced.unmatched_a, capacities_a - expected.sum(1), atol=1e-4)
+    # Scores plus bonus rank by expected matches
     scores = a @ b.T + balanced.bonus_b
     for row in range(n):
-        by_bonus, by_matches = np.argsort(-scores[row]), np.argsort(-expected[row])
+        by_bonus = np.argsort(-scores[row])
+        by_matches = np.argsort(-expected[row])
         np.testing.assert_allclose(expected[row][by_bonus], expected[row][by_matches], rtol=1e-3)
     assert abs(balanced.bonus_b.mean()) < 1e-5
 
@@ -99,7 +99,7 @@ def test_both_sides_have_the_same_total_capacity_by_default():
     )
 
 
-def test_one_pair_in_closed_form():
+def test_balance_of_a_single_pair_has_a_closed_form():
     """With one person per side, μ = κ(1 − μ), where κ = exp(s / 2β)."""
     balanced = balance(np.array([[0.6]]), np.array([[0.5]]), temperature=0.2)
     kappa = np.exp(0.3 / 0.4)
@@ -127,7 +127,7 @@ def test_one_sided_and_masked_markets():
     np.testing.assert_allclose(balanced.dense(a, b) * allowed, expected, atol=1e-4)
 
 
-def test_temperature_moves_from_the_best_assignment_to_even_matches():
+def test_rising_temperatures_spread_the_best_assignment_evenly():
     a, b = sides(40, 40, width=4)
     pairs = assign(a @ b.T)
     rows, columns = linear_sum_assignment(-(a @ b.T))
@@ -180,12 +180,12 @@ probabilities = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 def test_reciprocal_matches_its_formulas(p, how):
     q = p[::-1]
     values = reciprocal(p, q, how)
-    for there, back, value in zip(p, q, values, strict=True):
-        product = there * back
-        total = there + back
+    for forward, backward, value in zip(p, q, values, strict=True):
+        product = forward * backward
+        total = forward + backward
         expected = {
             "product": product,
-            "min": min(there, back),
+            "min": min(forward, backward),
             "harmonic": 2 * product / total if total else 0,
         }[how]
         assert value == pytest.approx(expected)
@@ -194,20 +194,20 @@ def test_reciprocal_matches_its_formulas(p, how):
 
 def test_reciprocal_search_matches_a_plain_loop():
     rng = np.random.default_rng(0)
-    there = rng.normal(size=(70, 4)), rng.normal(size=(20, 4))
-    back = rng.normal(size=(70, 3)), rng.normal(size=(20, 3))
+    forward = rng.normal(size=(70, 4)), rng.normal(size=(20, 4))
+    backward = rng.normal(size=(70, 3)), rng.normal(size=(20, 3))
 
-    def chance(scores):
+    def probability(scores):
         return 1 / (1 + np.exp(-scores))
 
     rows, values = reciprocal_top_k(
-        there, back, 5, probability_there=chance, probability_back=chance, how="min"
+        forward, backward, 5, probability_there=probability, probability_back=probability, how="min"
     )
     for query in range(70):
         both = [
             min(
-                chance(float(there[0][query] @ there[1][j])),
-                chance(float(back[0][query] @ back[1][j])),
+                probability(float(forward[0][query] @ forward[1][j])),
+                probability(float(backward[0][query] @ backward[1][j])),
             )
             for j in range(20)
         ]
@@ -215,14 +215,16 @@ def test_reciprocal_search_matches_a_plain_loop():
         assert rows[query].tolist() == expected
         np.testing.assert_allclose(values[query], [both[j] for j in expected])
     with pytest.raises(ConfigurationError, match="from 1 to 20, got 21"):
-        reciprocal_top_k(there, back, 21, probability_there=chance, probability_back=chance)
+        reciprocal_top_k(
+            forward, backward, 21, probability_there=probability, probability_back=probability
+        )
     with pytest.raises(ConfigurationError, match="must hold the same people"):
         reciprocal_top_k(
-            there,
-            (back[0][1:], back[1]),
+            forward,
+            (backward[0][1:], backward[1]),
             5,
-            probability_there=chance,
-            probability_back=chance,
+            probability_there=probability,
+            probability_back=probability,
         )
     with pytest.raises(ConfigurationError, match="calibrate scores first"):
         reciprocal([1.2], [0.5])
@@ -231,10 +233,7 @@ def test_reciprocal_search_matches_a_plain_loop():
 
 
 def paper_market(n, m, popularity, seed):
-    """Tomita and Yokoyama's synthetic market.
-
-    Individual uniform tastes are mixed with a popularity that falls from 1 to 0.
-    """
+    """Synthetic market of Tomita and Yokoyama: uniform tastes mixed with a falling popularity."""
     rng = np.random.default_rng(seed)
     likes_a = (1 - popularity) * rng.random((n, m)) + popularity * np.linspace(1, 0, m)
     likes_b = (1 - popularity) * rng.random((m, n)) + popularity * np.linspace(1, 0, n)
@@ -250,34 +249,36 @@ def ranked(scores, k=None):
 def test_outcome_matches_a_plain_loop(kind, k):
     n, m = 7, 6
     p, q = paper_market(n, m, 0.5, 1)
-    slates_a, slates_b = ranked(p, k), ranked(q, k)
+    slates_a = ranked(p, k)
+    slates_b = ranked(q, k)
     slates_a[2, 1:] = -1  # a short slate
     v = [1 / r if kind == "inverse" else 1 / np.log2(r + 1) for r in range(1, k + 1)]
-    look_a, look_b = np.zeros((n, m)), np.zeros((m, n))
-    for looks, slates in ((look_a, slates_a), (look_b, slates_b)):
+    views_a = np.zeros((n, m))
+    views_b = np.zeros((m, n))
+    for views, slates in ((views_a, slates_a), (views_b, slates_b)):
         for person, slate in enumerate(slates):
             for position, candidate in enumerate(slate):
                 if candidate >= 0:
-                    looks[person, candidate] = v[position]
+                    views[person, candidate] = v[position]
     matches = sum(
-        look_a[i, j] * p[i, j] * look_b[j, i] * q[j, i] for i in range(n) for j in range(m)
+        views_a[i, j] * p[i, j] * views_b[j, i] * q[j, i] for i in range(n) for j in range(m)
     )
     envy_a = envy_b = 0
     for i in range(n):
-        current = sum(look_a[i, j] * p[i, j] * q[j, i] * look_b[j, i] for j in range(m))
+        current = sum(views_a[i, j] * p[i, j] * q[j, i] * views_b[j, i] for j in range(m))
         for peer in range(n):
-            swapped = sum(look_a[i, j] * p[i, j] * q[j, i] * look_b[j, peer] for j in range(m))
+            swapped = sum(views_a[i, j] * p[i, j] * q[j, i] * views_b[j, peer] for j in range(m))
             envy_a += swapped > current + 1e-9
     for j in range(m):
-        current = sum(look_b[j, i] * q[j, i] * p[i, j] * look_a[i, j] for i in range(n))
+        current = sum(views_b[j, i] * q[j, i] * p[i, j] * views_a[i, j] for i in range(n))
         for peer in range(m):
-            swapped = sum(look_b[j, i] * q[j, i] * p[i, j] * look_a[i, peer] for i in range(n))
+            swapped = sum(views_b[j, i] * q[j, i] * p[i, j] * views_a[i, peer] for i in range(n))
             envy_b += swapped > current + 1e-9
     result = outcome(slates_a, slates_b, lambda i, j: (p[i, j], q[j, i]), examination_kind=kind)
     assert result.matches == pytest.approx(matches)
     assert result.envy == (pytest.approx(envy_a / n), pytest.approx(envy_b / m))
-    assert result.gini == (pytest.approx(gini(look_b.sum(0))), pytest.approx(gini(look_a.sum(0))))
-    assert result.coverage == ((look_b.sum(0) > 0).mean(), (look_a.sum(0) > 0).mean())
+    assert result.gini == (pytest.approx(gini(views_b.sum(0))), pytest.approx(gini(views_a.sum(0))))
+    assert result.coverage == ((views_b.sum(0) > 0).mean(), (views_a.sum(0) > 0).mean())
     assert "expected matches" in str(result)
     with pytest.raises(ConfigurationError, match="'inverse' or 'log', got 'cubic'"):
         examination(3, "cubic")
@@ -286,8 +287,8 @@ def test_outcome_matches_a_plain_loop(kind, k):
 @pytest.mark.parametrize("kind", ["inverse", "log"])
 @pytest.mark.parametrize("popularity", [0.2, 0.5, 0.8])
 @pytest.mark.parametrize(("n", "m"), [(50, 50), (75, 50)])
-def test_balanced_slates_on_the_papers_markets(n, m, popularity, kind):
-    """Balanced slates lead to at least as many matches, at half the exposure Gini or less."""
+def test_balanced_slates_on_the_markets_of_the_paper(n, m, popularity, kind):
+    """Balancing yields at least as many matches, with at most half the Gini of exposure."""
     totals = {"naive": [], "product": [], "balanced": []}
     for seed in range(3):
         p, q = paper_market(n, m, popularity, seed)

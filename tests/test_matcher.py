@@ -1,7 +1,4 @@
-"""The facade.
-
-Fit, evaluate, recommend, save and load, with parts by name, by options and as instances.
-"""
+"""The matcher: fitting, evaluation, recommendation, saving and loading."""
 
 import json
 import logging
@@ -34,7 +31,7 @@ def matcher(tmp_path, **options):
     return Matcher(**{**defaults, **options})
 
 
-def test_fit_and_evaluate_equal_trainer_and_evaluator(tmp_path, small_pairs):
+def test_fit_and_evaluate_match_the_trainer_and_evaluator(tmp_path, small_pairs):
     pairs = small_pairs(40)
     train, validation, test = pairs.split(seed=0)
     fitted = matcher(tmp_path).fit(train, validation)
@@ -52,12 +49,13 @@ def test_fit_and_evaluate_equal_trainer_and_evaluator(tmp_path, small_pairs):
         fitted.features([test.profiles[i] for i in ids]) for ids in (test.ids_a, test.ids_b)
     )
     e_a, e_b = expected.head.embed(h_a, "a"), expected.head.embed(h_b, "b")
-    again = Evaluator().evaluate_arrays(e_a, e_b, frozen_a=h_a, frozen_b=h_b)
-    assert evaluation.to_dict() == again.to_dict()
+    reference = Evaluator().evaluate_arrays(e_a, e_b, frozen_a=h_a, frozen_b=h_b)
+    assert evaluation.to_dict() == reference.to_dict()
 
 
-def test_a_second_fit_makes_no_backbone_call(tmp_path, small_pairs):
-    pairs, backbone = small_pairs(12), HashBackbone()
+def test_a_second_fit_does_not_run_the_backbone(tmp_path, small_pairs):
+    pairs = small_pairs(12)
+    backbone = HashBackbone()
     first = matcher(tmp_path, backbone=backbone).fit(pairs)
     seen = backbone.seen
     second = matcher(tmp_path, backbone=backbone, loss="sigmoid").fit(pairs)
@@ -67,7 +65,7 @@ def test_a_second_fit_makes_no_backbone_call(tmp_path, small_pairs):
     )
 
 
-def test_embeddings_and_recommendations(tmp_path, small_pairs):
+def test_recommendations_are_ranked_by_the_inner_product_of_embeddings(tmp_path, small_pairs):
     pairs = small_pairs(12)
     fitted = matcher(tmp_path).fit(pairs)
     people = list(pairs.people)
@@ -76,33 +74,30 @@ def test_embeddings_and_recommendations(tmp_path, small_pairs):
     assert e.shape == (24, 512)
     assert np.allclose(np.linalg.norm(e, axis=1), 1, atol=1e-5)
     gallery = fitted.gallery(people)
-    found = fitted.recommend(people[3], gallery, k=5)
+    recommendations = fitted.recommend(people[3], gallery, k=5)
     scores = {
         p.id: float(e[3] @ vector)
         for p, vector in zip(people, e, strict=True)
         if p.id != people[3].id
     }
     best = sorted(scores, key=lambda i: -scores[i])[:5]
-    assert [one.profile.id for one in found] == best
-    assert [one.rank for one in found] == [1, 2, 3, 4, 5]
-    assert found[0].score == pytest.approx(scores[best[0]], abs=1e-5)
+    assert [candidate.profile.id for candidate in recommendations] == best
+    assert [candidate.rank for candidate in recommendations] == [1, 2, 3, 4, 5]
+    assert recommendations[0].score == pytest.approx(scores[best[0]], abs=1e-5)
     assert [r.profile.id for r in fitted.recommend(people[3], people, k=5)] == best
-    assert len(fitted.recommend(people[3], gallery, k=100)) == 23  # never oneself
+    assert len(fitted.recommend(people[3], gallery, k=100)) == 23  # the query person is excluded
     with pytest.raises(ConfigurationError, match="occur more than once: a0"):
         fitted.gallery([people[0], people[0]])
     with pytest.raises(ConfigurationError, match="at least 1, got 0"):
         fitted.recommend(people[0], gallery, k=0)
 
 
-def test_the_summary_names_the_metadata_that_is_used(tmp_path, hash_backbone):
-    seeing = Matcher(backbone="descriptor", store=tmp_path / "s.sqlite")
-    assert (
-        seeing.summary()["Metadata"] == "none: no backbone here reads text"
-    )  # the default generator is never asked
-    assert (
-        "<class"
-        not in Matcher(backbone=hash_backbone, store=tmp_path / "s.sqlite").summary()["Metadata"]
-    )
+def test_the_summary_describes_the_metadata(tmp_path, hash_backbone):
+    # The default generator is unused if no backbone reads text
+    images_only = Matcher(backbone="descriptor", store=tmp_path / "s.sqlite")
+    assert images_only.summary()["Metadata"] == "none: no backbone here reads text"
+    with_text = Matcher(backbone=hash_backbone, store=tmp_path / "s.sqlite")
+    assert "<class" not in with_text.summary()["Metadata"]
     assert Matcher(backbone=hash_backbone, metadata=None).summary()["Metadata"] == "none"
 
 
@@ -125,7 +120,7 @@ def test_the_frozen_baseline_needs_no_fit(tmp_path, small_pairs):
             call()
 
 
-def test_saving_and_loading_preserves_everything(tmp_path, small_pairs):
+def test_a_loaded_matcher_equals_the_saved_one(tmp_path, small_pairs):
     pairs = small_pairs(30)
     train, validation, test = pairs.split(seed=0)
     fitted = matcher(
@@ -157,15 +152,15 @@ def test_saving_and_loading_preserves_everything(tmp_path, small_pairs):
     assert loaded.pipeline.prompt == "{text}"
     assert loaded.pipeline.prompt_attributes == ("age",)
     assert loaded.evaluate(test).to_dict() == evaluation.to_dict()
-    again = loaded.save(tmp_path / "again")
-    assert json.loads((again / "matcher.json").read_text()) == json.loads(
+    copy = loaded.save(tmp_path / "copy")
+    assert json.loads((copy / "matcher.json").read_text()) == json.loads(
         (folder / "matcher.json").read_text()
     )
     record = (folder / "matcher.json").read_text() + (folder / "README.md").read_text()
     assert not any(
         profile.id in record.split('"') or profile.text in record for profile in pairs.people
     )
-    assert "pairmatch.heads" not in record  # registry names, never import paths
+    assert "pairmatch.heads" not in record  # registered names, never import paths
     assert "| head | mlp | width=16" in (folder / "README.md").read_text()
 
 
@@ -213,7 +208,7 @@ def folder(tmp_path, small_pairs):
         ),
     ],
 )
-def test_damaged_folders_are_refused(folder, damage, reason):
+def test_damaged_folders_are_errors(folder, damage, reason):
     damage(folder)
     with pytest.raises(SavedMatcherError, match=reason):
         Matcher.load(folder)
@@ -245,15 +240,15 @@ def test_a_missing_plugin_is_named(example_plugin, tmp_path, small_pairs, monkey
         Matcher.load(folder)
 
 
-def test_features_of_another_backbone_are_a_warning(folder, small_pairs, caplog, tmp_path):
+def test_another_backbone_causes_a_warning(folder, small_pairs, caplog, tmp_path):
     people = small_pairs(3).people
     Matcher.load(folder, store=tmp_path / "s.sqlite").embed(people)
     assert "was trained on features of another" not in caplog.text
-    other = Matcher.load(
+    changed = Matcher.load(
         folder, backbone=("descriptor", {"size_px": 56}), store=tmp_path / "s.sqlite"
     )
     with caplog.at_level(logging.WARNING):
-        other.embed(people)
+        changed.embed(people)
     assert "size_px: 112 then, 56 now" in caplog.text
 
 
@@ -272,7 +267,7 @@ def test_one_sided_pairs_and_rejections(tmp_path, photo):
         fitted.evaluate(Pairs.of(people, [Pair("p0", "p1")]))
 
 
-def test_arguments_are_checked_at_once(tmp_path):
+def test_arguments_are_checked_in_the_constructor(tmp_path):
     for options, error, reason in (
         ({"backbone": "descriptr"}, PartError, "Did you mean 'descriptor'"),
         ({"head": "mpl"}, PartError, "Did you mean 'mlp'"),
@@ -289,7 +284,7 @@ def test_arguments_are_checked_at_once(tmp_path):
         pooled.poolers[0].pool(pooled.backbones[0].forward(torch.ones(1, 3)))
 
 
-def test_importing_the_package_imports_no_torch():
+def test_importing_the_package_does_not_import_torch():
     code = (
         "import sys, pairmatch, pairmatch.cli\n"
         "assert 'torch' not in sys.modules and 'numpy' not in sys.modules, 'heavy import'\n"
@@ -298,9 +293,11 @@ def test_importing_the_package_imports_no_torch():
         "assert 'torch' in sys.modules\n"
         "try:\n    pairmatch.nothing\nexcept AttributeError as e:\n    print(e)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "module 'pairmatch' has no attribute 'nothing'"
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.strip() == "module 'pairmatch' has no attribute 'nothing'"
 
 
 def test_every_error_is_also_a_standard_error():
@@ -316,7 +313,7 @@ def test_every_error_is_also_a_standard_error():
 
 
 @pytest.mark.parametrize("backbone", ["descriptor", "onnx", "both"])
-def test_real_photos_end_with_a_table(backbone, tmp_path):
+def test_real_photos_are_evaluated(backbone, tmp_path):
     onnx = ("onnx", {"path": str(shared("mobilenet_v1.onnx")), "output": "emb"})
     parts = {"descriptor": ["descriptor"], "onnx": [onnx], "both": ["descriptor", onnx]}[backbone]
     pairs = Pairs.read(shared("furniture/pairs.csv"), check_images=False)
@@ -336,7 +333,7 @@ def test_real_photos_end_with_a_table(backbone, tmp_path):
     )
 
 
-def test_robust_recommends_with_the_embeddings_that_were_evaluated(tmp_path, small_pairs):
+def test_robust_recommends_with_the_evaluated_embeddings(tmp_path, small_pairs):
     pairs = small_pairs(24)
     fitted = Matcher.preset(
         "robust", backbone="descriptor", metadata=None, store=tmp_path / "store.sqlite"
@@ -353,15 +350,15 @@ def test_robust_recommends_with_the_embeddings_that_were_evaluated(tmp_path, sma
     card = (folder / "README.md").read_text()
     assert "| learner | robust |" in card
     assert "Training:" not in card
-    # What ranks is what was evaluated: the same vectors, whose product is the score
-    found = loaded.recommend(people[0], people[1:], k=3)
+    # Scores are the inner products of the evaluated embeddings
+    recommendations = loaded.recommend(people[0], people[1:], k=3)
     e_a, e_b = loaded.embed(people, side="a"), loaded.embed(people, side="b")
     expected = np.sort(e_b[1:] @ e_a[0])[::-1][:3]
-    assert np.allclose([one.score for one in found], expected, atol=1e-6)
+    assert np.allclose([candidate.score for candidate in recommendations], expected, atol=1e-6)
 
 
-def test_a_metric_of_many_directions_can_be_loaded(tmp_path, small_pairs):
-    pairs = small_pairs(150)  # more directions than the constructor's trial head is wide
+def test_a_metric_of_high_rank_can_be_loaded(tmp_path, small_pairs):
+    pairs = small_pairs(150)  # the rank exceeds the width of the head that the constructor checks
     fitted = matcher(tmp_path, learner=("metric", {"strength": 0.1})).fit(pairs)
     assert fitted.head.rank > 240
     loaded = Matcher.load(fitted.save(tmp_path / "saved"), store=tmp_path / "store.sqlite")
@@ -372,15 +369,16 @@ def test_a_metric_of_many_directions_can_be_loaded(tmp_path, small_pairs):
 def test_learners_without_epochs_ignore_validation_pairs(tmp_path, small_pairs):
     pairs = small_pairs(30)
     train, validation, _ = pairs.split(seed=0)
-    one = matcher(tmp_path, learner="robust").fit(train, validation)
-    other = matcher(tmp_path, learner="robust").fit(train)
-    both = matcher(tmp_path, learner="robust").fit(pairs)
+    with_validation = matcher(tmp_path, learner="robust").fit(train, validation)
+    without_validation = matcher(tmp_path, learner="robust").fit(train)
+    all_pairs = matcher(tmp_path, learner="robust").fit(pairs)
     assert all(
-        torch.equal(value, other.head.state_dict()[name])
-        for name, value in one.head.state_dict().items()
+        torch.equal(value, without_validation.head.state_dict()[name])
+        for name, value in with_validation.head.state_dict().items()
     )
-    assert one.notes == other.notes
-    assert not torch.equal(one.head.mean, both.head.mean)  # more people would have shown
+    assert with_validation.notes == without_validation.notes
+    # Training on more people changes the mean
+    assert not torch.equal(with_validation.head.mean, all_pairs.head.mean)
 
 
 @pytest.mark.parametrize(
@@ -399,7 +397,9 @@ def test_learners_without_epochs_ignore_validation_pairs(tmp_path, small_pairs):
     ],
 )
 @pytest.mark.parametrize("sides", [1, 2])
-def test_every_learner_is_saved_loaded_and_served(learner, sides, tmp_path, small_pairs):
+def test_every_learner_can_be_saved_loaded_and_used_for_recommendation(
+    learner, sides, tmp_path, small_pairs
+):
     pairs = small_pairs(24, sides=sides)
     small = ("descriptor", {"size_px": 56})
     fitted = matcher(tmp_path, backbone=small, learner=learner).fit(pairs)
@@ -409,9 +409,9 @@ def test_every_learner_is_saved_loaded_and_served(learner, sides, tmp_path, smal
     assert registry.describe("learners", loaded.learner)[1].keys() == (
         registry.describe("learners", fitted.learner)[1].keys()
     )
-    again = loaded.evaluate(pairs, resamples=0)
-    assert again.both == evaluation.both
-    assert again.frozen.both == evaluation.frozen.both
+    reloaded = loaded.evaluate(pairs, resamples=0)
+    assert reloaded.both == evaluation.both
+    assert reloaded.frozen.both == evaluation.frozen.both
     people = [pairs.profiles[person] for person in pairs.ids_b]
     gallery = loaded.gallery(people)
     gallery.save(tmp_path / "gallery")
@@ -421,33 +421,33 @@ def test_every_learner_is_saved_loaded_and_served(learner, sides, tmp_path, smal
     allowed = [row for row, person in enumerate(people) if person.id != query.id]
     expected = np.sort(scores[0, allowed])[::-1][:3]
     assert np.allclose([candidate.score for candidate in ranked], expected, atol=1e-6)
-    again = loaded.fit(pairs)
-    assert np.array_equal(again.embed(people, side="b"), fitted.embed(people, side="b"))
+    refitted = loaded.fit(pairs)
+    assert np.array_equal(refitted.embed(people, side="b"), fitted.embed(people, side="b"))
 
 
-def test_conflicting_learner_arguments_are_refused(tmp_path):
-    for options, words in (
-        ({"learner": "cca", "head": "linear"}, "The learner 'cca' does not use head:"),
-        ({"learner": "robust", "loss": "sigmoid"}, "The learner 'robust' does not use loss:"),
+def test_conflicting_learner_arguments_are_errors(tmp_path):
+    for options, message in (
+        ({"learner": "cca", "head": "linear"}, r"'cca' does not use head \(command line: --head\)"),
+        ({"learner": "robust", "loss": "sigmoid"}, "The learner 'robust' does not use loss "),
         (
             {"learner": ("ridge", {"strength": 0.1}), "training": FAST, "head": "mlp"},
-            "The learner 'ridge' does not use head, training:",
+            "The learner 'ridge' does not use head, training ",
         ),
-        ({"learner": Frozen(), "head": "mlp"}, "The learner 'Frozen' does not use head:"),
+        ({"learner": Frozen(), "head": "mlp"}, "The learner 'Frozen' does not use head "),
         (
             {"learner": ("contrastive", {"head": "mlp"}), "head": "linear"},
             "head of the learner 'contrastive' is given twice",
         ),
     ):
-        with pytest.raises(ConfigurationError, match=words):
+        with pytest.raises(ConfigurationError, match=message):
             matcher(tmp_path, **options)
     with pytest.raises(ConfigurationError, match="does not use head"):
         Matcher.preset("robust", backbone="descriptor", head="linear")
-    both = matcher(tmp_path, learner=("contrastive", {"validation": 0.0}), head="linear")
-    assert (both.learner.head, both.learner.validation) == ("linear", 0.0)
+    combined = matcher(tmp_path, learner=("contrastive", {"validation": 0.0}), head="linear")
+    assert (combined.learner.head, combined.learner.validation) == ("linear", 0.0)
 
 
-def test_unknown_presets_and_unfitted_learners(tmp_path, small_pairs):
+def test_unknown_presets_and_unfitted_learners_are_errors(tmp_path, small_pairs):
     with pytest.raises(ConfigurationError, match=r"Unknown preset 'robus'\. Did you mean 'robust'"):
         Matcher.preset("robus")
     with pytest.raises(NotFittedError):
@@ -456,7 +456,7 @@ def test_unknown_presets_and_unfitted_learners(tmp_path, small_pairs):
     assert frozen.evaluate(small_pairs(4), resamples=0).frozen is None
 
 
-def test_seeds_come_from_the_argument_or_the_training(tmp_path, small_pairs):
+def test_the_seed_is_taken_from_the_argument_or_the_training_config(tmp_path, small_pairs):
     assert matcher(tmp_path, training=TrainingConfig(seed=5)).seed == 5
     assert matcher(tmp_path, training=TrainingConfig(seed=5), seed=7).seed == 7
     assert matcher(tmp_path, learner="robust", seed=3).seed == 3

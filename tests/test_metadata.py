@@ -1,7 +1,4 @@
-"""Metadata generators against a real server on this machine.
-
-Real client, real sockets, no patched functions.
-"""
+"""Metadata generators, with the real client and a local server."""
 
 import base64
 import datetime
@@ -67,7 +64,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def people(tmp_path):
-    """Six people whose photos contain everything that must not leave the machine."""
+    """Six people whose photos contain private data that must not be uploaded."""
     profiles = []
     for index in range(6):
         exif = Image.Exif()
@@ -104,16 +101,16 @@ def test_answers_are_stored_and_paid_for_once(people, store):
         assert result.asked == len(server.requests) == 6
         assert result.usage.input_tokens == 6000
         assert result.usage.usd == pytest.approx(6 * (1000 * 1.0 + 100 * 10.0) / 1e6)
-        again = annotate(people, priced, store, allow_upload=True)
-        assert again.profiles == result.profiles
-        assert again.asked == 0
+        second = annotate(people, priced, store, allow_upload=True)
+        assert second.profiles == result.profiles
+        assert second.asked == 0
         assert len(server.requests) == 6
         another = annotate(people, generator(server, model="another"), store, allow_upload=True)
         assert another.asked == 6  # each model has its own outcomes
     assert "caption: A person smiles in a garden." in render(result.profiles[0])
 
 
-def test_only_pixels_leave_the_machine(people, store):
+def test_only_pixels_are_uploaded(people, store):
     with Server(good) as server:
         run(people, store, server)
         sent = b"".join(server.requests)
@@ -138,7 +135,7 @@ def test_identical_photos_are_submitted_once(people, store):
 
 
 def once(first):
-    """Returns `first` to the first request, and good answers to all others."""
+    """Answers the first request with `first` and all others with valid metadata."""
     return lambda number, body: first if number == 0 else good(number, body)
 
 
@@ -187,9 +184,7 @@ def test_transient_failures_are_retried(people, store, first):
         (text(json.dumps({**ANSWER, "mood": "good"})), "invalid", "mood: Extra inputs"),
     ],
 )
-def test_a_refusal_is_stored_and_the_other_photos_are_annotated(
-    people, store, answer, kind, detail
-):
+def test_refusals_are_stored_and_other_photos_are_annotated(people, store, answer, kind, detail):
     with Server(once(answer)) as server:
         result = annotate(people, generator(server, concurrency=1), store, allow_upload=True)
         assert list(result.refused) == ["secret-id-0"]
@@ -197,15 +192,15 @@ def test_a_refusal_is_stored_and_the_other_photos_are_annotated(
         assert detail in result.refused["secret-id-0"].detail
         assert "5 of 6 people have metadata; 6 photos submitted in this run" in str(result)
         assert f"; 1 {kind}." in str(result)
-        again = run(people, store, server)
-        assert list(again.refused) == ["secret-id-0"]  # stored, and not submitted again
+        second = run(people, store, server)
+        assert list(second.refused) == ["secret-id-0"]  # stored and not resubmitted
         assert len(server.requests) == 6
         retried = run(people, store, server, retry_refused=True)
         assert not retried.refused
         assert len(server.requests) == 7
 
 
-def test_a_timeout_is_an_outcome_and_is_retried_in_the_next_run(people, store):
+def test_timeouts_are_outcomes_and_retried_in_the_next_run(people, store):
     with Server(late(0.5)) as server:
         quick = generator(server, timeout_seconds=0.1, max_retries=0)
         result = annotate(people[:1], quick, store, allow_upload=True)
@@ -241,17 +236,16 @@ def test_a_timeout_is_an_outcome_and_is_retried_in_the_next_run(people, store):
         ),
     ],
 )
-def test_an_error_that_affects_all_requests_stops_the_run(people, store, answer, expected):
+def test_errors_that_affect_all_requests_stop_the_run(people, store, answer, expected):
     with Server(lambda number, body: answer) as server:
         with pytest.raises(GeneratorError, match=expected) as caught:
             run(people, store, server)
-        assert (
-            len(server.requests) <= 6
-        )  # two at once, each at most three times; never one per person
+        # Two concurrent requests with at most three attempts each, not one request per person
+        assert len(server.requests) <= 6
         assert KEY not in str(caught.value)
 
 
-def test_a_key_revoked_midway_loses_no_paid_answer(people, store):
+def test_answers_are_kept_if_the_key_is_revoked(people, store):
     revoked = error(401, "gone", code="invalid_api_key")
     with (
         Server(lambda number, body: good(number, body) if number < 3 else revoked) as server,
@@ -262,7 +256,7 @@ def test_a_key_revoked_midway_loses_no_paid_answer(people, store):
     assert store.spent()[0].calls == 3
 
 
-def test_a_server_that_fails_midway_loses_no_paid_answer(people, store):
+def test_answers_are_kept_if_the_server_fails(people, store):
     with Server(lambda number, body: good(number, body) if number < 3 else None) as server:
         result = annotate(
             people, generator(server, concurrency=1, max_retries=0), store, allow_upload=True
@@ -271,7 +265,7 @@ def test_a_server_that_fails_midway_loses_no_paid_answer(people, store):
         assert {refusal.kind for refusal in result.refused.values()} == {"error"}
         assert all("APIConnectionError" in refusal.detail for refusal in result.refused.values())
         assert len(result.refused) == 3
-    # Now the server is down
+    # The server is down
     assert (
         len(annotate(people, generator(server, max_retries=0), store, allow_upload=True).refused)
         == 3
@@ -280,7 +274,7 @@ def test_a_server_that_fails_midway_loses_no_paid_answer(people, store):
     with Server(good) as server:
         result = annotate(people, generator(server), store, allow_upload=True)
         assert not result.refused
-        assert len(server.requests) == 3  # the missing ones only
+        assert len(server.requests) == 3  # only the missing photos
         assert store.spent()[0].calls == 6
         assert result.asked == 3
 
@@ -299,7 +293,7 @@ annotate(people, writer, Store(sys.argv[3]), allow_upload=True)
 """
 
 
-def test_a_killed_run_loses_no_paid_answer(people, store, tmp_path):
+def test_answers_are_kept_if_the_process_is_killed(people, store, tmp_path):
     running = []
 
     def behave(number, body):
@@ -341,9 +335,8 @@ def test_no_photo_is_sent_without_consent(people, store, tmp_path):
             matcher.annotate(people)
         assert not server.requests
         matcher = Matcher(backbone="descriptor", metadata=generator(server), store=store)
-        assert (
-            matcher.annotate(people) == people
-        )  # this backbone reads no text, so nothing is submitted
+        # The backbone reads no text, so no photo is submitted
+        assert matcher.annotate(people) == people
         priced = estimate(people, generator(server, model="gpt-6-luna"), store)
         assert priced.photos == 6
         assert 0 < priced.usage.usd < 0.01
@@ -356,7 +349,7 @@ def test_the_cost_limit_is_never_exceeded(people, store, concurrency):
         priced = generator(server, input_usd=1000.0, output_usd=0.0, concurrency=concurrency)
         assert 1 < priced.worst_usd() < 1.5
         result = annotate(people, priced, store, allow_upload=True, max_usd=4.0)
-        # Each photo costs $1 and could cost up to worst_usd: the last dollar does not cover another
+        # Each photo costs $1, at most worst_usd: the last dollar does not cover another photo
         assert len(server.requests) == 3 if concurrency > 1 else len(server.requests) in (3, 4)
         assert result.usage.usd == pytest.approx(len(server.requests))
         assert result.usage.usd <= 4
@@ -382,11 +375,11 @@ def test_the_store_totals_costs_by_model(people, store):
     assert (test.model, test.calls, test.input_tokens, test.output_tokens) == ("test", 7, 7000, 700)
     assert test.usd == pytest.approx(
         7 * (1000 * 1.0 + 100 * 10.0) / 1e6
-    )  # including the invalid answer
+    )  # the invalid answer is included
     assert (free.calls, free.usd, free.unpriced) == (1, 0, 1)
     assert str(free) == "free: 1 calls, 1,100 tokens, $0.0000 and 1 calls of unknown price"
     store.forget([person.id for person in people])
-    assert store.spent() == [free, test]  # totals identify no person
+    assert store.spent() == [free, test]  # totals contain no personal data
 
 
 class Clock:

@@ -1,7 +1,4 @@
-"""The Batch API against a real server on this machine.
-
-Real client, real sockets, no patched functions.
-"""
+"""The Batch API, with the real client and a local server."""
 
 import base64
 import io
@@ -76,23 +73,25 @@ def test_a_batch_is_submitted_once_and_collected_later(people, store):
         assert first.annotation.asked == 6
         assert {refusal.kind for refusal in first.annotation.refused.values()} == {"pending"}
         assert "Unfinished: batch_0, 6 photos, submitted now." in str(first)
-        again = run(people, store, server)
-        assert again.annotation.asked == 0
-        assert again.under_way == ("batch_0, validating, 0 of 0 done",)
+        second = run(people, store, server)
+        assert second.annotation.asked == 0
+        assert second.under_way == ("batch_0, validating, 0 of 0 done",)
         assert len(server.batches) == 1
-        # A photo in a batch is not submitted, and paid for, a second time
+        # Photos in a batch are not submitted a second time
         assert annotate(people, generator(server), store, allow_upload=True).asked == 0
         assert estimate(people, generator(server), store).pending == 6
         server.finish()
         priced = generator(server, input_usd=1.0, output_usd=10.0)
-        # Collecting sends nothing, so it needs no consent
-        done = annotate_in_batches(people, priced, store)
-        assert all(profile.metadata == Metadata(**ANSWER) for profile in done.annotation.profiles)
-        assert done.annotation.usage.usd == pytest.approx(
-            6 * (1000 * 1.0 + 100 * 10.0) / 1e6 / 2
-        )  # half the price
-        assert not done.under_way
-        assert not server.files  # the provider has deleted photos and answers
+        # Collecting uploads nothing, so it requires no consent
+        collected = annotate_in_batches(people, priced, store)
+        assert all(
+            profile.metadata == Metadata(**ANSWER) for profile in collected.annotation.profiles
+        )
+        # Batches cost half the price
+        half_price = 6 * (1000 * 1.0 + 100 * 10.0) / 1e6 / 2
+        assert collected.annotation.usage.usd == pytest.approx(half_price)
+        assert not collected.under_way
+        assert not server.files  # photos and answers are deleted on the server
         assert sorted(server.deleted) == ["file_0", "file_1"]
         assert run(people, store, server).annotation.asked == 0
         assert len(server.batches) == 1
@@ -112,7 +111,7 @@ def test_only_pixels_are_uploaded(people, store):
         assert b"secret" not in photo
 
 
-def test_failed_lines_have_outcomes_and_errors_are_submitted_again(people, store):
+def test_refusals_are_stored_and_failed_requests_are_resubmitted(people, store):
     answers = [
         reply([{"type": "refusal", "refusal": "I can't help with that"}]),
         error(500, "oops"),
@@ -125,9 +124,9 @@ def test_failed_lines_have_outcomes_and_errors_are_submitted_again(people, store
         run(people, store, server)
         server.finish("expired", answered=5)
         server.behave = good
-        done = run(people, store, server)
-        kinds = {person: refusal.kind for person, refusal in done.annotation.refused.items()}
-        # 0 and 2 are final; 1, 3 and the expired one are in a new batch
+        result = run(people, store, server)
+        kinds = {person: refusal.kind for person, refusal in result.annotation.refused.items()}
+        # 0 and 2 are final; 1, 3 and the expired request are in a new batch
         assert kinds == {
             "secret-id-0": "refusal",
             "secret-id-1": "pending",
@@ -176,12 +175,12 @@ def test_no_photo_is_sent_without_consent(people, store):
         annotate_in_batches(people, MeasuredMetadata(), store)
 
 
-def test_an_unreadable_photo_is_an_outcome(people, store, tmp_path):
+def test_unreadable_photos_are_outcomes(people, store, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no")
     with BatchServer(good) as server:
-        done = run([Profile("broken", (tmp_path / "broken.jpg",)), *people], store, server)
-        assert done.annotation.refused["broken"].kind == "unreadable"
-        assert done.annotation.asked == 6
+        result = run([Profile("broken", (tmp_path / "broken.jpg",)), *people], store, server)
+        assert result.annotation.refused["broken"].kind == "unreadable"
+        assert result.annotation.asked == 6
 
 
 @pytest.mark.parametrize(
@@ -199,7 +198,7 @@ def test_an_unreadable_photo_is_an_outcome(people, store, tmp_path):
         ),
     ],
 )
-def test_a_rejected_batch_leaves_nothing_behind(people, store, path, answer, expected):
+def test_a_rejected_batch_can_be_submitted_again(people, store, path, answer, expected):
     with BatchServer(
         good, hook=lambda method, at: answer if (method, at) == ("POST", path) else None
     ) as server:
@@ -211,7 +210,7 @@ def test_a_rejected_batch_leaves_nothing_behind(people, store, path, answer, exp
         assert run(people, store, server).annotation.asked == 6
 
 
-def test_a_batch_that_fails_as_a_whole_is_reported_once_and_submitted_again(people, store):
+def test_a_failed_batch_is_reported_once_and_resubmitted(people, store):
     with BatchServer(good) as server:
         run(people, store, server)
         server.batches["batch_0"] |= {
@@ -228,7 +227,7 @@ def test_a_batch_that_fails_as_a_whole_is_reported_once_and_submitted_again(peop
         assert run(people, store, server).annotation.asked == 6
 
 
-def test_a_batch_that_the_provider_lost_is_submitted_again(people, store, caplog):
+def test_a_batch_that_the_server_lost_is_resubmitted(people, store, caplog):
     with BatchServer(good) as server:
         run(people, store, server)
         server.batches.clear()
@@ -236,14 +235,14 @@ def test_a_batch_that_the_provider_lost_is_submitted_again(people, store, caplog
         assert "no longer has the batch batch_0" in caplog.text
 
 
-def test_a_connection_lost_while_a_batch_starts_submits_nothing_twice(people, store):
+def test_a_lost_connection_does_not_submit_a_batch_twice(people, store):
     def drop(method, at):
         return BatchServer.HANG_UP if (method, at) == ("POST", "/batches") else None
 
     with BatchServer(good, hook=drop) as server:
         with pytest.raises(GeneratorError, match="it finds out whether the batch was started"):
             run(people, store, server)
-        assert len(server.batches) == 1  # it was started, although the response was lost
+        assert len(server.batches) == 1  # the batch was started, although the response was lost
         server.hook = lambda method, at: None
         assert run(people, store, server).under_way == ("batch_0, validating, 0 of 0 done",)
         server.finish()
@@ -274,7 +273,7 @@ annotate_in_batches(people, generator, Store(sys.argv[2]), allow_upload=True)
     ],
     ids=["while uploading", "while starting", "while collecting", "after collecting"],
 )
-def test_a_killed_process_neither_loses_nor_repeats_a_batch(people, store, tmp_path, at):
+def test_a_killed_process_does_not_lose_or_repeat_a_batch(people, store, tmp_path, at):
     running = []
 
     def kill(method, path):
@@ -289,23 +288,23 @@ def test_a_killed_process_neither_loses_nor_repeats_a_batch(people, store, tmp_p
         process = subprocess.Popen(command)
         running.append(process)
         assert process.wait(60) == -signal.SIGKILL
-        done = run(people, store, server)
+        result = run(people, store, server)
         server.finish()
-        done = run(people, store, server)
-        assert not done.annotation.refused
+        result = run(people, store, server)
+        assert not result.annotation.refused
         assert len(server.batches) == 1
-        assert all(profile.metadata == Metadata(**ANSWER) for profile in done.annotation.profiles)
+        assert all(profile.metadata == Metadata(**ANSWER) for profile in result.annotation.profiles)
 
 
-def test_people_erased_before_the_collection_stay_erased(people, store):
+def test_people_erased_before_collection_remain_erased(people, store):
     with BatchServer(good) as server:
         run(people, store, server)
         store.forget([people[0].id])
         server.finish()
-        done = annotate_in_batches(people[1:], generator(server), store)
-        assert not done.annotation.refused
+        result = annotate_in_batches(people[1:], generator(server), store)
+        assert not result.annotation.refused
         assert store.counts()["metadata"] == 5
-        assert store.spent()[0].calls == 6  # it was paid for nevertheless
+        assert store.spent()[0].calls == 6  # the erased outcome still counts
 
 
 def test_only_one_process_submits_at_a_time(people, store):

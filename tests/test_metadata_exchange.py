@@ -1,4 +1,4 @@
-"""Export and import of metadata, and people's corrections."""
+"""Export and import of metadata, and corrections."""
 
 import csv
 import json
@@ -75,21 +75,20 @@ def test_exported_metadata_is_imported_unchanged(people, store, tmp_path, suffix
         file = tmp_path / f"metadata.{suffix}"
         assert export_metadata(file, people, generator, store) == 3
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
-        with Store(tmp_path / "other.sqlite") as other:
-            assert import_metadata(file, people, generator, other) == 3
-            again = annotate(people, generator, other, allow_upload=True)
-            assert again.profiles == annotation.profiles
-            assert again.refused == annotation.refused
-            assert again.asked == 0
-            assert import_metadata(file, people, generator, other) == 0
-            assert export_metadata(tmp_path / f"again.{suffix}", people, generator, other) == 3
+        with Store(tmp_path / "other.sqlite") as target:
+            assert import_metadata(file, people, generator, target) == 3
+            imported = annotate(people, generator, target, allow_upload=True)
+            assert imported.profiles == annotation.profiles
+            assert imported.refused == annotation.refused
+            assert imported.asked == 0
+            assert import_metadata(file, people, generator, target) == 0
+            assert export_metadata(tmp_path / f"again.{suffix}", people, generator, target) == 3
             assert (tmp_path / f"again.{suffix}").read_bytes() == file.read_bytes()
-            assert (
-                other.forget(["anna"]).metadata == 1
-            )  # imported outcomes are linked to people too
+            # Imported outcomes are linked to people
+            assert target.forget(["anna"]).metadata == 1
 
 
-def test_a_file_must_match_people_photos_and_generator(people, store, tmp_path, photo):
+def test_imported_files_must_match_people_photos_and_generator(people, store, tmp_path, photo):
     with Server(good) as server:
         generator = writer(server)
         annotate(people, generator, store, allow_upload=True)
@@ -110,14 +109,14 @@ def test_a_file_must_match_people_photos_and_generator(people, store, tmp_path, 
         with pytest.raises(DataError, match="written with another model, prompt or schema"):
             import_metadata(file, people, writer(server, model="other"), store)
         file.write_text(file.read_text().replace(",medium,", ",superb,"))
-        with Store(tmp_path / "other.sqlite") as other:
+        with Store(tmp_path / "other.sqlite") as target:
             with pytest.raises(
                 DataError,
                 match=r"3 problems; nothing was imported:\n"
                 r".*line 2, column attributes: grooming_level",
             ):
-                import_metadata(file, people, generator, other)
-            assert other.counts()["metadata"] == 0
+                import_metadata(file, people, generator, target)
+            assert target.counts()["metadata"] == 0
     with pytest.raises(ConfigurationError, match=r"exported as .csv or .jsonl, got 'metadata.txt'"):
         export_metadata(tmp_path / "metadata.txt", people, generator, store)
 
@@ -138,7 +137,7 @@ def test_corrections_override_every_generator(people, store, tmp_path):
             )
             assert ben.metadata == Metadata(**{**ANSWER, "caption": None})
             assert cleo.metadata == Metadata(**ANSWER)
-        # The generated values are kept
+        # Generated values are not overwritten
         export_metadata(tmp_path / "out.csv", people, first, store)
         with (tmp_path / "out.csv").open() as opened:
             row = next(csv.DictReader(opened))
@@ -153,19 +152,19 @@ def test_corrections_override_every_generator(people, store, tmp_path):
         ].metadata == Metadata(**ANSWER)
 
 
-def test_an_exported_file_can_be_edited_and_read_as_corrections(people, store, tmp_path):
+def test_an_edited_export_can_be_read_as_corrections(people, store, tmp_path):
     file = tmp_path / "metadata.csv"
     with Server(good) as server:
         generator = writer(server)
         annotate(people, generator, store, allow_upload=True)
         export_metadata(file, people, generator, store)
-        assert correct(file, people, generator, store) == 0  # unedited cells are not corrections
+        assert correct(file, people, generator, store) == 0  # unchanged cells are not corrections
         file.write_text(file.read_text().replace("A person smiles in a garden.", "I laugh.", 1))
         assert correct(file, people, generator, store) == 1
         assert store.corrections(["anna", "ben"]) == {"anna": {"caption": "I laugh."}}
         export_metadata(file, people, generator, store)
         file.write_text(file.read_text().replace("natural", "classic", 1))
-        assert correct(file, people, generator, store) == 1  # the earlier correction stays
+        assert correct(file, people, generator, store) == 1  # the earlier correction is preserved
         assert store.corrections(["anna"]) == {
             "anna": {"caption": "I laugh.", "appearance_type": "classic"}
         }
@@ -251,7 +250,9 @@ def test_the_commands_import_correct_export_and_retry(people, tmp_path):
             return result.output
 
         output = command("--yes", "--max-usd", "1")
-        assert "anna, ben, dan: refusal: I can't, sorry" in output  # the same message once
+        assert (
+            "anna, ben, dan: refusal: I can't, sorry" in output
+        )  # identical messages are printed once
         assert "Total of this store: gpt-6-luna: 3 calls, 3,300 tokens, $0.0003." in output
         server.behave = good
         assert "0 photos to submit, 3 already answered" in command("--dry-run")
@@ -267,7 +268,7 @@ def test_the_commands_import_correct_export_and_retry(people, tmp_path):
         assert "3 of 3 people have metadata" in command(
             "--yes", "--set", f"metadata.schema={folder / 'outfit.json'}"
         )
-        assert "/files" not in command("--batch")  # nothing is left to submit
+        assert "/files" not in command("--batch")  # all photos have outcomes
         assert (
             "MeasuredMetadata does not support batches"
             in CliRunner()
@@ -289,7 +290,8 @@ def test_the_commands_import_correct_export_and_retry(people, tmp_path):
 
 @pytest.mark.parametrize("value", ["abc", "nan", "inf", "-1"])
 def test_costs_that_are_not_numbers_are_reported(people, store, tmp_path, value):
-    generator, file = MeasuredMetadata(), tmp_path / "metadata.csv"
+    generator = MeasuredMetadata()
+    file = tmp_path / "metadata.csv"
     annotate(people, generator, store)
     export_metadata(file, people, generator, store)
     rows = list(csv.DictReader(file.read_text().splitlines()))

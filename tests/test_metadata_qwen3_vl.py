@@ -1,4 +1,4 @@
-"""The local generator on a tiny Qwen3-VL of the real classes, trained to give chosen answers."""
+"""The local generator with a tiny Qwen3-VL that is trained to return chosen answers."""
 
 import json
 from typing import Literal
@@ -41,7 +41,7 @@ def untrained(tmp_path_factory):
 
 
 def train(untrained, folder, *replies):
-    """A copy of the checkpoint, trained until it gives these replies, turn by turn."""
+    """Trains a copy of the checkpoint until it returns these replies, turn by turn."""
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     model = AutoModelForImageTextToText.from_pretrained(untrained)
@@ -126,7 +126,7 @@ def test_batching_does_not_change_the_outcomes(trained):
     assert single == batched
 
 
-def test_an_invalid_answer_is_requested_once_more(untrained, tmp_path):
+def test_invalid_answers_are_requested_again_once(untrained, tmp_path):
     repaired = generator(train(untrained, tmp_path / "repaired", BAD, GOOD))
     costs = []
     (outcome,) = repaired.generate(PEOPLE[:1], lambda index, outcome, usage: costs.append(usage))

@@ -1,4 +1,4 @@
-"""Poolers against sums in plain loops, and their error messages."""
+"""Poolers compared with sums in plain loops, and their error messages."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def mean_of(row, marks):
     return np.mean(chosen, axis=0) if chosen else np.zeros(4)
 
 
-def test_means_cover_exactly_their_tokens():
+def test_means_cover_only_the_selected_tokens():
     states = TokenStates(states=STATES, mask=MASK, image_mask=IMAGE)
     for pooler, marks in (
         (MeanPooler(), MASK),
@@ -59,7 +59,7 @@ def test_a_layer_can_be_pooled():
         MeanPooler(layer=3).pool(states)
 
 
-def test_missing_inputs_are_named():
+def test_missing_inputs_are_errors():
     vector = TokenStates(pooled=torch.ones(1, 2))
     with pytest.raises(ConfigurationError, match=r"'mean' needs token states.*use pooler='native'"):
         MeanPooler().pool(vector)

@@ -1,4 +1,4 @@
-"""Rendering of prompts: empty values do not show, and errors in a template are named."""
+"""Prompt rendering: empty values are omitted, and template errors are explained."""
 
 from enum import Enum
 
@@ -30,7 +30,7 @@ FULL = Profile(
 )
 
 
-def test_the_default_template_shows_only_what_exists():
+def test_the_default_template_omits_missing_values():
     assert render(FULL, attributes=["age", "absent"]) == (
         "Profile: I cook.\nFacts: age: 31\n"
         "Photo: style vibe: casual; colors: red, blue; smiling: yes"
@@ -50,7 +50,7 @@ def test_custom_templates():
     )
 
 
-def test_fields_can_be_left_out():
+def test_fields_can_be_omitted():
     assert leave_out(None, []) == DEFAULT_TEMPLATE
     template = leave_out("Photo: {metadata}", ["colors"])
     assert render(FULL, template=template) == "Photo: style vibe: casual; smiling: yes"
@@ -74,7 +74,7 @@ def test_fields_can_be_left_out():
         render(FULL, template="{text:-colors}")
 
 
-def test_errors_in_a_template_are_named():
+def test_template_errors_are_explained():
     with pytest.raises(ConfigurationError, match=r"not valid: .* Write \{\{ for a literal brace"):
         render(FULL, template="{text")
     for template in ("{}", "{text!r}", "{text:>10}", "{text.upper}", "{text[0]}"):

@@ -1,4 +1,4 @@
-"""Qwen3-VL on a tiny random checkpoint of the real classes, against plain transformers code."""
+"""Qwen3-VL with a tiny random checkpoint, compared with plain transformers code."""
 
 import shutil
 
@@ -50,7 +50,7 @@ ITEMS = {
 
 
 def reference(folder, item, system=None):
-    """Features of one person from transformers' own processor and model, pooled in numpy."""
+    """Features of a person from the transformers processor and model, pooled in NumPy."""
     from transformers import AutoModel, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(folder)
@@ -85,7 +85,7 @@ def reference(folder, item, system=None):
 
 
 def tokens(backbone, item):
-    """Token ids of one person, without padding."""
+    """Token ids of a person, without padding."""
     batch = backbone.prepare([item])
     assert batch["input_ids"].shape[1] % 2 == 0
     return batch["input_ids"][0][batch["real"][0]].tolist()
@@ -106,7 +106,7 @@ def test_features_equal_the_reference(checkpoint, backbone, kind):
 
 
 @pytest.mark.parametrize("kind", ITEMS)
-def test_the_embedding_model_follows_its_reference_prompt(checkpoint, kind):
+def test_the_embedding_model_uses_its_reference_prompt(checkpoint, kind):
     backbone = Qwen3VLEmbeddingBackbone(model=checkpoint, **OPTIONS)
     assert backbone.default_pooler == "eos"
     expected = reference(checkpoint, ITEMS[kind], system="Represent the user's input.")
@@ -170,7 +170,7 @@ def test_plain_text_is_tokenized_as_in_the_chat_template(checkpoint, backbone):
         assert tokens(backbone, item) == reference(checkpoint, item)["ids"]
 
 
-def test_long_texts_are_cut_off_and_counted(checkpoint, tmp_path, caplog):
+def test_long_texts_are_truncated_and_counted(checkpoint, tmp_path, caplog):
     backbone = Qwen3VLBackbone(model=checkpoint, **OPTIONS, max_text_tokens=10)
     people = [
         Profile("p", text="I cook " * 50),
@@ -186,7 +186,7 @@ def test_long_texts_are_cut_off_and_counted(checkpoint, tmp_path, caplog):
     )
     ids = tokens(backbone, Item((), "I cook " * 50))
     assert len(ids) == len(tokens(backbone, Item((), "x"))) - 1 + 10
-    assert ids[-2] == backbone._turn_end  # the turn is still closed
+    assert ids[-2] == backbone._turn_end  # the turn is still terminated
 
 
 def test_pixels_are_capped_and_the_aspect_ratio_is_kept(checkpoint):
@@ -309,17 +309,17 @@ def test_loading_errors_are_explained(checkpoint, tmp_path, monkeypatch):
     damaged = Qwen3VLBackbone(model=broken, **OPTIONS)
     with pytest.raises(BackboneError, match=r"broken cannot be loaded .*complete checkpoint"):
         damaged.forward(damaged.prepare(item))
-    other = shutil.copytree(checkpoint, tmp_path / "other")
-    (other / "config.json").write_text('{"model_type": "bert"}')
+    bert = shutil.copytree(checkpoint, tmp_path / "bert")
+    (bert / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(BackboneError, match=r"is a 'bert' checkpoint.*'hf-vision'"):
-        Qwen3VLBackbone(model=other).prepare(item)
+        Qwen3VLBackbone(model=bert).prepare(item)
     parameter_count = sum(
         p.numel() for p in Qwen3VLBackbone(model=checkpoint, **OPTIONS)._network.parameters()
     )
     for dtype, size in (
         ("float32", 4),
         ("bfloat16", 2),
-    ):  # whatever the number format of the file
+    ):  # for any number format of the file
         monkeypatch.setattr(
             checkpoints, "available_memory", lambda size=size: parameter_count * size - 1.0
         )
@@ -348,9 +348,9 @@ def test_loading_errors_are_explained(checkpoint, tmp_path, monkeypatch):
 def test_the_offline_error_names_the_alternatives(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(BackboneError) as caught:
-        Qwen3VLBackbone(model="nobody/no-such-model").prepare([ITEMS["text only"]])
+        Qwen3VLBackbone(model="unknown/no-such-model").prepare([ITEMS["text only"]])
     for expected in (
-        "nobody/no-such-model is neither a local folder nor in the local cache",
+        "unknown/no-such-model is neither a local folder nor in the local cache",
         "--set backbone.model=FOLDER",
     ):
         assert expected in str(caught.value)

@@ -1,4 +1,4 @@
-"""Ranks and metrics against brute force, torchmetrics, scikit-learn and closed forms."""
+"""Ranks and metrics compared with brute force, torchmetrics, scikit-learn and closed forms."""
 
 import itertools
 
@@ -15,16 +15,15 @@ from pairmatch.core.components import label_components
 from pairmatch.evaluation.ranks import TIE_TOLERANCE, query_metrics, rank_partners, recall_curve
 
 
-def by_all_orders(scores, relevant, ks):
-    """Mean over every order of the tied candidates.
-
-    Recall@K, reciprocal rank and first rank, by brute force.
-    """
+def average_over_orders(scores, relevant, ks):
+    """Mean recall@K, reciprocal rank and first rank over all orders of the tied candidates."""
     groups = [
         [i for i, s in enumerate(scores) if s == value]
         for value in sorted(set(scores), reverse=True)
     ]
-    recalls, reciprocals, ranks = [], [], []
+    recalls = []
+    reciprocals = []
+    ranks = []
     for orders in itertools.product(*(itertools.permutations(group) for group in groups)):
         order = [i for group in orders for i in group]
         positions = [order.index(i) + 1 for i in relevant]
@@ -34,18 +33,18 @@ def by_all_orders(scores, relevant, ks):
     return np.mean(recalls, axis=0), np.mean(reciprocals), np.mean(ranks)
 
 
-# Vectors on a coarse circle: scores tie often, and exactly where they should
+# Points on a coarse circle, so that scores are often exactly equal
 CIRCLE = np.array([[np.cos(t), np.sin(t)] for t in np.linspace(0, np.pi, 5)])
 
 
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
-def test_metrics_equal_the_mean_over_all_orders_of_ties(data):
+def test_metrics_match_the_mean_over_all_orders_of_ties(data):
     n, m = data.draw(st.integers(1, 4)), data.draw(st.integers(2, 6))
     a = CIRCLE[data.draw(st.lists(st.integers(0, 4), min_size=n, max_size=n))]
     b = CIRCLE[data.draw(st.lists(st.integers(0, 4), min_size=m, max_size=m))]
-    every = [(i, j) for i in range(n) for j in range(m)]
-    matches = np.array(data.draw(st.lists(st.sampled_from(every), min_size=1, unique=True)))
+    all_pairs = [(i, j) for i in range(n) for j in range(m)]
+    matches = np.array(data.draw(st.lists(st.sampled_from(all_pairs), min_size=1, unique=True)))
     ks = (1, 2)
     forward, backward = rank_partners(unit_rows(a), unit_rows(b), matches)
     for ranks, table, pairs in (
@@ -57,7 +56,7 @@ def test_metrics_equal_the_mean_over_all_orders_of_ties(data):
         measured = query_metrics(ranks, ks)
         for row, query in enumerate(measured.queries):
             relevant = [j for i, j in pairs.tolist() if i == query]
-            recall, reciprocal, rank = by_all_orders(
+            recall, reciprocal, rank = average_over_orders(
                 np.round(table[query], 5).tolist(), relevant, ks
             )
             assert np.allclose(measured.recall[row], recall)
@@ -81,9 +80,8 @@ def test_metrics_agree_with_torchmetrics(seed, n, m, partners):
     ks = (1, min(5, m))
     measured = query_metrics(rank_partners(a, b, matches)[0], ks)
     for row, query in enumerate(measured.queries):
-        scores = (
-            torch.from_numpy(b @ a[query]) + 2
-        )  # torchmetrics takes scores of 0 and less for no answer
+        # torchmetrics treats scores of 0 and below as missing
+        scores = torch.from_numpy(b @ a[query]) + 2
         if np.diff(np.sort(scores.numpy())).min() <= 2 * TIE_TOLERANCE:
             continue
         target = torch.zeros(m, dtype=torch.bool)
@@ -101,17 +99,15 @@ def test_mrr_agrees_with_scikit_learn():
     rng = np.random.default_rng(0)
     a, b = unit_rows(rng.normal(size=(200, 16))), unit_rows(rng.normal(size=(200, 16)))
     measured = query_metrics(rank_partners(a, b, np.repeat(np.arange(200)[:, None], 2, 1))[0], (1,))
-    expected = label_ranking_average_precision_score(
-        np.eye(200), a @ b.T
-    )  # one relevant each: LRAP is MRR
-    assert measured.reciprocal_rank.mean() == pytest.approx(
-        expected, rel=1e-5
-    )  # ties within the tolerance
+    # With one relevant candidate per query, LRAP equals MRR
+    expected = label_ranking_average_precision_score(np.eye(200), a @ b.T)
+    # The tolerance allows for scores that count as tied
+    assert measured.reciprocal_rank.mean() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("width", [3, 512, 2048, 777])
 @pytest.mark.parametrize("people", [7, 75, 1500])
-def test_constant_embeddings_score_exactly_chance(width, people):
+def test_constant_embeddings_score_exactly_at_chance(width, people):
     row = np.random.default_rng(width).normal(size=width)
     e = unit_rows(np.tile(row, (people, 1)))
     matches = np.repeat(np.arange(people)[:, None], 2, 1)
@@ -125,7 +121,7 @@ def test_constant_embeddings_score_exactly_chance(width, people):
         assert np.array_equal(measured.recall, measured.chance_recall)
 
 
-def test_one_sided_galleries_are_everybody_else():
+def test_one_sided_galleries_exclude_only_the_query_person():
     rng = np.random.default_rng(1)
     e = unit_rows(rng.normal(size=(30, 6)))
     matches = np.array([[0, 1], [0, 2], [5, 9]])
@@ -141,15 +137,15 @@ def test_one_sided_galleries_are_everybody_else():
         assert measured.recall[row, 0] == np.mean([p <= 3 for p in positions])
 
 
-def test_chunks_change_nothing(monkeypatch):
+def test_results_do_not_depend_on_the_chunk_size(monkeypatch):
     rng = np.random.default_rng(2)
     a, b = unit_rows(rng.normal(size=(300, 5))), unit_rows(rng.normal(size=(400, 5)))
     matches = np.unique(np.stack([rng.integers(0, 300, 500), rng.integers(0, 400, 500)], 1), axis=0)
-    whole = rank_partners(a, b, matches)
+    expected = rank_partners(a, b, matches)
     monkeypatch.setattr("pairmatch.evaluation.ranks._CHUNK_BYTES", 4 * 400 * 7)
-    for one, other in zip(whole, rank_partners(a, b, matches), strict=True):
+    for reference, chunked in zip(expected, rank_partners(a, b, matches), strict=True):
         for field in ("queries", "better", "tied"):
-            assert np.array_equal(getattr(one, field), getattr(other, field))
+            assert np.array_equal(getattr(reference, field), getattr(chunked, field))
 
 
 def test_recall_curve_is_recall_at_every_k():
@@ -161,7 +157,7 @@ def test_recall_curve_is_recall_at_every_k():
     assert np.allclose(recall_curve(ranks), expected)
 
 
-def test_components_join_people_through_links():
+def test_components_connect_linked_people():
     labels = label_components([(0, 4), (1, 4), (2, 5)], 7)
     assert labels[0] == labels[1] == labels[4]
     assert labels[2] == labels[5]

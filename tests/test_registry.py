@@ -1,4 +1,4 @@
-"""Parts are found through entry points, and errors name the distribution."""
+"""Parts are loaded from entry points, and errors name the distribution."""
 
 import sys
 

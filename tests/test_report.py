@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -14,6 +15,8 @@ import pytest
 from PIL import Image
 
 from pairmatch import Evaluator, Matcher
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.evaluation.crossvalidation import cross_validate
 from pairmatch.report import (
     Candidate,
     Query,
@@ -22,6 +25,7 @@ from pairmatch.report import (
     matcher_report,
     summary,
     write_report,
+    write_sweep_report,
 )
 from pairmatch.report.content import rank_edges, thumbnail
 from pairmatch.report.plots import Plot, plots
@@ -232,6 +236,7 @@ def test_the_summary_states_the_result(evaluation):
     [
         ((0.2, 0.4), "This is significantly better than chance."),
         ((0.1, 0.4), "The interval includes chance, so this may be luck."),
+        ((0.13 + 3e-8, 0.4), "The interval includes chance, so this may be luck."),
         ((0.0, 0.1), "This is significantly worse than chance."),
     ],
 )
@@ -317,12 +322,39 @@ def test_the_report_of_a_matcher_shows_people_only_on_request(small_pairs, hash_
         ranks = [candidate.rank for candidate in query.candidates]
         assert ranks == list(range(1, len(test) + 1))
         assert sum(candidate.is_partner for candidate in query.candidates) == 1
+    assert hidden.notes == [*matcher.notes, *evaluation.notes]
     assert hidden.facts["Metadata"] in ("none", "none: no backbone here reads text")
     assert hidden.facts["Pairs"] == f"10 to train, 4 to validate, {len(test)} to test"
     points = [hidden.curve_ks.index(k) for k in evaluation.both.recall]
     assert [hidden.bands["ours"][point] for point in points] == list(
         evaluation.both.recall_interval.values()
     )
+
+
+def test_given_notes_precede_those_of_the_matcher_and_the_evaluation(
+    small_pairs, hash_backbone, tmp_path
+):
+    parts = small_pairs(20).split(0.5, 0.2, seed=0)
+    matcher = Matcher(backbone=hash_backbone, metadata=None, store=tmp_path / "s.sqlite")
+    matcher.fit(*parts[:2]).notes = ["from the matcher"]
+    evaluation = replace(matcher.evaluate(parts[2]), notes=("from the evaluation",))
+    report = matcher_report(matcher, *parts, evaluation, title="t", notes=["one photo, two ids"])
+    page = write_page(tmp_path, report)
+    notes = re.findall(r"<li>(.*?)</li>", page[page.index('id="notes"') :])
+    assert notes == ["one photo, two ids", "from the matcher", "from the evaluation"]
+
+
+def test_the_report_of_a_sweep_keeps_its_json_keys(tmp_path):
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(30, 4))
+    data = PairedFeatures.of(a, a + rng.normal(size=a.shape))
+    result = cross_validate(data, ["frozen", "ridge"], repeats=1, ks=(3,))
+    write_sweep_report(tmp_path / "report.html", result, title="Sweep")
+    figures = json.loads((tmp_path / "report.json").read_text())
+    assert figures["facts"] == {"Lines": "2", "Splits": "5", "Seed": "0"}
+    (section,) = figures["sections"]
+    assert [row["method"] for row in section["data"]] == ["chance", "frozen", "ridge"]
+    assert {"recall", "mrr", "median_rank", "comparison"} < set(section["data"][0])
 
 
 def test_a_failed_write_keeps_the_old_page(evaluation, tmp_path, monkeypatch):
@@ -479,7 +511,8 @@ def test_the_report_contains_every_diagnosis(diagnosed):
     for title in titles:
         assert f">{title}</h2>" in page
     figures = json.loads((folder / "report.json").read_text())
-    rows = {row["learner"]: row for row in figures["sections"][0]["data"]}
+    rows = {row["method"]: row for row in figures["sections"][0]["data"]}
+    assert [row["learner"] for row in rows.values()] == list(rows)
     # The same head on the same people: the section agrees with the table of test pairs
     assert rows["trained"]["mrr"] == pytest.approx(evaluation.both.mrr)
     assert rows["frozen"]["mrr"] == pytest.approx(evaluation.frozen.both.mrr)

@@ -1,7 +1,4 @@
-"""Oracles.
-
-The formula with full matrices; limits that equal centred and whitened cosine; planted signal.
-"""
+"""The robust learner: its formula with dense matrices, its limiting cases, and planted signals."""
 
 import numpy as np
 import pytest
@@ -18,7 +15,7 @@ from pairmatch.testing import check_head, check_learner
 
 
 def couples(pairs, *, dim=24, noise=1.0, seed=0, groups=None, one_sided=False):
-    """Partners share a hidden taste in a few directions; the rest is their own."""
+    """Pairs that share a taste in a few hidden directions; everything else is independent."""
     rng = np.random.default_rng(seed)
     taste = rng.standard_normal((pairs, 4)) @ rng.standard_normal((4, dim))
     a, b = (taste + noise * 3 * rng.standard_normal((pairs, dim)) + 2 for _ in range(2))
@@ -30,7 +27,7 @@ def couples(pairs, *, dim=24, noise=1.0, seed=0, groups=None, one_sided=False):
 
 
 def reference(train, x, side, *, shrinkage, strength, group_weight, power):
-    """The same with D x D matrices and loops over pairs."""
+    """Computes the embeddings with D × D matrices and loops over pairs."""
 
     def powered(rows):
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -52,7 +49,7 @@ def reference(train, x, side, *, shrinkage, strength, group_weight, power):
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
     w_a, w_b = np.sqrt(dim) * white(a, "a"), np.sqrt(dim) * white(b, "b")
-    known = {tuple(pair) for pair in train.matches.tolist()}
+    matches = {tuple(pair) for pair in train.matches.tolist()}
     component_a = dict(zip(train.matches[:, 0].tolist(), train.components.tolist(), strict=True))
     component_b = dict(zip(train.matches[:, 1].tolist(), train.components.tolist(), strict=True))
     if train.b is None:
@@ -62,7 +59,7 @@ def reference(train, x, side, *, shrinkage, strength, group_weight, power):
         for j in component_b:
             if component_a[i] != component_b[j] or (train.b is None and i >= j):
                 continue
-            matched = (i, j) in known or (train.b is None and (j, i) in known)
+            matched = (i, j) in matches or (train.b is None and (j, i) in matches)
             weight = 1.0 if matched else group_weight
             outer = np.outer(w_a[i], w_b[j])
             total += weight * (outer + outer.T) / 2
@@ -79,76 +76,78 @@ def reference(train, x, side, *, shrinkage, strength, group_weight, power):
 @pytest.mark.parametrize("one_sided", [False, True])
 @pytest.mark.parametrize("pairs", [9, 60])  # fewer and more people than directions
 @pytest.mark.parametrize("group_weight", [0.0, 0.4])
-def test_the_metric_is_the_formula(one_sided, pairs, group_weight):
+def test_the_metric_matches_its_formula(one_sided, pairs, group_weight):
     groups = [f"room {index // 3}" for index in range(pairs)]
     train = couples(pairs, groups=groups, one_sided=one_sided)
     options = {"shrinkage": 0.7, "strength": 0.2, "group_weight": group_weight, "power": 0.5}
-    found = PairMetric(**options).fit(train)
+    fitted = PairMetric(**options).fit(train)
     new = np.random.default_rng(5).standard_normal((11, 24)).astype(np.float32)
     for side in ("a", "b"):
         expected = reference(train, new, side, **options)
-        np.testing.assert_allclose(found.head.embed(new, side), expected, atol=2e-5)
+        np.testing.assert_allclose(fitted.head.embed(new, side), expected, atol=2e-5)
 
 
-def test_its_limits_are_centred_and_whitened_cosine():
+def test_limiting_cases_are_centred_and_whitened_cosine():
     train = couples(40)
     new = np.random.default_rng(5).standard_normal((7, 24)).astype(np.float32)
-    for learner, limit in (
+    for learner, metric in (
         (Centred(), PairMetric(shrinkage=1.0, strength=0.0, power=1.0)),
         (Whitened(shrinkage=0.8), PairMetric(shrinkage=0.8, strength=0.0, power=1.0)),
     ):
         expected = learner.fit(train).head.embed(new, "a")
-        np.testing.assert_allclose(limit.fit(train).head.embed(new, "a"), expected, atol=1e-5)
+        np.testing.assert_allclose(metric.fit(train).head.embed(new, "a"), expected, atol=1e-5)
 
 
-def test_it_learns_a_planted_taste_and_says_nothing():
+def test_a_planted_taste_is_learned_without_notes():
     data = couples(300, noise=0.6)
-    found = cross_validate(data, ["robust", "centred"], repeats=1, folds=3)
-    assert found.metrics("robust").mrr > 1.2 * found.metrics("centred").mrr
+    result = cross_validate(data, ["robust", "centred"], repeats=1, folds=3)
+    assert result.metrics("robust").mrr > 1.2 * result.metrics("centred").mrr
     assert Robust().fit(data).notes == ()
 
 
-def test_without_a_taste_it_falls_back_and_says_so():
+def test_without_a_taste_the_fallback_is_noted():
     rng = np.random.default_rng(1)
-    look = rng.standard_normal((60, 12))
+    appearance = rng.standard_normal((60, 12))
     noise = PairedFeatures.of(
-        look + 0.5 * rng.standard_normal((60, 12)), look + 0.5 * rng.standard_normal((60, 12))
+        appearance + 0.5 * rng.standard_normal((60, 12)),
+        appearance + 0.5 * rng.standard_normal((60, 12)),
     )
-    found = Robust().fit(noise)
-    assert "does not show that learning from them pays" in found.notes[0]
+    fitted = Robust().fit(noise)
+    assert "does not show that learning from them pays" in fitted.notes[0]
     new = rng.standard_normal((5, 12)).astype(np.float32)
-    simple = [
+    unlearned = [
         PairMetric(shrinkage=s, strength=0.0, power=p).fit(noise).head.embed(new, "a")
         for s in (1.0, 0.9)
         for p in (1.0, 0.5)
     ]
-    assert any(np.array_equal(found.head.embed(new, "a"), one) for one in simple)
+    embeddings = fitted.head.embed(new, "a")
+    assert any(np.array_equal(embeddings, expected) for expected in unlearned)
 
 
-def test_too_few_pairs_are_centred_and_that_is_said():
+def test_too_few_pairs_are_only_centred_and_noted():
     few = couples(8)
-    found = Robust().fit(few)
+    fitted = Robust().fit(few)
     assert (
         "Too few pairs to learn from (8 independent groups of pairs, at least 20 are needed)"
-        in found.notes[0]
+        in fitted.notes[0]
     )
     np.testing.assert_array_equal(
-        found.head.embed(few.a, "a"),
+        fitted.head.embed(few.a, "a"),
         PairMetric(shrinkage=1.0, strength=0.0, power=1.0).fit(few).head.embed(few.a, "a"),
     )
     two = PairedFeatures.of(few.a[:2], few.b[:2])
     assert np.isfinite(Robust().fit(two).head.embed(two.a, "a")).all()
 
 
-def test_people_who_all_look_alike_are_no_error():
+def test_identical_people_are_accepted():
     same = np.ones((30, 6), np.float32)
-    found = Robust().fit(PairedFeatures.of(same, same))
-    assert isinstance(found, FittedHead)
-    assert np.isfinite(found.head.embed(same, "a")).all()
+    fitted = Robust().fit(PairedFeatures.of(same, same))
+    assert isinstance(fitted, FittedHead)
+    assert np.isfinite(fitted.head.embed(same, "a")).all()
 
 
 @pytest.mark.parametrize("learner", [PairMetric(group_weight=0.3), Robust()])
-def test_they_conform(learner):
+def test_learners_conform(learner):
     check_learner(learner)
 
 
@@ -157,7 +156,7 @@ def test_the_head_conforms():
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("create", "message"),
     [
         (
             lambda: PairMetric(shrinkage=0.0),
@@ -173,6 +172,6 @@ def test_the_head_conforms():
         (lambda: MetricHead(dim=4, rank=1, power=0.0), "power in"),
     ],
 )
-def test_options_out_of_range(make, words):
-    with pytest.raises(ConfigurationError, match=words):
-        make()
+def test_options_out_of_range_are_errors(create, message):
+    with pytest.raises(ConfigurationError, match=message):
+        create()

@@ -1,4 +1,4 @@
-"""Eligibility rules: SQL's logic on columns, and each fault with its position."""
+"""Eligibility rules: SQL logic on columns, and error messages with positions."""
 
 import sqlite3
 
@@ -41,7 +41,7 @@ def holds(text, query=None):
         ("region in ('north', 'Da''ejeon')", "0 1"),
         ("region not in ('north')", "1 2"),
         ("region = 'nowhere'", ""),
-        ("not (age < 30 or region = 'south')", "0"),  # unknown or false for the others
+        ("not (age < 30 or region = 'south')", "0"),  # unknown or false for all others
         ("age is null", "2"),
         ("age is not null and height == 1.70", "0"),
         ("smoker != true or height < 1.65", "0 2 3"),
@@ -52,7 +52,7 @@ def holds(text, query=None):
         ("not (1 / (age - 30) < 0)", "3"),
         ("1 / (age - 30) is null", "0 2"),
         ("1 / (1 / (age - 30)) >= 0", "3"),
-        ("age * 1e308 > 0", ""),  # so is an overflow
+        ("age * 1e308 > 0", ""),  # an overflow is unknown
         ('"age" = 41', "3"),
         (["age > 20", "age < 30"], "1"),
         ("region > 'o'", "2"),
@@ -112,13 +112,13 @@ def test_query_refers_to_the_query_person():
         ("age = 1 or " * 1000 + "age = 2", "at most 10,000 characters"),
     ],
 )
-def test_faults_are_named(rule, message):
+def test_errors_have_positions(rule, message):
     with pytest.raises(ConfigurationError) as error:
         parse_rule(rule).check(KINDS)
     assert message in str(error.value)
 
 
-def test_all_faults_are_reported_at_once():
+def test_all_errors_are_reported_at_once():
     with pytest.raises(ConfigurationError) as error:
         parse_rule("agee > 3 and region > 2 and smoker = 1").check(KINDS)
     assert str(error.value).count("character") == 3
@@ -137,7 +137,7 @@ def test_nan_is_a_missing_value():
     assert parse_rule("age is null").holds(people, {}, 2)[0].tolist() == [True, False]
 
 
-def test_an_attribute_has_one_kind():
+def test_attributes_of_mixed_kinds_are_errors():
     with pytest.raises(ConfigurationError, match="a number and text"):
         Column.of([1, "x"])
     with pytest.raises(ConfigurationError, match="got list"):
@@ -189,7 +189,7 @@ people = st.lists(
 
 @settings(deadline=None, max_examples=200)
 @given(text=conditions, rows=people)
-def test_rules_mean_the_same_in_sqlite(text, rows):
+def test_rules_agree_with_sqlite(text, rows):
     base = sqlite3.connect(":memory:")
     base.execute("CREATE TABLE people (age, region, smoker, height)")
     base.executemany("INSERT INTO people VALUES (?, ?, ?, ?)", rows)

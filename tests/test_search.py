@@ -1,4 +1,4 @@
-"""Exact search equals plain NumPy for all filters, widths, ties and number formats."""
+"""Exact search matches plain NumPy for all filters, widths, ties and number formats."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def number_format(request, monkeypatch):
     seed=st.integers(0, 9),
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_search_equals_plain_sorting(
+def test_search_matches_plain_sorting(
     dtype, people, width, k, share, scale, with_bonus, pieces, seed
 ):
     with pytest.MonkeyPatch.context() as patch:
@@ -75,7 +75,7 @@ def test_search_equals_plain_sorting(
 
 
 def test_near_ties_in_bfloat16_are_ordered_exactly(number_format):
-    """Scores that differ by less than bfloat16 resolves are still in exact order."""
+    """Scores that are equal in bfloat16 are still ordered exactly."""
     rng = np.random.default_rng(0)
     base = unit_rows(rng.normal(size=(1, 64)))
     vectors = unit_rows(base + 1e-4 * rng.normal(size=(2000, 64)))
@@ -93,7 +93,7 @@ def test_memory_mapped_vectors_can_be_searched(number_format, tmp_path):
     np.testing.assert_array_equal(best[:, 0], range(4))
 
 
-def test_invalid_arguments_are_named():
+def test_invalid_arguments_are_errors():
     vectors = np.zeros((2, 3), np.float32)
     with pytest.raises(ConfigurationError, match=r"`top_k\(k=...\)` must be at least 1, got 0"):
         top_k(vectors, vectors, 0)

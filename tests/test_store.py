@@ -1,4 +1,4 @@
-"""The store and its SQLite file: privacy, concurrency, erasure, formats and errors."""
+"""The store and its SQLite file: permissions, concurrency, erasure, formats and errors."""
 
 import sqlite3
 import stat
@@ -19,7 +19,7 @@ from pairmatch.io.sqlite import Database
 from pairmatch.io.store import Store, content_key
 
 
-def test_files_are_private_to_their_owner(tmp_path):
+def test_files_are_readable_only_by_their_owner(tmp_path):
     with Store(tmp_path / "folder" / "store.sqlite") as store:
         store.put_features({"k": np.ones(3, np.float32)})
         for file in store.path.parent.iterdir():
@@ -49,14 +49,14 @@ def test_written_values_are_read_back(tmp_path):
         assert store.metadata(["m", "absent"]) == {"m": {"caption": "neu"}}
 
 
-def test_forgetting_erases_people_their_bytes_and_their_ids(tmp_path):
+def test_forgetting_erases_vectors_metadata_and_ids(tmp_path):
     secret = np.frombuffer(b"ANNAS-VECTOR-BYTES-1", np.uint8).astype(np.float32)
     with Store(tmp_path / "s.sqlite") as store:
         store.link([("anna", "k1"), ("anna", "m1"), ("twin", "k1"), ("ben", "k2")])
         store.put_features({"k1": secret, "k2": np.ones(3, np.float32)})
         store.put_metadata({"m1": {"caption": "ANNAS-CAPTION"}})
-        gone = store.forget(["anna", "nobody"])
-        assert (gone.people, gone.features, gone.metadata) == (1, 1, 1)
+        erased = store.forget(["anna", "unknown"])
+        assert (erased.people, erased.features, erased.metadata) == (1, 1, 1)
         assert store.counts() == {"features": 1, "metadata": 0, "people": 1}
         content = b"".join(file.read_bytes() for file in tmp_path.iterdir())
         for trace in (secret.tobytes(), b"ANNAS-CAPTION", b"anna"):
@@ -71,7 +71,7 @@ def test_keys_are_canonical():
         content_key({"a": float("nan")})
 
 
-def test_invalid_stores(tmp_path):
+def test_invalid_stores_are_errors(tmp_path):
     (tmp_path / "text.sqlite").write_text("this is a long text and not a database" * 50)
     with pytest.raises(StoreError, match=r"text.sqlite cannot be opened: file is not a database"):
         Store(tmp_path / "text.sqlite")
@@ -80,11 +80,11 @@ def test_invalid_stores(tmp_path):
     newer = sqlite3.connect(tmp_path / "newer.sqlite")
     newer.execute("PRAGMA user_version = 99")
     newer.close()
-    words = (
+    message = (
         r"^The store [^ ]*newer.sqlite has format 99; this pairmatch reads up to 2: "
         r"[^(]*\(--store\)\.$"
     )
-    with pytest.raises(StoreError, match=words):
+    with pytest.raises(StoreError, match=message):
         Store(tmp_path / "newer.sqlite")
 
 
@@ -103,7 +103,8 @@ for i in range(150):
 def test_processes_write_concurrently(tmp_path):
     path = tmp_path / "s.sqlite"
     running = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(path), name]) for name in ("one", "two")
+        subprocess.Popen([sys.executable, "-c", WRITER, str(path), name])
+        for name in ("first", "second")
     ]
     assert [process.wait(60) for process in running] == [0, 0]
     with Store(path) as store:
@@ -130,7 +131,7 @@ def create_gallery(path):
 @pytest.mark.parametrize(
     ("create", "size", "rounds"), [(create_store, 1, 150), (create_gallery, 2, 8)]
 )
-def test_threads_create_one_file_concurrently(tmp_path, create, size, rounds):
+def test_threads_create_a_file_concurrently(tmp_path, create, size, rounds):
     threads = 6
     barrier = threading.Barrier(threads)
 
@@ -141,7 +142,7 @@ def test_threads_create_one_file_concurrently(tmp_path, create, size, rounds):
                 barrier.wait(60)
                 sizes.append(create(tmp_path / str(number)))
         except BaseException:
-            barrier.abort()  # the other threads fail at once
+            barrier.abort()  # so that the other threads fail immediately
             raise
         return sizes
 
@@ -165,8 +166,8 @@ for number in range(int(sys.argv[4])):
 
 
 @pytest.mark.parametrize(("create", "rounds"), [("create_store", 60), ("create_gallery", 8)])
-def test_processes_create_one_file_concurrently(tmp_path, create, rounds):
-    names = ["one", "two", "three"]
+def test_processes_create_a_file_concurrently(tmp_path, create, rounds):
+    names = ["first", "second", "third"]
     running = [
         subprocess.Popen(
             [sys.executable, "-c", CREATOR, create, str(tmp_path), name, str(rounds)],
@@ -191,14 +192,14 @@ def test_processes_create_one_file_concurrently(tmp_path, create, rounds):
 
 
 def read_in_background(path):
-    """A second connection, whose open read keeps the write-ahead log from being emptied."""
+    """Opens a second connection whose transaction prevents truncation of the write-ahead log."""
     reader = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     reader.execute("BEGIN")
     assert reader.execute("SELECT count(*) FROM metadata").fetchone() == (1,)
     return reader
 
 
-def test_forgetting_fails_while_a_reader_keeps_the_log(tmp_path, monkeypatch):
+def test_forgetting_fails_while_a_reader_blocks_truncation_of_the_log(tmp_path, monkeypatch):
     monkeypatch.setattr(sqlite, "TIMEOUT_SECONDS", 0.3)
 
     def content():
@@ -271,14 +272,14 @@ def test_durability_follows_the_option(database, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("raised", "expected", "words"),
+    ("raised", "expected", "message"),
     [
         (ValueError("no"), ValueError, "no"),
         (OSError("disk full"), StoreError, "The file d cannot be written: disk full"),
         (UploadError("not allowed"), UploadError, "not allowed"),
     ],
 )
-def test_failed_transactions_leave_nothing(database, raised, expected, words):
+def test_failed_transactions_are_rolled_back(database, raised, expected, message):
     def insert_and_fail():
         with database.transaction() as connection:
             connection.execute("INSERT INTO numbers VALUES (1)")
@@ -288,7 +289,7 @@ def test_failed_transactions_leave_nothing(database, raised, expected, words):
         with database.transaction() as connection:
             connection.executemany("INSERT INTO numbers VALUES (?)", [(1,), (1,)])
 
-    with pytest.raises(expected, match=words):
+    with pytest.raises(expected, match=message):
         insert_and_fail()
     with pytest.raises(StoreError, match="cannot be written: UNIQUE constraint failed"):
         insert_twice()
@@ -314,11 +315,11 @@ def test_files_are_created_only_on_request(tmp_path):
     assert not (tmp_path / "none.sqlite").exists()
 
 
-def test_a_lock_excludes_others_and_is_private(tmp_path):
+def test_a_lock_excludes_other_processes_and_is_private(tmp_path):
     with Store(tmp_path / "s.sqlite") as store, Store(tmp_path / "s.sqlite") as second:
         with store.exclusive("batches"):
-            words = r"Another process is working on the batches of .*s\.sqlite: wait until"
-            with pytest.raises(StoreError, match=words), second.exclusive("batches"):
+            message = r"Another process is working on the batches of .*s\.sqlite: wait until"
+            with pytest.raises(StoreError, match=message), second.exclusive("batches"):
                 pass
             with second.exclusive("exports"):
                 pass

@@ -1,4 +1,4 @@
-"""Conformance checks accept correct parts, and say what is wrong with broken ones."""
+"""Conformance checks accept correct parts and explain what is wrong with broken parts."""
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ class FunctionHead(ProjectionHead):
 
 
 class FixedLearner(Learner):
-    """Returns whatever a function returns."""
+    """A learner that returns the result of a function."""
 
     def __init__(self, fitted):
         self.fitted = fitted
@@ -199,7 +199,7 @@ def test_the_plugin_conforms(example_plugin):
 
 
 class Good(Backbone):
-    """A correct backbone; each broken one below changes it in one place."""
+    """A correct backbone; each broken backbone below changes a single detail."""
 
     default_pooler = "native"
 
@@ -342,7 +342,7 @@ def test_broken_heads_fail():
 
 def test_broken_losses_fail():
     class Blind(ContrastiveLoss):
-        """Cross-entropy that uses known matches as negatives."""
+        """Cross-entropy that treats matches as negatives."""
 
         def loss(self, e_a, e_b, positives):
             target = positives.float().argmax(1)

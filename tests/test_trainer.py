@@ -1,7 +1,4 @@
-"""Training on vectors.
-
-The recipe's numbers, bit-identical seeds, and every small or odd set of pairs.
-"""
+"""Training on vectors: the default recipe, reproducible seeds, and small or odd sets of pairs."""
 
 import numpy as np
 import pytest
@@ -18,11 +15,11 @@ FAST = TrainingConfig(epochs=3, batch_size=8, learning_rate=1e-3)
 
 
 def rotated(n, seed=0, width=12, noise=0.3):
-    """Partners are a fixed rotation of one another: unseen by cosine, linear to learn."""
+    """Pairs related by a fixed rotation, which cosine misses and a linear head can learn."""
     rng = np.random.default_rng(seed)
-    turn = np.linalg.qr(np.random.default_rng(99).normal(size=(width, width)))[0]
+    rotation = np.linalg.qr(np.random.default_rng(99).normal(size=(width, width)))[0]
     a = rng.normal(size=(n, width)).astype(np.float32)
-    return a, (a @ turn + noise * rng.normal(size=(n, width))).astype(np.float32)
+    return a, (a @ rotation + noise * rng.normal(size=(n, width))).astype(np.float32)
 
 
 def test_defaults_are_the_recipe():
@@ -39,12 +36,14 @@ def test_defaults_are_the_recipe():
     assert InfoNCELoss().directions == "a_to_b"
 
 
-def test_it_learns_what_cosine_does_not_see():
-    train, held, test = rotated(300, 0), rotated(60, 1), rotated(75, 2)
+def test_a_linear_head_learns_a_rotation_that_cosine_misses():
+    train = rotated(300, 0)
+    validation = rotated(60, 1)
+    test = rotated(75, 2)
     config = TrainingConfig(learning_rate=3e-3, epochs=60)
     head = ("linear", {"shared": False, "width": 12})
     result = Trainer(head, ("infonce", {"directions": "both"}), config).fit(
-        PairedFeatures.of(*train), PairedFeatures.of(*held)
+        PairedFeatures.of(*train), PairedFeatures.of(*validation)
     )
     trained = Evaluator(resamples=0).evaluate(PairedFeatures.of(*test), result.head)
     assert trained.frozen.both.mrr < 0.12
@@ -65,43 +64,45 @@ def test_seeds_give_bit_identical_heads():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_best_epochs_weights_are_restored():
-    train, held = rotated(60, 0), rotated(30, 1)
+def test_the_weights_of_the_best_epoch_are_restored():
+    train = rotated(60, 0)
+    validation = rotated(30, 1)
     config = TrainingConfig(epochs=40, learning_rate=3e-2, patience=4)
-    result = Trainer("mlp", config=config).fit(PairedFeatures.of(*train), PairedFeatures.of(*held))
+    result = Trainer("mlp", config=config).fit(
+        PairedFeatures.of(*train), PairedFeatures.of(*validation)
+    )
     scores = [row["validation_mrr"] for row in result.history]
     assert result.best_epoch == 1 + int(np.argmax(scores))
     assert result.validation_mrr == pytest.approx(max(scores))
     assert len(scores) == min(40, result.best_epoch + 4)  # patience
-    measured = Evaluator(resamples=0, ks=[1]).evaluate(PairedFeatures.of(*held), result.head)
+    measured = Evaluator(resamples=0, ks=[1]).evaluate(PairedFeatures.of(*validation), result.head)
     assert measured.both.mrr == pytest.approx(max(scores))
     assert result.validation_chance_mrr == pytest.approx(measured.chance.mrr)
     assert not result.head.training
 
 
-def test_without_validation_all_epochs_are_run():
+def test_all_epochs_run_without_validation_pairs():
     result = Trainer(config=FAST).fit_arrays(*rotated(20))
     assert [row["epoch"] for row in result.history] == [1, 2, 3]
     assert result.best_epoch == 3
     assert result.validation_mrr is None
 
 
-@pytest.mark.parametrize(
-    "n", [2, 3, 7, 8, 9, 17]
-)  # fewer than a batch, exactly one, a last batch of one
-def test_every_number_of_pairs_trains(n):
+# Fewer pairs than a batch, exactly one batch, and a last batch of a single pair
+@pytest.mark.parametrize("n", [2, 3, 7, 8, 9, 17])
+def test_any_number_of_pairs_can_be_trained_on(n):
     result = Trainer(config=FAST).fit_arrays(*rotated(n))
     assert all(np.isfinite(row["train_loss"]) for row in result.history)
 
 
-def test_one_step_is_adamw_on_the_printed_loss():
-    # Oracle: the same first epoch written with torch alone
+def test_a_step_is_adamw_on_the_published_loss():
+    # Oracle: the first epoch in plain PyTorch
     a, b = rotated(6)
     config = TrainingConfig(epochs=1, batch_size=6, learning_rate=1e-2, weight_decay=0.1)
     start = LinearHead(dim=12, width=5)
     result = Trainer(start, InfoNCELoss(temperature=0.2), config).fit_arrays(a, b)
     weight = start.layer.weight.detach().clone().requires_grad_()
-    optimiser = torch.optim.AdamW([weight], lr=1e-2, weight_decay=0.1)
+    optimizer = torch.optim.AdamW([weight], lr=1e-2, weight_decay=0.1)
     z_a, z_b = torch.from_numpy(a) @ weight.T, torch.from_numpy(b) @ weight.T
     logits = (
         torch.nn.functional.normalize(z_a, dim=1)
@@ -110,12 +111,11 @@ def test_one_step_is_adamw_on_the_printed_loss():
     )
     loss = torch.nn.functional.cross_entropy(logits, torch.arange(6))
     loss.backward()
-    optimiser.step()
+    optimizer.step()
     assert result.history[0]["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
     assert torch.allclose(result.head.layer.weight, weight, atol=1e-6)
-    assert not torch.equal(
-        result.head.layer.weight, start.layer.weight
-    )  # the instance itself is left alone
+    # The given instance is not modified
+    assert not torch.equal(result.head.layer.weight, start.layer.weight)
 
 
 def batches_of(matches, people_a, people_b, rejected=None, size=4, one_sided=False, seed=0):
@@ -125,7 +125,7 @@ def batches_of(matches, people_a, people_b, rejected=None, size=4, one_sided=Fal
     return list(Batches(data, TrainingConfig(batch_size=size, seed=seed)).epoch())
 
 
-def test_positives_mark_every_known_match_and_people_stand_once():
+def test_positives_mark_every_match_and_people_occur_once_per_batch():
     matches = [(0, 0), (0, 1), (1, 1), (2, 2), (3, 0)]
     for seed in range(5):
         for rows_a, rows_b, positives in batches_of(matches, 4, 3, size=5, seed=seed):
@@ -136,7 +136,7 @@ def test_positives_mark_every_known_match_and_people_stand_once():
                     assert bool(positives[i, j]) == ((a, b) in matches)
 
 
-def test_rejected_people_join_as_negatives():
+def test_rejected_people_are_negatives():
     matches = [(i, i) for i in range(4)]
     ((rows_a, rows_b, positives),) = batches_of(matches, 6, 6, rejected=[(0, 4), (5, 1)], size=4)
     assert set(rows_b.tolist()) == {0, 1, 2, 3, 4}
@@ -145,7 +145,7 @@ def test_rejected_people_join_as_negatives():
     assert not positives[:, rows_b.tolist().index(4)].any()
 
 
-def test_in_one_sided_sets_nobody_meets_themself():
+def test_one_sided_batches_never_compare_a_person_with_themselves():
     matches = [(0, 1), (1, 2), (2, 0), (3, 4), (4, 5), (0, 5)]
     for seed in range(10):
         seen = []
@@ -153,10 +153,10 @@ def test_in_one_sided_sets_nobody_meets_themself():
             matches, 6, 6, one_sided=True, size=6, seed=seed
         ):
             assert not set(rows_a.tolist()) & set(rows_b.tolist())
-            known = {frozenset(m) for m in matches}
+            unordered_matches = {frozenset(match) for match in matches}
             for i, a in enumerate(rows_a.tolist()):
                 for j, b in enumerate(rows_b.tolist()):
-                    assert bool(positives[i, j]) == (frozenset((a, b)) in known)
+                    assert bool(positives[i, j]) == (frozenset((a, b)) in unordered_matches)
             seen.append(int(positives.sum()))
         assert sum(seen) >= 4
     result = Trainer(config=FAST).fit_arrays(
@@ -165,49 +165,47 @@ def test_in_one_sided_sets_nobody_meets_themself():
     assert np.isfinite(result.history[-1]["train_loss"])
 
 
-def test_a_head_per_side_trains_both():
+def test_separate_heads_are_both_trained():
     result = Trainer(("mlp", {"shared": False, "width": 4}), config=FAST).fit_arrays(*rotated(20))
     assert isinstance(result.head, PerSideHead)
     assert not torch.equal(result.head.a.layers[0].weight, result.head.b.layers[0].weight)
 
 
-def test_learned_temperature_moves_and_is_never_decayed():
+def test_a_learned_temperature_is_trained_without_weight_decay():
     config = TrainingConfig(epochs=3, learning_rate=1e-2, weight_decay=100.0)
     result = Trainer("linear", ("infonce", {"learn_temperature": True}), config).fit_arrays(
         *rotated(30)
     )
     scale = result.loss.log_scale.item()
     assert scale != pytest.approx(-np.log(0.2))
-    assert abs(scale + np.log(0.2)) < 0.3  # 100 of decay would have sent it to 0
+    assert abs(scale + np.log(0.2)) < 0.3  # a weight decay of 100 would have pulled it to 0
 
 
-def test_memorising_is_said():
+def test_memorization_is_noted():
     rng = np.random.default_rng(0)
-    a, b = (
-        rng.normal(size=(40, 64)).astype(np.float32),
-        rng.normal(size=(40, 64)).astype(np.float32),
-    )
-    held = rng.normal(size=(2, 30, 64)).astype(np.float32)
+    a = rng.normal(size=(40, 64)).astype(np.float32)
+    b = rng.normal(size=(40, 64)).astype(np.float32)
+    validation = rng.normal(size=(2, 30, 64)).astype(np.float32)
     config = TrainingConfig(epochs=60, learning_rate=1e-2, patience=60)
     result = Trainer(config=config).fit_arrays(
-        a, b, validation=PairedFeatures.of(np.ones_like(held[0]), held[1])
+        a, b, validation=PairedFeatures.of(np.ones_like(validation[0]), validation[1])
     )
     assert result.train_recall_at_1 > 0.9
     assert "The head only memorizes: it ranks" in result.notes[0]
     assert (
         not Trainer(config=FAST)
-        .fit_arrays(*rotated(40), validation=PairedFeatures.of(held[0][:, :12], held[1][:, :12]))
+        .fit_arrays(
+            *rotated(40), validation=PairedFeatures.of(validation[0][:, :12], validation[1][:, :12])
+        )
         .notes
     )
 
 
-def test_bad_input_is_named():
+def test_invalid_inputs_are_errors():
     a, b = rotated(5)
     with pytest.raises(ConfigurationError, match="at least 2 matched pairs, got 1"):
         Trainer().fit_arrays(a[:1], b[:1])
-    with pytest.raises(
-        ConfigurationError, match=r"`PairedFeatures`, got ndarray.*fit_arrays"
-    ):
+    with pytest.raises(ConfigurationError, match=r"`PairedFeatures`, got ndarray.*fit_arrays"):
         Trainer().fit(a, b)
     with pytest.raises(ConfigurationError, match=r"validation=.*takes `PairedFeatures`, got tuple"):
         Trainer().fit_arrays(a, b, validation=(a, b))

@@ -1,4 +1,4 @@
-"""Tuning: nested, seeded, and better than a bad default where there is something to choose."""
+"""Tuning: nested search, reproducible seeds, and improvement over a poor default."""
 
 import sys
 
@@ -16,11 +16,11 @@ BAD = {"training.learning_rate": [1e-9, 1e-2]}
 FAST = {"epochs": 8, "batch_size": 32}
 
 
-def test_a_search_inside_the_training_part_finds_what_works():
+def test_a_search_within_the_training_part_finds_the_best_setting():
     data = rotated_pairs(90)
     tuned = Tuned(head="linear", training=FAST, space=BAD, trials=4, folds=2)
     assert tuned.search(data) == {"training.learning_rate": 1e-2}
-    found = cross_validate(
+    result = cross_validate(
         data,
         {
             "tuned": tuned,
@@ -30,8 +30,8 @@ def test_a_search_inside_the_training_part_finds_what_works():
         folds=3,
         ks=(1,),
     )
-    assert found.metrics("tuned").mrr > found.metrics("bad").mrr + 0.05
-    # What it returns is the head trained on the whole training part with the best setting
+    assert result.metrics("tuned").mrr > result.metrics("bad").mrr + 0.05
+    # The final head is trained on all training pairs with the best setting
     expected = Contrastive(head=("linear", {}), training={**FAST, "learning_rate": 1e-2}).fit(
         data, seed=3
     )
@@ -40,7 +40,7 @@ def test_a_search_inside_the_training_part_finds_what_works():
     )
 
 
-def test_ranges_are_searched_and_seeds_repeat():
+def test_searches_of_ranges_are_reproducible():
     tuned = Tuned(
         training={"epochs": 1}, space={"loss.temperature": (0.05, 0.5)}, trials=3, folds=2
     )
@@ -49,10 +49,8 @@ def test_ranges_are_searched_and_seeds_repeat():
     assert 0.05 <= first["loss.temperature"] <= 0.5
 
 
-def test_invalid_searches_are_refused(monkeypatch):
-    with pytest.raises(
-        ConfigurationError, match="folds at least 2, got 0 and 3"
-    ):
+def test_invalid_searches_are_errors(monkeypatch):
+    with pytest.raises(ConfigurationError, match="folds at least 2, got 0 and 3"):
         Tuned(trials=0)
     with pytest.raises(ConfigurationError, match=r"takes head\.OPTION.*got pooler\.layer"):
         Tuned(space={"pooler.layer": [1]})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -234,10 +233,14 @@ def _fit_and_report(
     for text in sections[0].text[1:]:
         typer.echo(text)
     report = matcher_report(
-        matcher, *parts, evaluation, title=title, photos=photos, sections=sections
+        matcher,
+        *parts,
+        evaluation,
+        title=title,
+        photos=photos,
+        sections=sections,
+        notes=[leaks.summary()] if leaks else [],
     )
-    if leaks:
-        report = dataclasses.replace(report, notes=[leaks.summary(), *report.notes])
     write_report(output / "report.html", report)
     typer.echo(f"Saved the matcher in {output} and the report in {output / 'report.html'}.")
     return evaluation

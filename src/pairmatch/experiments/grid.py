@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from pairmatch.core.config import PartSpec, list_of_parts, parse_spec
+from pairmatch.core.config import PartSpec, TrainingConfig, list_of_parts, parse_spec
 from pairmatch.core.errors import ConfigurationError, unknown_name
 from pairmatch.features.prompt import leave_out
 
 RECIPE_LABEL = "recipe"
-#: Parts whose options can be axes, and the part that is meant if none is named.
+#: Parts whose options can be axes, and the part that such an axis configures if none is named.
 _DEFAULTS = {
     "backbone": "qwen3-vl-2b",
     "pooler": None,
     "metadata": None,
     "head": "mlp",
     "loss": "infonce",
-    "learner": None,
+    "learner": "contrastive",
 }
 
 
@@ -28,7 +28,7 @@ class Combination:
     """One point of a grid.
 
     Attributes:
-        label: What distinguishes it, in words.
+        label: Its values of the axes, as text; unique in a sweep.
         arguments: Arguments of its `Matcher`.
     """
 
@@ -45,7 +45,7 @@ def grid(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[Com
             or names with options), `part.option` (`head.width`, `loss.temperature`,
             `training.epochs`, `pooler.layer`, `backbone.max_pixels`), or another argument of
             `Matcher` (`prompt`). The axis `without` leaves metadata fields out of the prompt: a
-            field, a tuple of them, or None for none; no metadata is generated again for it.
+            field, a tuple of them, or None for none; it generates no new metadata.
 
     Raises:
         ConfigurationError: An axis without values, or an option of a part that is given as an
@@ -90,9 +90,10 @@ def _apply(arguments: dict[str, Any], axis: str, value: Any) -> None:
 
 
 def _with_option(part: str, spec: Any, option: str, value: Any) -> Any:
-    """A part, or several backbones or poolers, with one more option."""
+    """The part, or each of several backbones or poolers, with one more option."""
     if part == "training":
-        return {**(spec or {}), option: value}
+        fields = asdict(spec) if isinstance(spec, TrainingConfig) else spec or {}
+        return {**fields, option: value}
     if part not in _DEFAULTS:
         raise ConfigurationError(unknown_name("part in a sweep", part, [*_DEFAULTS, "training"]))
     if spec is None:
@@ -110,13 +111,14 @@ def _label(axis: str, value: Any) -> str:
     if axis == "without":
         fields = [value] if isinstance(value, str) else value or ()
         return f"without {', '.join(fields)}" if fields else "with every attribute"
-    return f"{axis} {_words(value)}"
+    return f"{axis} {_value_text(value)}"
 
 
-def _words(value: Any) -> str:
+def _value_text(value: Any) -> str:
+    """A value in a label: `mlp (width=256)` for a part with options, `clip + onnx` for a list."""
     if isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[1], Mapping):
         options = ", ".join(f"{name}={option}" for name, option in value[1].items())
         return f"{value[0]} ({options})" if options else str(value[0])
     if isinstance(value, list):
-        return " + ".join(map(_words, value))
+        return " + ".join(map(_value_text, value))
     return "none" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""Tables 1, 2 and 3 of the paper, computed on your pairs, beside the printed figures.
+"""Tables 1, 2 and 3 of the paper, computed on your pairs, next to the published figures.
 
 Source: Kim, Choi, Park, Park, "Multimodal Contrastive Learning for Real-World Ideal Type
 Recommendation".
@@ -24,12 +24,12 @@ from pairmatch.evaluation.intervals import Metrics
 from pairmatch.evaluation.query_table import DEFAULT_KS
 from pairmatch.experiments.sweep import Combination, sweep
 
-PRINTED_MRR = 0.216  # of the trained head
+PRINTED_MRR = 0.216  # for the trained head
 _PRINTED_RANDOM_MRR = 0.065
 _RANDOM = "Random"
 _FROZEN = "Qwen3-VL, frozen, mean pooling"
 _TRAINED = "Trained head (dim 512, tau 0.2)"
-#: Recall@5, 10, 20, 30, 50 in percent, as printed.
+#: Published Recall@5, 10, 20, 30, 50 in percent, by table and row.
 PRINTED = {
     "Table 1": {
         _RANDOM: (6.7, 13.3, 26.7, 40.0, 66.7),
@@ -60,7 +60,7 @@ _ROWS = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PaperTables:
-    """The three tables; `print` shows them in the paper's layout, beside the printed figures.
+    """The three tables; `print` shows them in the paper's layout, with the published figures.
 
     Attributes:
         result: Metrics of every row on every query.
@@ -75,7 +75,7 @@ class PaperTables:
     note: str = ""
 
     def rows(self) -> list[tuple[str, str, Metrics, tuple[float, ...]]]:
-        """Table, row, our metrics, and the printed Recall@5, 10, 20, 30, 50 in percent."""
+        """Table, row, metrics, and the published Recall@5, 10, 20, 30, 50 in percent."""
         return [
             (table, name, self.result.metrics(_ROWS[name]), printed)
             for table, rows in PRINTED.items()
@@ -105,7 +105,7 @@ class PaperTables:
 
 
 def _row_lines(name: str, label: str, metrics: Metrics, printed: Sequence[float]) -> list[str]:
-    """Our figures, their intervals, and the printed figures."""
+    """The figures of a row, their intervals, and the published figures."""
     recall = []
     bounds = []
     for k in DEFAULT_KS:
@@ -145,20 +145,22 @@ def paper_tables(
     """Computes the paper's tables on these pairs; every photo goes through the backbone once.
 
     Args:
-        pairs: All pairs there are.
+        pairs: All pairs.
         base: Arguments of `Matcher`; pooler, head width and temperature are set by the tables.
-        repeats: Number of splits of the recipe's sizes; the paper has one.
+        repeats: Number of splits of the recipe's sizes; the paper uses one.
         seed: Seed for splits and fits.
         note: Text to show above the tables, for example that the weights are random.
         options: `join_identical`, `output`, `progress`, `store`, `device`, `allow_upload` and
             `max_usd`, as for `sweep`.
 
     Raises:
-        ConfigurationError: More than one backbone; the paper has one.
+        ConfigurationError: More than one backbone is named.
     """
     specs = list_of_parts(base.get("backbone", "qwen3-vl-2b"))
     if len(specs) != 1:
-        raise ConfigurationError(f"The paper's tables are about one backbone, got {len(specs)}.")
+        raise ConfigurationError(
+            f"The paper's tables are computed for one backbone, got {len(specs)}."
+        )
     backbone = registry.create("backbones", specs[0], device=options.get("device", "auto"))
     reason = _why_no_token_poolers(backbone)
     result = sweep(
@@ -170,13 +172,13 @@ def paper_tables(
         seed=seed,
         **options,
     )
-    return PaperTables(result, _parsed(specs[0])[0], reason, note)
+    return PaperTables(result, _name_and_options(specs[0])[0], reason, note)
 
 
 def _combinations(base: Mapping[str, Any], pooler: str, *, with_eos: bool) -> list[Combination]:
     """The rows of the three tables."""
-    head, head_options = _parsed(base.get("head") or "mlp")
-    loss, loss_options = _parsed(base.get("loss") or "infonce")
+    head, head_options = _name_and_options(base.get("head") or "mlp")
+    loss, loss_options = _name_and_options(base.get("loss") or "infonce")
     combinations = []
     for width, temperature in ((512, 0.2), (256, 0.1), (512, 0.1)):
         arguments = {
@@ -193,14 +195,14 @@ def _combinations(base: Mapping[str, Any], pooler: str, *, with_eos: bool) -> li
     return combinations
 
 
-def _parsed(spec: Any) -> tuple[str, dict[str, Any]]:
+def _name_and_options(spec: Any) -> tuple[str, dict[str, Any]]:
     return parse_spec(spec) or (type(spec).__name__, {})
 
 
 def _why_no_token_poolers(backbone: Backbone) -> str:
-    """Why token poolers cannot be compared with this backbone, tried on a blank photo.
+    """Why the poolers `eos` and `mean` cannot run on this backbone; empty if they can.
 
-    Empty if they can.
+    Tests them on a blank photo.
     """
     blank = Image.new("RGB", (64, 64), (128, 128, 128))
     item = Item((blank,) if backbone.reads_images else (), "a" if backbone.reads_text else "")

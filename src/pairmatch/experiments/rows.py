@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from pairmatch.core import registry
 from pairmatch.core._version import __version__
 from pairmatch.core.config import TrainingConfig
+from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import ContrastiveLoss, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.query_table import QueryTable
@@ -23,15 +24,16 @@ from pairmatch.io.files import write_file
 from pairmatch.io.store import content_key
 
 _FORMAT = 2
+_INTERFACES = {"heads": ProjectionHead, "losses": ContrastiveLoss, "learners": Learner}
 
 
 class FinishedRows:
-    """Tables of learners that were measured already, found by everything that determines them.
+    """Tables of finished rows, stored under a digest of everything that determines them.
 
     Args:
-        output: Folder of the sweep; None keeps nothing.
+        output: Folder of the sweep; None to store nothing.
         splits: Splits of the sweep.
-        chance: Table of a random order, whose rows a kept table must have.
+        chance: Table of a random order; a stored table must have its rows.
         seed: Seed of the fits.
     """
 
@@ -48,10 +50,27 @@ class FinishedRows:
             "splits": _digest_splits(splits),
         }
 
-    def read(self, data: PairedFeatures, learner: Learner) -> QueryTable | None:
-        """The table of an earlier run; None if there is none, or it is damaged."""
-        file = self._file(data, learner)
-        if file is None or not file.exists():
+    def read_or_measure(
+        self, data: PairedFeatures, learner: Learner, measure: Callable[[], QueryTable]
+    ) -> QueryTable:
+        """The stored table of a learner; a missing or damaged one is measured and stored."""
+        if self.folder is None:
+            return measure()
+        key = {
+            **self.shared_key,
+            "features": digest_features(data),
+            "learner": describe_learner(learner),
+        }
+        file = self.folder / f"{content_key(key)}.npz"
+        table = self._read(file)
+        if table is None:
+            table = measure()
+            self._write(file, table)
+        return table
+
+    def _read(self, file: Path) -> QueryTable | None:
+        """The table in a file; None if the file is missing or damaged."""
+        if not file.exists():
             return None
         try:
             with np.load(file, allow_pickle=False) as content:
@@ -61,38 +80,40 @@ class FinishedRows:
         table = QueryTable(self.chance.ks, columns)
         return table if table.same_queries(self.chance) else None
 
-    def write(self, data: PairedFeatures, learner: Learner, table: QueryTable) -> None:
-        """Keeps a table; one that is kept already is left alone."""
-        file = self._file(data, learner)
-        if file is None or self.read(data, learner) is not None:
-            return
+    def _write(self, file: Path, table: QueryTable) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **table.columns)  # type: ignore[arg-type]
         write_file(file, buffer.getvalue())
 
-    def _file(self, data: PairedFeatures, learner: Learner) -> Path | None:
-        if self.folder is None:
-            return None
-        features = digest_features(data)
-        key = {**self.shared_key, "features": features, "learner": describe_learner(learner)}
-        return self.folder / f"{content_key(key)}.npz"
-
 
 def describe_learner(learner: Learner) -> dict[str, Any]:
-    """Registered name and options of a learner as JSON values, with those of its parts."""
+    """Registered name and options of a learner as JSON values, including those of its parts.
+
+    Raises:
+        PartError: The learner, or a part of it, has no registered name.
+        ConfigurationError: An option that cannot be written as JSON.
+    """
     name, options = registry.describe("learners", learner)
     kept = {key: value for key, value in options.items() if key not in ("device", "progress")}
     return json.loads(json.dumps({"name": name, "options": kept}, default=_plain, sort_keys=True))
 
 
 def _plain(value: Any) -> Any:
-    """Parts and hyperparameters inside a learner's options, as JSON values."""
+    """Parts, hyperparameters and paths among a learner's options, as JSON values."""
     if isinstance(value, TrainingConfig):
         return asdict(value)
-    interfaces = {"heads": ProjectionHead, "losses": ContrastiveLoss}
-    kind = next(kind for kind, interface in interfaces.items() if isinstance(value, interface))
-    return registry.describe(kind, value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Path):
+        return str(value)
+    for kind, interface in _INTERFACES.items():
+        if isinstance(value, interface):
+            return registry.describe(kind, value)
+    raise ConfigurationError(
+        f"The learner's option {value!r} cannot be written as JSON, so its rows cannot be stored: "
+        "run the sweep without `output`."
+    )
 
 
 def digest_features(data: PairedFeatures) -> str:

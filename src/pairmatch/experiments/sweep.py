@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from pairmatch.core import registry
-from pairmatch.core.config import list_of_parts
-from pairmatch.core.errors import ConfigurationError, PairmatchError
-from pairmatch.core.interfaces import Backbone, Learner
+from pairmatch.core.components import label_components
+from pairmatch.core.interfaces import Learner
 from pairmatch.core.paired_features import IDENTICAL_FEATURES_NOTE, PairedFeatures
 from pairmatch.data import Pairs
 from pairmatch.evaluation.crossvalidation import (
@@ -30,11 +30,12 @@ from pairmatch.evaluation.splits import (
     holdout_splits,
     smallest_gallery,
 )
-from pairmatch.experiments.grid import Combination, grid, parse_part
+from pairmatch.experiments.building import build_matchers
+from pairmatch.experiments.grid import Combination, grid
 from pairmatch.experiments.rows import FinishedRows, digest_features
 from pairmatch.features.extractor import plan_extractions
 from pairmatch.features.plan import format_duration
-from pairmatch.io.store import Store, content_key
+from pairmatch.io.store import content_key
 from pairmatch.matcher.matcher import Matcher
 
 __all__ = ["Combination", "SplitKind", "SweepPlan", "grid", "plan", "sweep"]
@@ -50,9 +51,10 @@ class SweepPlan:
         labels: Labels of the combinations and baselines, in order.
         people: Number of distinct people.
         extractions: Number of passes of a backbone over people; combinations share them.
-        to_extract: Number of inputs that are not in the store yet, over all extractions.
+        to_extract: Number of inputs that are not in the store yet, over all extractions that need
+            no upload of photos.
         fits: Number of fits.
-        seconds: Estimated time; None if photos would have to be sent somewhere first.
+        seconds: Estimated time; None if photos would have to be uploaded first.
     """
 
     labels: tuple[str, ...]
@@ -63,11 +65,9 @@ class SweepPlan:
     seconds: float | None
 
     def __str__(self) -> str:
-        plural = "" if self.extractions == 1 else "s"
-        heading = (
-            f"{len(self.labels)} rows, {self.extractions} extraction{plural} of {self.people} "
-            "people:"
-        )
+        rows = "1 row" if len(self.labels) == 1 else f"{len(self.labels)} rows"
+        extractions = "1 extraction" if self.extractions == 1 else f"{self.extractions} extractions"
+        heading = f"{rows}, {extractions} of {self.people} people:"
         estimate = "" if self.seconds is None else f"; about {format_duration(self.seconds)}"
         summary = f"{self.to_extract} inputs to extract, {self.fits} fits{estimate}."
         return "\n".join([heading, *(f"  {label}" for label in self.labels), summary])
@@ -88,10 +88,10 @@ def sweep(
     progress: bool = False,
     **shared: Any,
 ) -> CrossValidation:
-    """Tests every combination on the same people, extracting features once per backbone and prompt.
+    """Tests every combination on the same people, with one extraction per backbone and prompt.
 
     Args:
-        pairs: All pairs there are.
+        pairs: All pairs.
         combinations: Combinations to test, from `grid`.
         baselines: Learners in the same table, for every set of features.
         splits: `cross-validation`, or `holdout`: repeated splits of the recipe's sizes.
@@ -100,34 +100,34 @@ def sweep(
         ks: K of Recall@K; by default the recipe's.
         seed: Seed for splits and fits.
         join_identical: Whether people with identical features stay together.
-        output: Folder in which finished rows are kept; an interrupted sweep resumes from it.
+        output: Folder for finished rows; an interrupted sweep resumes from it.
         progress: Whether to show progress bars.
         shared: Arguments of every `Matcher`: `store`, `device`, `allow_upload`, `max_usd`.
 
     Raises:
         ConfigurationError: Names all combinations that cannot be built.
     """
-    matchers = _build_matchers(combinations, seed, {**shared, "progress": progress})
+    matchers = build_matchers(combinations, seed, {**shared, "progress": progress})
     requests = (request for m in matchers for request in m.extraction_requests(pairs.people))
     for extraction in plan_extractions(requests):
         extraction.run()
-    labels = [combination.label for combination in combinations]
-    features = [m.paired_features(pairs, join_identical=join_identical) for m in matchers]
-    tasks = _tasks(labels, matchers, features, baselines)
-    first = features[0]
-    cuts = _split(first, splits, repeats, folds, seed)
-    used, notes = usable_ks(ks, smallest_gallery(first, cuts))
-    chance = chance_table(first, cuts, used)
-    finished = FinishedRows(output, cuts, chance, seed)
+    keys, features = _feature_sets(matchers, pairs, join_identical)
+    rows = _rows(combinations, matchers, keys, baselines)
+    first = features[keys[0]]
+    drawn = _draw_splits(first, splits, repeats, folds, seed)
+    used, notes = usable_ks(ks, smallest_gallery(first, drawn))
+    chance = chance_table(first, drawn, used)
+    finished = FinishedRows(output, drawn, chance, seed)
     tables = {}
     with progress_bar(progress) as bar:
-        task = bar.add_task("Sweeping", total=len(tasks) * len(cuts))
-        for label, (data, learner) in tasks.items():
-            tables[label] = finished.read(data, learner) or measure_learner(
-                data, learner, cuts, used, seed=seed, on_split=lambda: bar.advance(task)
+        task = bar.add_task("Sweeping", total=len(rows) * len(drawn))
+        advance = partial(bar.advance, task)
+        for label, (key, learner) in rows.items():
+            measure = partial(
+                measure_learner, features[key], learner, drawn, used, seed=seed, on_split=advance
             )
-            finished.write(data, learner, tables[label])
-            bar.update(task, completed=len(tables) * len(cuts))
+            tables[label] = finished.read_or_measure(features[key], learner, measure)
+            bar.update(task, completed=len(tables) * len(drawn))
     shared_people = first.identical_across_components()
     if shared_people:
         notes.append(IDENTICAL_FEATURES_NOTE.format(shared_people))
@@ -148,125 +148,149 @@ def plan(
 ) -> SweepPlan:
     """What `sweep` would do, and how long it takes.
 
-    Extracts a handful of people (their features are kept) and times one fit per row. No photo is
-    sent anywhere: if metadata would have to be generated elsewhere, there is no time estimate.
-    Arguments are those of `sweep`; `progress` is accepted for symmetry and has no effect.
+    Extracts a few inputs (their features are kept) and times one fit per row. No photo is uploaded:
+    if a metadata generator would have to upload photos, there is no time estimate. Arguments are
+    those of `sweep`; `progress` is accepted for symmetry and has no effect.
     """
-    matchers = _build_matchers(combinations, seed, {**shared, "progress": False})
-    local = [m for m in matchers if m.metadata is None or not m.metadata.sends_photos]
+    matchers = build_matchers(combinations, seed, {**shared, "progress": False})
+    remote = [matcher for matcher in matchers if _uploads_photos(matcher)]
+    local = [matcher for matcher in matchers if not _uploads_photos(matcher)]
     requests = (request for m in local for request in m.extraction_requests(pairs.people))
     extractions = plan_extractions(requests)
-    remote = {_remote_key(m) for m in matchers if m not in local}
+    remote_passes = {key for m in remote for key in _pass_keys(m)}
+    remote_passes -= {key for m in local for key in _pass_keys(m)}
     to_extract = sum(len(extraction.missing) for extraction in extractions)
-    seconds = sum(extraction.measure().seconds or 0.0 for extraction in extractions)
+    keys = [_features_key(matcher) for matcher in matchers]
+    rows = _rows(combinations, matchers, keys, baselines)
     fits = repeats * (folds if splits == "cross-validation" else 1)
-    for index, matcher in enumerate(matchers):
-        noise = _noise(pairs, sum(backbone.dim for backbone in matcher.backbones))
-        learners = [matcher.learner]
-        if index == 0:
-            learners += [registry.create("learners", name) for name in baselines]
-        cut = _split(noise, splits, 1, folds, seed)[0]
-        for learner in learners:
-            start = time.perf_counter()
-            measure_learner(noise, learner, [cut], (1,), seed=seed)
-            seconds += (time.perf_counter() - start) * fits
-    labels = (*(combination.label for combination in combinations), *baselines)
+    seconds: float | None = None
+    if not remote:
+        seconds = sum(extraction.measure().seconds or 0.0 for extraction in extractions)
+        widths = {
+            key: sum(backbone.dim for backbone in matcher.backbones)
+            for key, matcher in zip(keys, matchers, strict=True)
+        }
+        for key, learner in rows.values():
+            data = _noise(pairs, widths[key])
+            split = _draw_splits(data, splits, 1, folds, seed)[0]
+            seconds += fits * _time_fit(data, learner, split, seed)
     return SweepPlan(
-        labels=labels,
+        labels=tuple(rows),
         people=len(pairs.people),
-        extractions=len(extractions) + len(remote),
+        extractions=len(extractions) + len(remote_passes),
         to_extract=to_extract,
-        fits=len(labels) * fits,
-        seconds=None if remote else seconds,
+        fits=len(rows) * fits,
+        seconds=seconds,
     )
 
 
-def _tasks(
-    labels: Sequence[str],
+def _rows(
+    combinations: Sequence[Combination],
     matchers: Sequence[Matcher],
-    features: Sequence[PairedFeatures],
+    keys: Sequence[str],
     baselines: Sequence[str],
-) -> dict[str, tuple[PairedFeatures, Learner]]:
-    """Features and learner of every row: combinations, then baselines for each set of features."""
-    tasks = {}
-    distinct: dict[str, tuple[str, PairedFeatures]] = {}
-    for label, matcher, data in zip(labels, matchers, features, strict=True):
-        _, data = distinct.setdefault(digest_features(data), (label, data))
-        tasks[label] = (data, matcher.learner)
-    for label, data in distinct.values():
+) -> dict[str, tuple[str, Learner]]:
+    """Rows of the table by label: combinations, then baselines for each set of features.
+
+    Args:
+        combinations: Combinations of the sweep.
+        matchers: One per combination.
+        keys: Key of each matcher's features; equal keys stand for equal features.
+        baselines: Names of learners.
+
+    Returns:
+        By label, the key of the features and the learner.
+    """
+    rows = {}
+    first_labels: dict[str, str] = {}
+    for combination, matcher, key in zip(combinations, matchers, keys, strict=True):
+        rows[combination.label] = (key, matcher.learner)
+        first_labels.setdefault(key, combination.label)
+    for key, label in first_labels.items():
         for baseline in baselines:
-            row = baseline if len(distinct) == 1 else f"{baseline} ({label})"
-            tasks[row] = (data, registry.create("learners", baseline))
-    return tasks
+            row = baseline if len(first_labels) == 1 else f"{baseline} ({label})"
+            rows[row] = (key, registry.create("learners", baseline))
+    return rows
 
 
-def _build_matchers(
-    combinations: Sequence[Combination], seed: int, shared: Mapping[str, Any]
-) -> list[Matcher]:
-    """One matcher per combination; equal backbones share an instance with all poolers' layers."""
-    if not combinations:
-        raise ConfigurationError("A sweep needs at least one combination.")
-    labels = [combination.label for combination in combinations]
-    problems = [
-        f"{label}: named twice" for label in dict.fromkeys(labels) if labels.count(label) > 1
+def _feature_sets(
+    matchers: Sequence[Matcher], pairs: Pairs, join_identical: bool
+) -> tuple[list[str], dict[str, PairedFeatures]]:
+    """Key of each matcher's features, and the distinct features by key."""
+    keys = []
+    features: dict[str, PairedFeatures] = {}
+    for matcher in matchers:
+        data = matcher.paired_features(pairs, join_identical=join_identical)
+        keys.append(digest_features(data))
+        features.setdefault(keys[-1], data)
+    return keys, _with_common_components(features)
+
+
+def _with_common_components(features: Mapping[str, PairedFeatures]) -> dict[str, PairedFeatures]:
+    """The features with the same components in every set.
+
+    Joining people with identical features depends on the features: people who are identical in one
+    set stay together in all of them, so that all rows test the same queries.
+    """
+    labels = [
+        np.concatenate([data.components, data.rejected_components]) for data in features.values()
     ]
-    store = shared.get("store")
-    shared = {**shared, "store": store if isinstance(store, Store) else Store(store), "seed": seed}
-    layers = _layers(combinations)
-    backbones: dict[str, Backbone] = {}
-    matchers = []
-    for combination in combinations:
-        arguments = {**combination.arguments, **shared}
-        try:
-            specs = list_of_parts(arguments.get("backbone", "qwen3-vl-2b"))
-            device = arguments.get("device", "auto")
-            arguments["backbone"] = [
-                _shared_backbone(backbones, spec, layers, device) for spec in specs
-            ]
-            matchers.append(Matcher(**arguments))
-        except (PairmatchError, TypeError) as error:
-            problems.append(f"{combination.label}: {error}")
-    if problems:
-        raise ConfigurationError(
-            f"{len(problems)} combinations cannot be built:\n  " + "\n  ".join(problems)
+    if all(np.array_equal(values, labels[0]) for values in labels):
+        return dict(features)
+    pairs = np.arange(len(labels[0]))
+    links = []
+    for values in labels:
+        _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+        links.append(np.stack([pairs, first[inverse]], axis=1))
+    joined = label_components(np.concatenate(links), len(pairs))
+    return {
+        key: replace(
+            data,
+            components=joined[: len(data.matches)],
+            rejected_components=joined[len(data.matches) :],
         )
-    return matchers
+        for key, data in features.items()
+    }
 
 
-def _layers(combinations: Iterable[Combination]) -> list[int]:
-    """Layers that the poolers of all combinations read."""
-    layers = set()
-    for combination in combinations:
-        pooler = combination.arguments.get("pooler")
-        for spec in [] if pooler is None else list_of_parts(pooler):
-            _, options = parse_part(spec)
-            layers.add(options.get("layer"))
-    return sorted(layer for layer in layers if layer is not None)
-
-
-def _shared_backbone(
-    backbones: dict[str, Backbone], spec: Any, layers: Sequence[int], device: str
-) -> Backbone:
-    name, options = parse_part(spec)
-    if layers and "layers" in registry.options("backbones", name):
-        options = {**options, "layers": list(layers)}
-    key = content_key({"name": name, "options": options})
-    if key not in backbones:
-        backbones[key] = registry.create("backbones", (name, options), device=device)
-    return backbones[key]
-
-
-def _remote_key(matcher: Matcher) -> str:
-    """Tells the extractions of matchers apart whose metadata would be generated elsewhere."""
+def _uploads_photos(matcher: Matcher) -> bool:
+    """Whether annotating people may upload photos."""
     metadata = matcher.metadata
-    fingerprint = {} if metadata is None else dict(metadata.fingerprint())
-    backbones = [dict(backbone.fingerprint()) for backbone in matcher.backbones]
+    return metadata is not None and metadata.sends_photos and matcher.pipeline.reads_text
+
+
+def _pass_keys(matcher: Matcher) -> list[str]:
+    """Key of each backbone's pass over people, without generating metadata for them."""
+    metadata = matcher.metadata
+    text = {
+        "metadata": None if metadata is None else dict(metadata.fingerprint()),
+        "prompt": matcher.pipeline.prompt,
+        "prompt_attributes": list(matcher.pipeline.prompt_attributes),
+    }
+    return [
+        content_key(
+            {
+                "backbone": dict(backbone.fingerprint()),
+                "text": text if backbone.reads_text else None,
+            }
+        )
+        for backbone in matcher.backbones
+    ]
+
+
+def _features_key(matcher: Matcher) -> str:
+    """Key of a matcher's features, without extracting them."""
     return content_key(
-        {"metadata": fingerprint, "backbones": backbones, "prompt": matcher.pipeline.prompt}
+        {
+            "passes": _pass_keys(matcher),
+            "poolers": [dict(pooler.fingerprint()) for pooler in matcher.poolers],
+            "weights": matcher.pipeline.weights,
+            "dtype": matcher.pipeline.store_dtype,
+        }
     )
 
 
-def _split(
+def _draw_splits(
     data: PairedFeatures, kind: SplitKind, repeats: int, folds: int, seed: int
 ) -> list[Split]:
     if kind == "holdout":
@@ -274,8 +298,15 @@ def _split(
     return cross_validation_splits(data, repeats=repeats, folds=folds, seed=seed)
 
 
+def _time_fit(data: PairedFeatures, learner: Learner, split: Split, seed: int) -> float:
+    """Seconds that one fit and its test take."""
+    start = time.perf_counter()
+    measure_learner(data, learner, [split], (1,), seed=seed)
+    return time.perf_counter() - start
+
+
 def _noise(pairs: Pairs, width: int) -> PairedFeatures:
-    """Random features in the shape of the real ones, to time fits on."""
+    """Random features with the shape of the extracted ones, to time fits on."""
     rng = np.random.default_rng(0)
     a = rng.standard_normal((len(pairs.ids_a), width), np.float32)
     b = None if pairs.sides == 1 else rng.standard_normal((len(pairs.ids_b), width), np.float32)

@@ -85,20 +85,16 @@ def balance(
     """Balances a market whose surplus is an inner product, s_ij = a_i · b_j.
 
     If the two sides score each other differently, concatenate both embeddings: `a = [p, q']` and
-    `b = [p', q]` give p·p' + q·q'. A pass costs one product of the two matrices; memory is linear
-    in the number of people.
+    `b = [p', q]` yield p·p' + q·q'. A pass costs one matrix product; memory is linear in people.
 
     Args:
         a: [N, K] finite.
         b: [M, K] finite; None if any two different people in `a` may match.
         temperature: Temperature β > 0, in units of the score.
-        capacity_a: Number of matches that each person of side a has room for, above 0: one number,
-            or [N].
-        capacity_b: Number of matches that each person of side b has room for, or [M]. By default,
-            the total capacity of side a, shared evenly, so that both sides receive as much
-            attention as they give. With a capacity of 1 per person, the surplus of the larger side
-            stays unmatched.
-        allowed: Function of the first and the last row (exclusive) of a block of side a; returns
+        capacity_a: Maximum number of matches per person of side a, above 0; a scalar or [N].
+        capacity_b: Maximum number of matches per person of side b, a scalar or [M]; by default,
+            side a's total, shared evenly. At 1 per person, part of the larger side stays unmatched.
+        allowed: Function of the first and last row (exclusive) of a block of side a; returns
             [n, M] bool, whether each pair may match.
         tolerance: Largest acceptable `error`; float32 reaches about 1e-6.
         max_iterations: Maximum number of passes over all pairs.

@@ -37,6 +37,7 @@ from pairmatch.matcher.recommending import (
 )
 
 _log = logging.getLogger(__name__)
+_COMMAND_LINE = {"head": "--head", "loss": "--loss", "training": "--set training.…"}
 _PROBE_DIM = 240  # any width will do: only whether there is a head matters
 
 
@@ -573,9 +574,10 @@ def _build_learner(
         learner = ("contrastive", {**parsed[1], **named})
     elif named:
         name = type(learner).__name__ if parsed is None else parsed[0]
+        options = ", ".join(_COMMAND_LINE[setting] for setting in named)
         raise ConfigurationError(
-            f"The learner {name!r} does not use {', '.join(named)}: they configure the learner "
-            "'contrastive' alone. Leave them out, or name no learner."
+            f"The learner {name!r} does not use {', '.join(named)} (command line: {options}): "
+            "they configure the learner 'contrastive'. Omit them, or use that learner."
         )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

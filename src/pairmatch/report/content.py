@@ -161,6 +161,7 @@ def matcher_report(
     title: str,
     photos: bool = False,
     sections: Sequence[Section] = (),
+    notes: Sequence[str] = (),
 ) -> Report:
     """Collects the report of a fitted matcher.
 
@@ -174,9 +175,8 @@ def matcher_report(
         photos: Whether to show thumbnails of some test people; do not use this with photos of real
             people.
         sections: Further sections of the page, for example those of `diagnose`.
-
-    Returns:
-        The report, with the notes of the matcher and of the evaluation.
+        notes: What else a reader has to know; shown before the notes of the matcher and of the
+            evaluation.
     """
     return Report(
         title=title,
@@ -190,7 +190,7 @@ def matcher_report(
             "People": str(len({*train.profiles, *validation.profiles, *test.profiles})),
             **matcher.summary(),
         },
-        notes=[*matcher.notes, *evaluation.notes],
+        notes=[*notes, *matcher.notes, *evaluation.notes],
     )
 
 

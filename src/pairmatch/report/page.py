@@ -15,6 +15,8 @@ from pairmatch.io.files import write_file
 from pairmatch.report.content import Report, Row, Table
 from pairmatch.report.plots import confidence, percent, plots
 
+_ROUNDING = 1e-6  # intervals come from float32 sums: a bound that equals chance may be off by this
+
 
 def write_report(path: Path, report: Report) -> None:
     """Writes the page, and a `.json` file of the same name with its figures but no photos.
@@ -89,7 +91,7 @@ def summary(evaluation: Mapping[str, Any]) -> str:
     text = "; ".join([text, ", ".join(references)] if references else [text]) + "."
     if not bounds or chance is None:
         return text
-    if bounds[0] <= chance <= bounds[1]:
+    if bounds[0] - _ROUNDING <= chance <= bounds[1] + _ROUNDING:
         return f"{text} The interval includes chance, so this may be luck."
     return (
         f"{text} This is significantly {'better' if bounds[0] > chance else 'worse'} than chance."

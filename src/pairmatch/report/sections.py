@@ -54,7 +54,12 @@ def comparison_section(
             cells += _test_cells(test)
         rows.append(Row(learner, cells, _KINDS.get(learner, "")))
         data.append(
-            {"learner": learner, **metrics.to_dict(), "comparison": test and test.to_dict()}
+            {
+                "method": learner,
+                "learner": learner,
+                **metrics.to_dict(),
+                "comparison": test and test.to_dict(),
+            }
         )
     columns = [*(f"R@{k}" for k in result.ks), "MRR"]
     if tests:
@@ -315,7 +320,7 @@ def write_sweep_report(
         lead=" ".join(lead),
         sections=[*sections, comparison_section(result, baseline, title="All results")],
         facts={
-            "Rows": str(len(result.learners)),
+            "Lines": str(len(result.learners)),
             "Splits": str(result.splits),
             "Seed": str(result.seed),
         },

@@ -169,12 +169,11 @@ def pair_scores(
     scores = e_a @ (e_a if e_b is None else e_b).T
     truth = np.zeros(scores.shape, bool)
     truth[matches[:, 0], matches[:, 1]] = True
+    kept = np.ones(scores.shape, bool)
     if e_b is None:
-        truth |= truth.T
-        kept = np.triu_indices(len(e_a), 1)
+        kept = np.triu(kept, 1)
     elif one_sided:
+        np.fill_diagonal(kept, False)
+    if e_b is None or one_sided:
         truth |= truth.T
-        kept = np.nonzero(~np.eye(len(e_a), dtype=bool))
-    else:
-        return scores.ravel(), truth.ravel()
     return scores[kept], truth[kept]

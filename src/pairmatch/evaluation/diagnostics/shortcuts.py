@@ -13,7 +13,7 @@ from pairmatch.core.arrays import Floats, Vectors, unit_rows
 from pairmatch.core.config import PartSpec
 from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
-from pairmatch.evaluation.crossvalidation import measure_learner, progress_bar
+from pairmatch.evaluation.crossvalidation import fit_split, measure_learner, progress_bar
 from pairmatch.evaluation.intervals import Metrics, summarize
 from pairmatch.evaluation.query_table import embed_sides
 from pairmatch.evaluation.splits import Split, check_splits, cross_validation_splits
@@ -137,10 +137,7 @@ def _test_scores(
     data: PairedFeatures, learner: Learner | ProjectionHead, split: Split, seed: int
 ) -> Vectors:
     """[N, M] scores of a split's test people."""
-    head = learner
-    if isinstance(learner, Learner):
-        train = data.of_components(split.train)
-        head = learner.fit(train, seed=seed + split.repeat).head
+    head = fit_split(data, learner, split, seed)
     e_a, e_b = embed_sides(data.of_components(split.test), head)
     return e_a @ e_b.T
 
