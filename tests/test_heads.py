@@ -117,3 +117,10 @@ def test_errors_quote_the_invalid_call():
         build_head("mpl", dim=4)
     with pytest.raises(ConfigurationError, match="one output width"):
         PerSideHead(a=MLPHead(dim=2, width=2), b=MLPHead(dim=2, width=3))
+
+
+def test_features_of_another_width_are_refused():
+    with pytest.raises(
+        ConfigurationError, match=r"LinearHead takes features \[people, 3\], got .*4"
+    ):
+        LinearHead(dim=3, width=2).embed(np.ones((5, 4)), "a")

@@ -519,3 +519,9 @@ def test_the_command_compares_prompts_without_attributes(small_pairs, tmp_path):
     for metadata in ("none", "none,measured"):
         code, output = command("--metadata", metadata, "--leave-out", "each")
         assert (code, "attributes of one metadata generator" in output) == (2, True)
+
+
+def test_a_combination_cannot_have_the_name_of_a_baseline(small_pairs, tmp_path):
+    frozen = [Combination("frozen", BASE)]
+    with pytest.raises(ConfigurationError, match="'frozen' names both"):
+        sweep(small_pairs(8), frozen, folds=2, repeats=1, store=tmp_path / "s.sqlite")

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, cat, nn
 
 from pairmatch.core.arrays import Floats, Vectors
+from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.types import Item, Profile, Refusal, Side, TokenStates, Usage
 
 if TYPE_CHECKING:
@@ -210,7 +211,16 @@ class ProjectionHead(nn.Module, ABC):
 
         Returns:
             [N, K] float32, unit length; a z of zeros stays zero.
+
+        Raises:
+            ConfigurationError: Features of another width than the head's `dim`.
         """
+        dim = getattr(self, "dim", None)
+        if dim is not None and np.shape(features)[1:] != (dim,):
+            raise ConfigurationError(
+                f"The head {type(self).__name__} takes features [people, {dim}], got shape "
+                f"{list(np.shape(features))}."
+            )
         weight = next(self.parameters(), None)
         device = torch.device("cpu") if weight is None else weight.device
         result = np.empty((len(features), self.width), np.float32)

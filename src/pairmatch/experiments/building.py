@@ -31,7 +31,9 @@ def build_matchers(
         raise ConfigurationError("A sweep needs at least one combination.")
     labels = [combination.label for combination in combinations]
     problems = [
-        f"{label}: the label is used twice" for label in dict.fromkeys(labels) if labels.count(label) > 1
+        f"{label}: the label is used twice"
+        for label in dict.fromkeys(labels)
+        if labels.count(label) > 1
     ]
     store = shared.get("store")
     shared = {**shared, "store": store if isinstance(store, Store) else Store(store), "seed": seed}

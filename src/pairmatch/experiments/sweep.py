@@ -13,6 +13,7 @@ import numpy as np
 
 from pairmatch.core import registry
 from pairmatch.core.components import label_components
+from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import Learner
 from pairmatch.core.paired_features import IDENTICAL_FEATURES_NOTE, PairedFeatures
 from pairmatch.data import Pairs
@@ -209,6 +210,11 @@ def _rows(
     for key, label in first_labels.items():
         for baseline in baselines:
             row = baseline if len(first_labels) == 1 else f"{baseline} ({label})"
+            if row in rows:
+                raise ConfigurationError(
+                    f"{row!r} names both a combination and a baseline: change the label, or omit "
+                    "the baseline."
+                )
             rows[row] = (key, registry.create("learners", baseline))
     return rows
 
