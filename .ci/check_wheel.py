@@ -14,7 +14,7 @@ from pairmatch.core import registry
 assert Path(pairmatch.__file__).is_relative_to(sys.prefix), (
     f"pairmatch is not imported from the wheel: {pairmatch.__file__}"
 )
-for name in ("py.typed", "templates/report.html.jinja"):
+for name in ("py.typed", "report/templates/report.html.jinja"):
     assert files("pairmatch").joinpath(name).is_file(), f"{name} is not in the wheel"
 names = [str(file) for file in distribution("pairmatch").files or []]
 assert any("LICENSE" in name for name in names), "the license is not in the wheel"
