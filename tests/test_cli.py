@@ -108,7 +108,7 @@ def test_fit_evaluate_and_forget(pairs, tmp_path):
     assert "R@1" in text
     assert list(json.loads(metrics.read_text())["both"]["recall"]) == ["1", "5"]
     text = run(f"evaluate {output} {pairs} -k 61 {store} --quiet", code=2)
-    assert "60 candidates" in text
+    assert "the smallest gallery (60 candidates)" in text
     assert "Erased 2 of 3 people" in run(f"forget a0000 b0000 unknown {store}")
     run(f"{fit} --photos --no-learning-curve")
     assert "<img" in (output / "report.html").read_text()
@@ -153,7 +153,7 @@ def test_invalid_paths_exit_with_code_2(demo, pairs, tmp_path):
     query = f"recommend {folder} --query {tmp_path / 'q.jpg'}"
     for line, reason in (
         (f"fit {missing}.csv --output {tmp_path / 'm'} --backbone descriptor", "No such file"),
-        (f"evaluate {missing} {pairs}", "no saved matcher"),
+        (f"evaluate {missing} {pairs}", "holds no saved matcher"),
         (f"{query} --gallery {folder} --where 'age >'", "character 5: something is missing here"),
         (f"{query} --gallery {folder / 'people' / 'candidates.csv'}", "q.jpg: No such file"),
         ("fit", "Missing"),
@@ -261,8 +261,10 @@ def test_sweep_compares_settings_with_a_single_extraction(demo, pairs, tmp_path)
         "--set training.epochs=1 --repeats 1 --folds 3 --quiet"
     )
     output = run(f"{common} --grid head.width=4,8 --baseline frozen --plan")
-    assert "1 extraction of 120 people:\n  head.width 4\n  head.width 8\n  frozen\n" in output
-    assert "9 fits" in output
+    assert output.startswith(
+        "3 rows, 1 extraction of 120 people:\n  head.width 4\n  head.width 8\n  frozen\n"
+        "0 inputs to extract, 9 fits; about "
+    )
     output = run(
         f"{common} --head mlp,linear --grid loss.temperature=0.1,0.2 -k 5 "
         f"--output {tmp_path / 'out'}"
@@ -365,7 +367,7 @@ def test_galleries_are_described_searched_and_edited(demo, candidates, tmp_path)
     text = run(f"forget {erased} --store {folder / 's'} --gallery {candidates}")
     assert f"Erased 1 of 1 people from the gallery {candidates}." in text
     assert json.loads(run(f"gallery info {candidates} --json"))["people"] == 58
-    assert "no gallery" in run(f"gallery info {tmp_path}", code=2)
+    assert "holds no gallery" in run(f"gallery info {tmp_path}", code=2)
     text = run(f"{query} --gallery {candidates} --where 'aeg > 3'", code=2)
     assert "Did you mean 'age'?" in text
 

@@ -149,7 +149,7 @@ def test_all_problems_are_reported_at_once(folder):
         "pairs.csv line 2, column image_b: 'missing.png' does not exist",
         "pairs.csv line 3, column image_a: " + str(folder / "empty.png") + ": the file is empty",
         "pairs.csv line 3, column image_b: " + str(folder / "cut.png") + ": ",
-        "pairs.csv line 4, column id_b: 'a3' is paired with themself",
+        "pairs.csv line 4, column id_b: 'a3' is paired with itself",
         "pairs.csv line 5, column image_a: 'a1' has 'cleo.png' here and 'anna.png' in line 2",
         "pairs.csv line 5, column id_a: the pair 'a1', 'b1' is given twice, first in line 2",
         "pairs.csv line 6, column image_a: '../outside.png' leaves the image folder",
@@ -228,7 +228,7 @@ def test_problems_do_not_mask_each_other(folder):
 def test_problems_of_both_files_are_reported(folder):
     pairs = write(folder, "p,q,", "p,p,", "z,q,mtch", header="id_a,id_b,outcome\n")
     pair_problems = [
-        "pairs.csv line 3, column id_b: 'p' is paired with themself.",
+        "pairs.csv line 3, column id_b: 'p' is paired with itself.",
         (
             "pairs.csv line 4, column outcome: 'mtch' is neither 'match' nor 'rejected'. Did you "
             "mean 'match'?"
@@ -401,7 +401,7 @@ def test_problems_of_a_profiles_file(folder):
         ),
     )
     message = problems(write(folder, "p,p", header="id_a,id_b\n"), profiles=profiles)
-    assert "pairs.csv line 2, column id_b: 'p' is paired with themself" in message
+    assert "pairs.csv line 2, column id_b: 'p' is paired with itself" in message
     assert (
         "profiles.csv line 4, column id: the id is blank" in message
     )  # problems of both files are reported together
@@ -583,7 +583,7 @@ def test_objects_are_validated():
         Pairs.of([], [], sides=0)
     for expected in (
         "'x' is given twice",
-        "paired with themself",
+        "paired with itself",
         "no profile 'z'",
         "pair 3: 'x', 'y' is given twice",
         "on both sides",

@@ -260,6 +260,7 @@ INTERNAL = {
     "matcher.hub",
     "matcher.pipeline",
     "matcher.recommending",
+    "matcher.records",
     "matcher.saving",
     "metadata.cells",
     "metadata.limits",

@@ -486,3 +486,12 @@ def test_prepare_runs_ahead_in_worker_threads(tmp_path, people):
     FeatureStore(tmp_path / "s.sqlite").extract(people, Watched(), NATIVE)
     assert "pairmatch-prepare" in Watched.threads
     assert Watched().prepare([Item((people[0].images[0],), "x")])
+
+
+def test_measuring_links_every_person_with_a_sampled_photo(tmp_path, photo):
+    shared_photo = photo("same.png", seed=1)
+    people = [Profile(name, (shared_photo,)) for name in ("first", "twin")]
+    store = FeatureStore(tmp_path / "s.sqlite")
+    store.plan(people, HashBackbone(), NATIVE).measure()
+    assert store.store.counts() == {"features": 1, "metadata": 0, "people": 2}
+    assert store.store.forget(["twin"]).features == 1

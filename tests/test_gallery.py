@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pairmatch import Exclusions, Gallery, Profile
 from pairmatch.core.arrays import unit_rows
 from pairmatch.core.errors import ConfigurationError, DataError, StoreError
-from pairmatch.gallery import Slates, eligible, forget, recommend_all
+from pairmatch.gallery import LanceGallery, Slates, eligible, forget, recommend_all
 from pairmatch.io.store import Store
 
 
@@ -552,3 +552,13 @@ def test_forgetting_continues_after_failures_and_reports_them(tmp_path, monkeypa
         forget(["a"], store=store, galleries=[tmp_path / "one", tmp_path / "two"])
     for name in ("one", "two"):
         assert Gallery.open(tmp_path / name).ids == ["b", "c"]
+
+
+def test_saving_over_a_gallery_of_another_kind_is_refused(tmp_path):
+    pytest.importorskip("lancedb")
+    lance = LanceGallery(tmp_path / "l")
+    lance.add(["p1", "p2"], vectors(2))
+    for gallery in (Gallery.of(["p0"], vectors(1)), lance):
+        with pytest.raises(StoreError, match="holds a LanceGallery, which saving"):
+            gallery.save(tmp_path / "l")
+    assert Gallery.open(tmp_path / "l").ids == ["p1", "p2"]

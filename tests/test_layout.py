@@ -1,6 +1,7 @@
 """The layout: imports point down, folders are those of the design, functions are small."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -57,30 +58,63 @@ EXCEPTIONS = {
 def imported_modules(path, module):
     """(line, dotted module) of every import of the package in a file, wherever it is.
 
-    Reads absolute and relative imports, at the top, in functions, and under `TYPE_CHECKING`, and
-    `import_module` and `__import__` calls with a constant name.
+    Reads absolute and relative imports, at the top, in functions, and under `TYPE_CHECKING`; what
+    is taken from the package itself (`pairmatch.Matcher`); and calls with a constant name, such as
+    `import_module`, `__import__` or `resolve_name`, whatever they are called in the file.
 
     Args:
         path: The file.
         module: Its dotted name, which relative imports are resolved against.
     """
     is_package = path.name == "__init__.py"
-    for node in ast.walk(ast.parse(path.read_text())):
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    bound = aliases(nodes)
+    for node in nodes:
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
+            # `import pairmatch` alone is judged by what is taken from it
+            names = [alias.name for alias in node.names if alias.name != "pairmatch"]
+            yield from ((node.lineno, name) for name in names)
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parts = module.split(".")
-                keep = len(parts) - node.level + is_package
-                base = ".".join([*parts[:keep], *([node.module] if node.module else [])])
+            parents = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
             # `from pairmatch import core` names a folder; `from pairmatch import Matcher` a class
             yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Attribute) and getattr(node.value, "id", "") in bound:
+            yield node.lineno, f"pairmatch.{node.attr}"
         elif isinstance(node, ast.Call):
-            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-            constant = node.args and isinstance(node.args[0], ast.Constant)
-            if name in ("import_module", "__import__") and constant:
-                yield node.lineno, str(node.args[0].value)
+            yield from ((node.lineno, name) for name in named_in_call(node, package))
+
+
+def aliases(nodes):
+    """Names that `import pairmatch` and `import pairmatch.x` bind in a file."""
+    names = set()
+    for node in nodes:
+        for alias in node.names if isinstance(node, ast.Import) else ():
+            if alias.name == "pairmatch":
+                names.add(alias.asname or "pairmatch")
+            elif alias.name.startswith("pairmatch.") and not alias.asname:
+                names.add("pairmatch")
+    return names
+
+
+def named_in_call(call, package):
+    """Modules of the package that the constant arguments of a call name."""
+    values = [*call.args, *(keyword.value for keyword in call.keywords)]
+    constants = [value.value for value in values if isinstance(value, ast.Constant)]
+    texts = [constant for constant in constants if isinstance(constant, str)]
+    for text in texts:
+        if re.fullmatch(r"pairmatch(\.\w+)+(:\w+)?", text):
+            yield text.replace(":", ".")
+    relative = [text for text in texts if re.fullmatch(r"\.+\w[\w.]*", text)]
+    anchors = [text for text in texts if re.fullmatch(r"pairmatch(\.\w+)*", text)]
+    for text in relative if anchors else ():
+        level = len(text) - len(text.lstrip("."))
+        parents = anchors[0].split(".")
+        yield ".".join([*parents[: len(parents) - level + 1], text.lstrip(".")])
+    levels = [constant for constant in constants if type(constant) is int and constant > 0]
+    if getattr(call.func, "id", "") == "__import__" and levels and texts:
+        yield ".".join([*package[: len(package) - levels[0] + 1], texts[0]])
 
 
 def upward_imports(root):
@@ -140,6 +174,17 @@ UPWARD = {
     "in an else": "if 1:\n    pass\nelse:\n    import pairmatch.learning\n",
     "import_module": "import importlib\nimportlib.import_module('pairmatch.learning')\n",
     "dunder import": "__import__('pairmatch.matcher')\n",
+    "through the bound package": "import pairmatch.core.errors\npairmatch.Matcher\n",
+    "through an alias": "import pairmatch as pm\npm.matcher.matcher.Matcher()\n",
+    "import_module by keyword": "import importlib\n"
+    "importlib.import_module(name='pairmatch.learning')\n",
+    "renamed import_module": "from importlib import import_module as load\n"
+    "load('pairmatch.learning')\n",
+    "relative import_module": "from importlib import import_module\n"
+    "import_module('..learning', 'pairmatch.metadata')\n",
+    "import_module with a package": "from importlib import import_module\n"
+    "import_module('.learning', package='pairmatch')\n",
+    "resolve_name": "import pkgutil\npkgutil.resolve_name('pairmatch.matcher.matcher:Matcher')\n",
     "same level": "from pairmatch.features.prompt import render\n",
 }
 

@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,9 @@ from pairmatch.core.errors import (
     SavedMatcherError,
 )
 from pairmatch.learning.baselines import Frozen
+from pairmatch.learning.heads import IdentityHead, MLPHead
+from pairmatch.matcher.card import model_card
+from pairmatch.matcher.records import named_record, without_folders
 
 FAST = TrainingConfig(epochs=2, batch_size=8)
 
@@ -475,3 +479,92 @@ def test_robust_on_a_small_one_sided_set_warns(tmp_path, small_pairs, caplog):
     assert "Too few pairs to learn from" in caplog.text
     assert "Too few pairs to learn from" in fitted.notes[0]
     assert fitted.evaluate(small_pairs(6, sides=1), resamples=0).queries == 12
+
+
+def test_training_hyperparameters_supply_the_seed_in_every_form(tmp_path):
+    assert matcher(tmp_path, training={"seed": 7}).seed == 7
+    assert matcher(tmp_path, learner=("contrastive", {"training": {"seed": 8}})).seed == 8
+    assert matcher(tmp_path, learner=("tuned", {"training": {"seed": 9}})).seed == 9
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"training": 5}, "takes a `TrainingConfig` or its fields, got 5"),
+        ({"learner": ("contrastive", {"training": 3})}, "or its fields, got 3"),
+        ({"learner": ("tuned", {"training": {"epoch": 1}})}, "epoch"),
+        ({"learner": ("tuned", {"head": "mlpx"})}, "Did you mean 'mlp'"),
+        ({"learner": ("tuned", {"space": {"head.width": 3}})}, "takes a list of values, a range"),
+    ],
+)
+def test_invalid_learner_options_fail_before_extraction(tmp_path, options, words):
+    with pytest.raises(PairmatchError, match=words):
+        matcher(tmp_path, **options)
+
+
+def test_a_head_instance_of_another_width_is_refused(tmp_path, small_pairs):
+    for head in (MLPHead(dim=10, width=8), IdentityHead(dim=10)):
+        with pytest.raises(ConfigurationError, match=r"takes features of width 10, but these have"):
+            matcher(tmp_path, head=head).fit(small_pairs(6))
+
+
+def test_a_tuned_learner_keeps_its_ranges_when_saved(tmp_path, small_pairs):
+    options = {"space": {"loss.temperature": (0.03, 0.5), "head.width": [4, 8]}, "trials": 1}
+    options |= {"folds": 2, "training": {"epochs": 1}}
+    small = ("descriptor", {"size_px": 56})
+    fitted = matcher(tmp_path, backbone=small, learner=("tuned", options)).fit(small_pairs(8))
+    loaded = Matcher.load(fitted.save(tmp_path / "saved"), store=tmp_path / "s.sqlite")
+    assert loaded.learner.space == fitted.learner.space
+    assert loaded.learner.space["loss.temperature"] == {"low": 0.03, "high": 0.5}
+
+
+def test_paths_inside_parts_are_saved_as_text_and_shared_without_folders():
+    options = {"head": ("plug", {"weights": Path("/home/alice/w.pt"), "device": "cuda"})}
+    record = named_record("learners", "contrastive", options)
+    assert record["options"]["head"] == ["plug", {"weights": "/home/alice/w.pt"}]
+    whole = {"parts": {"learner": record, "backbones": [], "metadata": None}}
+    shared_record = without_folders(whole)["parts"]["learner"]
+    assert shared_record["options"]["head"] == ["plug", {"weights": "w.pt"}]
+    parts = {"backbones": [], "poolers": [], "metadata": None, "learner": record, "head": None}
+    card = model_card({"pairmatch": "1", "created": "2026-01-01", "parts": parts})
+    assert "weights=w.pt" in card
+    assert "alice" not in card
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda f: (f / "history.csv").write_text("epoch,train_loss\n1,abc\n"),
+        lambda f: (f / "history.csv").write_bytes(b"epoch\n\xff\n"),
+        lambda f: (f / "history.csv").write_text("epoch\n1,2,3\n"),
+        *(
+            lambda f, name=name, value=value: rewrite(f, name, value)
+            for name, value in (
+                ("fingerprints", "zz"),
+                ("fingerprints", ["zz"]),
+                ("seed", "1"),
+                ("sides", "2"),
+                ("notes", 3),
+                ("metrics", []),
+                ("parts", None),
+            )
+        ),
+    ],
+)
+def test_damaged_values_are_refused(folder, damage):
+    damage(folder)
+    with pytest.raises(SavedMatcherError, match=r"is damaged|was not written by `save`"):
+        Matcher.load(folder)
+
+
+def rewrite(folder, name, value):
+    record = json.loads((folder / "matcher.json").read_text())
+    (folder / "matcher.json").write_text(json.dumps({**record, name: value}))
+
+
+def test_a_failed_refit_keeps_the_fingerprints_of_the_head(tmp_path, small_pairs):
+    fitted = matcher(tmp_path).fit(small_pairs(6))
+    before = fitted.pipeline.trained_on
+    with pytest.raises(ConfigurationError):
+        fitted.fit(small_pairs(1))
+    assert fitted.pipeline.trained_on == before

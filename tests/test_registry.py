@@ -107,7 +107,7 @@ def test_parts_that_do_not_implement_the_interface_are_errors(install):
         PartError, match=r"from wrong\) does not implement `pairmatch.ContrastiveLoss`"
     ):
         registry.load("losses", "wrong")
-    with pytest.raises(PartError, match=r"leaves methods of `pairmatch.ContrastiveLoss` out: loss"):
+    with pytest.raises(PartError, match=r"lacks methods of `pairmatch.ContrastiveLoss`: loss"):
         registry.load("losses", "half")
 
 

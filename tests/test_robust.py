@@ -113,7 +113,7 @@ def test_without_a_taste_the_fallback_is_noted():
         appearance + 0.5 * rng.standard_normal((60, 12)),
     )
     fitted = Robust().fit(noise)
-    assert "does not show that learning from them pays" in fitted.notes[0]
+    assert "does not show that learning from them improves the ranking" in fitted.notes[0]
     new = rng.standard_normal((5, 12)).astype(np.float32)
     unlearned = [
         PairMetric(shrinkage=s, strength=0.0, power=p).fit(noise).head.embed(new, "a")

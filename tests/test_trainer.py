@@ -219,7 +219,7 @@ def test_invalid_inputs_are_errors():
         Trainer().fit_arrays(a, b[:, :3])
     with pytest.raises(ConfigurationError, match="The head IdentityHead has nothing to train"):
         Trainer("identity").fit_arrays(a, b)
-    with pytest.raises(ConfigurationError, match="same width and the same sides"):
+    with pytest.raises(ConfigurationError, match="same width and number of sides"):
         Trainer().fit_arrays(a, b, validation=PairedFeatures.of(a[:, :4], b[:, :4]))
     with pytest.raises(
         ConfigurationError,

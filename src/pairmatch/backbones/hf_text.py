@@ -88,7 +88,7 @@ class HFTextBackbone(Backbone):
     def prepare(self, items: Sequence[Item]) -> Any:
         """Token ids and mask, padded on the right."""
         texts = [item.text for item in items]
-        # Special tokens in user text are read as plain text: a [SEP] in a bio ends nothing
+        # Special tokens are read as plain text, so that a [SEP] in a bio does not end the text
         uncut = self._tokenizer(texts, split_special_tokens=True)["input_ids"]
         self.truncated += sum(len(ids) > self.max_tokens for ids in uncut)
         return self._tokenizer(

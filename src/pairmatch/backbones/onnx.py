@@ -212,7 +212,7 @@ class ONNXBackbone(Backbone):
             ]
         except Exception as error:  # no public base class, as above
             raise BackboneError(
-                f"{self.path} cannot run on {list(values.shape)} (size_px, layout?): {error}"
+                f"{self.path} cannot run on {list(values.shape)}; check size_px and layout: {error}"
             ) from error
         return np.concatenate(
             [np.asarray(part, np.float32).reshape(len(part), -1) for part in outputs]

@@ -176,7 +176,7 @@ def _store(path: Path) -> Check:
 
 
 def _plugins() -> list[Check]:
-    """The number of parts, and the names that two distributions claim and that cannot be used."""
+    """The number of parts, and each name that is unusable because two distributions claim it."""
     plugins = registry.plugins()
     distributions = {plugin.distribution for plugin in plugins} - {"pairmatch"}
     suffix = f", some from {', '.join(sorted(distributions))}" if distributions else ""

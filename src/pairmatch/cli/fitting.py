@@ -60,7 +60,7 @@ def demo(
     photos: Photos = True,
     quiet: Quiet = False,
 ) -> None:
-    """Runs the whole job offline, on drawn people with a planted taste.
+    """Runs the whole workflow offline, on drawn people with a planted taste.
 
     Draws the people, fits a matcher, evaluates it, and writes a report.
     """

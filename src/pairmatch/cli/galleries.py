@@ -50,7 +50,7 @@ def build(
         typer.Option(
             "--output",
             "-o",
-            help="Folder for the gallery; replaces a gallery that is already there.",
+            help="Folder for the gallery; an existing gallery is replaced.",
             callback=folder_to_write,
         ),
     ],

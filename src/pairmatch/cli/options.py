@@ -246,7 +246,10 @@ def parts_of(
     for part, is_named in (("pooler", bool(poolers)), ("learner", learner is not None)):
         if part in options and not is_named:
             option = next(iter(options[part]))
-            raise ConfigurationError(f"--set {part}.{option} needs --{part}.")
+            advice = " In a sweep, compare learners with --grid learner=NAME,…"
+            raise ConfigurationError(
+                f"--set {part}.{option} needs --{part}.{advice if part == 'learner' else ''}"
+            )
     arguments: dict[str, Any] = {
         "backbone": [
             (name, {**options.get("backbone", {}), **options.get(name, {})}) for name in names
@@ -268,7 +271,7 @@ def parts_of(
 
 
 def _training_options() -> list[str]:
-    """Names of the training hyperparameters; the seed has an option of its own, `--seed`."""
+    """Names of the training hyperparameters; the seed has its own option, `--seed`."""
     from dataclasses import fields
 
     from pairmatch.core.config import TrainingConfig

@@ -39,7 +39,7 @@ Where = Annotated[
 ]
 Mutual = Annotated[
     bool,
-    typer.Option("--mutual", help="The rule must also hold with the two people exchanged."),
+    typer.Option("--mutual", help="The rule must also hold with the roles swapped."),
 ]
 Exclude = Annotated[
     Path | None,

@@ -247,7 +247,7 @@ def _leave_out_axis(
     """Metadata attributes to leave out one at a time, after None; `each` stands for all of them.
 
     Raises:
-        ConfigurationError: Several metadata generators or none, or an unknown attribute.
+        ConfigurationError: There is not exactly one metadata generator, or an attribute is unknown.
     """
     from pairmatch.core import registry
 

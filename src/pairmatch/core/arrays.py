@@ -67,7 +67,7 @@ def rows_that_match(name: str, people_a: int, people_b: int | None) -> Ints:
     """The default matches of two sides of equal length: row i matches row i, [N, 2].
 
     Raises:
-        ConfigurationError: One side only, or sides of different lengths.
+        ConfigurationError: There is only one side, or the sides differ in length.
     """
     if people_a != people_b:
         raise ConfigurationError(
@@ -85,7 +85,8 @@ def check_matches(matches: object, people_a: int, people_b: int | None) -> Ints:
         people_b: Number of people on side b; None in one-sided sets.
 
     Raises:
-        ConfigurationError: Not row numbers, rows out of range, or people matched with themselves.
+        ConfigurationError: Values are not row numbers, rows are out of range, or people are matched
+            with themselves.
     """
     array = np.asarray(matches)
     if array.ndim != 2 or array.shape[1] != 2 or not len(array) or array.dtype.kind not in "iu":

@@ -59,7 +59,7 @@ def parse_spec(spec: PartSpec) -> tuple[str, dict[str, Any]] | None:
     """Name and options of a part given as `"name"` or `("name", {options})`; None for an instance.
 
     Raises:
-        ConfigurationError: A tuple that is not a name and a mapping of options.
+        ConfigurationError: A tuple is not a name and a mapping of options.
     """
     if isinstance(spec, str):
         return spec, {}
@@ -76,7 +76,7 @@ def list_of_parts(spec: PartSpec) -> list[PartSpec]:
     """One part as a list of one; a list of parts unchanged. `("name", {options})` is one part.
 
     Raises:
-        ConfigurationError: An empty list.
+        ConfigurationError: The list is empty.
     """
     is_named = isinstance(spec, tuple) and len(spec) == 2 and isinstance(spec[1], Mapping)
     if isinstance(spec, list | tuple) and not is_named:

@@ -65,7 +65,7 @@ class UploadError(PairmatchError, PermissionError):
 
 
 class GeneratorError(PairmatchError, RuntimeError):
-    """A metadata generator cannot work at all.
+    """A metadata generator cannot work.
 
     Examples: no API key, an unknown model, a server that rejects every request.
     """

@@ -43,7 +43,7 @@ class Backbone(ABC):
             the cache key.
         reads_text: Whether the rendered prompt reaches `prepare`; if False, it is dropped and does
             not enter the cache key.
-        default_pooler: Name of the pooler used if the user names none.
+        default_pooler: Name of the pooler used if none is given.
         max_batch_length: Largest padded length of a batch (longest `length` × number of items). It
             is halved after running out of memory.
         workers: Number of threads that call `prepare`; None means one per CPU, at most 8. A
@@ -155,7 +155,7 @@ class MetadataGenerator(ABC):
                 it, counting the requests under way. Generators without cost ignore it.
 
         Raises:
-            GeneratorError: Nothing can be generated at all (no key, unknown model).
+            GeneratorError: The generator cannot work (no key, unknown model).
         """
 
     @abstractmethod
@@ -195,7 +195,7 @@ class ProjectionHead(nn.Module, ABC):
         """
 
     def forward(self, h_a: Tensor, h_b: Tensor) -> tuple[Tensor, Tensor]:
-        """Projects both sides of a training batch, in one pass if the head treats them alike."""
+        """Projects both sides of a training batch, in one pass if the head treats them equally."""
         if self.treats_sides_alike:
             z = self.project(cat([h_a, h_b]), "a")
             return z[: len(h_a)], z[len(h_a) :]
@@ -213,7 +213,7 @@ class ProjectionHead(nn.Module, ABC):
             [N, K] float32, unit length; a z of zeros stays zero.
 
         Raises:
-            ConfigurationError: Features of another width than the head's `dim`.
+            ConfigurationError: The width of the features differs from the head's `dim`.
         """
         dim = getattr(self, "dim", None)
         if dim is not None and np.shape(features)[1:] != (dim,):
@@ -270,7 +270,7 @@ class FittedHead:
         head: The head, in evaluation mode.
         history: One row per epoch, for learners that train in epochs: `epoch` from 1, `train_loss`,
             and `validation_mrr` if validation pairs were held out.
-        notes: What a reader has to know about the fit, for example that the head only memorizes.
+        notes: Caveats about the fit, for example that the head only memorizes.
     """
 
     head: ProjectionHead
@@ -299,7 +299,7 @@ class Learner(ABC):
         """Learns a head.
 
         Args:
-            train: Features and matches; no test person is among them.
+            train: Features and matches, without any test people.
             validation: Held-out pairs for early stopping. Learners without epochs ignore them;
                 learners that need some and get none hold them out from `train`.
             seed: Seed for everything random; equal seeds give equal heads.

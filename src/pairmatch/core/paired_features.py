@@ -38,7 +38,7 @@ class PairedFeatures:
         a: [N, D] float32 features of side a; of all people in one-sided sets.
         b: [M, D] float32 features of side b; None in one-sided sets.
         matches: [P, 2] int64 rows of a and of b that match, distinct.
-        rejected: [R, 2] int64 rows of pairs in which one person said no.
+        rejected: [R, 2] int64 rows of pairs in which one person declined.
         components: [P] int64 component of each match: matches that are connected through people or
             groups share a label, and are never separated.
         rejected_components: [R] int64 component of each rejected pair.
@@ -69,15 +69,14 @@ class PairedFeatures:
             features_a: [N, D], any numeric type; NumPy array or tensor.
             features_b: [M, D]; None for a one-sided set.
             matches: [P, 2] rows that match; by default row i matches row i.
-            rejected: [R, 2] rows of pairs in which one person said no.
+            rejected: [R, 2] rows of pairs in which one person declined.
             groups: One label per row of `matches` (household, event, room); None joins nothing.
             join_identical: Whether people with identical features (the same photo under two ids)
                 stay together too.
-            name: What error messages call the features.
+            name: Name of the features in error messages.
 
         Raises:
-            ConfigurationError: Shapes that do not fit, values that are not finite, or rows that do
-                not exist.
+            ConfigurationError: Shapes do not match, values are not finite, or rows do not exist.
         """
         check_sides(name, features_a, features_b)
         people_a = len(features_a)
@@ -211,7 +210,7 @@ class PairedFeatures:
         )
 
     def parts(self, sizes: Sequence[int], *, seed: int = 0) -> list[Ints]:
-        """Splits the components so that each part holds about the number of matches asked for.
+        """Splits the components so that each part holds about the requested number of matches.
 
         Args:
             sizes: Number of matches wanted in each part.
@@ -233,7 +232,7 @@ class PairedFeatures:
         """Component labels of k folds of about equal size.
 
         Raises:
-            ConfigurationError: Fewer than 2 folds, or more folds than components with a match.
+            ConfigurationError: `k` is below 2, or above the number of components with a match.
         """
         available = len(np.unique(self.components))
         if not 2 <= k <= available:

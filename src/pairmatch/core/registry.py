@@ -1,9 +1,9 @@
 """Finds parts by name through entry points and builds them.
 
 The registry knows the interfaces, never an implementation. Built-in parts and plugins are declared
-alike, in the groups `pairmatch.backbones`,
-`pairmatch.poolers`, `pairmatch.metadata`, `pairmatch.heads`, `pairmatch.losses` and
-`pairmatch.learners`. Only the entry point that is asked for is imported.
+in the same groups: `pairmatch.backbones`, `pairmatch.poolers`, `pairmatch.metadata`,
+`pairmatch.heads`, `pairmatch.losses` and `pairmatch.learners`. Only the requested entry point is
+imported.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def load(kind: str, name: str) -> type:
     missing = sorted(getattr(part, "__abstractmethods__", ()))
     if missing:
         raise PartError(
-            f"The {source} leaves methods of `pairmatch.{KINDS[kind]}` out: {', '.join(missing)}."
+            f"The {source} lacks methods of `pairmatch.{KINDS[kind]}`: {', '.join(missing)}."
         )
     return part
 
@@ -112,12 +112,12 @@ def create(kind: str, spec: PartSpec, **given: Any) -> Any:
         kind: One of `KINDS`.
         spec: `"name"`, `("name", {options})` or an instance.
         given: Arguments that the library itself provides (`dim` of a head, `device` of a backbone);
-            a default that the user's options override, and dropped where the constructor does not
-            take it.
+            the user's options override them, and those that the constructor does not take are
+            dropped.
 
     Raises:
-        PartError: As `load`; or an instance of another kind.
-        ConfigurationError: An option that the part does not have, or one that is missing.
+        PartError: As in `load`, or the instance does not implement the interface.
+        ConfigurationError: An option is unknown, missing or invalid.
     """
     parsed = parse_spec(spec)
     if parsed is None:
@@ -172,12 +172,12 @@ def describe(kind: str, part: Any) -> tuple[str, dict[str, Any]]:
     """Registered name and constructor options of an instance, from which it can be built again.
 
     Raises:
-        PartError: The instance's class is registered under no name.
+        PartError: The instance's class has no registered name.
     """
     cls = type(part)
     for point in _unique_points(kind):
-        # By what its entry point leads to, wherever the class is defined; whoever made an instance
-        # has imported that
+        # Compare with the object that the entry point resolves to, not with the class's module. It
+        # is imported already, because an instance exists.
         target: Any = sys.modules.get(point.module)
         for step in filter(None, (point.attr or "").split(".")):
             target = getattr(target, step, None)
@@ -199,7 +199,7 @@ def provenance(kind: str, name: str) -> tuple[str, str]:
 
 
 def _parameters(part: type) -> Mapping[str, inspect.Parameter]:
-    """Parameters of a constructor; none where a class has no constructor of its own."""
+    """Parameters of a constructor; empty if the class defines no constructor."""
     if part.__init__ is object.__init__:  # type: ignore[misc]
         return {}
     return inspect.signature(part.__init__).parameters  # type: ignore[misc]

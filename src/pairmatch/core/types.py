@@ -59,7 +59,7 @@ class Pair:
     Attributes:
         a: Profile id on side a.
         b: Profile id on side b.
-        outcome: `match`, or `rejected` if one of the two is known to have said no.
+        outcome: `match`, or `rejected` if one of the two is known to have declined.
         group: Household, event or room; splits never separate pairs of one group.
     """
 

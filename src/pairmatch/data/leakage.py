@@ -113,14 +113,14 @@ class Leakage:
 
 
 def leakage(*parts: Pairs, near_duplicate_bits: int = 4, progress: bool = False) -> Leakage:
-    """Finds content that splits share, by which a model could recognize test people.
+    """Finds content that splits share, which would let a model recognize test people.
 
     Args:
         parts: Two or more splits.
         near_duplicate_bits: Maximum number of differing bits between the 64-bit perceptual hashes
             (pHash; Zauner 2010) of two photos that count as nearly identical; −1 skips the search.
-            Their colors must agree, too, because the hash sees only the layout, in which portraits
-            are similar. Photos without structure are ignored.
+            Their colors must agree, too, because the hash captures only the layout, which is
+            similar for all portraits. Photos without structure are ignored.
         progress: Whether to show a progress bar.
 
     Raises:

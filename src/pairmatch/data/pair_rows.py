@@ -45,7 +45,7 @@ class PairRows:
         if not all(ids.values()):
             return
         if ids["a"] == ids["b"]:
-            self._table.problem(row, "id_b", f"{ids['a']!r} is paired with themself.")
+            self._table.problem(row, "id_b", f"{ids['a']!r} is paired with itself.")
             return
         group = cells.get("group")
         pair = Pair(

@@ -85,7 +85,7 @@ class Pairs:
 
         Raises:
             DataError: The objects are inconsistent: an unknown id, a duplicate id or pair, a person
-                paired with themself or on both sides, an unknown outcome. The error lists all
+                paired with itself or on both sides, an unknown outcome. The error lists all
                 problems.
         """
         _check_sides(sides)
@@ -105,7 +105,7 @@ class Pairs:
                     f"pair {index}: the outcome {pair.outcome!r} is neither 'match' nor 'rejected'."
                 )
             if pair.a == pair.b:
-                problems.append(f"pair {index}: {pair.a!r} is paired with themself.")
+                problems.append(f"pair {index}: {pair.a!r} is paired with itself.")
             elif key in seen:
                 problems.append(f"pair {index}: {pair.a!r}, {pair.b!r} is given twice.")
             seen.add(key)

@@ -116,7 +116,8 @@ def compare(
         seed: Seed for both.
 
     Raises:
-        ConfigurationError: Other queries or galleries, an unknown metric, or a single component.
+        ConfigurationError: The queries or galleries differ, the metric is unknown, or there is only
+            one component.
     """
     values = (table.metric(metric), baseline_table.metric(metric))
     if not table.same_queries(baseline_table):
@@ -162,7 +163,7 @@ def paired_test(
         seed: Seed for interval and test.
 
     Raises:
-        ConfigurationError: Arrays of different lengths, or a single cluster.
+        ConfigurationError: The arrays differ in length, or there is only one cluster.
     """
     if not len(values) == len(baseline_values) == len(clusters) or np.ndim(values) != 1:
         raise ConfigurationError(

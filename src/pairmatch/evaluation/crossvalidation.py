@@ -44,7 +44,7 @@ class CrossValidation:
         chance: The same rows for a random order.
         confidence: Confidence level of the intervals.
         seed: Seed of splits, learners and resampling.
-        notes: What a reader has to know.
+        notes: Caveats about the results.
     """
 
     tables: Mapping[str, QueryTable]
@@ -78,7 +78,7 @@ class CrossValidation:
         """The table of a learner, or of `chance`.
 
         Raises:
-            ConfigurationError: No such learner.
+            ConfigurationError: The learner is unknown.
         """
         if learner == "chance":
             return self.chance
@@ -102,11 +102,11 @@ class CrossValidation:
 
         Args:
             learner: One of `learners`.
-            baseline: Another, or `chance`.
+            baseline: Another of `learners`, or `chance`.
             metric: `MRR`, or `R@K` with one of `ks`.
 
         Raises:
-            ConfigurationError: An unknown learner or metric.
+            ConfigurationError: The learner or metric is unknown.
         """
         return compare(
             self.table(learner),
@@ -133,7 +133,7 @@ class CrossValidation:
         """Writes the tidy table as CSV or Parquet, by the file's extension.
 
         Raises:
-            ConfigurationError: Another extension.
+            ConfigurationError: The extension is unknown.
         """
         return save_rows(self.rows(), path)
 
@@ -173,18 +173,18 @@ def cross_validate(
     seed: int = 0,
     progress: bool = False,
 ) -> CrossValidation:
-    """Tests learners on people whom they have never seen, every pair once per repeat.
+    """Tests learners on people not seen in training, every pair once per repeat.
 
-    Learners see the training components alone; whatever they stop early or tune is held out from
-    these.
+    Learners see only the training components; data for early stopping and tuning is held out from
+    them.
 
     Args:
         data: Features and pairs, or several sets of features of the same pairs by name; each
-            learner then names its own.
+            learner then names the set that it uses.
         learners: Names, or by label a learner as a name, a name with options, or an instance; or a
             `FittedHead` or `ProjectionHead`, which is tested without being fitted. With several
             sets of features, `(set, learner)`.
-        repeats: Number of times that the folds are drawn again.
+        repeats: Number of repeats, each with new folds.
         folds: Number of folds per repeat.
         splits: Your own splits instead of `repeats` and `folds`.
         ks: K of Recall@K; by default the recipe's that fit the smallest gallery.
@@ -193,9 +193,9 @@ def cross_validate(
         progress: Whether to show a progress bar.
 
     Raises:
-        ConfigurationError: Impossible folds or K, sets of features of different pairs, or splits
-            that test on what they learned from.
-        PartError: An unknown learner.
+        ConfigurationError: The folds or K are impossible, sets of features describe different
+            pairs, or the training and test parts of a split overlap.
+        PartError: A learner is unknown.
     """
     first, tasks = _tasks(data, learners)
     if splits is None:
@@ -227,7 +227,7 @@ def _tasks(
         same_matches = np.array_equal(features.matches, first.matches)
         if not (same_matches and np.array_equal(features.components, first.components)):
             raise ConfigurationError(
-                f"The features {name!r} do not describe the same pairs as the others."
+                f"The features {name!r} do not describe the same pairs as the first set."
             )
     specs = learners if isinstance(learners, Mapping) else {name: name for name in learners}
     tasks: dict[str, tuple[PairedFeatures, Learner | ProjectionHead]] = {}

@@ -1,4 +1,4 @@
-"""Measures how well embeddings find true partners, with intervals, beside chance and frozen."""
+"""Measures how well embeddings find true partners, with intervals, chance and frozen features."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Evaluation:
         frozen: Evaluation of the features before the head; None if there is no head.
         candidates: Size of the gallery of each direction.
         confidence: Confidence level of the intervals, for example 0.95.
-        notes: What a reader has to know, for example a K that was left out.
+        notes: Caveats about the results, for example a K that was left out.
         table: One row per query.
         chance_table: The same rows for a random order.
         partner_ranks: Ranks of all true partners, one entry per direction.
@@ -87,11 +87,11 @@ class Evaluation:
             other: Evaluation of other embeddings of the same queries and galleries, for example
                 `self.frozen`.
             metric: `MRR`, or `R@K` with a K of both tables.
-            name: Name of this one, for the sentence.
-            baseline: Name of the other.
+            name: Name of this evaluation, for the sentence.
+            baseline: Name of the other evaluation.
 
         Raises:
-            ConfigurationError: Other queries or galleries, or an unknown metric.
+            ConfigurationError: The queries or galleries differ, or the metric is unknown.
         """
         return compare(
             self.table,
@@ -123,7 +123,7 @@ class Evaluation:
         return figures
 
     def rows(self) -> list[tuple[str, Metrics]]:
-        """The rows of the printed table: chance, frozen, this one, and its directions."""
+        """The rows of the printed table: chance, frozen, this evaluation, and its directions."""
         rows = [("chance", self.chance)]
         if self.frozen is not None:
             rows.append(("frozen", self.frozen.both))
@@ -168,7 +168,7 @@ class Evaluator:
         seed: Seed for the bootstrap.
 
     Raises:
-        ConfigurationError: A K below 1, or an argument out of range.
+        ConfigurationError: A K is below 1, or an argument is out of range.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class Evaluator:
                 `frozen`. None evaluates the features.
 
         Raises:
-            ConfigurationError: A K that was asked for is larger than the gallery.
+            ConfigurationError: A requested K is larger than the gallery.
         """
         if not isinstance(data, PairedFeatures):
             raise ConfigurationError(
@@ -228,8 +228,8 @@ class Evaluator:
             frozen_b: [M, D] the same for side b.
 
         Raises:
-            ConfigurationError: Shapes that do not fit, values that are not finite, rows that do not
-                exist, or a K that was asked for and is larger than the gallery.
+            ConfigurationError: Shapes do not match, values are not finite, rows do not exist, or a
+                requested K is larger than the gallery.
         """
         data = PairedFeatures.of(embeddings_a, embeddings_b, matches=matches, name="embeddings")
         if frozen_a is None:

@@ -27,7 +27,7 @@ class Metrics:
         mrr: Mean reciprocal rank, in (0, 1].
         median_rank: Median over queries of the (expected) rank of the best-ranked partner; 1 is
             first.
-        recall_interval: (low, high) by K; empty if no intervals were asked for.
+        recall_interval: (low, high) by K; empty if no intervals were requested.
         mrr_interval: (low, high) or None.
         median_rank_interval: (low, high) or None.
     """

@@ -1,4 +1,4 @@
-"""`QueryTable`: one row per query, with named columns. Every evaluation ends in one.
+"""`QueryTable`: one row per query, with named columns. Every evaluation produces one.
 
 The path from vectors to figures is the same everywhere: `rank_queries` turns embeddings into a
 table, [`summarize`][pairmatch.evaluation.intervals.summarize] turns a table into metrics with
@@ -34,11 +34,11 @@ class QueryTable:
 
     Attributes:
         ks: K of Recall@K, ascending.
-        columns: Arrays [Q] by name. Always there: `direction` (0: a person of side a is the query;
-            1: of side b), `query` (row of the query person on their side), `component` (people of
-            one label are one observation), `candidates` (size of the gallery), `recall_at_K` for
-            each K, `reciprocal_rank`, and `rank` (expected rank of the best-ranked partner).
-            Cross-validation adds `repeat` and `fold`.
+        columns: Arrays [Q] by name. Always present: `direction` (0 if the query person is on side
+            a, 1 if on side b), `query` (row of the query person on their side), `component`
+            (people of one label are one observation), `candidates` (size of the gallery),
+            `recall_at_K` for each K, `reciprocal_rank`, and `rank` (expected rank of the
+            best-ranked partner). Cross-validation adds `repeat` and `fold`.
     """
 
     ks: tuple[int, ...]
@@ -48,7 +48,7 @@ class QueryTable:
         """[Q] column by name.
 
         Raises:
-            ConfigurationError: No such column.
+            ConfigurationError: The column does not exist.
         """
         if name not in self.columns:
             raise ConfigurationError(unknown_name("column", name, self.columns))
@@ -80,7 +80,7 @@ class QueryTable:
             name: `MRR`, or `R@K` with one of `ks`.
 
         Raises:
-            ConfigurationError: Another name.
+            ConfigurationError: The name is unknown.
         """
         if name not in self.metric_names:
             raise ConfigurationError(unknown_name("metric", name, self.metric_names))
@@ -103,7 +103,7 @@ class QueryTable:
         )
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """One dictionary per query; `direction` in words."""
+        """One dictionary per query; `direction` is text."""
         names = list(self.columns)
         columns = [values.tolist() for values in self.columns.values()]
         place = names.index("direction")
@@ -197,7 +197,7 @@ def table_at_ks(table: QueryTable, ranks: Sequence[PartnerRanks], ks: Sequence[i
 
     Args:
         table: One row per query.
-        ranks: Ranks of the true partners that the table was made from, one entry per direction.
+        ranks: Ranks of the true partners behind the table, one entry per direction.
         ks: K of Recall@K, ascending.
     """
     recall = np.concatenate([query_metrics(partner_ranks, ks).recall for partner_ranks in ranks])
@@ -209,22 +209,23 @@ def check_ks(ks: Sequence[int]) -> tuple[int, ...]:
     """Distinct K in ascending order.
 
     Raises:
-        ConfigurationError: No K, or one that is not a whole number of at least 1.
+        ConfigurationError: `ks` is empty, or a K is not a whole number of at least 1.
     """
-    if not len(ks) or any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in ks):
+    values = np.asarray(ks)
+    if values.ndim != 1 or not len(values) or values.dtype.kind not in "iu" or values.min() < 1:
         raise ConfigurationError(f"`ks` must be whole numbers of at least 1, got {ks!r}.")
-    return tuple(sorted(set(ks)))
+    return tuple(sorted({int(k) for k in values}))
 
 
 def usable_ks(ks: Sequence[int] | None, candidates: int) -> tuple[tuple[int, ...], list[str]]:
     """The K that fit the smallest gallery, and a note about those that do not.
 
     Args:
-        ks: K that the user asked for; None for the recipe's.
+        ks: Requested K; None for the recipe's.
         candidates: Size of the smallest gallery.
 
     Raises:
-        ConfigurationError: A K that was asked for is below 1 or larger than the gallery.
+        ConfigurationError: A requested K is below 1 or larger than the gallery.
     """
     wanted = DEFAULT_KS if ks is None else check_ks(ks)
     beyond = [k for k in wanted if k > candidates]
@@ -245,7 +246,7 @@ def save_rows(rows: Iterator[dict[str, Any]], path: str | Path) -> Path:
     """Writes rows as CSV or Parquet, by the file's extension.
 
     Raises:
-        ConfigurationError: Another extension.
+        ConfigurationError: The extension is unknown.
     """
     target = Path(path)
     if target.suffix == ".csv":
@@ -268,7 +269,7 @@ def save_rows(rows: Iterator[dict[str, Any]], path: str | Path) -> Path:
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a plain-text table: the first column aligned left, the others right."""
+    """Lines of a plain-text table: the first column aligned left, all other columns right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:

@@ -35,7 +35,7 @@ def cross_validation_splits(
     """Repeated k-fold splits by component: every pair is tested once per repeat.
 
     Raises:
-        ConfigurationError: No repeat, or an impossible number of folds.
+        ConfigurationError: `repeats` is below 1, or the number of folds is impossible.
     """
     if repeats < 1:
         raise ConfigurationError(f"`repeats` must be at least 1, got {repeats}.")
@@ -56,7 +56,7 @@ def holdout_splits(
     Galleries then hold the same share of the pairs as the paper's.
 
     Raises:
-        ConfigurationError: A share that leaves a part empty.
+        ConfigurationError: A part is empty at this share.
     """
     size = len(data) - int(len(data) * (1 - test) + 1e-9)
     splits = []
@@ -72,7 +72,7 @@ def holdout_splits(
 
 
 def check_splits(data: PairedFeatures, splits: Sequence[Split]) -> None:
-    """Raises ConfigurationError that names every split that tests on what it learned from."""
+    """Raises ConfigurationError that names every split whose parts overlap."""
     problems = []
     for split in splits:
         name = f"repeat {split.repeat}, fold {split.fold}"

@@ -32,8 +32,8 @@ def draw_people(folder: str | Path, *, pairs: int = 400, seed: int = 0, size_px:
     The planted taste: people in clothes of one color go with people in front of a backdrop whose
     color lies a third further along the color circle, and the reverse; people in stripes go
     slightly more often with people in stripes. Partners therefore hardly look similar: cosine
-    similarity of frozen features sees little of the taste, but it can be learned. Some pairs follow
-    no taste at all.
+    similarity of frozen features captures little of the taste, but it can be learned. Some pairs
+    follow no taste.
 
     Args:
         folder: Folder that receives `pairs.csv`, `candidates.csv` (the profiles of side b) and
@@ -46,7 +46,7 @@ def draw_people(folder: str | Path, *, pairs: int = 400, seed: int = 0, size_px:
         Path to `pairs.csv`.
 
     Raises:
-        ConfigurationError: `pairs` or `size_px` out of range.
+        ConfigurationError: `pairs` or `size_px` is out of range.
     """
     if pairs < 1 or size_px < 16:
         raise ConfigurationError(

@@ -45,11 +45,10 @@ def grid(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[Com
             or names with options), `part.option` (`head.width`, `loss.temperature`,
             `training.epochs`, `pooler.layer`, `backbone.max_pixels`), or another argument of
             `Matcher` (`prompt`). The axis `without` leaves metadata fields out of the prompt: a
-            field, a tuple of them, or None for none; it generates no new metadata.
+            field, a tuple of them, or None to keep all; it generates no new metadata.
 
     Raises:
-        ConfigurationError: An axis without values, or an option of a part that is given as an
-            instance.
+        ConfigurationError: An axis has no values, or sets an option of a part that is an instance.
     """
     empty = [axis for axis, values in axes.items() if not values]
     if empty:
@@ -71,7 +70,7 @@ def parse_part(spec: PartSpec) -> tuple[str, dict[str, Any]]:
     """Name and options of a part; an empty name for None.
 
     Raises:
-        ConfigurationError: An instance.
+        ConfigurationError: The part is an instance.
     """
     parsed = ("", {}) if spec is None else parse_spec(spec)
     if parsed is None:

@@ -92,7 +92,7 @@ def describe_learner(learner: Learner) -> dict[str, Any]:
 
     Raises:
         PartError: The learner, or a part of it, has no registered name.
-        ConfigurationError: An option that cannot be written as JSON.
+        ConfigurationError: An option cannot be written as JSON.
     """
     name, options = registry.describe("learners", learner)
     kept = {key: value for key, value in options.items() if key not in ("device", "progress")}

@@ -21,7 +21,7 @@ from pairmatch.io.store import Store, content_key
 
 
 class FeatureStore:
-    """Features of people by backbone and pooler, extracted once and then found by content.
+    """Features of people by backbone and pooler, extracted once and then looked up by content.
 
     A feature's key digests the photo bytes, the rendered prompt and the fingerprints of backbone
     and pooler, so a change to any of them changes the key. Every batch is committed as soon as it
@@ -136,7 +136,7 @@ class ExtractionRequest:
     """The arguments of one `FeatureStore.plan`, for `plan_extractions`.
 
     Attributes:
-        feature_store: Where the features go.
+        feature_store: Store that receives the features.
         profiles: N people.
         backbone: Runs on the inputs that are not in the store.
         poolers: At least one.
@@ -152,7 +152,7 @@ class ExtractionRequest:
     prompt_attributes: Sequence[str] = ()
 
     def plan(self) -> ExtractionPlan:
-        """The plan of this request alone; raises like `FeatureStore.plan`."""
+        """The plan of this request only; raises like `FeatureStore.plan`."""
         return self.feature_store.plan(
             self.profiles,
             self.backbone,
@@ -171,7 +171,7 @@ def plan_extractions(requests: Iterable[ExtractionRequest]) -> list[ExtractionPl
 
     Raises:
         DataError: People with nothing to read or with missing photo files.
-        ConfigurationError: A request without profiles or poolers.
+        ConfigurationError: A request has no profiles or no poolers.
     """
     groups: dict[Hashable, tuple[ExtractionRequest, list[Item], dict[str, Pooler]]] = {}
     for request in requests:

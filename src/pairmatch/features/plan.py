@@ -94,12 +94,15 @@ class ExtractionPlan:
                 f"`ExtractionPlan.measure(sample=...)` must be at least 1, got {sample}."
             )
         silent = replace(self._runner, progress=False)
+        sampled = {self.keys[row] for row in self._missing[: 1 + sample]}
+        others = [row for row, keys in enumerate(self.keys) if keys in sampled]
         timed = self._missing[1 : 1 + sample]
         remaining = self._missing[1 + sample :]
         self._extract(self._missing[:1], silent)
         start = time.perf_counter()
         self._extract(timed, silent)
         elapsed = time.perf_counter() - start
+        self._extract(others, silent)  # links all people with these inputs, so `forget` finds them
         seconds = elapsed / len(timed) * len(remaining) if remaining else 0.0
         return replace(self, seconds=seconds, _missing=remaining)
 

@@ -1,4 +1,4 @@
-"""Runs a backbone over distinct inputs: batching, prefetching, and recovery from lack of memory."""
+"""Runs a backbone over distinct inputs: batching, prefetching, and out-of-memory recovery."""
 
 from __future__ import annotations
 
@@ -241,8 +241,8 @@ def _prefetch(
     queue: deque[Future[Any]] = deque()
     submitted = 0
     if batches:
-        # The first batch is prepared in this thread, so that whatever a backbone loads lazily is
-        # loaded once before threads share it
+        # The first batch is prepared in this thread, so that lazy loading happens once, before
+        # threads share the backbone
         first: Future[Any] = Future()
         try:
             first.set_result(backbone.prepare([job.item for job in batches[0]]))
@@ -265,7 +265,7 @@ def _prefetch(
 def _is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out.
 
-    Accelerators raise a class of their own, torch on the CPU raises a RuntimeError, numpy and
+    Accelerators raise their own class, torch on the CPU raises a RuntimeError, numpy and
     Pillow raise a MemoryError.
     """
     if isinstance(error, PairmatchError):

@@ -57,7 +57,7 @@ def merge_kinds(
         kinds: Kinds of the attributes of the people so far.
 
     Raises:
-        ConfigurationError: An attribute has two kinds; names the people concerned.
+        ConfigurationError: An attribute has two kinds; the message names the people.
     """
     merged = dict(kinds)
     problems = []

@@ -60,7 +60,7 @@ class Block:
 
     @classmethod
     def merged(cls, blocks: Sequence[Block]) -> Block:
-        """One block of the people of several that are alive."""
+        """Merges the people that are alive into one block."""
         people = pa.concat_tables(
             [block.living() for block in blocks], promote_options="permissive"
         )
@@ -102,7 +102,7 @@ class Block:
         return dataclasses.replace(self, alive=alive)
 
     def find(self, ids: pa.Array) -> Ints:
-        """[…] int64: rows of people that are alive, in rising order."""
+        """[…] int64: rows of people that are alive, in ascending order."""
         if len(ids) <= _FEW_IDS:
             mask = np.zeros(len(self), bool)
             for person in ids:
@@ -163,7 +163,7 @@ def chunks_of(blocks: Iterable[Block], rows: int) -> Iterator[Chunk]:
 
 
 def ids_at(rows: Ints, blocks: Sequence[Block]) -> Any:
-    """Ids at row numbers that count on from block to block; None where the row is −1."""
+    """Ids at row numbers that continue from block to block; None if the row is −1."""
     ids = np.full(rows.shape, None, object)
     start = 0
     for block in blocks:

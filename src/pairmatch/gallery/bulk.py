@@ -140,7 +140,7 @@ def recommend_all(
         people_a: People of side a.
         people_b: People of side b; None if all people of `people_a` may match each other.
         folder: Folder, created if it is missing; private to its owner.
-        k: Largest number of candidates per person, at least 1.
+        k: Maximum number of candidates per person, at least 1.
         options: Optional arguments, as in `SlateOptions`: `where`, `mutual`, `exclude`, `bonus_a`,
             `bonus_b`, `progress`.
 

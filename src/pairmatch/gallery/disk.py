@@ -21,7 +21,7 @@ from pairmatch.gallery.results import SearchResult
 from pairmatch.gallery.snapshot import Snapshot
 from pairmatch.rules import Kind
 
-_MAX_JOURNALED = 1000  # people; more at once get a file of their own
+_MAX_JOURNALED = 1000  # people; more are added as a separate file
 
 
 @final
@@ -84,7 +84,7 @@ class FolderGallery(Gallery):
 
     def save(self, folder: str | Path | None = None) -> Path:
         is_own = folder is None
-        target = self._folder if folder is None else Folder(Path(folder), create=True)
+        target = self._folder if folder is None else Folder(self._check_target(folder), create=True)
         with self._lock, target.writing():
             self._refresh()
             snapshot = self._index.snapshot()
@@ -136,7 +136,7 @@ class FolderGallery(Gallery):
                     self._apply_changes()
                     return
                 except StoreError:
-                    # Another process may have saved meanwhile, which replaces all files
+                    # Another process may have saved in the meantime, which replaces all files
                     about, _ = self._folder.changes_since(self._generation, self._last_change)
                     if about.get("generation", 0) == self._generation:
                         raise

@@ -119,7 +119,7 @@ class Folder:
         )
 
     def append_file(self, blocks: Iterable[Block], schema: pa.Schema | None = None) -> None:
-        """Writes people to a file of their own and records it, within a transaction.
+        """Writes people to a new file and records it, within a transaction.
 
         Args:
             blocks: At least one person that is alive.
@@ -136,7 +136,7 @@ class Folder:
     def replace(
         self, blocks: Sequence[Block], *, side: Side, made_by: str | None, width: int | None
     ) -> None:
-        """Replaces the whole gallery by the people of the blocks, within a transaction."""
+        """Replaces the whole gallery with the people of the blocks, within a transaction."""
         run = self.connection.execute
         row = run("SELECT value FROM about WHERE key = 'generation'").fetchone()
         run("DELETE FROM journal")

@@ -14,7 +14,7 @@ from pairmatch.io.store import Forgotten, Store
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """Numbers of what `forget` erased.
+    """Counts of what `forget` erased.
 
     Attributes:
         store: People, features and metadata erased from the store; None without a store.
@@ -42,12 +42,12 @@ def forget(
         ids: Ids of people; unknown ids are ignored.
         store: Store of features and metadata. Those of a photo are erased even if another person
             has the same photo.
-        galleries: Folders of galleries; each is written again.
+        galleries: Folders of galleries; each is rewritten.
         slates: Folders of slates.
 
     Raises:
         StoreError: A folder holds no gallery; nothing is erased then. Or a file cannot be written;
-            all other places are erased then.
+            everything else is erased then.
         DataError: A folder holds no slates; nothing is erased then.
     """
     opened_galleries = [(str(folder), Gallery.open(folder)) for folder in galleries]

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pairmatch.core.arrays import Floats, Vectors
-from pairmatch.core.errors import DataError
+from pairmatch.core.errors import DataError, StoreError
 from pairmatch.core.types import AttributeValue, Profile, Side
 from pairmatch.gallery.attributes import Attributes, plain_attributes
 from pairmatch.gallery.blocks import Block, Chunk
@@ -34,7 +34,7 @@ class Gallery(ABC):
     - [`LanceGallery`][pairmatch.gallery.lance.LanceGallery]: a LanceDB table, for galleries larger
       than memory, with an approximate index on request.
 
-    Threads may share a gallery: a search uses the state of one moment while others add and remove.
+    Threads may share a gallery: each search uses a snapshot while other threads add and remove.
 
     Args:
         side: Side of the candidates.
@@ -96,13 +96,30 @@ class Gallery(ABC):
         kinds = [kind for kind in cls._on_disk if kind.exists(path)]
         return (kinds or cls._on_disk)[0](path)
 
+    @staticmethod
+    def _check_target(folder: str | Path) -> Path:
+        """The folder to save to.
+
+        Raises:
+            StoreError: It holds a gallery of another kind, which would stay beside the new one.
+        """
+        path = Path(folder)
+        kind = Gallery._on_disk[0]  # what `save` writes
+        other = [other for other in Gallery._on_disk if other is not kind and other.exists(path)]
+        if other:
+            raise StoreError(
+                f"{path} holds a {other[0].__name__}, which saving would not replace: choose "
+                "another folder, or delete it first."
+            )
+        return path
+
     @classmethod
     def exists(cls, folder: str | Path) -> bool:
         """Whether a folder holds a gallery, or one of this kind if called on a subclass."""
         return cls is Gallery and any(kind.exists(folder) for kind in cls._on_disk)
 
     def add(self, people: Sequence[Profile] | Sequence[str], embeddings: Floats) -> None:
-        """Adds people; those with an id that exists are replaced.
+        """Adds people; people with an existing id are replaced.
 
         Args:
             people: N profiles or ids.
@@ -150,7 +167,7 @@ class Gallery(ABC):
 
     @abstractmethod
     def save(self, folder: str | Path | None = None) -> Path:
-        """Writes all people to a folder, as a whole or not at all, without those removed.
+        """Writes all people to a folder, atomically, without removed people.
 
         Args:
             folder: Folder, created if it is missing; a gallery in it is replaced. None saves to the
@@ -177,7 +194,7 @@ class Gallery(ABC):
 
         Args:
             queries: [Q, K] finite.
-            k: Largest number of candidates per query, at least 1.
+            k: Maximum number of candidates per query, at least 1.
             where: Rule for candidates, or several that must all be true, as
                 [`parse_rule`][pairmatch.rules.rule.parse_rule] reads them; `query.age` is the age
                 of the query person.
@@ -209,7 +226,7 @@ class Gallery(ABC):
     def profile(self, person: str) -> Profile:
         """Returns one candidate.
 
-        The profile is complete if this object added it; otherwise it has id and attributes.
+        The profile is complete if this object added it; otherwise it has only an id and attributes.
 
         Raises:
             DataError: The id is not in the gallery.
@@ -274,7 +291,7 @@ class Gallery(ABC):
     @property
     @abstractmethod
     def width(self) -> int | None:
-        """K of the embeddings; None if the gallery never had any."""
+        """K of the embeddings; None if no embedding was ever added."""
 
     @abstractmethod
     def __len__(self) -> int:

@@ -70,7 +70,7 @@ class Additions:
         """Checks the people against a gallery, and returns the kinds of attributes with theirs.
 
         Args:
-            width: K of the gallery's embeddings; None if it never had any.
+            width: K of the gallery's embeddings; None if none was ever added.
             kinds: Kinds of the gallery's attributes.
 
         Raises:
@@ -89,7 +89,7 @@ class BlockIndex:
 
     Attributes:
         kinds: Kind of each attribute, by name.
-        width: K of the embeddings; None if there never were any.
+        width: K of the embeddings; None if none was ever added.
     """
 
     def __init__(self, width: int | None = None) -> None:
@@ -104,11 +104,11 @@ class BlockIndex:
         return [*self._mapped, *self._recent]
 
     def snapshot(self) -> Snapshot:
-        """The people of this moment."""
+        """The current people."""
         return Snapshot(self.blocks, dict(self.kinds), self.width)
 
     def add(self, ids: Sequence[str], attributes: Sequence[Attributes], vectors: Vectors) -> None:
-        """Adds people; those with an id that exists are replaced."""
+        """Adds people; people with an existing id are replaced."""
         self.kinds = merge_kinds(ids, attributes, self.kinds)
         self.width = vectors.shape[1]
         self._remove(pa.array(ids, pa.string()))
@@ -122,7 +122,7 @@ class BlockIndex:
         self._recent = recent
 
     def add_mapped(self, blocks: Sequence[Block]) -> None:
-        """Adds blocks as they are; they hold each person once."""
+        """Adds blocks unchanged; they hold each person once."""
         if self.blocks and blocks:
             self._remove(pa.concat_arrays([ids for block in blocks for ids in block.ids.chunks]))
         for block in blocks:

@@ -108,9 +108,9 @@ class LanceGallery(Gallery):
         build_index(table, index_type, options)
 
     def forget(self, ids: Iterable[str]) -> int:
-        """Removes people and writes all files again, so that none holds removed people.
+        """Removes people and rewrites all files, so that none holds removed people.
 
-        This drops the index: call `build_index` again. No other process may write meanwhile.
+        This drops the index: call `build_index` again. No other process may write during the call.
 
         Returns:
             Number of people that were in the gallery.
@@ -143,11 +143,11 @@ class LanceGallery(Gallery):
             table = self._open_table()
             if table is not None:
                 with warnings.catch_warnings():
-                    # The warning is that processes that read an old version will fail
+                    # LanceDB warns that processes that read an old version will fail
                     warnings.filterwarnings("ignore", "optimize")
                     table.optimize(cleanup_older_than=timedelta(0))
             return self.folder
-        target = Folder(Path(folder), create=True)
+        target = Folder(self._check_target(folder), create=True)
         with target.writing():
             target.replace([], side=self.side, made_by=self.made_by, width=self.width)
             blocks = self._scan()
@@ -187,7 +187,7 @@ class LanceGallery(Gallery):
         return 0 if table is None else int(table.count_rows())
 
     def _open_table(self) -> Any:
-        """Returns the table; None as long as no people were added."""
+        """Returns the table; None until people are added."""
         with self._lock:
             if self._table is None and self.exists(self.folder):
                 self._table = self._database.open_table(_TABLE)

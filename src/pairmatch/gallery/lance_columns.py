@@ -1,4 +1,4 @@
-"""Attributes as columns of a LanceDB table, whatever their names."""
+"""Attributes as columns of a LanceDB table, regardless of their names."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _stored(value: AttributeValue | None) -> AttributeValue | None:
 
 
 def _coded(name: str) -> str:
-    """A column name that LanceDB accepts: without dots, backticks, and names of its own."""
+    """A column name that LanceDB accepts: no dots or backticks, and none of its reserved names."""
     if _PLAIN_NAME.fullmatch(name) and name not in _KEY_COLUMNS and not name.startswith(_CODED):
         return name
     return _CODED + name.encode().hex()

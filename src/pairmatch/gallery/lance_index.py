@@ -55,7 +55,7 @@ def nearest(table: Any, query: Vectors, k: int, condition: str | None) -> tuple[
     Args:
         table: The LanceDB table.
         query: [K] float32.
-        k: Largest number of candidates.
+        k: Maximum number of candidates.
         condition: SQL condition; None if all candidates are eligible.
 
     Returns:

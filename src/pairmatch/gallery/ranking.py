@@ -17,15 +17,15 @@ from pairmatch.gallery.results import SearchResult
 from pairmatch.gallery.search import top_k
 from pairmatch.rules import Mask, Rule, person_columns
 
-_MAX_FINALISTS = 65_536  # candidates; more are ranked among themselves before a stream goes on
+_MAX_FINALISTS = 65_536  # candidates; above this number, finalists are pruned to the best
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The candidates that a rule lets through.
+    """The candidates that satisfy a rule.
 
     Attributes:
-        rows: [n] int64: row numbers in rising order.
+        rows: [n] int64: row numbers in ascending order.
         remaining: [filters] int64: number of candidates after each filter.
     """
 
@@ -71,7 +71,7 @@ def rank(blocks: Sequence[Block], request: SearchRequest, bonus: Vectors | None 
     """Ranks the candidates of blocks exactly.
 
     Args:
-        blocks: Candidates; row numbers count on from block to block.
+        blocks: Candidates; row numbers continue from block to block.
         request: Queries and filters.
         bonus: [rows] float32, added to the score of each row.
     """
@@ -198,7 +198,7 @@ def select(
 
 
 def _excluded_rows(excluded: Sequence[Collection[str]], blocks: Sequence[Block]) -> list[Ints]:
-    """Row numbers of the excluded ids of each query, in rising order."""
+    """Row numbers of the excluded ids of each query, in ascending order."""
     wanted = pa.array(sorted({person for ids in excluded for person in ids}), pa.string())
     row_by_id: dict[str, int] = {}
     start = 0

@@ -36,7 +36,7 @@ class SearchRequest:
 
     Attributes:
         queries: [Q, K] float32.
-        k: Largest number of candidates per query.
+        k: Maximum number of candidates per query.
         rule: Rule for candidates; None if there is none.
         groups: All queries, grouped by what the rule reads of the query person.
         query_kinds: Kinds of the attributes of query persons.
@@ -66,7 +66,7 @@ class SearchRequest:
         excluded: Sequence[Collection[str]] | None,
         bonus: Floats | None,
     ) -> SearchRequest:
-        """Validates the arguments of `Gallery.search`, as far as that needs no candidates.
+        """Validates the arguments of `Gallery.search`, except against the gallery.
 
         Raises:
             ConfigurationError: An argument is invalid.
@@ -114,9 +114,9 @@ class SearchRequest:
         """Checks the request against a gallery.
 
         Args:
-            width: K of the gallery's embeddings; None if it never had any.
+            width: K of the gallery's embeddings; None if none was ever added.
             kinds: Kinds of the candidates' attributes.
-            is_new: Whether the gallery never had candidates; then all attributes are unknown.
+            is_new: Whether no candidate was ever added; all attributes are then unknown.
 
         Raises:
             ConfigurationError: Widths differ, or the rule cannot be used.
@@ -146,7 +146,7 @@ class SearchRequest:
         return self.bonus
 
     def without_rule(self) -> SearchRequest:
-        """The request after its rule was applied elsewhere."""
+        """The request without its rule, once the rule has been applied."""
         everyone = QueryGroup(list(range(len(self.queries))), {})
         return dataclasses.replace(self, rule=None, groups=[everyone], mutual=False)
 

@@ -46,10 +46,10 @@ def top_k(
 
     Args:
         queries: [Q, K] float32.
-        vectors: [N, K] float32, may be memory-mapped; or several arrays, whose rows count on from
-            one to the next.
-        k: Largest number of candidates per query, at least 1.
-        rows: [n] int64, rising: eligible rows; by default all.
+        vectors: [N, K] float32, may be memory-mapped; or several arrays, whose row numbers
+            continue from one to the next.
+        k: Maximum number of candidates per query, at least 1.
+        rows: [n] int64, ascending: eligible rows; by default all.
         excluded: Rows that are not eligible, per query.
         bonus: [N] float32, finite: added to the score of each row in all queries.
         longest: Upper bound on the length of vectors, for example 1.0001 if all have unit length;
@@ -60,7 +60,7 @@ def top_k(
         Scores are summed in float64 and rounded.
 
     Raises:
-        ConfigurationError: k is below 1, or widths differ.
+        ConfigurationError: `k` is below 1, or widths differ.
     """
     if k < 1:
         raise ConfigurationError(f"`top_k(k=...)` must be at least 1, got {k}.")
@@ -92,7 +92,7 @@ def _score_all(
     excluded: Sequence[Ints] | None,
     shortlist: Shortlist,
 ) -> None:
-    """Offers the scores of all eligible rows to a shortlist, chunk by chunk."""
+    """Adds all eligible rows to a shortlist, chunk by chunk."""
     eligible = None
     if rows is not None and len(rows) < _GATHERED_SHARE * len(stack):
         chunks = _gathered(stack, rows)
@@ -122,7 +122,7 @@ def _gathered(stack: Stack, rows: Ints) -> Iterator[tuple[Ints, Vectors]]:
 def _small_first(
     chunks: Iterable[tuple[Ints, Vectors]], rows: int
 ) -> Iterator[tuple[Ints, Vectors]]:
-    """Splits the first chunk, because the k best of a small one are a cheap first floor."""
+    """Splits a small part off the first chunk: its k best are a cheap initial floor."""
     for number, (numbers, part) in enumerate(chunks):
         if number == 0 and len(numbers) > 2 * rows:
             yield numbers[:rows], part[:rows]

@@ -9,7 +9,7 @@ import torch
 
 from pairmatch.core.arrays import Ints, Vectors
 
-_BLOCK = 32  # rows whose best score is compared with the bound before each of them is
+_BLOCK = 32  # rows per block; only blocks whose best score reaches the bound are searched
 
 
 class Stack:
@@ -64,7 +64,7 @@ class Shortlist:
         self.highs: list[Vectors] = []
 
     def offer(self, score: torch.Tensor, rows: Ints, error: torch.Tensor, unit: float) -> None:
-        """Takes the scores of a chunk of rows.
+        """Adds the rows of a chunk that may be among the k best.
 
         Args:
             score: [n, Q], −inf for rows that are not eligible.
@@ -74,7 +74,7 @@ class Shortlist:
         """
         is_first = not self.rows and len(score) > self.k
         if is_first:
-            # The k best of the first chunk are a floor already. Without it, each row would be kept
+            # The k best of the first chunk set a floor; without one, every row would be kept
             best = score.T.contiguous().topk(self.k, dim=1).values.float()
             self.lows = best - error[:, None] - best.abs() * unit * 2
             self.lows = torch.where(torch.isnan(self.lows), -torch.inf, self.lows)
@@ -83,7 +83,7 @@ class Shortlist:
         if not len(query):
             return
         slack = error[query] + value.abs() * unit * 2
-        if not is_first:  # the lower bounds of the first chunk are in the floor already
+        if not is_first:  # the floor already includes the lower bounds of the first chunk
             self._raise_floor(query, value - slack)
         high = value + slack
         kept = high >= self.floor[query]

@@ -27,7 +27,7 @@ class Snapshot:
     Attributes:
         blocks: People in order.
         kinds: Kind of each attribute, by name.
-        width: K of the embeddings; None if there never were any.
+        width: K of the embeddings; None if none was ever added.
     """
 
     blocks: Sequence[Block]

@@ -154,7 +154,7 @@ def _csv_header(table: Table, cells: list[str]) -> list[str]:
     """Column names.
 
     Raises:
-        DataError: Another separator than a comma, or duplicate names.
+        DataError: The separator is not a comma, or names occur twice.
     """
     columns = [
         _checked(table, "line 1", str(number), cell.strip()) for number, cell in enumerate(cells, 1)

@@ -1,6 +1,6 @@
-"""Closed-form learners: the baselines that any gain must be a gain over.
+"""Closed-form learners: the baselines that a trained head must beat.
 
-They have nothing to stop early or to tune, and use the whole training part.
+They need no early stopping or tuning, so they use the whole training part.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pairmatch.learning.heads import IdentityHead
 
 
 class Frozen(Learner):
-    """Cosine of the unchanged features: what the backbone knows without a single pair."""
+    """Cosine of the unchanged features: what the backbone captures without any pairs."""
 
     def fit(
         self, train: PairedFeatures, validation: PairedFeatures | None = None, *, seed: int = 0
@@ -40,7 +40,7 @@ class Frozen(Learner):
         return FittedHead(self.untrained_head(train.dim))
 
     def untrained_head(self, dim: int) -> ProjectionHead:
-        """The identity: this learner serves without pairs."""
+        """The identity: this learner needs no pairs."""
         return IdentityHead(dim=dim).eval()
 
 
@@ -101,7 +101,7 @@ class CCA(Learner):
     Args:
         width: Maximum number of directions.
         shrinkage: Share of the identity in the covariances, in (0, 1].
-        power: Exponent of the correlations; 0 weights all directions alike.
+        power: Exponent of the correlations; 0 weights all directions equally.
     """
 
     def __init__(self, *, width: int = 32, shrinkage: float = 0.9, power: float = 1.0) -> None:
@@ -167,8 +167,8 @@ class Ridge(Learner):
 class Popularity(Learner):
     """The same list for every query: candidates by cosine with the other side's mean person.
 
-    Taste plays no part in it: what it explains of a ranking is popularity (hubness), not
-    compatibility.
+    It ignores individual taste: the share of a ranking that it explains is popularity (hubness),
+    not compatibility.
     """
 
     def fit(

@@ -35,7 +35,7 @@ class MetricHead(ProjectionHead):
     Args:
         dim: Width D of the features; the output has the same width.
         rank: Number R of directions of the whitening, at most D.
-        metric_rank: Number of directions of the metric; None takes `rank`.
+        metric_rank: Number of directions of the metric; None uses `rank`.
         power: Exponent that evens out large and small features, in (0, 1]; 1 leaves them unchanged
             (Perronnin et al. 2010).
     """
@@ -144,7 +144,7 @@ class PartnerMapHead(ProjectionHead):
 
 
 class PopularityHead(ProjectionHead):
-    """Ranks candidates by cosine with the mean person of the other side, alike for every query.
+    """Ranks candidates by cosine with the mean person of the other side, equally for every query.
 
     A person of side a becomes [x, mean of a], one of side b [mean of b, x]: the score is x_a · mean
     of b + mean of a · x_b, whose first term is the same for all candidates. Made by the learner

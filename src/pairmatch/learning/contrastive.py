@@ -49,6 +49,11 @@ class Contrastive(Learner):
             raise ConfigurationError(
                 f"`Contrastive(validation=...)` must be in [0, 1), got {validation}."
             )
+        if training is not None and not isinstance(training, TrainingConfig | Mapping):
+            raise ConfigurationError(
+                "`Contrastive(training=...)` takes a `TrainingConfig` or its fields, got "
+                f"{training!r}."
+            )
         if not isinstance(head, ProjectionHead):
             build_head(head, dim=_PROBE_DIM)  # a wrong option fails now, not after extraction
         self.head = head
@@ -86,7 +91,7 @@ class Contrastive(Learner):
     def untrained_head(self, dim: int) -> ProjectionHead | None:
         """A head without weights to train, such as `identity`, serves before any fit."""
         if isinstance(self.head, ProjectionHead):
-            return None if self.head.trainable else self.head
+            return None if self.head.trainable else build_head(self.head, dim=dim)
         parsed = parse_spec(self.head)
         if parsed is None:
             raise PartError(f"A head must implement `pairmatch.ProjectionHead`, got {self.head!r}.")

@@ -35,7 +35,7 @@ def check_dropout(head: str, dropout: float) -> None:
 class MLPHead(ProjectionHead):
     """The recipe's head, z = W2 · ReLU(BN(W1 · h)) (Kim et al., Eq. 2 and 3). The default.
 
-    Without biases, as printed: BatchNorm's shift replaces that of W1.
+    Has no biases, as in the paper: BatchNorm's shift replaces that of W1.
 
     Args:
         dim: Width D of the features.
@@ -99,7 +99,7 @@ class LinearHead(ProjectionHead):
 class ResidualHead(ProjectionHead):
     """The features plus a low-rank correction, z = h + V · U · h, where V starts at zero.
 
-    Starts as the frozen baseline and moves away only as far as the pairs pull it. Choose it if
+    Starts as the frozen baseline and moves away only as far as the pairs require. Choose it if
     frozen cosine is already good.
 
     Args:
@@ -189,7 +189,14 @@ def build_head(spec: PartSpec, *, dim: int, seed: int = 0) -> ProjectionHead:
     """
     parsed = parse_spec(spec)
     if parsed is None:
-        return registry.create("heads", spec)
+        head = registry.create("heads", spec)
+        width = getattr(head.a if isinstance(head, PerSideHead) else head, "dim", dim)
+        if width != dim:
+            raise ConfigurationError(
+                f"The head {type(head).__name__} takes features of width {width}, but these have "
+                f"width {dim}: build it with dim={dim}, or give its name and options."
+            )
+        return head
     name, options = parsed
     shared = options.pop("shared", True)
     if not isinstance(shared, bool):
@@ -210,13 +217,14 @@ def describe_head(head: ProjectionHead) -> tuple[str, dict[str, Any]]:
     """Registered name and options that `build_head` turns into the same architecture.
 
     Raises:
-        PartError: A head of an unregistered class, or two sides that are built differently.
+        PartError: The head's class is not registered, or its two sides differ in architecture.
     """
     if isinstance(head, PerSideHead):
         sides = [registry.describe("heads", side) for side in (head.a, head.b)]
         if sides[0] != sides[1]:
             raise ConfigurationError(
-                f"Only two sides of one build can be saved, got {sides[0]} and {sides[1]}."
+                "Both sides must have the same architecture to be saved, got "
+                f"{sides[0]} and {sides[1]}."
             )
         name, options = sides[0]
         return name, {**_without_dim(options), "shared": False}

@@ -1,4 +1,4 @@
-"""Contrastive losses over a batch, none of which treats a known match as a negative."""
+"""Contrastive losses over a batch, which never treat a known match as a negative."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _check_temperature(loss: str, temperature: float) -> None:
 def _check_directions(loss: str, directions: str) -> None:
     if directions not in ("a_to_b", "both"):
         raise ConfigurationError(
-            f"`{loss}(directions=...)` is 'a_to_b' or 'both', got {directions!r}."
+            f"`{loss}(directions=...)` must be 'a_to_b' or 'both', got {directions!r}."
         )
 
 
@@ -38,14 +38,14 @@ def _anchor_mean(values: Tensor, positives: Tensor) -> Tensor:
 class InfoNCELoss(ContrastiveLoss):
     """InfoNCE with in-batch negatives (Kim et al., Eq. 4; van den Oord et al. 2018). The default.
 
-    With one match per person it is the printed formula, −log(exp(s_ii/τ) / Σ_j exp(s_ij/τ)),
+    With one match per person it is the paper's formula, −log(exp(s_ii/τ) / Σ_j exp(s_ij/τ)),
     averaged over the batch. If a person has several matches in the batch, each is a target in turn
-    and the others are left out of its denominator.
+    and all other matches are left out of its denominator.
 
     Args:
         temperature: τ, above 0; 0.2 in the paper's best model, 0.1 in its base.
-        directions: `a_to_b` as printed, or `both`: the mean of a → b and b → a (CLIP; Radford et
-            al. 2021).
+        directions: `a_to_b` as in the paper, or `both`: the mean of a → b and b → a (CLIP;
+            Radford et al. 2021).
         learn_temperature: Whether to train log(1/τ) with the head, starting from `temperature`.
     """
 

@@ -1,7 +1,7 @@
 """The learner `metric`: whitening and a metric, solved in closed form from few pairs.
 
 Features are powered, centered per side, whitened with a shrunk covariance and scaled to unit
-length. In that space, the cross-covariance of partners says along which directions they agree. It
+length. In that space, the cross-covariance of partners shows the directions in which they agree. It
 is shrunk towards a multiple of the identity (partners agree equally in everything), and each
 direction is weighted as in the likelihood ratio of partners against strangers, c / (1 − c²) for a
 correlation c (two-covariance model, Brümmer and de Villiers 2010; length normalization,
@@ -24,12 +24,12 @@ from pairmatch.learning.baselines import check_share
 from pairmatch.learning.closed_form_heads import MetricHead, fill
 from pairmatch.learning.decompositions import Doubles, shrunk_scales, thin_svd
 
-_LEAST_SIMILARITY = 0.01  # of partners, for the prior: it never vanishes altogether
+_LEAST_SIMILARITY = 0.01  # lower bound on the prior's similarity of partners
 _MOST_CORRELATION = 0.95
 
 
 class PairMetric(Learner):
-    """Whitening and a metric with given options; `robust` chooses them by cross-validation.
+    """Whitening and a metric with fixed options; `robust` chooses them by cross-validation.
 
     Args:
         shrinkage: Share of the identity in the covariance that whitens, in (0, 1]; 1 is no
@@ -139,7 +139,7 @@ class _Space:
     b: Doubles  # [M, R]
 
     def agreement(self, train: PairedFeatures, group_weight: float) -> _Agreement:
-        """Symmetric cross-covariance of matches, and of connected people as far as they count."""
+        """Symmetric cross-covariance of matches and, by `group_weight`, of connected people."""
         rows_a, rows_b = train.matches.T
         total = self.a[rows_a].T @ self.b[rows_b]
         count = float(len(rows_a))
@@ -165,12 +165,12 @@ class _Space:
             return first.total.T @ second.total, float(first.people @ second.people)
         rows = np.concatenate([rows_a, rows_b])
         sums = _ComponentSums.of(rows, np.tile(train.components, 2), self.a)
-        # Each person met themselves, and each pair counts in both orders
+        # The product also includes each person with themselves, and each pair twice
         products = (sums.total.T @ sums.total - sums.with_themselves) / 2
         return products, float((sums.people @ sums.people - sums.people.sum()) / 2)
 
     def head(self, agreement: _Agreement | None, strength: float) -> ProjectionHead:
-        """The head for a share of the observed agreement; without any, whitened cosine."""
+        """The head for a share of the observed agreement; whitened cosine if it is None."""
         people = self.people
         head = MetricHead(dim=people.basis.shape[0], rank=people.basis.shape[1], power=people.power)
         values: dict[str, object] = {

@@ -1,4 +1,4 @@
-"""The learner `robust`: as much of a metric as cross-validation among the pairs supports."""
+"""The learner `robust`: a metric whose strength is chosen by cross-validation."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from pairmatch.learning.metric import PairMetric, solve_metrics
 
 
 class Robust(Learner):
-    """A metric, with as much learning from pairs as inner cross-validation supports.
+    """A metric whose strength is chosen by inner cross-validation on the training pairs.
 
-    Candidates range from centered cosine over whitened cosine to metrics of rising strength. The
-    simplest whose MRR is within `tolerance` standard errors of the best is used (Breiman et al.
-    1984), by a paired comparison over people.
+    Candidates are, from simple to complex, centered cosine, whitened cosine, and metrics of
+    increasing strength. The simplest candidate whose MRR is within `tolerance` standard errors of
+    the best is used (Breiman et al. 1984), by a paired comparison over people.
 
     Args:
         strengths: Strengths of the metrics to try, ascending.
-        group_weight: Weight of connected people, tried beside 0 if pairs are connected through
-            groups or people.
+        group_weight: Weight of connected people, tried in addition to 0 if pairs are connected
+            through groups or people.
         shrinkage: As in `PairMetric`.
         powers: Powers to try, as in `PairMetric`.
-        tolerance: Number of standard errors, at least 0; 0 takes the best.
+        tolerance: Number of standard errors, at least 0; 0 uses the best candidate.
         folds: Number of folds of the inner cross-validation.
-        least_pairs: Number of independent groups of pairs below which nothing is learned from them:
-            centered cosine.
+        least_pairs: Minimum number of independent groups of pairs to learn from them; with fewer,
+            centered cosine is used.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class Robust(Learner):
             PairMetric(
                 shrinkage=shrinkage, strength=strength, group_weight=group_weight, power=power
             )
-        rising = list(strengths) == sorted(set(strengths))
-        if not strengths or not rising or strengths[0] <= 0:
+        is_ascending = list(strengths) == sorted(set(strengths))
+        if not strengths or not is_ascending or strengths[0] <= 0:
             raise ConfigurationError(
                 f"`Robust(strengths=...)` must be above 0 and ascending, got {list(strengths)}."
             )
@@ -98,8 +98,8 @@ class Robust(Learner):
         kind = "centered" if candidates[chosen].shrinkage == 1 else "whitened"
         note = (
             f"Cross-validation among the {len(train)} training pairs does not show that learning "
-            f"from them pays (MRR {max(learned):.3f} with it, {scores[chosen].mean():.3f} "
-            f"without): people are compared by {kind} features."
+            f"from them improves the ranking (MRR {max(learned):.3f} with it, "
+            f"{scores[chosen].mean():.3f} without): people are compared by {kind} features."
         )
         return FittedHead(head, notes=(note,))
 

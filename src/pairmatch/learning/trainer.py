@@ -1,4 +1,4 @@
-"""Trains a projection head on vectors alone: no model runs, so thirty epochs take seconds."""
+"""Trains a projection head on stored features: no backbone runs, so thirty epochs take seconds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pairmatch.learning.batches import Batches
 from pairmatch.learning.heads import build_head
 
 _log = logging.getLogger(__name__)
-_MEMORIZED_SAMPLE = 2000  # training pairs that are examined for memorization; enough to tell
+_MEMORIZED_SAMPLE = 2000  # maximum number of training pairs examined for memorization
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +40,7 @@ class TrainingResult:
             first.
         validation_mrr: MRR at the best epoch; None without validation pairs.
         validation_chance_mrr: MRR of a random order of the validation candidates.
-        notes: What a reader has to know, for example that the head only memorizes.
+        notes: Caveats about the fit, for example that the head only memorizes.
     """
 
     head: ProjectionHead
@@ -62,7 +62,7 @@ class Trainer:
     Args:
         head: Name, name with options, or instance; an instance is copied, so that every fit starts
             from its weights.
-        loss: Name, name with options, or instance; copied likewise.
+        loss: Name, name with options, or instance; copied as well.
         config: Training hyperparameters.
         device: Device to train on.
         progress: Whether to show a progress bar.
@@ -98,8 +98,8 @@ class Trainer:
             validation: Pairs of other people for early stopping; without them all epochs are run.
 
         Raises:
-            ConfigurationError: Fewer than 2 pairs, validation features of another width or with
-                other sides, or a head that cannot be trained.
+            ConfigurationError: There are fewer than 2 pairs, the validation features differ in
+                width or number of sides, or the head cannot be trained.
         """
         _check_data(train, validation)
         run = _Run(self, train, validation)
@@ -130,7 +130,7 @@ class Trainer:
             features_a: [N, D] features of side a.
             features_b: [M, D] features of side b; None for a one-sided set.
             matches: [P, 2] rows that match; by default row i matches row i.
-            rejected: [R, 2] rows of pairs in which one person said no.
+            rejected: [R, 2] rows of pairs in which one person declined.
             validation: As in `fit`.
         """
         train = PairedFeatures.of(features_a, features_b, matches=matches, rejected=rejected)
@@ -250,7 +250,7 @@ def _check_data(train: object, validation: object) -> None:
         validation.one_sided != train.one_sided or validation.dim != train.dim
     ):
         raise ConfigurationError(
-            "Training and validation features must have the same width and the same sides."
+            "Training and validation features must have the same width and number of sides."
         )
     if len(train) < 2:
         raise ConfigurationError(
@@ -283,7 +283,7 @@ def _mrr(ranked: RankedQueries) -> float:
 
 
 def _first_matches(data: PairedFeatures, count: int) -> PairedFeatures:
-    """The first matches with their people alone: partners are ranked among these."""
+    """The first matches and their people, so that partners are ranked only among these."""
     matches = data.matches[:count]
     if data.b is None:
         rows, flat = np.unique(matches, return_inverse=True)

@@ -27,8 +27,8 @@ SPACE: Mapping[str, Sequence[Any]] = {
 class Tuned(Learner):
     """A contrastive head whose options are searched with Optuna (Akiba et al. 2019).
 
-    The search sees the training pairs alone, so test people never take part in it. Choose it to see
-    whether tuning pays on your pairs; each fit costs `trials` × `folds` fits.
+    The search sees only the training pairs, never test people. Choose it to see
+    whether tuning helps on your pairs; each fit costs `trials` × `folds` fits.
 
     Args:
         head: Name, or name with options; options of the search space override them.
@@ -38,6 +38,7 @@ class Tuned(Learner):
             logarithmic scale; None for `SPACE`.
         trials: Number of settings to try, at least 1.
         folds: Number of folds of the inner cross-validation, at least 2.
+        device: Device to train on.
     """
 
     uses_validation: ClassVar[bool] = True
@@ -48,9 +49,10 @@ class Tuned(Learner):
         head: PartSpec = "mlp",
         loss: PartSpec = "infonce",
         training: Mapping[str, Any] | None = None,
-        space: Mapping[str, Sequence[Any]] | None = None,
+        space: Mapping[str, Any] | None = None,
         trials: int = 20,
         folds: int = 3,
+        device: str = "cpu",
     ) -> None:
         if trials < 1 or folds < 2:
             raise ConfigurationError(
@@ -60,9 +62,11 @@ class Tuned(Learner):
         self.head = head
         self.loss = loss
         self.training = training
-        self.space = space
+        # As a mapping, a range survives JSON, which turns tuples into lists of values
+        self.space = None if space is None else {name: _axis(v) for name, v in space.items()}
         self.trials = trials
         self.folds = folds
+        self.device = device
         wrong = [
             name
             for name in self._space
@@ -73,15 +77,16 @@ class Tuned(Learner):
                 "`Tuned(space=...)` takes head.OPTION, loss.OPTION and training.OPTION, got "
                 f"{', '.join(wrong)}."
             )
+        self._contrastive({})  # invalid heads, losses and hyperparameters fail now
 
     @property
-    def _space(self) -> Mapping[str, Sequence[Any]]:
+    def _space(self) -> Mapping[str, Any]:
         return SPACE if self.space is None else self.space
 
     def fit(
         self, train: PairedFeatures, validation: PairedFeatures | None = None, *, seed: int = 0
     ) -> FittedHead:
-        """Searches on the training part alone, then trains on all of it with the best setting.
+        """Searches on the training part only, then trains on all of it with the best setting.
 
         Raises:
             MissingExtraError: Optuna is not installed.
@@ -121,7 +126,25 @@ class Tuned(Learner):
             head=_with_options(self.head, options["head"]),
             loss=_with_options(self.loss, options["loss"]),
             training=options["training"],
+            device=self.device,
         )
+
+
+def _axis(values: Any) -> Any:
+    """A list of values, or the bounds of a range by name.
+
+    Raises:
+        ConfigurationError: Neither.
+    """
+    if isinstance(values, tuple) and len(values) == 2:
+        return {"low": values[0], "high": values[1]}
+    is_range = isinstance(values, Mapping) and values.keys() == {"low", "high"}
+    if is_range or (isinstance(values, list | tuple) and values):
+        return values
+    raise ConfigurationError(
+        "`Tuned(space=...)` takes a list of values, a range (low, high) or {'low': …, 'high': …}, "
+        f"got {values!r}."
+    )
 
 
 def _with_options(spec: PartSpec, options: Mapping[str, Any]) -> PartSpec:
@@ -129,7 +152,8 @@ def _with_options(spec: PartSpec, options: Mapping[str, Any]) -> PartSpec:
     return name, {**given, **options}
 
 
-def _suggest(trial: Any, name: str, values: Sequence[Any]) -> Any:
-    if isinstance(values, tuple) and len(values) == 2:
-        return trial.suggest_float(name, *values, log=True)
+def _suggest(trial: Any, name: str, values: Any) -> Any:
+    axis = _axis(values)
+    if isinstance(axis, Mapping):
+        return trial.suggest_float(name, axis["low"], axis["high"], log=True)
     return trial.suggest_categorical(name, list(values))

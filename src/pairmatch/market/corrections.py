@@ -33,7 +33,7 @@ def csls(candidates: Floats, bank: Floats, *, neighbors: int = 10) -> Vectors:
         [M] float32.
 
     Raises:
-        ConfigurationError: `neighbors` out of range, or shapes that do not fit.
+        ConfigurationError: `neighbors` is out of range, or shapes do not match.
     """
     _check(candidates, bank)
     if not 1 <= neighbors <= len(bank):
@@ -60,7 +60,7 @@ def inverted_softmax(candidates: Floats, bank: Floats, *, temperature: float = 0
         [M] float32.
 
     Raises:
-        ConfigurationError: A temperature that is not above 0, or shapes that do not fit.
+        ConfigurationError: `temperature` is not above 0, or shapes do not match.
     """
     _check(candidates, bank)
     if temperature <= 0:

@@ -1,4 +1,4 @@
-"""What slates lead to: expected matches, and how evenly attention and matches are distributed.
+"""Outcomes of slates: expected matches, and how evenly attention and matches are distributed.
 
 The model is that of Tomita and Yokoyama (2024): each person examines position r of their slate with
 probability v(r), and likes the person shown there with a probability of their own. A match is a
@@ -32,8 +32,8 @@ class Outcome:
 
     Attributes:
         matches: Expected number of matches.
-        gini: Gini coefficient of exposure, the expected number of times that a person is looked at:
-            0 if it is equal for all, close to 1 if one person gets all of it.
+        gini: Gini coefficient of exposure, the expected number of views of a person: 0 if it is
+            equal for all people, close to 1 if one person receives all views.
         coverage: Share of people who appear in at least one slate.
         envy: Mean number of people of the same side with whom a person would trade positions in the
             other side's slates, because they would have more expected matches there (Tomita and

@@ -31,7 +31,7 @@ def reciprocal(there: Floats, back: Floats, how: How = "product") -> Floats:
             mean, which penalizes one-sided interest less; or `min`, the lower of the two.
 
     Raises:
-        ConfigurationError: Values that are not probabilities, or an unknown `how`.
+        ConfigurationError: Values are not probabilities, or `how` is unknown.
     """
     p = np.asarray(there, np.float64)
     q = np.asarray(back, np.float64)
@@ -79,7 +79,7 @@ def reciprocal_top_k(
         [Q, k] int64 rows of candidates and [Q, k] combined probabilities, best first.
 
     Raises:
-        ConfigurationError: `there` and `back` of different sizes, or `k` out of range.
+        ConfigurationError: `there` and `back` differ in size, or `k` is out of range.
     """
     for name, (queries, candidates) in (("there", there), ("back", back)):
         check_vectors(f"{name}[0]", queries)

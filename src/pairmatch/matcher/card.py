@@ -1,4 +1,4 @@
-"""What a matcher is made of, in words: the summary in reports, and the model card."""
+"""Descriptions of a matcher: the summary in reports, and the model card."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _words(name: str, options: Mapping[str, Any]) -> str:
 
 
 def model_card(record: Mapping[str, Any]) -> str:
-    """Model card in the Hugging Face format: parts, training and figures; nothing of any person.
+    """Model card in the Hugging Face format: parts, training and figures; no personal data.
 
     Args:
         record: Content of `matcher.json`.
@@ -125,17 +125,22 @@ def _parts_table(parts: Mapping[str, Any]) -> list[str]:
 
 
 def _option_words(value: Any) -> str:
+    value = without_folder(value)
     if isinstance(value, list) and len(value) == 2 and isinstance(value[1], Mapping):
         return _words(*value)
     if isinstance(value, Mapping) and "title" not in value:
         return ", ".join(f"{key} {item}" for key, item in value.items())
-    return str(without_folder(value))
+    return str(value)
 
 
 def without_folder(value: Any) -> Any:
     """A path without its folders, which may name a person or a machine; a schema by its title."""
     if isinstance(value, Mapping) and "title" in value:
         return value["title"]
+    if isinstance(value, Mapping):
+        return {key: without_folder(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_folder(item) for item in value]
     is_path = isinstance(value, str) and Path(value).is_absolute()
     return Path(value).name if is_path else value
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from pairmatch.core.errors import SavedMatcherError
-from pairmatch.matcher import saving
+from pairmatch.matcher.records import without_folders
 
 FILES = ("matcher.json", "head.safetensors", "history.csv", "README.md")
 
@@ -34,7 +34,7 @@ def push(
     from huggingface_hub import CommitOperationAdd, HfApi
 
     hub = HfApi(endpoint=endpoint, token=token)
-    record = saving.without_folders(json.loads((folder / "matcher.json").read_bytes()))
+    record = without_folders(json.loads((folder / "matcher.json").read_bytes()))
     contents = {name: (folder / name).read_bytes() for name in FILES}
     contents["matcher.json"] = (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
     try:
@@ -61,8 +61,8 @@ def fetch(repo_id: str, *, revision: str | None, token: str | None, endpoint: st
         Path of the folder.
 
     Raises:
-        SavedMatcherError: No such repository or revision, no permission, or no network and nothing
-            in the cache.
+        SavedMatcherError: The repository or revision does not exist, permission is missing, or
+            there is no network and the cache is empty.
     """
     from huggingface_hub import snapshot_download
 

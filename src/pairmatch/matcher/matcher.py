@@ -38,7 +38,7 @@ from pairmatch.matcher.recommending import (
 
 _log = logging.getLogger(__name__)
 _COMMAND_LINE = {"head": "--head", "loss": "--loss", "training": "--set training.…"}
-_PROBE_DIM = 240  # any width will do: only whether there is a head matters
+_PROBE_DIM = 240  # arbitrary: only whether there is a head matters
 
 
 class Matcher:
@@ -63,9 +63,9 @@ class Matcher:
         loss: Loss of the learner `contrastive`; None for the recipe's.
         learner: How the head is learned. Every registered learner can be saved and served.
         training: Training hyperparameters of the learner `contrastive`; None for the recipe's.
-        seed: Seed for everything random; None takes that of `training`, or 0.
+        seed: Seed for everything random; None uses that of `training`, or 0.
         weights: Weight of each backbone in the joined features, above 0; by default all 1.
-        prompt: Template of the text that backbones read; None for the package's own.
+        prompt: Template of the text that backbones read; None for the default template.
         prompt_attributes: Names of the profile attributes that go into the prompt.
         store: Where features and metadata are kept: a `Store`, a path, or None for the user's
             default.
@@ -77,7 +77,8 @@ class Matcher:
 
     Raises:
         PartError: A part is unknown, broken or of the wrong kind.
-        ConfigurationError: An impossible option; or head, loss or training beside another learner.
+        ConfigurationError: An option is invalid; or head, loss or training is given for a learner
+            other than `contrastive`.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class Matcher:
             max_usd=max_usd,
             progress=progress,
         )
-        self.seed = seed if seed is not None else getattr(training, "seed", 0)
+        self.seed = _seed_of(self.learner) if seed is None else seed
         self.progress = progress
         self.head: ProjectionHead | None = None
         self.sides: int | None = None
@@ -132,16 +133,16 @@ class Matcher:
 
     @classmethod
     def preset(cls, name: str, **options: Any) -> Matcher:
-        """A matcher with settings that belong together.
+        """Creates a matcher from a named preset.
 
         Args:
             name: `paper`, the published recipe (`Matcher()`); or `robust`, which learns a metric in
-                closed form, as much of it as cross-validation among the training pairs supports:
-                for 20 to some thousand pairs.
+                closed form, whose strength is chosen by cross-validation on the training pairs:
+                for 20 to a few thousand pairs.
             options: Arguments of the constructor.
 
         Raises:
-            ConfigurationError: An unknown preset.
+            ConfigurationError: The preset is unknown.
         """
         return cls(**{**preset_arguments(name), **options})
 
@@ -175,7 +176,7 @@ class Matcher:
         """The fitted head, in evaluation mode.
 
         Raises:
-            NotFittedError: Before `fit`.
+            NotFittedError: The matcher is not fitted.
         """
         if self.head is None:
             raise NotFittedError("This matcher has no head before `fit`.")
@@ -186,7 +187,7 @@ class Matcher:
 
         Raises:
             UploadError: Photos would leave this machine and `allow_upload` is false.
-            GeneratorError: Nothing can be generated at all.
+            GeneratorError: The generator cannot work.
         """
         return self.pipeline.annotate(profiles)
 
@@ -211,7 +212,7 @@ class Matcher:
         return self.pipeline.paired_features([pairs], join_identical=join_identical)[0]
 
     def fit(self, train: Pairs, validation: Pairs | None = None) -> Matcher:
-        """Annotates and embeds people (each once ever), then learns the head.
+        """Annotates and embeds people, each at most once, then learns the head.
 
         Args:
             train: At least 2 matched pairs.
@@ -222,15 +223,20 @@ class Matcher:
             This matcher.
 
         Raises:
-            ConfigurationError: Training and validation pairs with different sides.
+            ConfigurationError: Training and validation pairs have different `sides`.
         """
         if validation is not None and validation.sides != train.sides:
-            raise ConfigurationError("Training and validation pairs must have the same sides.")
+            raise ConfigurationError("Training and validation pairs must have equal `sides`.")
         parts = [train]
         if validation and self.learner.uses_validation:
             parts.append(validation)
+        previous = self.pipeline.trained_on
         self.pipeline.trained_on = None
-        fitted = self.learner.fit(*self.pipeline.paired_features(parts), seed=self.seed)
+        try:
+            fitted = self.learner.fit(*self.pipeline.paired_features(parts), seed=self.seed)
+        except BaseException:
+            self.pipeline.trained_on = previous  # the earlier head stays
+            raise
         self.head = fitted.head.cpu().eval()
         self.history = list(fitted.history)
         self.notes = list(fitted.notes)
@@ -253,7 +259,7 @@ class Matcher:
     def evaluate(
         self, pairs: Pairs, *, ks: Sequence[int] | None = None, resamples: int = 1000
     ) -> Evaluation:
-        """Recall@K and MRR on pairs, in both directions, beside chance and the frozen features.
+        """Recall@K and MRR on pairs, in both directions, with chance and frozen features.
 
         A note and a warning say how many people took part in `fit`.
 
@@ -294,16 +300,16 @@ class Matcher:
         ks: Sequence[int] | None = None,
         join_identical: bool = False,
     ) -> CrossValidation:
-        """Tests this matcher's learner, and others, on people whom they have never seen.
+        """Tests this matcher's learner, and others, on people not seen in training.
 
         Every pair is tested once per repeat. People are embedded once; this matcher's own head is
         not changed.
 
         Args:
-            pairs: All pairs there are; no split is needed.
+            pairs: All available pairs; no split is needed.
             learners: Learners to compare with `trained`: names, or by label a name with options or
                 an instance.
-            repeats: Number of times that the folds are drawn again.
+            repeats: Number of repeats, each with new folds.
             folds: Number of folds per repeat.
             ks: K of Recall@K; by default the recipe's.
             join_identical: Whether people with identical features (the same photo under two ids)
@@ -383,7 +389,7 @@ class Matcher:
             candidate.
 
         Raises:
-            ConfigurationError: An invalid rule, or a gallery that another matcher embedded.
+            ConfigurationError: The rule is invalid, or another matcher embedded the gallery.
         """
         if k < 1:
             raise ConfigurationError(f"`recommend(k=...)` must be at least 1, got {k}.")
@@ -426,16 +432,16 @@ class Matcher:
         return recommend_all(a, b, folder, k, **options)
 
     def summary(self) -> dict[str, str]:
-        """What this matcher is made of, by name of the part."""
+        """Description of each part of this matcher, by name of the part."""
         return summary(self.pipeline, self.learner, self.head)
 
     def save(self, folder: str | Path) -> Path:
-        """Writes the matcher as JSON and safetensors, with a model card; nothing of any person.
+        """Writes the matcher as JSON and safetensors, with a model card; no personal data.
 
         Raises:
-            NotFittedError: Before `fit`.
-            PartError: A part's class has no registered name, so that it could not be found again.
-            ConfigurationError: An option that cannot be written as JSON.
+            NotFittedError: The matcher is not fitted.
+            PartError: A part's class has no registered name, so it could not be loaded.
+            ConfigurationError: An option cannot be written as JSON.
         """
         if self.head is None:
             raise NotFittedError("There is nothing to save before `fit`.")
@@ -455,8 +461,8 @@ class Matcher:
     ) -> str:
         """Saves this matcher to the Hugging Face Hub, with its model card.
 
-        Nothing of any person is uploaded, but the head was learned from people: share it only as
-        far as they agreed to.
+        No personal data is uploaded, but the head was learned from people: share it only to the
+        extent that they agreed to.
 
         Args:
             repo_id: `owner/name`; created if it does not exist.
@@ -468,7 +474,7 @@ class Matcher:
             URL of the repository.
 
         Raises:
-            NotFittedError: Before `fit`.
+            NotFittedError: The matcher is not fitted.
             SavedMatcherError: The hub refused, or cannot be reached.
         """
         with tempfile.TemporaryDirectory() as folder:
@@ -502,7 +508,8 @@ class Matcher:
             options: As `load` takes them.
 
         Raises:
-            SavedMatcherError: Nothing to load under that name, or a damaged folder.
+            SavedMatcherError: Neither a folder nor a repository with this name holds a matcher, or
+                the folder is damaged.
             PartError: A part's plugin is not installed; names the distribution that provided it.
         """
         folder = Path(name)
@@ -524,9 +531,10 @@ class Matcher:
                 constructor.
 
         Raises:
-            SavedMatcherError: No such folder, a damaged file, or another format.
+            SavedMatcherError: The folder does not exist, a file is damaged, or the format is
+                unknown.
             PartError: A part's plugin is not installed; names the distribution that provided it.
-            ConfigurationError: Another option.
+            ConfigurationError: An option is unknown.
         """
         saving.check_load_options(options)
         path = Path(folder)
@@ -544,7 +552,8 @@ class Matcher:
         return matcher
 
     def _check_fitted(self) -> None:
-        if self.head is None and self.learner.untrained_head(_PROBE_DIM) is None:
+        dim = getattr(getattr(self.learner, "head", None), "dim", _PROBE_DIM)
+        if self.head is None and self.learner.untrained_head(dim) is None:
             raise NotFittedError(
                 "This matcher's head needs training: call `fit` first, or use head='identity'."
             )
@@ -556,6 +565,14 @@ class Matcher:
             self._check_fitted()
             raise NotFittedError("This matcher's head needs training: call `fit` first.")
         return head
+
+
+def _seed_of(learner: Learner) -> int:
+    """The seed among a learner's training hyperparameters; 0 if it has none."""
+    training = getattr(learner, "training", None)
+    if isinstance(training, Mapping):
+        return int(training.get("seed", 0))
+    return int(getattr(training, "seed", 0))
 
 
 def _build_learner(
@@ -577,7 +594,8 @@ def _build_learner(
         options = ", ".join(_COMMAND_LINE[setting] for setting in named)
         raise ConfigurationError(
             f"The learner {name!r} does not use {', '.join(named)} (command line: {options}): "
-            "they configure the learner 'contrastive'. Omit them, or use that learner."
+            "these arguments configure 'contrastive' given by name. Omit them, or give the options "
+            "to the learner itself."
         )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

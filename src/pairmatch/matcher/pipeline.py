@@ -1,4 +1,4 @@
-"""From people to features: metadata, prompt, backbones, poolers and the store, put together."""
+"""From people to features: metadata, prompt, backbones, poolers and the store, combined."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class FeaturePipeline:
         poolers: One per backbone.
         metadata: Generator of attributes, or None.
         weights: Weight of each backbone's features in the joined vector; None means all 1.
-        prompt: Template of the text that backbones read; None for the package's own.
+        prompt: Template of the text that backbones read; None for the default template.
         prompt_attributes: Names of the profile attributes that go into the prompt.
         store: Store of features and metadata: a `Store`, a path, or None for the user's default.
         store_dtype: `float32` or `float16`.
@@ -109,7 +109,7 @@ class FeaturePipeline:
         ]
 
     def features(self, profiles: Sequence[Profile]) -> Vectors:
-        """[N, D] float32 features, from the store as far as they are there."""
+        """[N, D] float32 features, from the store if they are stored."""
         self._compare_backbones()
         parts = [request.plan().run()[0] for request in self.requests(profiles)]
         return join(parts, self.weights)
@@ -156,8 +156,8 @@ def build_backbones(
     """Backbones by their specs, and a pooler for each.
 
     Raises:
-        PartError: An unknown or broken part.
-        ConfigurationError: An impossible option, or a number of poolers that does not fit.
+        PartError: A part is unknown or broken.
+        ConfigurationError: An option is invalid, or the number of poolers is wrong.
     """
     backbones: list[Backbone] = [
         registry.create("backbones", spec, device=device) for spec in list_of_parts(backbone)
@@ -180,7 +180,7 @@ def check_weights(weights: Sequence[float] | None, backbones: int) -> list[float
     """The weights as floats.
 
     Raises:
-        ConfigurationError: Not one positive number per backbone.
+        ConfigurationError: `weights` is not one positive number per backbone.
     """
     if weights is None:
         return None

@@ -1,4 +1,4 @@
-"""Presets: settings of a matcher that belong together, by name."""
+"""Presets: named sets of arguments for a matcher."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def preset_arguments(name: str) -> dict[str, Any]:
     """Arguments of `Matcher` that a preset stands for.
 
     Raises:
-        ConfigurationError: An unknown preset.
+        ConfigurationError: The preset is unknown.
     """
     if name not in PRESETS:
         raise ConfigurationError(unknown_name("preset", name, PRESETS))

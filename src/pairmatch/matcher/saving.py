@@ -1,15 +1,13 @@
 """The folder of a saved matcher: JSON, safetensors, CSV and a model card.
 
-No pickle, no import path, nothing of any person.
+It contains no pickles, import paths or personal data.
 """
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import datetime
 import hashlib
-import inspect
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,15 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from pairmatch.core import registry
 from pairmatch.core._version import __version__
-from pairmatch.core.config import PartSpec, TrainingConfig, parse_spec
+from pairmatch.core.config import PartSpec
 from pairmatch.core.errors import (
     ConfigurationError,
     PairmatchError,
@@ -33,17 +29,21 @@ from pairmatch.core.errors import (
     SavedMatcherError,
     unknown_name,
 )
-from pairmatch.core.interfaces import ContrastiveLoss, Learner, ProjectionHead
+from pairmatch.core.interfaces import Learner, ProjectionHead
 from pairmatch.io.files import write_file
 from pairmatch.learning.heads import PerSideHead, build_head, describe_head
-from pairmatch.matcher.card import model_card, without_folder
+from pairmatch.matcher.card import model_card
 from pairmatch.matcher.pipeline import FeaturePipeline
-from pairmatch.metadata.schema import write_schema
+from pairmatch.matcher.records import (
+    learner_record,
+    named_record,
+    part_record,
+    provider_hint,
+)
 
 FORMAT = 2
-#: Attributes of a matcher that are saved as they are.
+#: Attributes of a matcher that are saved unchanged.
 STATE = ("sides", "seed", "data", "notes", "metrics")
-_MACHINE_OPTIONS = ("device", "threads", "progress")  # describe a machine or a run, not the matcher
 _LOAD_OPTIONS = ("store", "device", "allow_upload", "max_usd", "progress")
 
 
@@ -52,7 +52,7 @@ def describe(pipeline: FeaturePipeline, learner: Learner, head: ProjectionHead) 
 
     Raises:
         PartError: A part's class has no registered name.
-        ConfigurationError: An option that cannot be written as JSON.
+        ConfigurationError: An option cannot be written as JSON.
     """
     name, options = describe_head(head)
     metadata = pipeline.metadata
@@ -109,7 +109,7 @@ def check_load_options(options: Mapping[str, Any]) -> None:
 
 @contextmanager
 def explained_errors(folder: Path, record: Mapping[str, Any]) -> Iterator[None]:
-    """Turns what goes wrong while a matcher is built from its record into clear errors."""
+    """Explains errors that occur while a matcher is built from its record."""
     try:
         yield
     except (KeyError, TypeError, AttributeError) as error:
@@ -117,7 +117,11 @@ def explained_errors(folder: Path, record: Mapping[str, Any]) -> Iterator[None]:
             f"{folder / 'matcher.json'} was not written by `save`: {error!r}."
         ) from error
     except PartError as error:
-        raise PartError(f"{error} {provider_hint(record)}".strip()) from error
+        try:
+            hint = provider_hint(record)
+        except (KeyError, TypeError, AttributeError):  # a damaged record has no hint to give
+            hint = ""
+        raise PartError(f"{error} {hint}".strip()) from error
     except PairmatchError:
         raise
     except RuntimeError as error:  # load_state_dict: names or shapes
@@ -153,7 +157,8 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[dict[str
     Records of format 1 are converted to format 2.
 
     Raises:
-        SavedMatcherError: No such folder, a missing or damaged file, or another format.
+        SavedMatcherError: The folder does not exist, a file is missing or damaged, or the format is
+            unknown.
     """
     path = folder / "matcher.json"
     if not path.is_file():
@@ -183,108 +188,32 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[dict[str
         weights = load_tensors(content)
     except SafetensorError as error:
         raise SavedMatcherError(f"{weights_path} is damaged: {error}.") from error
-    return _converted(record, path), weights, _history(folder / "history.csv")
+    record = _converted(record, path)
+    _check_state(record, path)
+    return record, weights, _history(folder / "history.csv")
 
 
-def part_record(kind: str, part: Any) -> dict[str, Any]:
-    """How a part is written down: registered name, options, and the distribution it comes from.
-
-    Raises:
-        PartError: The part's class has no registered name.
-        ConfigurationError: An option that cannot be written as JSON.
-    """
-    name, options = registry.describe(kind, part)
-    defaults = inspect.signature(type(part).__init__).parameters
-    # A default class (a metadata schema) comes back with the part; the user's own is written down
-    written = {
-        key: _plain(value)
-        for key, value in options.items()
-        if not (isinstance(value, type) and value is defaults[key].default)
+def _check_state(record: Mapping[str, Any], path: Path) -> None:
+    """Raises SavedMatcherError that names every value of a wrong type."""
+    kinds: dict[str, Any] = {
+        "parts": Mapping,
+        "fingerprints": list | None,
+        "sides": int | None,
+        "seed": int,
+        "data": Mapping | None,
+        "notes": list,
+        "metrics": Mapping | None,
     }
-    return named_record(kind, name, written)
-
-
-def named_record(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a part whose name and options are known."""
-    kept = {
-        key: str(value) if isinstance(value, Path) else value
-        for key, value in options.items()
-        if key not in _MACHINE_OPTIONS
-    }
-    for key, value in kept.items():
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError(
-                f"The option {key}={value!r} of {name!r} cannot be written into a saved matcher: "
-                f"{error}."
-            ) from error
-    distribution, version = registry.provenance(kind, name)
-    return {"name": name, "options": kept, "distribution": distribution, "version": version}
-
-
-def learner_record(learner: Learner) -> dict[str, Any]:
-    """The record of a learner, with the distributions of the head and loss that it uses."""
-    record = part_record("learners", learner)
-    uses = []
-    for kind, option in (("heads", "head"), ("losses", "loss")):
-        spec = record["options"].get(option)
-        if spec is not None:
-            name, _ = parse_spec(spec) or ("", {})
-            distribution, version = registry.provenance(kind, name)
-            uses.append(
-                {"kind": kind, "name": name, "distribution": distribution, "version": version}
-            )
-    return {**record, "uses": uses}
-
-
-def provider_hint(record: Mapping[str, Any]) -> str:
-    """The distributions that provided a saved matcher's parts and are missing here."""
-    installed = {(plugin.kind, plugin.name) for plugin in registry.plugins()}
-    parts = record["parts"]
-    entries = [
-        *(("backbones", entry) for entry in parts["backbones"]),
-        *(("poolers", entry) for entry in parts["poolers"]),
-        ("metadata", parts["metadata"]),
-        ("learners", parts["learner"]),
-        ("heads", parts["head"]),
-        *((entry["kind"], entry) for entry in parts["learner"].get("uses", ())),
+    wrong = [
+        f"{name} is {type(record.get(name)).__name__}"
+        for name, kind in kinds.items()
+        if name not in record or not isinstance(record[name], kind)
     ]
-    missing = dict.fromkeys(
-        f"{entry['name']!r} came from {entry['distribution']} {entry['version']}: install it"
-        for kind, entry in entries
-        if entry and (kind, entry["name"]) not in installed
-    )
-    return f"In this saved matcher {'; '.join(missing)}." if missing else ""
-
-
-def without_folders(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with bare file names, because folders may name a person or a machine."""
-    parts = {
-        kind: [_bare(entry) for entry in part] if isinstance(part, list) else _bare(part)
-        for kind, part in record["parts"].items()
-    }
-    return {**record, "parts": parts}
-
-
-def _bare(entry: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if entry is None:
-        return None
-    options = {key: without_folder(value) for key, value in entry["options"].items()}
-    return {**entry, "options": options}
-
-
-def _plain(value: Any) -> Any:
-    """An option as JSON values: parts by name and options, schemas as JSON Schema."""
-    if isinstance(value, type) and issubclass(value, BaseModel):
-        return write_schema(value)
-    if isinstance(value, TrainingConfig):
-        return dataclasses.asdict(value)
-    if isinstance(value, ProjectionHead):
-        return list(describe_head(value))
-    if isinstance(value, ContrastiveLoss):
-        return list(registry.describe("losses", value))
-    return list(value) if isinstance(value, tuple) else value
+    fingerprints = record.get("fingerprints") or []
+    if isinstance(fingerprints, list) and not all(isinstance(f, Mapping) for f in fingerprints):
+        wrong.append("fingerprints holds other values than objects")
+    if wrong:
+        raise SavedMatcherError(f"{path} was not written by `save`: {'; '.join(wrong)}.")
 
 
 def _spec(entry: Mapping[str, Any] | None) -> PartSpec:
@@ -335,8 +264,11 @@ def _csv(history: Sequence[Mapping[str, float]]) -> bytes:
 def _history(path: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        return [
-            {key: float(value) for key, value in row.items() if value}
-            for row in csv.DictReader(file)
-        ]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [
+                {key: float(value) for key, value in row.items() if value}
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise SavedMatcherError(f"{path} is damaged: {error}.") from error

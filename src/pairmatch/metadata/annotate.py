@@ -116,7 +116,7 @@ def annotate(
 
     Raises:
         UploadError: Photos would leave this machine and `allow_upload` is false.
-        GeneratorError: The generator cannot work at all.
+        GeneratorError: The generator cannot work.
         ConfigurationError: `max_usd` is set, but the prices of the model are unknown.
         ImageError: A photo file is missing.
     """

@@ -14,7 +14,7 @@ _ERASED = "-"
 
 
 def parse_cell(schema: type[BaseModel], name: str, cell: Any) -> Any:
-    """The reading of a cell that the attribute accepts, or the cell itself if it accepts none."""
+    """The first reading of a cell that is valid for the attribute; the cell itself if none is."""
     adapter = cell_adapter(schema.model_fields[name])
     for value in _readings(cell):
         try:

@@ -135,10 +135,10 @@ def import_metadata(
 def correct(
     path: str | Path, profiles: Sequence[Profile], generator: MetadataGenerator, store: Store
 ) -> int:
-    """Reads what people state about themselves; it overrides what any generator writes.
+    """Reads people's corrections, which override generated metadata.
 
     Corrections belong to a person, not to a photo or a model, so they also override later
-    metadata. A blank cell corrects nothing, `-` erases what the generator wrote, and a cell that
+    metadata. A blank cell is not a correction, `-` erases what the generator wrote, and a cell that
     repeats the generator's value is not a correction, so an exported file can be edited and read
     back. A row replaces all earlier corrections of its person.
 

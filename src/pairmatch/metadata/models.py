@@ -12,7 +12,7 @@ from dataclasses import dataclass
 TABLE_DATE = datetime.date(2026, 11, 23)
 #: Number of tokens of a photo of 512 × 512 pixels, for estimates only (a third party's figure).
 PHOTO_TOKENS = 630
-#: Number of days before a shutdown from which on runs warn of it.
+#: Number of days before a shutdown at which runs start to warn of it.
 WARNING_DAYS = 60
 #: Price of a request in the Batch API, as a share of the listed price.
 BATCH_SHARE = 0.5

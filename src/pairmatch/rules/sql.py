@@ -2,7 +2,7 @@
 
 The SQL selects the same candidates as [`evaluate`][pairmatch.rules.evaluation.evaluate]: divisions
 are floating-point, and arithmetic that is not finite is null. DataFusion orders floats totally
-(−0 < 0 < NaN), so results are rid of NaN and of negative zero.
+(−0 < 0 < NaN), so the SQL replaces NaN and negative zero in results.
 """
 
 from __future__ import annotations

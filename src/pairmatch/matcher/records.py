@@ -1,0 +1,125 @@
+"""How parts are written down in a saved matcher: registered names, options and distributions."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from pairmatch.core import registry
+from pairmatch.core.config import TrainingConfig, parse_spec
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.interfaces import ContrastiveLoss, Learner, ProjectionHead
+from pairmatch.learning.heads import describe_head
+from pairmatch.matcher.card import without_folder
+from pairmatch.metadata.schema import write_schema
+
+_MACHINE_OPTIONS = ("device", "threads", "progress")  # describe a machine or a run, not the matcher
+
+
+def part_record(kind: str, part: Any) -> dict[str, Any]:
+    """The record of a part: registered name, options, and the distribution it comes from.
+
+    Raises:
+        PartError: The part's class has no registered name.
+        ConfigurationError: An option cannot be written as JSON.
+    """
+    name, options = registry.describe(kind, part)
+    defaults = inspect.signature(type(part).__init__).parameters
+    # A default class (a metadata schema) is restored with the part; a user's class is saved
+    written = {
+        key: _plain(value)
+        for key, value in options.items()
+        if not (isinstance(value, type) and value is defaults[key].default)
+    }
+    return named_record(kind, name, written)
+
+
+def named_record(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a part whose name and options are known."""
+    kept = {key: _plain(value) for key, value in options.items() if key not in _MACHINE_OPTIONS}
+    for key, value in kept.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"The option {key}={value!r} of {name!r} cannot be written into a saved matcher: "
+                f"{error}."
+            ) from error
+    distribution, version = registry.provenance(kind, name)
+    return {"name": name, "options": kept, "distribution": distribution, "version": version}
+
+
+def learner_record(learner: Learner) -> dict[str, Any]:
+    """The record of a learner, with the distributions of the head and loss that it uses."""
+    record = part_record("learners", learner)
+    uses = []
+    for kind, option in (("heads", "head"), ("losses", "loss")):
+        spec = record["options"].get(option)
+        if spec is not None:
+            name, _ = parse_spec(spec) or ("", {})
+            distribution, version = registry.provenance(kind, name)
+            uses.append(
+                {"kind": kind, "name": name, "distribution": distribution, "version": version}
+            )
+    return {**record, "uses": uses}
+
+
+def provider_hint(record: Mapping[str, Any]) -> str:
+    """The distributions that provided a saved matcher's parts and are missing here."""
+    installed = {(plugin.kind, plugin.name) for plugin in registry.plugins()}
+    parts = record["parts"]
+    entries = [
+        *(("backbones", entry) for entry in parts["backbones"]),
+        *(("poolers", entry) for entry in parts["poolers"]),
+        ("metadata", parts["metadata"]),
+        ("learners", parts["learner"]),
+        ("heads", parts["head"]),
+        *((entry["kind"], entry) for entry in parts["learner"].get("uses", ())),
+    ]
+    missing = dict.fromkeys(
+        f"{entry['name']!r} came from {entry['distribution']} {entry['version']}: install it"
+        for kind, entry in entries
+        if entry and (kind, entry["name"]) not in installed
+    )
+    return f"In this saved matcher {'; '.join(missing)}." if missing else ""
+
+
+def without_folders(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with bare file names, because folders may name a person or a machine."""
+    parts = {
+        kind: [_bare(entry) for entry in part] if isinstance(part, list) else _bare(part)
+        for kind, part in record["parts"].items()
+    }
+    return {**record, "parts": parts}
+
+
+def _bare(entry: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if entry is None:
+        return None
+    options = {key: without_folder(value) for key, value in entry["options"].items()}
+    return {**entry, "options": options}
+
+
+def _plain(value: Any) -> Any:
+    """An option as JSON values: parts by name and options, schemas as JSON Schema."""
+    if isinstance(value, type) and issubclass(value, BaseModel):
+        return write_schema(value)
+    if isinstance(value, TrainingConfig):
+        return dataclasses.asdict(value)
+    if isinstance(value, ProjectionHead):
+        return _plain(describe_head(value))
+    if isinstance(value, ContrastiveLoss):
+        return _plain(registry.describe("losses", value))
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items() if key not in _MACHINE_OPTIONS}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
