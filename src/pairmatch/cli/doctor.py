@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +15,8 @@ import torch
 from pairmatch.core import registry
 from pairmatch.core._version import __version__
 from pairmatch.core.devices import available_memory, resolve_device, resolve_dtype
+from pairmatch.core.errors import StoreError
+from pairmatch.io.sqlite import read_values
 from pairmatch.io.store import default_path
 
 _WEIGHTS = (
@@ -159,15 +159,14 @@ def _store(path: Path) -> Check:
         return Check("store", "ok", f"{path}, not created yet")
     size = sum(part.stat().st_size for part in path.parent.glob(f"{path.name}*"))
     try:
-        address = f"{path.resolve().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(address, uri=True)) as connection:
-            features = connection.execute("SELECT count(*) FROM features").fetchone()[0]
-            people = connection.execute("SELECT count(DISTINCT person) FROM people").fetchone()[0]
-    except sqlite3.Error as error:
+        features, people = read_values(
+            path, ["SELECT count(*) FROM features", "SELECT count(DISTINCT person) FROM people"]
+        )
+    except StoreError as error:
         return Check(
             "store",
             "missing",
-            f"{path} cannot be read: {error}",
+            str(error),
             "move the file away; a new store is created when it is needed",
         )
     return Check(

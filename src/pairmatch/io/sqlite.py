@@ -239,6 +239,22 @@ def exclusive_lock(path: Path, message: str) -> Iterator[None]:
         connection.close()
 
 
+def read_values(path: Path, queries: Sequence[str]) -> list[Any]:
+    """The first value of each query, without changing the file or creating others beside it.
+
+    Raises:
+        StoreError: The file cannot be read.
+    """
+    try:
+        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            return [connection.execute(query).fetchone()[0] for query in queries]
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise StoreError(f"{path} cannot be read: {error}") from error
+
+
 def chunks(values: Sequence[str]) -> Iterator[list[str]]:
     """Values in lists that are short enough for the variables of one statement."""
     for start in range(0, len(values), _VARIABLES):

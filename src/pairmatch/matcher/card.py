@@ -73,7 +73,7 @@ def _words(name: str, options: Mapping[str, Any]) -> str:
 
 
 def model_card(record: Mapping[str, Any]) -> str:
-    """Model card in the Hugging Face format: parts, training and figures; no personal data.
+    """Model card in the Hugging Face format: parts, training and figures.
 
     Args:
         record: Content of `matcher.json`.

@@ -436,7 +436,11 @@ class Matcher:
         return summary(self.pipeline, self.learner, self.head)
 
     def save(self, folder: str | Path) -> Path:
-        """Writes the matcher as JSON and safetensors, with a model card; no personal data.
+        """Writes the matcher as JSON and safetensors, with a model card.
+
+        The folder holds no photo, id, text or feature of any person. A head or loss that was given
+        as an instance is recorded by name and options: after loading, the fitted head is the same,
+        but another `fit` starts from new weights.
 
         Raises:
             NotFittedError: The matcher is not fitted.
@@ -461,7 +465,7 @@ class Matcher:
     ) -> str:
         """Saves this matcher to the Hugging Face Hub, with its model card.
 
-        No personal data is uploaded, but the head was learned from people: share it only to the
+        The folder of `save` is uploaded. The head was learned from people: share it only to the
         extent that they agreed to.
 
         Args:

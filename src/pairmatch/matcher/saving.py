@@ -1,6 +1,6 @@
 """The folder of a saved matcher: JSON, safetensors, CSV and a model card.
 
-It contains no pickles, import paths or personal data.
+It contains no pickle, no import path, and no photo, id, text or feature of any person.
 """
 
 from __future__ import annotations
