@@ -1,5 +1,7 @@
 """The LanceDB gallery: its index, its files, and tables of older versions."""
 
+import os
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -203,3 +205,19 @@ def test_an_empty_gallery(tmp_path):
     lance.add(["p"], vectors(1))
     with pytest.raises(ConfigurationError, match=r"Unknown index type 'IVF'\. Did you mean 'IVF_"):
         lance.build_index("IVF")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes of POSIX")
+def test_only_the_owner_can_enter_the_table(tmp_path):
+    existing = tmp_path / "existing"
+    existing.mkdir(mode=0o755)
+    for folder in (tmp_path / "new", existing):
+        gallery = LanceGallery(folder)
+        gallery.add(["a", "b"], np.eye(2, dtype=np.float32))
+        table = folder / "gallery.lance"
+        assert table.stat().st_mode & 0o777 == 0o700
+        gallery.forget(["a"])
+        assert table.stat().st_mode & 0o777 == 0o700
+        assert LanceGallery(folder).ids == ["b"]
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    assert existing.stat().st_mode & 0o777 == 0o755

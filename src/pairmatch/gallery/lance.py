@@ -75,6 +75,7 @@ class LanceGallery(Gallery):
         except ImportError as error:
             raise missing_extra("LanceGallery", "lancedb", "lance") from error
         self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         # With an interval of zero, each call sees the changes of other processes
         self._database = lancedb.connect(str(self.folder), read_consistency_interval=timedelta(0))
         self._table: Any = None
@@ -125,6 +126,7 @@ class LanceGallery(Gallery):
                 self._table = self._database.create_table(
                     _TABLE, people, schema=table.schema, mode="overwrite"
                 )
+                self._make_private()
                 self.save()
         return count
 
@@ -198,6 +200,10 @@ class LanceGallery(Gallery):
                     self.made_by = values["made_by"]
             return self._table
 
+    def _make_private(self) -> None:
+        """Lets only the owner enter the table's folder: LanceDB creates files by the umask."""
+        (self.folder / f"{_TABLE}.lance").chmod(0o700)
+
     def _add(self, additions: Additions) -> None:
         table = self._open_table()
         if table is None:
@@ -205,6 +211,7 @@ class LanceGallery(Gallery):
             about = json.dumps({"side": self.side, "made_by": self.made_by})
             schema = table_schema(kinds, additions.vectors.shape[1], about)
             self._table = self._database.create_table(_TABLE, rows_of(additions, schema))
+            self._make_private()
             return
         existing = kinds_of(table.schema)
         kinds = additions.check(width_of(table.schema), existing)
