@@ -90,12 +90,6 @@ class QueryTable:
         """Some of the rows, by mask or by number."""
         return QueryTable(self.ks, {name: values[rows] for name, values in self.columns.items()})
 
-    def with_columns(self, **values: Any) -> QueryTable:
-        """The same rows with more columns; scalars are repeated."""
-        size = len(self)
-        added = {name: np.broadcast_to(np.asarray(value), size) for name, value in values.items()}
-        return QueryTable(self.ks, {**self.columns, **added})
-
     def same_queries(self, other: QueryTable) -> bool:
         """Whether both tables describe the same queries among equally many candidates, in order."""
         return len(self) == len(other) and all(
