@@ -1,10 +1,71 @@
-"""Atomic writing of files."""
+"""Files: reading within limits, and atomic writing."""
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import stat
 import tempfile
 from pathlib import Path
+from typing import Any
+
+_MOST_JSON_DEPTH = 100
+
+
+def read_file(path: Path, *, most_bytes: int) -> bytes:
+    """Content of a regular file.
+
+    Named pipes, devices and folders are refused before anything is read, so that no path can make
+    a run wait for ever.
+
+    Args:
+        path: Path to the file; links are followed.
+        most_bytes: Largest size in bytes that is read.
+
+    Raises:
+        OSError: The file is missing, is not a regular file, is larger than `most_bytes`, or cannot
+            be read; `strerror` has the reason.
+    """
+    # O_NONBLOCK: opening a named pipe would otherwise wait for a writer
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        content = file.read(most_bytes + 1) if status.st_size <= most_bytes else None
+        if content is None or len(content) > most_bytes:
+            raise OSError(
+                errno.EFBIG,
+                f"the file has {status.st_size:,} bytes, more than {most_bytes:,}",
+                str(path),
+            )
+        return content
+
+
+def parse_json(content: str | bytes) -> Any:
+    """A JSON value; nesting is limited, so that no input exhausts the stack.
+
+    Raises:
+        ValueError: The content is not JSON, is nested more than 100 deep, or is not UTF-8.
+    """
+    try:
+        value = json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    level = [value]
+    for _ in range(_MOST_JSON_DEPTH):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+        if not level:
+            return value
+    raise ValueError(f"nested more than {_MOST_JSON_DEPTH} deep")
 
 
 def write_file(path: Path, content: bytes, *, private: bool = False) -> None:

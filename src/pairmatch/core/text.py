@@ -1,0 +1,42 @@
+"""Text from outside: characters that a terminal obeys, and characters that UTF-8 cannot hold."""
+
+from __future__ import annotations
+
+import re
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+#: Control characters, line and paragraph separators, and marks that reorder or hide text.
+_OBEYED = "\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"
+_UNPRINTABLE = re.compile(f"[{_OBEYED}\ud800-\udfff]")
+_UNPRINTABLE_IN_LINES = re.compile(f"(?![\n\t])[{_OBEYED}\ud800-\udfff]")
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """Text that a terminal shows and does not obey: control characters are written as `\\x1b`.
+
+    Use it for every id, file name and server message that is put on a terminal or in an error.
+
+    Args:
+        text: Text of any origin.
+        lines: Whether line breaks and tabs stay, as in a whole message.
+    """
+    pattern = _UNPRINTABLE_IN_LINES if lines else _UNPRINTABLE
+    return pattern.sub(lambda match: _escaped(match[0]), text)
+
+
+def has_surrogates(text: str) -> bool:
+    """Whether the text holds lone surrogates, which no UTF-8 file or SQLite text can hold.
+
+    Python makes them from invalid bytes (`surrogateescape`) and from JSON such as `"\\ud83d"`.
+    """
+    return _SURROGATES.search(text) is not None
+
+
+def replace_surrogates(text: str) -> str:
+    """Text with each lone surrogate replaced by U+FFFD; for prose, never for ids."""
+    return _SURROGATES.sub("\ufffd", text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

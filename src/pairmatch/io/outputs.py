@@ -1,0 +1,136 @@
+"""Outputs: places are checked before work starts, and folders carry a mark.
+
+A folder that holds anything which pairmatch did not write is refused, so that no run replaces or
+deletes the files of somebody else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.text import printable
+from pairmatch.io.files import parse_json, read_file, write_file
+
+#: Name of the file that marks a folder as written by pairmatch.
+MARKER = ".pairmatch"
+# What systems put into folders that are otherwise empty
+_SYSTEM_FILES = frozenset({MARKER, ".DS_Store", "Thumbs.db", "desktop.ini", "lost+found"})
+
+
+def check_output_file(path: Path) -> None:
+    """Checks that a file can be written, without creating anything.
+
+    Raises:
+        ConfigurationError: The path is a folder, or no file can be created there.
+    """
+    with_path = printable(str(path))
+    try:
+        if path.is_dir():
+            raise ConfigurationError(f"{with_path} is a folder: name a file to write.")
+        if path.exists() and not path.is_file():
+            raise ConfigurationError(f"{with_path} is not a regular file: name another one.")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise ConfigurationError(f"{with_path} cannot be written: permission denied.")
+        _check_parents(path.parent, with_path)
+    except OSError as error:
+        raise ConfigurationError(f"{with_path} cannot be written: {_reason(error)}.") from error
+
+
+def check_output_folder(
+    folder: Path, kind: str, *, is_earlier: Callable[[Path], bool] | None = None
+) -> None:
+    """Checks that a folder is new, empty, or marked as the same kind; creates nothing.
+
+    Args:
+        folder: Path to the folder.
+        kind: What the folder will hold, such as "matcher", "gallery" or "sweep".
+        is_earlier: Says whether a folder without a mark was written by an earlier version.
+
+    Raises:
+        ConfigurationError: The folder holds something else, or cannot be written.
+    """
+    named = printable(str(folder))
+    try:
+        if not folder.exists():
+            if folder.is_symlink():
+                raise ConfigurationError(f"{named} is a link to nothing: name another folder.")
+            _check_parents(folder, named)
+            return
+        if not folder.is_dir():
+            raise ConfigurationError(f"{named} is a file, and a folder is needed: name another.")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise ConfigurationError(f"{named} cannot be written: permission denied.")
+        marked = folder_kind(folder)
+        if marked == kind:
+            return
+        if marked is not None:
+            raise ConfigurationError(
+                f"{named} holds a {printable(marked)} of pairmatch, not a {kind}: name another "
+                "folder."
+            )
+        others = sorted(item.name for item in folder.iterdir() if item.name not in _SYSTEM_FILES)
+    except OSError as error:
+        raise ConfigurationError(f"{named} cannot be written: {_reason(error)}.") from error
+    if others and not (is_earlier and is_earlier(folder)):
+        listed = ", ".join(printable(name) for name in others[:3])
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        raise ConfigurationError(
+            f"{named} holds files that pairmatch did not write ({listed}{more}): name a new or "
+            "empty folder."
+        )
+
+
+def claim_folder(
+    folder: Path, kind: str, *, is_earlier: Callable[[Path], bool] | None = None
+) -> None:
+    """Checks a folder as `check_output_folder` does, creates it, and marks it.
+
+    Raises:
+        ConfigurationError: The folder holds something else, or cannot be written.
+    """
+    check_output_folder(folder, kind, is_earlier=is_earlier)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if folder_kind(folder) is None:
+            write_file(folder / MARKER, json.dumps({"kind": kind}).encode() + b"\n")
+    except OSError as error:
+        raise ConfigurationError(
+            f"{printable(str(folder))} cannot be written: {_reason(error)}."
+        ) from error
+
+
+def folder_kind(folder: Path) -> str | None:
+    """What a folder is marked to hold; None without a mark that pairmatch wrote.
+
+    Raises:
+        OSError: The mark exists and cannot be read.
+    """
+    try:
+        mark = parse_json(read_file(folder / MARKER, most_bytes=1_000))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    kind = mark.get("kind") if isinstance(mark, dict) else None
+    return kind if isinstance(kind, str) else None
+
+
+def _check_parents(path: Path, named: str) -> None:
+    """Checks that the nearest existing ancestor, or the path itself, is a writable folder."""
+    existing = path
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise ConfigurationError(
+            f"{named} cannot be written: {printable(str(existing))} is not a folder."
+        )
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigurationError(
+            f"{named} cannot be written: no permission to write in {printable(str(existing))}."
+        )
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
