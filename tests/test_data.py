@@ -280,7 +280,7 @@ def test_a_person_can_be_described_in_multiple_rows(folder):
         "pairs.csv line 4, column age_a: 'a' has '32' here and '31' in line 3.",
         (
             f"pairs.csv line 3, column image_a: {folder / 'broken.png'}: not a photo in a format "
-            "that Pillow reads."
+            "that pairmatch reads."
         ),
     ]
     assert (
@@ -397,7 +397,7 @@ def test_problems_of_a_profiles_file(folder):
         "profiles.csv line 5, column image: 'q' has neither a photo nor a text.",
         (
             f"profiles.csv line 6, column image: {folder / 'broken.png'}: not a photo in a "
-            "format that Pillow reads."
+            "format that pairmatch reads."
         ),
     )
     message = problems(write(folder, "p,p", header="id_a,id_b\n"), profiles=profiles)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import io
 import json
 import os
 import stat
@@ -27,22 +29,58 @@ def read_file(path: Path, *, most_bytes: int) -> bytes:
         OSError: The file is missing, is not a regular file, is larger than `most_bytes`, or cannot
             be read; `strerror` has the reason.
     """
-    # O_NONBLOCK: opening a named pipe would otherwise wait for a writer
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        content = file.read(most_bytes + 1) if status.st_size <= most_bytes else None
+    with _open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(most_bytes + 1) if size <= most_bytes else None
         if content is None or len(content) > most_bytes:
             raise OSError(
-                errno.EFBIG,
-                f"the file has {status.st_size:,} bytes, more than {most_bytes:,}",
-                str(path),
+                errno.EFBIG, f"the file has {size:,} bytes, more than {most_bytes:,}", str(path)
             )
         return content
+
+
+def read_header(path: Path, count: int) -> bytes:
+    """The first bytes of a regular file, at most `count`.
+
+    Raises:
+        OSError: The file is missing, is not a regular file, or cannot be read.
+    """
+    with _open_regular(path) as file:
+        return file.read(count)
+
+
+def digest_file(path: Path, *, most_bytes: int | None = None) -> str:
+    """SHA-256 (hex) of a regular file, read in pieces.
+
+    Args:
+        path: Path to the file; links are followed.
+        most_bytes: Largest size in bytes that is read; None for any.
+
+    Raises:
+        OSError: As in `read_file`.
+    """
+    with _open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if most_bytes is not None and size > most_bytes:
+            raise OSError(
+                errno.EFBIG, f"the file has {size:,} bytes, more than {most_bytes:,}", str(path)
+            )
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _open_regular(path: Path) -> io.BufferedReader:
+    # O_NONBLOCK: opening a named pipe would otherwise wait for a writer
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
 
 
 def parse_json(content: str | bytes) -> Any:

@@ -15,11 +15,15 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pairmatch.core.errors import ConfigurationError, ImageError
+from pairmatch.io.files import digest_file, read_file
+from pairmatch.io.photo_formats import decoded_formats, unread_format_message
 
 ImageSource = str | Path | bytes | Image.Image
 
 #: Photos with more pixels are rejected: a small file can decompress to gigabytes.
 MAX_PIXELS = 100_000_000
+#: Larger files are not read.
+MAX_FILE_BYTES = 200_000_000
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 # Python's warning filters belong to the process, and photos are checked in threads
@@ -35,18 +39,18 @@ def image_bytes(source: ImageSource) -> bytes:
     if isinstance(source, Image.Image):
         buffer = io.BytesIO()
         with _named(source):
-            upright = ImageOps.exif_transpose(source)
+            upright = _upright(source)
             (upright if upright.mode in _PNG_MODES else _rgb(upright)).save(buffer, "PNG")
         return buffer.getvalue()
     if isinstance(source, bytes):
         content = source
     else:
-        try:
-            content = Path(source).read_bytes()
-        except (OSError, ValueError) as error:
-            raise ImageError(f"{source}: {getattr(error, 'strerror', None) or error}.") from error
+        with _readable(source):
+            content = read_file(Path(source), most_bytes=MAX_FILE_BYTES)
     if not content:
         raise ImageError(f"{_name(source)}: the file is empty.")
+    if len(content) > MAX_FILE_BYTES:
+        raise ImageError(f"{_name(source)}: more than {MAX_FILE_BYTES:,} bytes; shrink it first.")
     return content
 
 
@@ -60,12 +64,18 @@ def image_digest(source: ImageSource) -> str:
     """
     if isinstance(source, Image.Image):
         with _named(source):
-            upright = ImageOps.exif_transpose(source)
+            upright = _upright(source)
             palette = upright.getpalette() if upright.mode == "P" else None
             transparency = upright.info.get("transparency")
             header = f"{upright.mode} {upright.size} {palette} {transparency}".encode()
             return hashlib.sha256(header + b"\0" + upright.tobytes()).hexdigest()
-    return hashlib.sha256(image_bytes(source)).hexdigest()
+    if isinstance(source, bytes):
+        return hashlib.sha256(image_bytes(source)).hexdigest()
+    with _readable(source):
+        digest = digest_file(Path(source), most_bytes=MAX_FILE_BYTES)
+    if digest == hashlib.sha256(b"").hexdigest():
+        raise ImageError(f"{_name(source)}: the file is empty.")
+    return digest
 
 
 def image_size(source: ImageSource) -> tuple[int, int]:
@@ -102,7 +112,7 @@ def load_image(source: ImageSource, *, longest_side_px: int | None = None) -> Im
         )
     with _named(source):
         if isinstance(source, Image.Image):
-            return _shrunk(_rgb(ImageOps.exif_transpose(source)), longest_side_px)
+            return _shrunk(_rgb(_upright(source)), longest_side_px)
         with _open(source) as image:
             full = None
             if longest_side_px is not None and image.format == "JPEG":
@@ -128,6 +138,15 @@ def check_image(source: ImageSource) -> str | None:
 
 
 @contextmanager
+def _readable(source: str | Path) -> Iterator[None]:
+    """Turns the errors of reading a file into an ImageError that names the photo."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{source}: {getattr(error, 'strerror', None) or error}.") from error
+
+
+@contextmanager
 def _named(source: ImageSource) -> Iterator[None]:
     """Turns every error of a decoder into an ImageError that names the photo."""
     try:
@@ -142,15 +161,24 @@ def _named(source: ImageSource) -> Iterator[None]:
         ) from error
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    if image.format == "EPS":
+        raise ImageError(
+            f"{_name(image)}: PostScript is not decoded, because Pillow starts another program "
+            "for it; convert it to JPEG first."
+        )
+    return ImageOps.exif_transpose(image)
+
+
 def _open(source: str | Path | bytes) -> Image.Image:
     content = image_bytes(source)
     try:
         with _FILTER_LOCK, warnings.catch_warnings():
             # PIL warns above its limit and raises above twice that; MAX_PIXELS is checked below
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content))
+            image = Image.open(io.BytesIO(content), formats=decoded_formats())
     except UnidentifiedImageError as error:
-        raise ImageError(f"{_name(source)}: not a photo in a format that Pillow reads.") from error
+        raise ImageError(f"{_name(source)}: {unread_format_message(content)}.") from error
     except Image.DecompressionBombError as error:
         raise ImageError(
             f"{_name(source)}: more than {MAX_PIXELS:,} pixels; shrink it first."
