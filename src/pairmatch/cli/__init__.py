@@ -4,7 +4,7 @@ Heavy libraries are imported inside the commands, so that `--help` is fast.
 """
 
 from pairmatch.cli import fitting, galleries, machine, people, ranking, sweeping
-from pairmatch.cli.application import app
+from pairmatch.cli.application import app, run_app
 from pairmatch.cli.options import parse_options
 
 __all__ = [
@@ -22,4 +22,4 @@ __all__ = [
 
 def main() -> None:
     """Entry point of the command `pairmatch`."""
-    app()
+    run_app()

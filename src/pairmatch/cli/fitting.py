@@ -39,10 +39,10 @@ from pairmatch.cli.options import (
     show_progress,
     write_json,
 )
+from pairmatch.cli.output import echo
 
 if TYPE_CHECKING:
     from pairmatch.data import Pairs
-    from pairmatch.evaluation.evaluator import Evaluation
     from pairmatch.matcher.matcher import Matcher
 
 _LEARNING_CURVE_PAIRS = 1000
@@ -68,7 +68,7 @@ def demo(
     from pairmatch.experiments.demo import draw_people
     from pairmatch.matcher.matcher import Matcher
 
-    typer.echo(f"Drawing {2 * pairs} people …")
+    echo(f"Drawing {2 * pairs} people …")
     file = draw_people(output / "people", pairs=pairs, seed=seed)
     data = Pairs.read(file, progress=show_progress(quiet))
     matcher = Matcher(
@@ -82,13 +82,14 @@ def demo(
         matcher, data, output, seed=seed, photos=photos, title=title, learning_curve=False
     )
     query = file.parent / "images" / f"{data.ids_a[0]}.jpg"
-    typer.echo(
-        "\nTry next:\n"
+    echo()
+    echo("Try next:")
+    echo(
         f"  pairmatch recommend {output} --query {query} "
         f"--gallery {file.parent / 'candidates.csv'} "
-        '-k 5 --where "age >= 30"\n'
-        "  pairmatch fit your-pairs.csv --backbone descriptor --output couples"
+        '-k 5 --where "age >= 30"'
     )
+    echo("  pairmatch fit your-pairs.csv --backbone descriptor --output couples")
 
 
 @app.command(
@@ -156,7 +157,7 @@ def fit(
         progress=show_progress(quiet),
     )
     data = read_pairs(pairs, images=images, profiles=profiles, sides=sides, quiet=quiet)
-    evaluation = _fit_and_report(
+    _fit_and_report(
         matcher,
         data,
         output,
@@ -164,9 +165,8 @@ def fit(
         photos=photos,
         title=pairs.name,
         learning_curve=learning_curve,
+        json_file=json_file,
     )
-    if json_file is not None:
-        write_json(json_file, evaluation)
 
 
 @app.command(epilog="Example: pairmatch evaluate couples other-pairs.csv --json figures.json")
@@ -193,9 +193,9 @@ def evaluate(
 
     data = read_pairs(pairs, images=images, profiles=profiles, sides=sides, quiet=quiet)
     evaluation = loaded.evaluate(data, ks=k or None)
-    typer.echo(str(evaluation))
     if json_file is not None:
         write_json(json_file, evaluation)
+    echo(str(evaluation), lines=True)
 
 
 def _fit_and_report(
@@ -207,31 +207,35 @@ def _fit_and_report(
     photos: bool,
     title: str,
     learning_curve: bool | None = None,
-) -> Evaluation:
-    """Splits the pairs, fits, evaluates on the test part, saves, and writes the report."""
+    json_file: Path | None = None,
+) -> None:
+    """Splits the pairs, fits, evaluates on the test part, saves, and writes the report.
+
+    Each result is saved before it is printed.
+    """
     from pairmatch.data import leakage
     from pairmatch.report import diagnose, matcher_report, write_report
 
     parts = data.split(seed=seed)
     train, validation, test = parts
-    typer.echo(
+    echo(
         f"{len(data)} pairs of {len(data.people)} people: {len(train)} to train, "
         f"{len(validation)} to validate, {len(test)} to test."
     )
     leaks = leakage(train, validation, test, progress=matcher.progress)
     if leaks:
-        typer.secho(f"{leaks}\n{_LEAKAGE_ADVICE}", err=True, fg="yellow")
+        echo(f"{leaks}\n{_LEAKAGE_ADVICE}", lines=True, err=True, color="yellow")
     matcher.fit(train, validation)
     evaluation = matcher.evaluate(test)
-    typer.echo(f"\nTest pairs of people who are not in the training pairs:\n{evaluation}\n")
-    for note in matcher.notes:
-        typer.secho(note, err=True, fg="yellow")
     matcher.save(output)
+    if json_file is not None:
+        write_json(json_file, evaluation)
+    echo(f"\nTest pairs of people who are not in the training pairs:\n{evaluation}\n", lines=True)
+    for note in matcher.notes:
+        echo(note, err=True, color="yellow")
     if learning_curve is None:
         learning_curve = len(data) <= _LEARNING_CURVE_PAIRS
     sections = diagnose(matcher, *parts, with_learning_curve=learning_curve)
-    for text in sections[0].text[1:]:
-        typer.echo(text)
     report = matcher_report(
         matcher,
         *parts,
@@ -242,5 +246,6 @@ def _fit_and_report(
         notes=[leaks.summary()] if leaks else [],
     )
     write_report(output / "report.html", report)
-    typer.echo(f"Saved the matcher in {output} and the report in {output / 'report.html'}.")
-    return evaluation
+    for text in sections[0].text[1:]:
+        echo(text)
+    echo(f"Saved the matcher in {output} and the report in {output / 'report.html'}.")

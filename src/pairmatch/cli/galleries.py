@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -21,6 +20,7 @@ from pairmatch.cli.options import (
     load_matcher,
     show_progress,
 )
+from pairmatch.cli.output import echo, echo_json
 from pairmatch.core.errors import ConfigurationError
 
 gallery_app = typer.Typer(
@@ -73,7 +73,7 @@ def build(
     profiles = read_profiles(people, images=images, progress=show_progress(quiet))
     gallery = loaded.gallery(profiles, side=cast(Literal["a", "b"], side))
     gallery.save(output)
-    typer.echo(f"Saved {len(gallery)} people in {output}.")
+    echo(f"Saved {len(gallery)} people in {output}.")
 
 
 @gallery_app.command(epilog="Example: pairmatch gallery add couples gallery newcomers.csv")
@@ -100,7 +100,7 @@ def add(
     before = len(opened)
     loaded.add_to(opened, profiles)
     added = len(opened) - before
-    typer.echo(f"Added {added} people and replaced {len(profiles) - added}.")
+    echo(f"Added {added} people and replaced {len(profiles) - added}.")
 
 
 @gallery_app.command(epilog="Example: pairmatch gallery remove gallery anna-17 ben-4")
@@ -113,7 +113,7 @@ def remove(
 
     opened = Gallery.open(gallery)
     count = opened.remove(ids)
-    typer.echo(f"Removed {count} of {len(set(ids))} people; {len(opened)} are left.")
+    echo(f"Removed {count} of {len(set(ids))} people; {len(opened)} are left.")
 
 
 @gallery_app.command(epilog="Example: pairmatch gallery info gallery")
@@ -134,11 +134,11 @@ def info(
         "bytes": size,
     }
     if as_json:
-        typer.echo(json.dumps(about, ensure_ascii=False))
+        echo_json(about)
         return
-    typer.echo(
+    echo(
         f"{len(opened)} people of side {opened.side}, embeddings of width {opened.width}, "
         f"{size / 1e6:.1f} MB"
     )
     for name, kind in opened.attribute_kinds.items():
-        typer.echo(f"  {name}: {kind}")
+        echo(f"  {name}: {kind}")

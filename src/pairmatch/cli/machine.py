@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import typer
-
 from pairmatch.cli.application import app
 from pairmatch.cli.options import StorePath
+from pairmatch.cli.output import echo
 
 
 @app.command(epilog="Example: pairmatch plugins")
@@ -21,7 +20,7 @@ def plugins() -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        typer.echo("  ".join([*cells, row[3]]))
+        echo("  ".join([*cells, row[3]]))
 
 
 @app.command(epilog="Example: pairmatch doctor")
@@ -31,4 +30,4 @@ def doctor(store: StorePath = None) -> None:
 
     colors = {"✓": "green", "·": "yellow", "✗": "red"}
     for line in format_checks(examine(store)).splitlines():
-        typer.secho(line, fg=colors.get(line[0]))
+        echo(line, color=colors.get(line[0]))

@@ -25,6 +25,7 @@ from pairmatch.cli.options import (
     read_pairs,
     show_progress,
 )
+from pairmatch.cli.output import echo
 
 if TYPE_CHECKING:
     from pairmatch.core.interfaces import MetadataGenerator
@@ -101,7 +102,7 @@ def annotate(
             cost = estimate(
                 data.people, generator, opened, retry_refused=retry_refused, batch=batch
             )
-            typer.echo(str(cost))
+            echo(str(cost))
         else:
             _generate(
                 data.people,
@@ -128,13 +129,13 @@ def _exchange(
 
     if import_file is not None:
         count = import_metadata(import_file, people, generator, store)
-        typer.echo(f"Imported {count} new outcomes from {import_file}.")
+        echo(f"Imported {count} new outcomes from {import_file}.")
     if corrections is not None:
         count = correct(corrections, people, generator, store)
-        typer.echo(f"Imported corrections of {count} people from {corrections}.")
+        echo(f"Imported corrections of {count} people from {corrections}.")
     if export_file is not None:
         count = export_metadata(export_file, people, generator, store)
-        typer.echo(f"Exported {count} rows to {export_file}, readable only by you.")
+        echo(f"Exported {count} rows to {export_file}, readable only by you.")
 
 
 def _generate(
@@ -151,17 +152,17 @@ def _generate(
         from pairmatch.metadata.batch import annotate_in_batches
 
         run = annotate_in_batches(people, generator, store, **options)
-        typer.echo(str(run))
+        echo(str(run), lines=True)
         result = run.annotation
     else:
         from pairmatch.metadata import annotate as annotate_people
 
         result = annotate_people(people, generator, store, progress=progress, **options)
-        typer.echo(str(result))
+        echo(str(result))
     for line in _refusals(result.refused):
-        typer.echo(f"  {line}")
+        echo(f"  {line}")
     for spent in store.spent():
-        typer.echo(f"Total of this store: {spent}.")
+        echo(f"Total of this store: {spent}.")
 
 
 def _refusals(refused: Mapping[str, Refusal]) -> Iterator[str]:
@@ -198,12 +199,12 @@ def forget(
         path = opened.path
     count = len(set(ids))
     if erased.store is not None:
-        typer.echo(
+        echo(
             f"Erased {erased.store.people} of {count} people from {path}: "
             f"{erased.store.features} features, {erased.store.metadata} metadata outcomes, "
             f"{erased.store.corrections} corrections."
         )
     for folder, people in erased.galleries.items():
-        typer.echo(f"Erased {people} of {count} people from the gallery {folder}.")
+        echo(f"Erased {people} of {count} people from the gallery {folder}.")
     for folder, rows in erased.slates.items():
-        typer.echo(f"Erased {rows} rows from the slates {folder}.")
+        echo(f"Erased {rows} rows from the slates {folder}.")

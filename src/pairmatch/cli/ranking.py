@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +22,7 @@ from pairmatch.cli.options import (
     parse_value,
     show_progress,
 )
+from pairmatch.cli.output import echo, echo_json
 from pairmatch.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -155,18 +155,18 @@ def _print_json(ranking: Recommendations) -> None:
         "excluded_by": ranking.excluded_by,
         "recommendations": rows,
     }
-    typer.echo(json.dumps(result, ensure_ascii=False))
+    echo_json(result)
 
 
 def _print_ranking(ranking: Recommendations, total: int) -> None:
-    typer.echo(f"{'rank':>4}  {'score':>6}  candidate")
+    echo(f"{'rank':>4}  {'score':>6}  candidate")
     for candidate in ranking:
         paths = [str(image) for image in candidate.profile.images if isinstance(image, Path)]
         line = f"{candidate.rank:>4}  {candidate.score:>6.3f}  {candidate.profile.id}"
-        typer.echo(f"{line}  {', '.join(paths)}".rstrip())
-    typer.echo(f"{ranking.eligible} of {total} candidates are eligible.")
+        echo(f"{line}  {', '.join(paths)}".rstrip())
+    echo(f"{ranking.eligible} of {total} candidates are eligible.")
     if ranking.excluded_by:
-        typer.echo(f"The last candidates were removed by: {ranking.excluded_by}")
+        echo(f"The last candidates were removed by: {ranking.excluded_by}")
 
 
 @app.command(
@@ -222,7 +222,7 @@ def slates(
     _print_exposure("a", written.exposure("a", (a if b is None else b).ids))
     if b is not None:
         _print_exposure("b", written.exposure("b", a.ids))
-    typer.echo(f"Saved the slates in {output}.")
+    echo(f"Saved the slates in {output}.")
 
 
 def _bonuses(a: Gallery, b: Gallery | None, evenness: float, temperature: float) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def _bonuses(a: Gallery, b: Gallery | None, evenness: float, temperature: float)
     from pairmatch.market import balance
 
     balanced = balance(a.embeddings, None if b is None else b.embeddings, temperature=temperature)
-    typer.echo(f"Balanced in {balanced.iterations} passes.")
+    echo(f"Balanced in {balanced.iterations} passes.")
     return {"bonus_a": evenness * balanced.bonus_a, "bonus_b": evenness * balanced.bonus_b}
 
 
@@ -238,7 +238,7 @@ def _print_exposure(side: str, exposure: Any) -> None:
     """Prints how evenly the candidates shown to one side are spread."""
     from pairmatch.evaluation.diagnostics import gini
 
-    typer.echo(
+    echo(
         f"Side {side}: {int(exposure.sum())} recommendations; {(exposure > 0).mean():.1%} of "
         f"candidates appear in a slate, exposure Gini {gini(exposure):.3f}"
     )

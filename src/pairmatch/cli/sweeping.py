@@ -32,6 +32,7 @@ from pairmatch.cli.options import (
     read_pairs,
     show_progress,
 )
+from pairmatch.cli.output import echo
 from pairmatch.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -158,13 +159,17 @@ def sweep(
         "progress": show_progress(quiet),
         "repeats": repeats,
     }
-    result: CrossValidation | None
+    sections: Sequence[Any] = []
     if paper:
-        result, sections = _run_paper(
+        from pairmatch.experiments.paper import paper_tables
+        from pairmatch.report import paper_sections
+
+        tables = paper_tables(
             data, base, note=note, output=output, join_identical=join_identical, **common
         )
+        result, text, sections = tables.result, str(tables), paper_sections(tables)
     else:
-        result = _run_grid(
+        tested = _run_grid(
             data,
             base,
             axes,
@@ -172,11 +177,16 @@ def sweep(
             {**common, "splits": "holdout" if holdout else "cross-validation", "folds": folds},
             {"ks": k or None, "join_identical": join_identical, "output": output},
             plan_only=plan_only,
-            note=note,
         )
-        sections = []
-    if output is not None and result is not None:
-        _write(output, result, title=f"Sweep: {pairs.name}", note=note, sections=sections)
+        if tested is None:
+            return
+        result, text = tested, _result_text(tested, note)
+    saved = ""
+    if output is not None:
+        saved = _write(output, result, title=f"Sweep: {pairs.name}", note=note, sections=sections)
+    echo(text, lines=True)
+    if saved:
+        echo(saved)
 
 
 def _base(
@@ -262,16 +272,6 @@ def _leave_out_axis(
     return [None, *chosen]
 
 
-def _run_paper(data: Pairs, base: dict[str, Any], **options: Any) -> tuple[CrossValidation, Any]:
-    """Computes and prints the tables of the paper; returns them as sections of the report too."""
-    from pairmatch.experiments.paper import paper_tables
-    from pairmatch.report import paper_sections
-
-    tables = paper_tables(data, base, **options)
-    typer.echo(str(tables))
-    return tables.result, paper_sections(tables)
-
-
 def _run_grid(
     data: Pairs,
     base: dict[str, Any],
@@ -281,9 +281,8 @@ def _run_grid(
     options: dict[str, Any],
     *,
     plan_only: bool,
-    note: str,
 ) -> CrossValidation | None:
-    """Prints the plan, tests all combinations, and prints the result; None if only planned.
+    """Prints the plan and tests all combinations; None if only planned.
 
     Args:
         data: All pairs.
@@ -293,7 +292,6 @@ def _run_grid(
         shared: Options of both `plan` and `sweep`.
         options: Further options of `sweep`.
         plan_only: Whether to stop after the plan.
-        note: Text to show above the tables.
     """
     from pairmatch.evaluation.crossvalidation import BASELINES
     from pairmatch.experiments import sweep as sweeps
@@ -301,25 +299,27 @@ def _run_grid(
     baselines = tuple(baseline) if baseline else BASELINES
     baselines = () if baselines == ("none",) else baselines
     combinations = sweeps.grid(base, axes)
-    typer.echo(str(sweeps.plan(data, combinations, baselines=baselines, **shared)))
+    echo(str(sweeps.plan(data, combinations, baselines=baselines, **shared)), lines=True)
     if plan_only:
         return None
-    result = sweeps.sweep(data, combinations, baselines=baselines, **shared, **options)
-    typer.echo(f"{note}\n{result}" if note else str(result))
+    return sweeps.sweep(data, combinations, baselines=baselines, **shared, **options)
+
+
+def _result_text(result: CrossValidation, note: str) -> str:
+    """The table of a sweep and the comparisons with the baseline."""
     reference = "frozen" if "frozen" in result.learners else result.learners[0]
-    for comparison in result.comparisons(reference):
-        typer.echo(str(comparison))
-    return result
+    comparisons = map(str, result.comparisons(reference))
+    return "\n".join([*([note] if note else []), str(result), *comparisons])
 
 
 def _write(
     folder: Path, result: CrossValidation, *, title: str, note: str, sections: Sequence[Any]
-) -> None:
-    """Writes the table of all queries and the report."""
+) -> str:
+    """Writes the table of all queries and the report; returns a sentence about both."""
     from pairmatch.report import write_sweep_report
 
     queries = folder / "queries.csv"
     report = folder / "report.html"
     result.save(queries)
     write_sweep_report(report, result, title=title, note=note, sections=sections)
-    typer.echo(f"Saved the table of all queries in {queries} and the report in {report}.")
+    return f"Saved the table of all queries in {queries} and the report in {report}."

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice, product
 from pathlib import Path
@@ -14,9 +13,9 @@ import imagehash
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from rich.progress import track
 
 from pairmatch.core.errors import ConfigurationError, DataError, ImageError
+from pairmatch.core.progress import map_in_threads
 from pairmatch.data.pairs import Pairs
 from pairmatch.io.images import ImageSource, image_digest, load_image
 
@@ -159,23 +158,13 @@ def _owners_by_photo(parts: Sequence[Pairs], progress: bool) -> list[_Owners]:
         for person in pairs.people
         for image in person.images
     ]
-    digests = _map(image_digest, [photo.image for photo in photos], "Reading photos", progress)
+    digests = map_in_threads(
+        image_digest, [photo.image for photo in photos], "Reading photos", shown=progress
+    )
     owners: dict[str, dict[int, dict[str, _Photo]]] = defaultdict(lambda: defaultdict(dict))
     for digest, photo in zip(digests, photos, strict=True):
         owners[digest][photo.part].setdefault(photo.person, photo)
     return list(owners.values())
-
-
-def _map(
-    function: Callable[[ImageSource], _T],
-    images: Sequence[ImageSource],
-    description: str,
-    progress: bool,
-) -> list[_T]:
-    """Applies a function to photos in threads, with a progress bar."""
-    with ThreadPoolExecutor() as pool:
-        results = pool.map(function, images)
-        return list(track(results, description, len(images), disable=not progress, transient=True))
 
 
 def _identical(photos: Sequence[_Owners]) -> Iterator[str]:
@@ -188,7 +177,7 @@ def _nearly_identical(photos: Sequence[_Owners], bits: int, progress: bool) -> I
     if bits < 0:
         return
     samples = [_sample(owners) for owners in photos]
-    fingerprints = _map(_fingerprint, samples, "Comparing photos", progress)
+    fingerprints = map_in_threads(_fingerprint, samples, "Comparing photos", shown=progress)
     for i, j, differing in _similar(fingerprints, bits):
         description = f"nearly the same photo ({differing} of 64 bits differ)"
         for first, second in product(photos[i], photos[j]):

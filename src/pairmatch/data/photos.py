@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from rich.progress import track
-
 from pairmatch.core.errors import DataError
+from pairmatch.core.progress import map_in_threads
 from pairmatch.core.types import Profile
 from pairmatch.io.images import SUFFIXES, check_image
 from pairmatch.io.tables import Table
@@ -68,19 +66,10 @@ def _photo_problem(name: str, folder: Path, table_folder: Path) -> str | None:
 
 def broken_photos(files: Sequence[Path], *, progress: bool) -> dict[Path, str]:
     """Decodes photos; returns the problem of each one that cannot be read."""
-    with ThreadPoolExecutor() as pool:
-        checks: Iterable[str | None] = track(
-            pool.map(check_image, files),
-            "Checking photos",
-            total=len(files),
-            disable=not progress,
-            transient=True,
-        )
-        return {
-            file: problem
-            for file, problem in zip(files, checks, strict=True)
-            if problem is not None
-        }
+    problems = map_in_threads(check_image, files, "Checking photos", shown=progress)
+    return {
+        file: problem for file, problem in zip(files, problems, strict=True) if problem is not None
+    }
 
 
 def read_photo_folder(folder: Path, *, check_images: bool, progress: bool) -> list[Profile]:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pairmatch.core import registry
 from pairmatch.core.config import PartSpec
 from pairmatch.core.errors import ConfigurationError, unknown_name
 from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import IDENTICAL_FEATURES_NOTE, PairedFeatures
+from pairmatch.core.progress import progress_bar
 from pairmatch.evaluation.comparison import Comparison, compare, corrected
 from pairmatch.evaluation.intervals import Metrics, summarize
 from pairmatch.evaluation.query_table import (
@@ -324,14 +324,3 @@ def _in_data(data: PairedFeatures, split: Split, table: QueryTable) -> QueryTabl
         "query": renumbered,
     }
     return QueryTable(table.ks, columns)
-
-
-def progress_bar(shown: bool) -> Progress:
-    """A bar with counts and the time left."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        disable=not shown,
-    )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.progress import map_in_threads
 from pairmatch.experiments.portraits import Looks, draw_portrait
 from pairmatch.io.files import write_file
 
@@ -69,8 +69,7 @@ def draw_people(folder: str | Path, *, pairs: int = 400, seed: int = 0, size_px:
     def write_portrait(path: Path, looks: Looks, portrait_seed: int) -> None:
         write_file(path, draw_portrait(looks, portrait_seed, size_px))
 
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda job: write_portrait(*job), portraits))
+    map_in_threads(lambda job: write_portrait(*job), portraits)
     candidates = [
         {key[:-2]: value for key, value in row.items() if key.endswith("_b")} for row in rows
     ]

@@ -16,13 +16,13 @@ from pairmatch.core.components import label_components
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import Learner
 from pairmatch.core.paired_features import IDENTICAL_FEATURES_NOTE, PairedFeatures
+from pairmatch.core.progress import progress_bar
 from pairmatch.data import Pairs
 from pairmatch.evaluation.crossvalidation import (
     BASELINES,
     CrossValidation,
     chance_table,
     measure_learner,
-    progress_bar,
 )
 from pairmatch.evaluation.query_table import usable_ks
 from pairmatch.evaluation.splits import (

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from pairmatch.core.errors import DataError, ImageError
 from pairmatch.core.interfaces import Backbone, Pooler
+from pairmatch.core.progress import map_in_threads
 from pairmatch.core.types import Item, Profile
 from pairmatch.features.prompt import render
 from pairmatch.features.running import worker_count
@@ -43,8 +43,7 @@ def digest_items(
         for profile, item in zip(profiles, items, strict=True)
         if not item.images and not item.text
     ]
-    with ThreadPoolExecutor(worker_count()) as pool:
-        outcomes = list(pool.map(_digest, items))
+    outcomes = map_in_threads(_digest, items, workers=worker_count())
     problems += [
         f"{profile.id}: {outcome}"
         for profile, outcome in zip(profiles, outcomes, strict=True)

@@ -13,19 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 from pairmatch.core.errors import BackboneError, DataError, ImageError, PairmatchError
 from pairmatch.core.interfaces import Backbone, Pooler
+from pairmatch.core.progress import progress_bar
 from pairmatch.core.types import Item
 from pairmatch.io.store import Store
 
@@ -89,7 +82,7 @@ class BackboneRunner:
         waiting = sorted(jobs, key=lambda job: -job.length)
         workers = self.backbone.workers or worker_count()
         with (
-            _progress_bar(self.progress) as bar,
+            progress_bar(self.progress, _PeoplePerSecond()) as bar,
             ThreadPoolExecutor(workers, "pairmatch-prepare") as pool,
         ):
             task = bar.add_task(
@@ -285,14 +278,3 @@ class _PeoplePerSecond(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:.1f} people/s", style="progress.data.speed")
-
-
-def _progress_bar(shown: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _PeoplePerSecond(),
-        TimeRemainingColumn(),
-        disable=not shown,
-    )

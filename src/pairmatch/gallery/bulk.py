@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from rich.progress import track
 from typing_extensions import Unpack
 
 from pairmatch.core.arrays import Floats, Ints
 from pairmatch.core.errors import ConfigurationError, DataError
+from pairmatch.core.progress import track
 from pairmatch.core.types import Side
 from pairmatch.gallery.blocks import Chunk
 from pairmatch.gallery.exclusions import Exclusions
@@ -174,8 +174,8 @@ def recommend_all(
     for direction in _directions(people_a, people_b, bonus_a, bonus_b):
         total = -(-len(direction.people) // _PEOPLE)
         label = f"Slates of side {direction.side}"
-        hidden = not options.get("progress", False)
-        chunks = track(direction.people.chunks(_PEOPLE), label, total=total, disable=hidden)
+        shown = options.get("progress", False)
+        chunks = track(direction.people.chunks(_PEOPLE), label, total, shown=shown)
         for number, chunk in enumerate(chunks):
             file = target / f"{direction.side}-{number:05}.parquet"
             if not file.exists():

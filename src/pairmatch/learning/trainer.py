@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 
 from pairmatch.core import registry
 from pairmatch.core.arrays import Floats, Ints
@@ -18,6 +17,7 @@ from pairmatch.core.config import PartSpec, TrainingConfig
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import ContrastiveLoss, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.progress import track
 from pairmatch.evaluation.query_table import RankedQueries, embed_sides, rank_queries
 from pairmatch.learning.batches import Batches
 from pairmatch.learning.heads import build_head
@@ -106,7 +106,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             epochs = range(1, self.config.epochs + 1)
-            for epoch in track(epochs, "Training", disable=not self.progress, transient=True):
+            for epoch in track(epochs, "Training", len(epochs), shown=self.progress):
                 if not run.epoch(epoch):
                     break
         result = run.result()

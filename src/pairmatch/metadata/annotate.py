@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
-from rich.progress import Progress
 
 from pairmatch.core.errors import UploadError
 from pairmatch.core.interfaces import MetadataGenerator
+from pairmatch.core.progress import progress_bar
 from pairmatch.core.types import Profile, Refusal, Usage
 from pairmatch.io.store import Store
 from pairmatch.metadata.outcomes import (
@@ -126,7 +126,7 @@ def annotate(
     if plan.to_submit:
         plan.check_consent(allow_upload)
         keys = list(plan.to_submit)
-        with Progress(disable=not progress) as bar:
+        with progress_bar(progress) as bar:
             task = bar.add_task("Annotating", total=len(keys))
 
             def keep(index: int, outcome: BaseModel | Refusal, cost: Usage) -> None:

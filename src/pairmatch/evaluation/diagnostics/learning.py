@@ -12,8 +12,9 @@ from pairmatch.core.arrays import Floats
 from pairmatch.core.config import PartSpec
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.progress import progress_bar
 from pairmatch.evaluation.comparison import mean_interval
-from pairmatch.evaluation.crossvalidation import measure_learner, progress_bar
+from pairmatch.evaluation.crossvalidation import measure_learner
 from pairmatch.evaluation.intervals import Metrics, summarize
 from pairmatch.evaluation.query_table import QueryTable, usable_ks
 from pairmatch.evaluation.splits import Split, cross_validation_splits, smallest_gallery

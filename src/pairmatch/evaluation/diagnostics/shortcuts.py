@@ -13,7 +13,8 @@ from pairmatch.core.arrays import Floats, Vectors, unit_rows
 from pairmatch.core.config import PartSpec
 from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
-from pairmatch.evaluation.crossvalidation import fit_split, measure_learner, progress_bar
+from pairmatch.core.progress import progress_bar
+from pairmatch.evaluation.crossvalidation import fit_split, measure_learner
 from pairmatch.evaluation.intervals import Metrics, summarize
 from pairmatch.evaluation.query_table import embed_sides
 from pairmatch.evaluation.splits import Split, check_splits, cross_validation_splits

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.progress import track
 from skimage.color import rgb2lab
 from skimage.filters import laplace
 
 from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.progress import map_in_threads
 from pairmatch.core.types import Profile
 from pairmatch.io.images import image_size, load_image
 
@@ -41,16 +40,7 @@ def photo_traits(profiles: Sequence[Profile], *, progress: bool = False) -> dict
     Raises:
         ImageError: A photo that cannot be read.
     """
-    with ThreadPoolExecutor() as pool:
-        measured = list(
-            track(
-                pool.map(_measure_photo, profiles),
-                "Measuring photos",
-                len(profiles),
-                disable=not progress,
-                transient=True,
-            )
-        )
+    measured = map_in_threads(_measure_photo, profiles, "Measuring photos", shown=progress)
     unknown = np.full(_PHOTO_COLUMNS, np.nan)
     rows = np.array([unknown if row is None else row for row in measured])
     rows = _fill_missing(rows.reshape(-1, _PHOTO_COLUMNS))
