@@ -548,10 +548,32 @@ def test_forgetting_continues_after_failures_and_reports_them(tmp_path, monkeypa
         raise StoreError("the store is being read.")
 
     monkeypatch.setattr(store, "forget", blocked)
-    with pytest.raises(StoreError, match=r"1 places could not.*one.*two.*the store is being read"):
+    with pytest.raises(
+        StoreError,
+        match=r"1 of 3 places are not erased completely.*one.*two.*the store is being read",
+    ):
         forget(["a"], store=store, galleries=[tmp_path / "one", tmp_path / "two"])
     for name in ("one", "two"):
         assert Gallery.open(tmp_path / name).ids == ["b", "c"]
+
+
+def test_forgetting_tries_every_place(tmp_path):
+    for name in ("one", "damaged", "two"):
+        Gallery.of(["a", "b"], vectors(2)).save(tmp_path / name)
+    (tmp_path / "damaged" / "gallery.sqlite").write_text("damaged" * 100)
+    (tmp_path / "empty").mkdir()
+    folders = [tmp_path / name for name in ("one", "damaged", "absent", "two")]
+    message = (
+        r"^3 of 6 places are not erased completely \(erased: .*store.sqlite, .*one, .*two\): "
+        r".*damaged.* is not a database.*absent.*empty"
+    )
+    with Store(tmp_path / "store.sqlite") as store:
+        store.link([("a", "key")])
+        with pytest.raises(StoreError, match=message):
+            forget(["a"], store=store, galleries=folders, slates=[tmp_path / "empty"])
+        assert store.counts()["people"] == 0
+    for name in ("one", "two"):
+        assert Gallery.open(tmp_path / name).ids == ["b"]
 
 
 def test_saving_over_a_gallery_of_another_kind_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """The store and its SQLite file: permissions, concurrency, erasure, formats and errors."""
 
+import os
 import sqlite3
 import stat
 import subprocess
@@ -14,9 +15,10 @@ import pytest
 
 from pairmatch import Gallery, Profile
 from pairmatch.core.errors import StoreError, UploadError
-from pairmatch.io import sqlite
+from pairmatch.io import sqlite, traces
 from pairmatch.io.sqlite import Database
-from pairmatch.io.store import Store, content_key
+from pairmatch.io.sqlite_files import APPLICATION_IDS
+from pairmatch.io.store import QUERY_ID, Store, content_key
 
 
 def test_files_are_readable_only_by_their_owner(tmp_path):
@@ -79,6 +81,7 @@ def test_invalid_stores_are_errors(tmp_path):
         Store(tmp_path / "text.sqlite" / "below.sqlite")
     newer = sqlite3.connect(tmp_path / "newer.sqlite")
     newer.execute("PRAGMA user_version = 99")
+    newer.execute(f"PRAGMA application_id = {APPLICATION_IDS['store']}")
     newer.close()
     message = (
         r"^The store [^ ]*newer.sqlite has format 99; this pairmatch reads up to 2: "
@@ -200,7 +203,7 @@ def read_in_background(path):
 
 
 def test_forgetting_fails_while_a_reader_blocks_truncation_of_the_log(tmp_path, monkeypatch):
-    monkeypatch.setattr(sqlite, "TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(sqlite, "ERASURE_SECONDS", 0.3)
 
     def content():
         return b"".join(file.read_bytes() for file in tmp_path.iterdir())
@@ -209,7 +212,7 @@ def test_forgetting_fails_while_a_reader_blocks_truncation_of_the_log(tmp_path, 
         store.link([("anna", "m1")])
         store.put_metadata({"m1": {"caption": "ANNAS-CAPTION"}})
         reader = read_in_background(store.path)
-        with pytest.raises(StoreError, match="still has deleted data in its write-ahead log"):
+        with pytest.raises(StoreError, match="still has deleted data in its file or its write"):
             store.forget(["anna"])
         assert store.counts() == {"features": 0, "metadata": 0, "people": 0}
         assert b"ANNAS-CAPTION" in content()
@@ -253,6 +256,7 @@ def test_older_stores_are_upgraded(tmp_path):
 def database(tmp_path):
     opened = Database(
         tmp_path / "d.sqlite",
+        kind="store",
         name="The file d",
         version=1,
         schema=["CREATE TABLE numbers (number INTEGER PRIMARY KEY)"],
@@ -309,7 +313,13 @@ def test_snapshots_do_not_see_later_writes(database):
 
 
 def test_files_are_created_only_on_request(tmp_path):
-    options = {"name": "The file d", "version": 1, "schema": (), "remedy": "name another file"}
+    options = {
+        "kind": "store",
+        "name": "The file d",
+        "version": 1,
+        "schema": (),
+        "remedy": "name another file",
+    }
     with pytest.raises(StoreError, match=r"does not exist\. Name another file\.$"):
         Database(tmp_path / "none.sqlite", create=False, **options)
     assert not (tmp_path / "none.sqlite").exists()
@@ -326,3 +336,302 @@ def test_a_lock_excludes_other_processes_and_is_private(tmp_path):
         with second.exclusive("batches"):
             pass
     assert stat.S_IMODE((tmp_path / "s.sqlite-batches").stat().st_mode) == 0o600
+
+
+def content_and_modes(folder):
+    return {
+        file.name: (file.read_bytes(), stat.S_IMODE(file.stat().st_mode))
+        for file in folder.iterdir()
+        if file.is_file()
+    }
+
+
+def write_text_file(path):
+    path.write_text("id_a,id_b\nanna,ben\n" * 100)
+
+
+def write_short_file(path):
+    path.write_bytes(b"x")
+
+
+def write_other_database(path, statement="CREATE TABLE users (name TEXT)"):
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute(statement)
+    connection.close()
+
+
+def write_other_database_with_a_log(path):
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("CREATE TABLE users (name TEXT)")
+    connection.close()
+
+
+def write_other_database_with_our_table(path):
+    write_other_database(path, "CREATE TABLE features (key TEXT, enabled INTEGER)")
+
+
+def write_other_database_with_our_version(path):
+    write_other_database(path)
+    write_other_database(path, "PRAGMA user_version = 2")
+
+
+def write_other_marked_database(path):
+    write_other_database(path)
+    write_other_database(path, "PRAGMA application_id = 252006673")  # a Fossil repository
+
+
+def write_gallery(path):
+    Gallery.of([Profile("anna"), Profile("ben")], np.eye(2, dtype=np.float32)).save(path.parent)
+    (path.parent / "gallery.sqlite").rename(path)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (write_text_file, "file is not a database"),
+        (write_short_file, "file is not a database"),
+        (write_other_database, r"it is a database of another application \(users\)"),
+        (write_other_database_with_a_log, "database of another application"),
+        (write_other_database_with_our_table, r"of another application \(features\)"),
+        (write_other_database_with_our_version, "database of another application"),
+        (write_other_marked_database, "database of another application"),
+        (write_gallery, "it is a gallery of pairmatch, not a store"),
+        (os.mkfifo, "it is not a regular file"),
+    ],
+)
+def test_files_that_are_not_stores_are_refused_unchanged(write, message, tmp_path):
+    write(tmp_path / "given.db")
+    (tmp_path / "given.db").chmod(0o644)
+    if write is os.mkfifo:
+        with pytest.raises(StoreError, match=message):
+            Store(tmp_path / "given.db")
+        return
+    before = content_and_modes(tmp_path)
+    with pytest.raises(StoreError, match=message):
+        Store(tmp_path / "given.db")
+    assert content_and_modes(tmp_path) == before
+
+
+def test_a_database_in_use_is_refused_unchanged(tmp_path):
+    connection = sqlite3.connect(tmp_path / "app.db", isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("CREATE TABLE users (name TEXT)")  # still in the write-ahead log
+    before = content_and_modes(tmp_path)
+    with pytest.raises(StoreError, match="database of another application"):
+        Store(tmp_path / "app.db")
+    assert content_and_modes(tmp_path).keys() == before.keys()
+    for name in ("app.db", "app.db-wal"):  # -shm holds the locks of all readers
+        assert content_and_modes(tmp_path)[name] == before[name]
+    connection.execute("INSERT INTO users VALUES ('anna')")
+    connection.close()
+
+
+def test_a_store_is_not_a_gallery(tmp_path):
+    with Store(tmp_path / "gallery.sqlite") as store:
+        store.put_features({"key": np.ones(2, np.float32)})
+    before = content_and_modes(tmp_path)
+    with pytest.raises(StoreError, match="it is a store of pairmatch, not a gallery"):
+        Gallery.open(tmp_path)
+    assert content_and_modes(tmp_path) == before
+
+
+def test_empty_files_and_empty_databases_become_stores(tmp_path):
+    (tmp_path / "empty").touch(0o644)
+    write_other_database(tmp_path / "tables", "VACUUM")
+    for name in ("empty", "tables"):
+        with Store(tmp_path / name) as store:
+            store.put_metadata({"key": {"n": 1}})
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+        header = (tmp_path / name).read_bytes()[:100]
+        assert int.from_bytes(header[68:72], "big") == APPLICATION_IDS["store"]
+
+
+def test_a_mark_in_the_log_counts(tmp_path):
+    """A process that was killed while it marked an earlier file leaves the mark in the log."""
+    connection = sqlite3.connect(tmp_path / "s.sqlite", isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("CREATE TABLE later (value TEXT)")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.execute(f"PRAGMA application_id = {APPLICATION_IDS['store']}")
+    connection.execute("PRAGMA user_version = 2")
+    assert int.from_bytes((tmp_path / "s.sqlite").read_bytes()[68:72], "big") == 0
+    Store(tmp_path / "s.sqlite").close()
+    connection.close()
+
+
+def test_missing_stores_are_created_only_on_request(tmp_path):
+    with pytest.raises(StoreError, match="does not exist"):
+        Store(tmp_path / "typo.sqlite", create=False)
+    assert not any(tmp_path.iterdir())
+
+
+def test_locks_leave_other_files_unchanged(tmp_path):
+    with Store(tmp_path / "s.sqlite") as store:
+        lock = tmp_path / "s.sqlite-batches"
+        lock.write_text("notes")
+        lock.chmod(0o644)
+        with pytest.raises(StoreError, match="is in the way of a lock"), store.exclusive("batches"):
+            pass
+        assert lock.read_text() == "notes"
+        assert stat.S_IMODE(lock.stat().st_mode) == 0o644
+
+
+def test_forgetting_leaves_no_trace_of_any_person(tmp_path):
+    """People of several sizes in several orders, so that pages are split and merged many times."""
+    random = np.random.default_rng(0)
+    people = [f"person-{i:04d}-{i * 7919 % 10007:05d}." for i in range(900)]
+    keys = {person: [content_key({"of": person, "n": n}) for n in range(2)] for person in people}
+    with Store(tmp_path / "s.sqlite") as store:
+        for start in range(0, 900, 30):
+            group = people[start : start + 30]
+            store.link([(person, key) for person in group for key in keys[person]])
+            store.put_features(
+                {keys[p][0]: random.normal(size=random.integers(4, 300)) for p in group}
+            )
+            store.put_metadata({keys[p][1]: {"caption": f"caption of {p}" * 3} for p in group})
+            store.put_corrections({p: {"age": 30} for p in group[::3]})
+        forgotten = [str(person) for person in random.permutation(people)[:600]]
+        assert store.forget(forgotten).people == 600
+        content = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+        left = [
+            text
+            for person in forgotten
+            for text in (person, *keys[person])
+            if text.encode() in content
+        ]
+        assert left == []
+        kept = set(people) - set(forgotten)
+        assert all(person.encode() in content for person in kept)
+        assert store.counts() == {"features": 300, "metadata": 300, "people": 300}
+
+
+def test_remaining_traces_are_an_error(tmp_path, monkeypatch):
+    key = content_key({"of": "anna"})
+    with Store(tmp_path / "s.sqlite") as store:
+        store.link([("anna", key)])
+        monkeypatch.setattr(Database, "purge", lambda _: None)  # the key stays in the log
+        with pytest.raises(StoreError, match="still has traces of 1 erased keys"):
+            store.forget(["anna"])
+
+
+def test_traces_are_those_of_a_plain_search(tmp_path, monkeypatch):
+    monkeypatch.setattr(traces, "_CHUNK_BYTES", 100)  # so that texts cross the borders
+    random = np.random.default_rng(0)
+    content = random.integers(97, 101, 5000, np.uint8).tobytes()  # a, b, c and d
+    (tmp_path / "file").write_bytes(content)
+    texts = ["".join(random.choice(list("abcd"), size)) for size in (4, 5, 6, 7) for _ in range(90)]
+    texts += [content[at : at + 64].decode() for at in (0, 37, 68, 4936)]
+    files = [tmp_path / "file", tmp_path / "missing"]
+    expected = {text for text in texts if text.encode() in content}
+    assert traces.find_traces(files, texts) == expected
+    assert len(expected) < len(set(texts))
+
+
+def test_queries_without_an_id_can_be_forgotten(tmp_path):
+    with Store(tmp_path / "s.sqlite") as store:
+        store.link([(QUERY_ID, "k1"), ("anna", "k2")])
+        store.put_metadata({"k1": {"caption": "QUERY-CAPTION"}, "k2": {"caption": "neu"}})
+        assert store.forget_queries().metadata == 1
+        assert store.counts() == {"features": 0, "metadata": 1, "people": 1}
+        content = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+        assert b"QUERY-CAPTION" not in content
+        assert b"0query" not in content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "vector = x'000000'",
+        "vector = 'text'",
+        "vector = x''",
+        "dtype = '<U7'",
+        "dtype = 'no such type'",
+        "vector = x'0000c07f0000c07f'",  # NaN
+    ],
+)
+def test_damaged_features_count_as_absent(change, tmp_path, caplog):
+    with Store(tmp_path / "s.sqlite") as store:
+        store.put_features({"k1": np.ones(2, np.float32), "k2": np.ones(2, np.float32)})
+    connection = sqlite3.connect(tmp_path / "s.sqlite", isolation_level=None)
+    connection.execute(f"UPDATE features SET {change} WHERE key = 'k1'")
+    connection.close()
+    with Store(tmp_path / "s.sqlite") as store:
+        assert store.features(["k1", "k2"]).keys() == {"k2"}
+        assert "has 1 damaged features: they count as absent" in caplog.text
+        if "c07f" in change:
+            store.drop_features(["k1"])  # values are not looked at before they are read
+        assert store.has_features(["k1", "k2"]) == {"k2"}
+        store.put_features({"k1": np.full(2, 3, np.float32), "k2": np.zeros(2, np.float32)})
+        assert store.features(["k1"])["k1"].tolist() == [3, 3]
+        assert store.features(["k2"])["k2"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", "null", "3", '{"a": ' * 500 + "1" + "}" * 500, b"\1"])
+def test_damaged_metadata_counts_as_absent(text, tmp_path, caplog):
+    with Store(tmp_path / "s.sqlite") as store:
+        store.put_metadata({"k1": {"caption": "a"}, "k2": {"caption": "b"}})
+        store.put_corrections({"anna": {"age": 30}, "ben": {"age": 31}})
+        with store._database.transaction() as connection:
+            connection.execute("UPDATE metadata SET outcome = ? WHERE key = 'k1'", (text,))
+        assert store.metadata(["k1", "k2"]) == {"k2": {"caption": "b"}}
+        assert "has 1 damaged metadata outcomes" in caplog.text
+        with store._database.transaction() as connection:
+            connection.execute("UPDATE corrections SET value = '{' WHERE person = 'anna'")
+        assert store.corrections(["anna", "ben"]) == {"ben": {"age": 31}}
+
+
+def test_damaged_files_are_errors(tmp_path):
+    with Store(tmp_path / "s.sqlite") as store:
+        vectors = {f"{i:064x}": np.ones(64, np.float32) for i in range(100)}
+        store.put_features(vectors)
+        store.link([(f"person-{i}", key) for i, key in enumerate(vectors)])
+    content = (tmp_path / "s.sqlite").read_bytes()
+    random = np.random.default_rng(0)
+    messages = []
+    for number in range(60):
+        damaged = bytearray(content)
+        if number % 3 == 0:
+            damaged = damaged[: random.integers(1, len(content))]
+        elif number % 3 == 1:
+            at = random.integers(0, len(content) - 200)
+            damaged[at : at + 200] = random.bytes(200)
+        else:
+            damaged[random.integers(0, 100)] ^= 0xFF
+        path = tmp_path / f"{number}.sqlite"
+        path.write_bytes(damaged)
+        try:
+            with Store(path) as store:
+                store.features(list(vectors))
+                store.counts()
+                store.forget(["person-1"])
+        except StoreError as error:
+            messages.append(str(error))
+    assert len(messages) > 20
+    assert all(f"The store {tmp_path}" in message for message in messages)
+
+
+def test_values_that_sqlite_cannot_hold_are_errors(tmp_path):
+    with Store(tmp_path / "s.sqlite") as store:
+        with pytest.raises(StoreError, match="cannot be written"):
+            store.link([("anna\ud800", "k1")])
+        with pytest.raises(StoreError, match="cannot be read"):
+            store.features(["\ud800"])
+        usage = {"input_tokens": 10**30, "output_tokens": 1, "cached_tokens": 0, "usd": None}
+        with pytest.raises(StoreError, match="cannot be written"):
+            store.put_metadata({"k": {"usage": usage}}, model="m")
+        assert store.counts() == {"features": 0, "metadata": 0, "people": 0}
+
+
+def test_stores_that_cannot_be_written_are_read(tmp_path, monkeypatch):
+    with Store(tmp_path / "s.sqlite") as store:
+        store.put_features({"k": np.ones(2, np.float32)})
+    before = content_and_modes(tmp_path)
+    monkeypatch.setattr(sqlite, "is_writable", lambda _: False)  # the tests may run as root
+    with Store(tmp_path / "s.sqlite") as store:
+        assert store.features(["k"])["k"].tolist() == [1, 1]
+        with pytest.raises(StoreError, match="the file or its folder is read-only"):
+            store.put_features({"l": np.ones(2, np.float32)})
+    assert content_and_modes(tmp_path) == before
+    with pytest.raises(StoreError, match=r"cannot be opened: Permission denied\."):
+        Store(tmp_path / "new.sqlite")

@@ -99,6 +99,7 @@ def recommend(
 
     from pairmatch.core.types import Profile
     from pairmatch.gallery import Exclusions
+    from pairmatch.io.store import QUERY_ID
 
     excluded = Exclusions() if exclude is None else Exclusions.read(exclude, symmetric=symmetric)
     loaded = load_matcher(
@@ -108,7 +109,7 @@ def recommend(
         gallery, without=query, images=images, progress=show_progress(quiet)
     )
     person = Profile(
-        id=person_id or "\0query", images=tuple(query), text=text, attributes=attributes
+        id=person_id or QUERY_ID, images=tuple(query), text=text, attributes=attributes
     )
     ranking = loaded.recommend(
         person, candidates, k, where=where or None, mutual=mutual, exclude=excluded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +16,13 @@ import torch
 from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
-from pairmatch.core.errors import BackboneError, DataError, ImageError, PairmatchError
+from pairmatch.core.errors import (
+    BackboneError,
+    DataError,
+    ImageError,
+    PairmatchError,
+    StoreError,
+)
 from pairmatch.core.interfaces import Backbone, Pooler
 from pairmatch.core.progress import progress_bar
 from pairmatch.core.types import Item
@@ -114,8 +120,23 @@ class BackboneRunner:
             )
 
     def read(self, keys: Sequence[str]) -> npt.NDArray[np.float32]:
-        """[N, D] float32 features of N keys, which must all be in the store."""
-        vectors = self.store.features(sorted(set(keys)))
+        """[N, D] float32 features of N keys, which were all extracted or in the store.
+
+        Raises:
+            StoreError: Some are damaged; they are removed, so that the next run extracts them.
+        """
+        distinct = sorted(set(keys))
+        vectors = self.store.features(distinct)
+        widths = Counter(len(vector) for vector in vectors.values())
+        width = widths.most_common(1)[0][0] if widths else 0
+        damaged = [key for key in distinct if key not in vectors or len(vectors[key]) != width]
+        if damaged:
+            self.store.drop_features(damaged)
+            raise StoreError(
+                f"{len(damaged)} of {len(distinct)} features in the store {self.store.path} were "
+                "damaged or erased; what was left of them is removed. Run again: they are then "
+                "extracted again."
+            )
         return np.stack([vectors[key] for key in keys]).astype(np.float32)
 
     def _run_batches(

@@ -30,8 +30,8 @@ JOURNAL = "gallery.sqlite"
 _FORMAT = 1
 _BATCH_ROWS = 65_536  # people per record batch, all that saving holds in memory
 _SCHEMA = (
-    "CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE journal ("
+    "CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS journal ("
     "number INTEGER PRIMARY KEY AUTOINCREMENT, act TEXT NOT NULL, name TEXT NOT NULL, "
     "attributes TEXT, vector BLOB)",
 )
@@ -59,6 +59,7 @@ class Folder:
             )
         self.database = Database(
             journal,
+            kind="gallery",
             name=f"The gallery {path}",
             version=_FORMAT,
             schema=_SCHEMA,
@@ -191,7 +192,7 @@ class Folder:
         return blocks
 
     def sweep(self) -> None:
-        """Removes files that the journal no longer names, and empties the log of SQLite."""
+        """Removes files that the journal no longer names, and the traces of deleted people."""
         with self.writing():  # no other process is writing a file that has no entry yet
             rows = self.connection.execute("SELECT name FROM journal WHERE act = 'file'")
             named = {name for (name,) in rows}
@@ -200,7 +201,7 @@ class Folder:
                     # A file that is mapped and cannot be removed is left to the next sweep
                     with contextlib.suppress(OSError):
                         file.unlink()
-        self.database.empty_log()
+        self.database.purge()
 
     def close(self) -> None:
         """Closes the journal."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pairmatch.core.errors import PairmatchError, StoreError
+from pairmatch.core.text import printable
 from pairmatch.gallery.bulk import Slates
 from pairmatch.gallery.gallery import Gallery
 from pairmatch.io.store import Forgotten, Store
@@ -46,29 +47,34 @@ def forget(
         slates: Folders of slates.
 
     Raises:
-        StoreError: A folder holds no gallery; nothing is erased then. Or a file cannot be written;
-            everything else is erased then.
-        DataError: A folder holds no slates; nothing is erased then.
+        StoreError: A place holds no gallery or no slates, is damaged, or cannot be written. All
+            other places are erased then; the message lists both.
     """
-    opened_galleries = [(str(folder), Gallery.open(folder)) for folder in galleries]
-    opened_slates = [(str(folder), Slates(folder)) for folder in slates]
-    erased = Erased(store=None, galleries={}, slates={})
+    store_counts: Forgotten | None = None
+    gallery_counts: dict[str, int] = {}
+    slate_counts: dict[str, int] = {}
     failures = []
     if store is not None:
         try:
-            erased = replace(erased, store=store.forget(ids))
+            store_counts = store.forget(ids)
         except PairmatchError as error:
             failures.append(str(error))
-    for places, counts in ((opened_galleries, erased.galleries), (opened_slates, erased.slates)):
-        for folder, place in places:
-            try:
-                counts[folder] = place.forget(ids)
-            except PairmatchError as error:
-                failures.append(str(error))
+    for folder in galleries:
+        try:
+            gallery_counts[str(folder)] = Gallery.open(folder).forget(ids)
+        except PairmatchError as error:
+            failures.append(str(error))
+    for folder in slates:
+        try:
+            slate_counts[str(folder)] = Slates(folder).forget(ids)
+        except PairmatchError as error:
+            failures.append(str(error))
     if failures:
-        done = ", ".join([*erased.galleries, *erased.slates]) or "none"
+        done = [str(store.path)] if store is not None and store_counts is not None else []
+        done += [*gallery_counts, *slate_counts]
         raise StoreError(
-            f"{len(failures)} places could not be erased completely (erased: {done}): "
+            f"{len(failures)} of {len(failures) + len(done)} places are not erased completely "
+            f"(erased: {', '.join(printable(place) for place in done) or 'none'}): "
             + " ".join(failures)
         )
-    return erased
+    return Erased(store=store_counts, galleries=gallery_counts, slates=slate_counts)

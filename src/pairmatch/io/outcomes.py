@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pairmatch.io.reading import Damage
 from pairmatch.io.sqlite import Database
 
 SCHEMA = (
@@ -74,7 +75,14 @@ class SubmittedBatch:
 def read_outcomes(database: Database, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Outcomes that exist, by key."""
     query = "SELECT key, outcome FROM metadata WHERE key IN ({})"
-    return {key: json.loads(outcome) for key, outcome in database.select_in(query, keys)}
+    damage = Damage(database.name, "metadata outcomes")
+    outcomes = {}
+    for key, text in database.select_in(query, keys):
+        outcome = damage.json_object(text)
+        if outcome is not None:
+            outcomes[key] = outcome
+    damage.report()
+    return outcomes
 
 
 def write_outcomes(

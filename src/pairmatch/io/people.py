@@ -9,7 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pairmatch.core.errors import StoreError
+from pairmatch.io.reading import MISSING, Damage
 from pairmatch.io.sqlite import Database, chunks, marks
+from pairmatch.io.traces import find_traces
+
+#: Id of query people that have none; no table or command line can hold it.
+QUERY_ID = "\0query"
 
 SCHEMA = (
     "CREATE TABLE IF NOT EXISTS people ("
@@ -53,8 +59,12 @@ def read_corrections(database: Database, people: Sequence[str]) -> dict[str, dic
     """Corrections by person and attribute."""
     corrections: dict[str, dict[str, Any]] = {}
     query = "SELECT person, attribute, value FROM corrections WHERE person IN ({})"
-    for person, attribute, value in database.select_in(query, people):
-        corrections.setdefault(person, {})[attribute] = json.loads(value)
+    damage = Damage(database.name, "corrections")
+    for person, attribute, text in database.select_in(query, people):
+        value = damage.json_value(text)
+        if value is not MISSING:
+            corrections.setdefault(person, {})[attribute] = value
+    damage.report()
     return corrections
 
 
@@ -76,8 +86,10 @@ def write_corrections(database: Database, corrections: Mapping[str, Mapping[str,
 def forget_people(database: Database, ids: Sequence[str]) -> Forgotten:
     """Erases people and everything under their keys; no bytes remain in the files.
 
+    The file is rewritten, which takes time and disk space in proportion to its size.
+
     Raises:
-        StoreError: The deletion fails, or readers keep the write-ahead log from being emptied.
+        StoreError: The deletion fails; or it succeeds, but traces remain in the files.
     """
     people: set[str] = set()
     keys: set[str] = set()
@@ -90,8 +102,23 @@ def forget_people(database: Database, ids: Sequence[str]) -> Forgotten:
             keys |= linked_keys
             corrections += removed
         features, metadata = _delete_content(connection, keys)
-    database.empty_log()
+    database.purge()
+    _check_erased(database, keys)
     return Forgotten(len(people), features, metadata, corrections)
+
+
+def _check_erased(database: Database, keys: set[str]) -> None:
+    """Searches the bytes of the files for keys that are in no table."""
+    with database.snapshot():  # no checkpoint of another process rewrites what is read
+        traces = find_traces(database.files(), keys)
+        # Another process may have stored a person again in the meantime
+        query = "SELECT key FROM people WHERE key IN ({})"
+        traces -= {key for (key,) in database.select_in(query, sorted(traces))}
+    if traces:
+        raise StoreError(
+            f"{database.name} still has traces of {len(traces)} erased keys in its files, although "
+            "the deletion is complete: stop other processes that use it and delete again."
+        )
 
 
 def _unlink(connection: sqlite3.Connection, ids: list[str]) -> tuple[set[str], set[str]]:

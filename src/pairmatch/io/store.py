@@ -19,13 +19,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pairmatch.core.text import printable
 from pairmatch.io import outcomes as _outcomes
 from pairmatch.io import people as _people
+from pairmatch.io.locks import exclusive_lock
 from pairmatch.io.outcomes import Spent, SubmittedBatch
-from pairmatch.io.people import Forgotten
-from pairmatch.io.sqlite import Database, exclusive_lock
+from pairmatch.io.people import QUERY_ID, Forgotten
+from pairmatch.io.reading import Damage
+from pairmatch.io.sqlite import Database
 
-__all__ = ["Forgotten", "Spent", "Store", "SubmittedBatch", "content_key", "default_path"]
+__all__ = [
+    "QUERY_ID",
+    "Forgotten",
+    "Spent",
+    "Store",
+    "SubmittedBatch",
+    "content_key",
+    "default_path",
+]
 
 _FORMAT = 2
 _SCHEMA = (
@@ -34,6 +45,13 @@ _SCHEMA = (
     "WITHOUT ROWID",
     *_outcomes.SCHEMA,
     *_people.SCHEMA,
+)
+# A vector that can be read: the width is checked again by those who read several
+_IS_SOUND = (
+    "typeof(vector) = 'blob' AND length(vector) > 0 AND "
+    "((dtype IN ('<f2', '>f2') AND length(vector) % 2 = 0) OR "
+    "(dtype IN ('<f4', '>f4') AND length(vector) % 4 = 0) OR "
+    "(dtype IN ('<f8', '>f8') AND length(vector) % 8 = 0))"
 )
 
 
@@ -63,51 +81,76 @@ class Store:
     Args:
         path: Path to the file, or to a folder for `store.sqlite`; created with its folder, private
             to the owner. Default: `default_path()`.
+        create: Whether to create a missing file.
 
     Raises:
-        StoreError: The file cannot be opened, is not a store, or was written by a newer version.
+        StoreError: The file is missing and `create` is false, cannot be opened, is damaged, was
+            written by a newer version, or is not a store: it is not changed then.
     """
 
-    def __init__(self, path: str | Path | None = None) -> None:
+    def __init__(self, path: str | Path | None = None, *, create: bool = True) -> None:
         self.path = default_path() if path is None else Path(path).expanduser()
         if self.path.is_dir() or (not self.path.exists() and not self.path.suffix):
             self.path = self.path / "store.sqlite"
         self._database = Database(
             self.path,
-            name=f"The store {self.path}",
+            kind="store",
+            name=f"The store {printable(str(self.path))}",
             version=_FORMAT,
             schema=_SCHEMA,
             remedy="move this file away, or name another one with `store=` (--store)",
+            create=create,
         )
 
     def features(self, keys: Sequence[str]) -> dict[str, npt.NDArray[np.floating]]:
-        """Vectors that exist, by key.
+        """Vectors that exist, by key; damaged ones count as absent, and a warning is logged.
 
         Each is [D], float16 or float32 as it was written, and read-only.
         """
-        query = "SELECT key, dtype, vector FROM features WHERE key IN ({})"
-        return {
-            key: np.frombuffer(vector, dtype=dtype)
-            for key, dtype, vector in self._database.select_in(query, keys)
-        }
+        query = f"SELECT key, {_IS_SOUND}, dtype, vector FROM features WHERE key IN ({{}})"
+        damage = Damage(self._database.name, "features")
+        vectors: dict[str, npt.NDArray[np.floating]] = {}
+        for key, is_sound, dtype, content in self._database.select_in(query, keys):
+            vector = np.frombuffer(content, dtype=dtype) if is_sound else None
+            if vector is not None and np.isfinite(vector).all():
+                vectors[key] = vector
+            else:
+                damage.count += 1
+        damage.report()
+        return vectors
 
     def has_features(self, keys: Sequence[str]) -> set[str]:
-        """Subset of the keys that have a vector."""
-        query = "SELECT key FROM features WHERE key IN ({})"
+        """Subset of the keys that have a vector, judged by its length and not by its values."""
+        query = f"SELECT key FROM features WHERE key IN ({{}}) AND {_IS_SOUND}"
         return {key for (key,) in self._database.select_in(query, keys)}
 
     def put_features(self, vectors: Mapping[str, npt.NDArray[np.floating]]) -> None:
         """Writes vectors, all or none.
 
-        An existing key keeps its vector (equal keys mean equal content).
+        An existing key keeps its vector (equal keys mean equal content), unless it is damaged.
         """
         now = time.time()
         rows = [(key, vector.dtype.str, vector.tobytes(), now) for key, vector in vectors.items()]
         with self._database.transaction() as connection:
-            connection.executemany("INSERT OR IGNORE INTO features VALUES (?, ?, ?, ?)", rows)
+            connection.executemany(
+                "INSERT INTO features VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
+                "dtype = excluded.dtype, vector = excluded.vector, created = excluded.created "
+                f"WHERE NOT ({_IS_SOUND.replace('vector', 'features.vector')})",
+                rows,
+            )
+
+    def drop_features(self, keys: Iterable[str]) -> None:
+        """Removes vectors that turned out to be damaged, so that they are extracted again."""
+        with self._database.transaction() as connection:
+            connection.executemany(
+                "DELETE FROM features WHERE key = ?", [(key,) for key in sorted(set(keys))]
+            )
 
     def metadata(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Metadata outcomes that exist, by key: the JSON objects that were written."""
+        """Metadata outcomes that exist, by key: the JSON objects that were written.
+
+        Damaged ones count as absent, and a warning is logged.
+        """
         return _outcomes.read_outcomes(self._database, keys)
 
     def put_metadata(
@@ -180,14 +223,23 @@ class Store:
     def forget(self, ids: Sequence[str]) -> Forgotten:
         """Erases people: everything under their keys, even if another person has the same photo.
 
-        The bytes are overwritten and the write-ahead log is emptied, so that nothing remains in the
-        files.
+        The file is rewritten and the write-ahead log is emptied, so that nothing remains in the
+        files; then the files are searched for the erased keys. This takes time and free disk space
+        in proportion to the size of the store.
 
         Raises:
             StoreError: The deletion fails; or it succeeds, but another process keeps reading the
-                file, so that deleted bytes remain in the write-ahead log. Call `forget` again then.
+                file, so that deleted bytes remain. Call `forget` again then.
         """
         return _people.forget_people(self._database, ids)
+
+    def forget_queries(self) -> Forgotten:
+        """Erases everything about query people without an id, such as those of `recommend`.
+
+        Raises:
+            StoreError: As for `forget`.
+        """
+        return self.forget([QUERY_ID])
 
     def counts(self) -> dict[str, int]:
         """Number of features, metadata outcomes and people in the store."""

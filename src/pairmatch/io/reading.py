@@ -1,0 +1,55 @@
+"""Damaged entries of a database: they count as absent, and their number is logged."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pairmatch.io.files import parse_json
+
+_log = logging.getLogger(__name__)
+#: Stands for a value that cannot be read; None is a JSON value.
+MISSING: Final = object()
+
+
+@dataclass(slots=True)
+class Damage:
+    """Counts the entries of one read that are damaged.
+
+    Attributes:
+        name: Name of the database in messages.
+        what: What the entries are, in the plural.
+        count: Number of damaged entries so far.
+    """
+
+    name: str
+    what: str
+    count: int = 0
+
+    def json_value(self, text: object) -> Any:
+        """The value of an entry, or `MISSING` if it is not JSON."""
+        try:
+            return parse_json(text) if isinstance(text, str) else self._missing()
+        except ValueError:
+            return self._missing()
+
+    def json_object(self, text: object) -> dict[str, Any] | None:
+        """The object of an entry, or None if it is not a JSON object."""
+        value = self.json_value(text)
+        if isinstance(value, dict):
+            return value
+        if value is not MISSING:
+            self.count += 1
+        return None
+
+    def report(self) -> None:
+        """Logs a warning if any entry was damaged."""
+        if self.count:
+            _log.warning(
+                "%s has %d damaged %s: they count as absent.", self.name, self.count, self.what
+            )
+
+    def _missing(self) -> object:
+        self.count += 1
+        return MISSING
