@@ -452,7 +452,9 @@ def test_invalid_parquet_files(folder):
     parquet.write_table(pyarrow.table(nested), path)
     assert problems(path) == "pairs.parquet: nested values in image_a, tags_b."
     parquet.write_table(pyarrow.table({**columns, "image_a": [b"x" * 300]}), path)
-    assert "pairs.parquet row 1, column image_a: \"b'xxx" in problems(path)
+    assert "pairs.parquet row 1, column image_a: 'xxx" in problems(path)
+    parquet.write_table(pyarrow.table({**columns, "image_a": [b"\xff\xd8\xff"]}), path)
+    assert problems(path).startswith("pairs.parquet row 1, column image_a: not UTF-8 (byte 0xff)")
     parquet.write_table(pyarrow.table({**columns, "id_b": [" "]}), path)
     assert problems(path) == "pairs.parquet row 1, column id_b: the id is blank."
     twice = pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 5, [*columns, "id_a"])
@@ -466,9 +468,9 @@ def test_invalid_parquet_files(folder):
         compression="none",
         use_dictionary=False,
     )
-    # Latin-1 in a column declared as UTF-8
+    # A stray byte in a column declared as UTF-8
     path.write_bytes(path.read_bytes().replace(b"naive", b"na\xefve"))
-    assert "pairs.parquet: not a Parquet file, or a damaged one" in problems(path)
+    assert Pairs.read(path).profiles["b"].text == "na\ufffdve"
 
 
 def test_invalid_tables(folder):

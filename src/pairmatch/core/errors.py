@@ -6,7 +6,8 @@ A message says what was being done, what was expected, what came instead, and ho
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 
 
 class PairmatchError(Exception):
@@ -75,6 +76,39 @@ def suggestion(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str:
     """A sentence with the closest name, " Did you mean 'mlp'?", or "" if none is similar."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=cutoff)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def id_hint(ids: Iterable[str], known: Iterable[str]) -> str:
+    """A sentence on why ids match none of the known ones, " '1.0' is '1' there: …", or ""."""
+    missing = list(ids)
+    existing = list(known)
+    for change, reason in _ID_CHANGES:
+        originals = {change(person): person for person in existing}
+        for person in missing:
+            original = originals.get(change(person), person)
+            if original != person:
+                return f" {person!r} is {original!r} there: {reason}."
+    return ""
+
+
+#: Usual differences between ids of the same person.
+_ID_CHANGES: tuple[tuple[Callable[[str], str], str], ...] = (
+    (
+        lambda person: person.removesuffix(".0"),
+        "whole numbers were written as fractions, as pandas does if a cell of the column is "
+        "missing; write ids as text or as whole numbers (Int64)",
+    ),
+    (
+        lambda person: unicodedata.normalize("NFC", person),
+        "the same characters, in another Unicode normal form",
+    ),
+    (lambda person: "".join(person.split()), "the spaces differ"),
+    (
+        lambda person: person.lstrip("0") or "0",
+        "leading zeros were lost, as in spreadsheets; write ids as text",
+    ),
+    (str.casefold, "upper and lower case differ"),
+)
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> str:

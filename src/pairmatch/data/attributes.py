@@ -1,16 +1,31 @@
-"""Types of attributes: one per attribute, inferred from all of its values in a table."""
+"""Types of attributes: one per attribute, for all of its values in a table."""
 
 from __future__ import annotations
 
+import logging
+import math
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
+from pairmatch.core.text import printable
 from pairmatch.core.types import AttributeValue
 from pairmatch.io.tables import Table
 
+_log = logging.getLogger(__name__)
+# 01234 is a postcode, +49171 a phone number, 1_2 a name
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]+)?")
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
+_LARGEST_EXACT = 2.0**53  # beyond it a number loses its last digits, so that it is a name
+_NEARLY_ALL = 0.9
+
 
 def infer_types(table: Table, columns: Mapping[str, str]) -> dict[str, type]:
-    """Type of each attribute: bool, int or float if every value can be converted, else str.
+    """Type of each attribute: bool, int, float or str.
+
+    A file that states types, as Parquet and JSON do, is taken at its word. In a CSV file, an
+    attribute is a bool if all of its cells are true or false, and a number if all of them are plain
+    decimal numbers. In all other cases it is text, for every person.
 
     Args:
         table: Table with the values.
@@ -20,52 +35,62 @@ def infer_types(table: Table, columns: Mapping[str, str]) -> dict[str, type]:
     for column, attribute in columns.items():
         cells = [row[column] for row in table.rows if column in row]
         values.setdefault(attribute, []).extend(cells)
-    return {attribute: _common_type(cells) for attribute, cells in values.items()}
+    if table.is_typed:
+        return {attribute: _declared_type(cells) for attribute, cells in values.items()}
+    types = {attribute: _written_type(cells) for attribute, cells in values.items()}
+    for attribute, kind in types.items():
+        if kind is str:
+            _report_exceptions(table, attribute, values[attribute])
+    return types
 
 
 def convert(value: Any, kind: type) -> AttributeValue:
-    """Converts a cell to bool, int, float or str.
+    """Converts a cell to the type of its attribute.
 
     Raises:
-        ValueError: The cell is not a value of this type.
+        ValueError: The cell is a number that is too large.
     """
     if kind is bool:
-        return _to_bool(value)
-    if kind in (int, float):
-        return _to_number(value, kind)
-    return str(value)
+        return str(value).lower() == "true"
+    if kind is str:
+        return str(value)
+    if not math.isfinite(float(value)):
+        raise ValueError(f"the number {str(value)[:20]}… is too large.")
+    return int(value) if kind is int else float(value)
 
 
-def _common_type(cells: Sequence[Any]) -> type:
-    for kind in (bool, int, float):
-        if all(_is_convertible(cell, kind) for cell in cells):
-            return kind
-    return str
+def _declared_type(cells: Sequence[Any]) -> type:
+    types = {type(cell) for cell in cells}
+    if types <= {int, float}:
+        return int if types <= {int} else float
+    return types.pop() if len(types) == 1 else str
 
 
-def _is_convertible(value: Any, kind: type) -> bool:
-    try:
-        convert(value, kind)
-    except ValueError:
+def _written_type(cells: Sequence[str]) -> type:
+    if all(cell.lower() in ("true", "false") for cell in cells):
+        return bool
+    if not all(map(_is_number, cells)):
+        return str
+    return int if all(map(_INTEGER.fullmatch, cells)) else float
+
+
+def _is_number(cell: str) -> bool:
+    if not _NUMBER.fullmatch(cell) or not any(map(str.isdigit, cell)):
         return False
-    return True
+    is_exact = abs(float(cell)) < _LARGEST_EXACT or math.isinf(float(cell))
+    return is_exact or not _INTEGER.fullmatch(cell)
 
 
-def _to_bool(value: Any) -> bool:
-    word = str(value).lower()
-    if word not in ("true", "false"):
-        raise ValueError(word)
-    return word == "true"
-
-
-def _to_number(value: Any, kind: type) -> AttributeValue:
-    if isinstance(value, bool):
-        raise ValueError(value)
-    digits = str(value).lstrip("+-")
-    has_leading_zero = digits[:1] == "0" and digits[1:2].isdigit()
-    if "_" in digits or has_leading_zero:  # 1_2 is not a number, 01234 is a postcode
-        raise ValueError(value)
-    number = kind(value if isinstance(value, str) else repr(value))
-    if number != number or number in (float("inf"), float("-inf")):
-        raise ValueError(value)
-    return cast(AttributeValue, number)
+def _report_exceptions(table: Table, attribute: str, cells: Sequence[str]) -> None:
+    """Says which few cells made a column of numbers text."""
+    others = [cell for cell in cells if not _is_number(cell)]
+    has_names = any(re.match(r"[-+]?0[0-9]|\+", cell) for cell in others)
+    if not has_names and len(cells) - len(others) >= _NEARLY_ALL * len(cells):
+        _log.warning(
+            "%s: the attribute %s is text, because %d of %d cells are not numbers, such as %r.",
+            printable(str(table.path)),
+            printable(attribute),
+            len(others),
+            len(cells),
+            others[0][:60],
+        )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from typing import Literal, cast
 
-from pairmatch.core.errors import suggestion
+from pairmatch.core.errors import id_hint, suggestion
+from pairmatch.core.text import printable
 from pairmatch.core.types import Pair
 from pairmatch.io.tables import Table
 
+_log = logging.getLogger(__name__)
 OUTCOMES = ("match", "rejected")
 
 
@@ -29,7 +32,7 @@ class PairRows:
 
     def ids(self, row: int) -> dict[str, str]:
         """Ids of a row by side, `a` and `b`; empty if the cell is blank."""
-        return {side: str(self._table.rows[row].get(f"id_{side}", "")).strip() for side in "ab"}
+        return {side: self._table.rows[row].get(f"id_{side}", "") for side in "ab"}
 
     def add(self, row: int, ids: Mapping[str, str]) -> None:
         """Adds the pair of a row, unless it has a problem."""
@@ -47,12 +50,11 @@ class PairRows:
         if ids["a"] == ids["b"]:
             self._table.problem(row, "id_b", f"{ids['a']!r} is paired with itself.")
             return
-        group = cells.get("group")
         pair = Pair(
             ids["a"],
             ids["b"],
             cast(Literal["match", "rejected"], outcome),
-            None if group is None else str(group),
+            cells.get("group"),
         )
         if not self._is_duplicate(row, pair):
             self.pairs.append(pair)
@@ -73,10 +75,30 @@ class PairRows:
 
     def check_people(self, people: Collection[str], file: str) -> None:
         """Records ids that the profiles file does not hold."""
-        for row in range(len(self._table.rows)):
-            for side, person in self.ids(row).items():
-                if person and person not in people:
-                    self._table.problem(row, f"id_{side}", f"{person!r} is not in {file}.")
+        cells = [
+            (row, side, person)
+            for row in range(len(self._table.rows))
+            for side, person in self.ids(row).items()
+            if person and person not in people
+        ]
+        hint = id_hint({person: None for _, _, person in cells}, people) if cells else ""
+        if hint:
+            self._table.problems.append(
+                f"{self._table.path.name}: {len(cells):,} cells have ids that are not in {file}."
+                f"{hint}"
+            )
+        for row, side, person in cells:
+            self._table.problem(row, f"id_{side}", f"{person!r} is not in {file}.")
+
+    def report_unknown_outcomes(self) -> None:
+        """Says how many outcomes are words for a missing value, which count as matches."""
+        words = sum(self._table.missing.get("outcome", {}).values())
+        if words:
+            _log.warning(
+                "%s: %d pairs without an outcome count as matches.",
+                printable(str(self._table.path)),
+                words,
+            )
 
     def check_sides(self) -> None:
         """Records each person that is on both sides, once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from pairmatch.core.components import assign_components, label_components
 from pairmatch.core.errors import ConfigurationError, DataError
 from pairmatch.core.types import Pair, Profile
 from pairmatch.data.pair_rows import OUTCOMES
+from pairmatch.data.photos import PhotoOptions
 from pairmatch.data.reading import read_pairs
 
 
@@ -46,6 +47,8 @@ class Pairs:
         profiles: str | Path | None = None,
         sides: Literal[1, 2] = 2,
         check_images: bool = True,
+        follow_links: bool = False,
+        keep_words: Collection[str] = (),
         progress: bool = False,
     ) -> Pairs:
         """Reads a pairs file, and optionally a profiles file.
@@ -60,20 +63,25 @@ class Pairs:
                 and optionally `text` and attributes; the pairs file then needs only `id_a, id_b`.
             sides: 2, or 1 if anyone may match anyone.
             check_images: Whether to decode every photo, to make sure that it can be read.
+            follow_links: Whether links may lead out of the folder of the photos.
+            keep_words: Words that are values although they usually stand for a missing one, such as
+                `NA` for Namibia.
             progress: Whether to show a progress bar.
 
         Raises:
+            ConfigurationError: `keep_words` has a word that is always a value.
             DataError: The files have problems; the error lists all of them with file, line and
                 column.
         """
         _check_sides(sides)
+        described = path if profiles is None else profiles
+        folder = Path(described).parent if images is None else Path(images)
         people, pairs = read_pairs(
             Path(path),
-            images=None if images is None else Path(images),
+            photos=PhotoOptions(folder, follow_links, check_images, progress),
             profiles=None if profiles is None else Path(profiles),
             sides=sides,
-            check_images=check_images,
-            progress=progress,
+            keep_words=keep_words,
         )
         return cls._select(people, pairs, sides)
 

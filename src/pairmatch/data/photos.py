@@ -1,25 +1,44 @@
-"""Photos in tables and folders: resolving their paths and checking their content."""
+"""Photos in tables: resolving their paths and checking their content."""
 
 from __future__ import annotations
 
-from collections import Counter
+import os
+import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from pairmatch.core.errors import DataError
 from pairmatch.core.progress import map_in_threads
-from pairmatch.core.types import Profile
-from pairmatch.io.images import SUFFIXES, check_image
+from pairmatch.core.text import has_surrogates
+from pairmatch.io.images import check_image
 from pairmatch.io.tables import Table
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoOptions:
+    """How photos are found and checked.
+
+    Attributes:
+        folder: Image folder: paths are relative to it and must not leave it.
+        follow_links: Whether links may lead out of the image folder.
+        check_images: Whether to decode every photo, to make sure that it can be read.
+        progress: Whether to show a progress bar.
+    """
+
+    folder: Path
+    follow_links: bool = False
+    check_images: bool = True
+    progress: bool = False
 
 
 def normalize_photo_cell(cell: str) -> str:
     """Cell with every path in its shortest spelling: `./anna.jpg` is `anna.jpg`."""
-    return ";".join(str(PurePath(name)) for name in _photo_names(cell))
+    names = (str(PurePath(name)) for name in _photo_names(cell))
+    return unicodedata.normalize("NFC", ";".join(names))
 
 
 def resolve_photos(
-    table: Table, row: int, column: str, cell: str, folder: Path
+    table: Table, row: int, column: str, cell: str, options: PhotoOptions
 ) -> tuple[Path, ...]:
     """Paths to the photos that a cell names; each one that cannot be used is recorded as a problem.
 
@@ -28,13 +47,16 @@ def resolve_photos(
         row: Position of its row.
         column: Name of its column.
         cell: One or more paths, separated by `;`.
-        folder: Image folder: paths are relative to it and must not leave it.
+        options: How photos are found.
     """
     paths = []
     for name in _photo_names(cell):
-        problem = _photo_problem(name, folder, table.path.parent)
+        if has_surrogates(name):
+            continue  # the table reports it
+        path = _existing(options.folder, name)
+        problem = _photo_problem(name, path, options, table.path.parent)
         if problem is None:
-            paths.append(folder / name)
+            paths.append(path)
         else:
             table.problem(row, column, problem)
     return tuple(paths)
@@ -44,16 +66,35 @@ def _photo_names(cell: str) -> list[str]:
     return [name for name in (part.strip() for part in cell.split(";")) if name]
 
 
-def _photo_problem(name: str, folder: Path, table_folder: Path) -> str | None:
+def _existing(folder: Path, name: str) -> Path:
+    """Path to a photo; its name on the disk may have another Unicode normal form."""
+    path = folder / name
+    if name.isascii() or os.path.lexists(path):
+        return path
+    found = folder
+    for part in PurePath(name).parts:
+        spellings = [part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD"))]
+        found = next(
+            (found / spelling for spelling in spellings if os.path.lexists(found / spelling)),
+            found / part,
+        )
+    return found if os.path.lexists(found) else path
+
+
+def _photo_problem(name: str, path: Path, options: PhotoOptions, table_folder: Path) -> str | None:
     """Why a path cannot be used; None if it names a file inside the image folder."""
-    target = folder / name
+    folder = options.folder
     try:
-        is_absolute = Path(name).is_absolute()
-        if is_absolute or not target.resolve().is_relative_to(folder.resolve()):
+        if Path(name).is_absolute() or PurePath(os.path.normpath(name)).parts[:1] == ("..",):
             return f"{name!r} leaves the image folder {folder}."
-        if target.is_file():
+        if not options.follow_links and not path.resolve().is_relative_to(folder.resolve()):
+            return (
+                f"{name!r} leaves the image folder {folder} through a link. Allow links with "
+                "follow_links=True (--follow-links)."
+            )
+        if path.is_file():
             return None
-        if target.is_dir():
+        if path.is_dir():
             return f"{name!r} is a folder in {folder}."
     except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL byte, a loop of links
         reason = getattr(error, "strerror", None) or error
@@ -70,28 +111,3 @@ def broken_photos(files: Sequence[Path], *, progress: bool) -> dict[Path, str]:
     return {
         file: problem for file, problem in zip(files, problems, strict=True) if problem is not None
     }
-
-
-def read_photo_folder(folder: Path, *, check_images: bool, progress: bool) -> list[Profile]:
-    """One profile per photo of a folder and its subfolders, in the order of their paths.
-
-    The id is the path without its extension, or with it if another photo has the same one.
-
-    Raises:
-        DataError: The folder holds no photos, or some cannot be read.
-    """
-    files = sorted(
-        file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()
-    )
-    if not files:
-        raise DataError(f"{folder}: the folder holds no photos ({', '.join(sorted(SUFFIXES))}).")
-    stems = [file.relative_to(folder).with_suffix("").as_posix() for file in files]
-    names = [file.relative_to(folder).as_posix() for file in files]
-    counts = Counter([*stems, *names])
-    ids = [stem if counts[stem] == 1 else name for stem, name in zip(stems, names, strict=True)]
-    problems = broken_photos(files, progress=progress) if check_images else {}
-    if problems:
-        raise DataError(
-            f"{folder}: {len(problems)} photos cannot be read:", list(problems.values())
-        )
-    return [Profile(person, (file,)) for person, file in zip(ids, files, strict=True)]

@@ -7,9 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pairmatch.core.types import Profile
+from pairmatch.core.types import AttributeValue, Profile
 from pairmatch.data.attributes import convert, infer_types
-from pairmatch.data.photos import broken_photos, normalize_photo_cell, resolve_photos
+from pairmatch.data.photos import (
+    PhotoOptions,
+    broken_photos,
+    normalize_photo_cell,
+    resolve_photos,
+)
 from pairmatch.io.tables import Table
 
 _FIELDS = ("id", "image", "text")  # every other column is an attribute
@@ -39,13 +44,13 @@ class ProfileRows:
 
     Args:
         table: Table with the rows.
-        images: Folder that photo paths are relative to.
+        photos: How photos are found and checked.
         columns: Name of the field or attribute by column.
     """
 
-    def __init__(self, table: Table, images: Path, columns: Mapping[str, str]) -> None:
+    def __init__(self, table: Table, photos: PhotoOptions, columns: Mapping[str, str]) -> None:
         self._table = table
-        self._images = images
+        self._photos = photos
         self._columns = columns
         self._people: dict[str, _Description] = {}
 
@@ -74,7 +79,7 @@ class ProfileRows:
                 description.sources[name] = (row, column)
                 if name == "image":
                     description.images = resolve_photos(
-                        self._table, row, column, value, self._images
+                        self._table, row, column, str(cell), self._photos
                     )
             elif description.cells[name] != value:
                 first_row, _ = description.sources[name]
@@ -85,7 +90,7 @@ class ProfileRows:
                     f"{_shorten(description.cells[name])!r} in {self._table.locations[first_row]}.",
                 )
 
-    def profiles(self, *, check_images: bool, progress: bool) -> dict[str, Profile]:
+    def profiles(self) -> dict[str, Profile]:
         """Profiles by id; people without content and broken photos are recorded as problems."""
         for person, description in self._people.items():
             if not description.cells.keys() & {"image", "text"}:
@@ -94,30 +99,38 @@ class ProfileRows:
                     f"image{description.suffix}",
                     f"{person!r} has neither a photo nor a text.",
                 )
-        if check_images:
-            self._check_photos(progress)
+        if self._photos.check_images:
+            self._check_photos()
         types = infer_types(self._table, self._columns)
         return {
             person: Profile(
                 person,
                 description.images,
                 description.cells.get("text", ""),
-                {
-                    name: convert(value, types[name])
-                    for name, value in description.cells.items()
-                    if name not in _FIELDS
-                },
+                self._attributes(description, types),
             )
             for person, description in self._people.items()
         }
 
-    def _check_photos(self, progress: bool) -> None:
+    def _attributes(
+        self, description: _Description, types: Mapping[str, type]
+    ) -> dict[str, AttributeValue]:
+        attributes = {}
+        for name, value in description.cells.items():
+            if name not in _FIELDS:
+                try:
+                    attributes[name] = convert(value, types[name])
+                except ValueError as error:
+                    self._table.problem(*description.sources[name], str(error))
+        return attributes
+
+    def _check_photos(self) -> None:
         """Decodes each photo once; a broken one is a problem of the first cell that names it."""
         sources: dict[Path, tuple[int, str]] = {}
         for description in self._people.values():
             for image in description.images:
                 sources.setdefault(image, description.sources["image"])
-        for image, problem in broken_photos(list(sources), progress=progress).items():
+        for image, problem in broken_photos(list(sources), progress=self._photos.progress).items():
             self._table.problem(*sources[image], problem)
 
 
@@ -126,10 +139,10 @@ class SidedProfileRows:
 
     Args:
         table: Table with the rows.
-        images: Folder that photo paths are relative to.
+        photos: How photos are found and checked.
     """
 
-    def __init__(self, table: Table, images: Path) -> None:
+    def __init__(self, table: Table, photos: PhotoOptions) -> None:
         self._table = table
         self._columns = {
             side: [name for name in table.columns if name.endswith(f"_{side}") and name[:-2]]
@@ -137,7 +150,7 @@ class SidedProfileRows:
         }
         sided = {*self._columns["a"], *self._columns["b"]}
         names = {column: column[:-2] for column in table.columns if column in sided}
-        self._rows = ProfileRows(table, images, names)
+        self._rows = ProfileRows(table, photos, names)
 
     def add(self, row: int, ids: Mapping[str, str]) -> None:
         """Adds what a row states about its two people, by their ids."""
@@ -150,9 +163,9 @@ class SidedProfileRows:
             }
             self._rows.add(row, name, values, suffix=f"_{side}")
 
-    def profiles(self, *, check_images: bool, progress: bool) -> dict[str, Profile]:
+    def profiles(self) -> dict[str, Profile]:
         """Profiles by id; people without content and broken photos are recorded as problems."""
-        return self._rows.profiles(check_images=check_images, progress=progress)
+        return self._rows.profiles()
 
 
 def _normalize(name: str, cell: Any) -> Any:

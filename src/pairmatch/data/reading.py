@@ -2,55 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
 from pairmatch.core.errors import DataError
 from pairmatch.core.types import Pair, Profile
 from pairmatch.data.pair_rows import PairRows
-from pairmatch.data.photos import read_photo_folder
+from pairmatch.data.photo_folder import read_photo_folder
+from pairmatch.data.photos import PhotoOptions
 from pairmatch.data.profile_rows import ProfileRows, SidedProfileRows
-from pairmatch.io.tables import Table, read_table
+from pairmatch.io.tables import Table, read_table, words_for_missing
 
 
 def read_pairs(
     path: Path,
     *,
-    images: Path | None,
+    photos: PhotoOptions,
     profiles: Path | None,
     sides: Literal[1, 2],
-    check_images: bool,
-    progress: bool,
+    keep_words: Collection[str],
 ) -> tuple[dict[str, Profile], list[Pair]]:
     """Reads profiles by id, and pairs. [`Pairs.read`][pairmatch.data.pairs.Pairs.read] explains.
 
     Raises:
         DataError: The files have problems; the error lists all of them.
     """
-    table = read_table(path)
-    base = images or (profiles or path).parent
+    missing_words = words_for_missing(keep_words)
+    table = read_table(
+        path,
+        ids=("id_a", "id_b"),
+        names=("group",),
+        paths=("image_a", "image_b"),
+        missing_words=missing_words,
+    )
     table.require(["id_a", "id_b"] if profiles else ["id_a", "id_b", "image_a", "image_b"])
     if not {"id_a", "id_b"} <= set(table.columns):
         raise table.error()
     pair_rows = PairRows(table, sides)
-    descriptions = SidedProfileRows(table, base)
+    descriptions = SidedProfileRows(table, photos)
+    blank = {side: table.rows_without_id(f"id_{side}") for side in "ab"}
     for row in range(len(table.rows)):
         ids = pair_rows.ids(row)
-        for side, person in ids.items():
-            if not person:
-                table.problem(row, f"id_{side}", "the id is blank.")
+        table.problems += [blank[side][row] for side in "ab" if row in blank[side]]
         if profiles is None:
             descriptions.add(row, ids)
         pair_rows.add(row, ids)
     if profiles is None:
-        people = descriptions.profiles(check_images=check_images, progress=progress)
+        people = descriptions.profiles()
     else:
-        people = _read_separate_profiles(
-            profiles, base, table, pair_rows, check_images=check_images, progress=progress
-        )
+        people = _read_separate_profiles(profiles, photos, missing_words, table, pair_rows)
     pair_rows.check_sides()
     if table.problems:
         raise table.error()
+    pair_rows.report_unknown_outcomes()
     return people, pair_rows.pairs
 
 
@@ -59,6 +64,8 @@ def read_profiles(
     *,
     images: str | Path | None = None,
     check_images: bool = True,
+    follow_links: bool = False,
+    keep_words: Collection[str] = (),
     progress: bool = False,
 ) -> list[Profile]:
     """Reads profiles from a file, or from a folder with one photo per person.
@@ -69,16 +76,22 @@ def read_profiles(
             without extension become ids.
         images: Folder that photo paths are relative to. Default: the folder of the file.
         check_images: Whether to decode every photo, to make sure that it can be read.
+        follow_links: Whether links may lead out of the folder of the photos.
+        keep_words: Words that are values although they usually stand for a missing one, such as
+            `NA` for Namibia.
         progress: Whether to show a progress bar.
 
     Raises:
+        ConfigurationError: `keep_words` has a word that is always a value.
         DataError: The input has problems; the error lists all of them.
     """
     path = Path(path)
+    folder = path if path.is_dir() else Path(images) if images else path.parent
+    photos = PhotoOptions(folder, follow_links, check_images, progress)
+    missing_words = words_for_missing(keep_words)
     if path.is_dir():
-        return read_photo_folder(path, check_images=check_images, progress=progress)
-    base = Path(images) if images else path.parent
-    people, table = _read_profile_table(path, base, check_images=check_images, progress=progress)
+        return read_photo_folder(photos)
+    people, table = _read_profile_table(path, photos, missing_words)
     if table.problems:
         raise table.error()
     return list(people.values())
@@ -86,12 +99,10 @@ def read_profiles(
 
 def _read_separate_profiles(
     path: Path,
-    images: Path,
+    photos: PhotoOptions,
+    missing_words: Collection[str],
     table: Table,
     pair_rows: PairRows,
-    *,
-    check_images: bool,
-    progress: bool,
 ) -> dict[str, Profile]:
     """Reads the profiles file of a pairs file, and adds its problems to those of the pairs file.
 
@@ -99,9 +110,7 @@ def _read_separate_profiles(
         DataError: The profiles file cannot be read at all; the error lists the problems of both.
     """
     try:
-        people, profile_table = _read_profile_table(
-            path, images, check_images=check_images, progress=progress
-        )
+        people, profile_table = _read_profile_table(path, photos, missing_words)
     except DataError as error:
         table.problems.append(str(error))
         raise table.error() from error
@@ -112,24 +121,27 @@ def _read_separate_profiles(
 
 
 def _read_profile_table(
-    path: Path, images: Path, *, check_images: bool, progress: bool
+    path: Path, photos: PhotoOptions, missing_words: Collection[str]
 ) -> tuple[dict[str, Profile], Table]:
     """Profiles by id, and the table with the problems."""
-    table = read_table(path)
+    table = read_table(path, ids=("id",), paths=("image",), missing_words=missing_words)
     table.require(["id", "image"])
     if "id" not in table.columns:
         table.is_complete = False
         return {}, table
-    people = ProfileRows(table, images, {column: column for column in table.columns})
+    people = ProfileRows(table, photos, {column: column for column in table.columns})
+    blank = table.rows_without_id("id")
     for row, cells in enumerate(table.rows):
-        person = str(cells.get("id", "")).strip()
+        person = cells.get("id")
+        if person is None:
+            table.problems += [blank[row]] if row in blank else []
+            table.is_complete = False
+            continue
         first = people.first_row(person)
-        if not person:
-            table.lost_row(table.locations[row], ", column id: the id is blank.")
-        elif first is not None:
+        if first is not None:
             table.problem(
                 row, "id", f"{person!r} is given twice, first in {table.locations[first]}."
             )
         else:
             people.add(row, person, cells)
-    return people.profiles(check_images=check_images, progress=progress), table
+    return people.profiles(), table

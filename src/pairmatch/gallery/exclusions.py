@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from pairmatch.core.errors import DataError
-from pairmatch.io.tables import read_table
+from pairmatch.io.tables import read_table, words_for_missing
 
 
 class Exclusions:
@@ -26,26 +26,36 @@ class Exclusions:
             self.add(person, other, symmetric=symmetric)
 
     @classmethod
-    def read(cls, path: str | Path, *, symmetric: bool = False) -> Exclusions:
+    def read(
+        cls, path: str | Path, *, symmetric: bool = False, keep_words: Collection[str] = ()
+    ) -> Exclusions:
         """Reads a .csv, .parquet or .jsonl file with the columns `id` and `other`.
 
+        Args:
+            path: Path to the file.
+            symmetric: Whether neither person is shown to the other.
+            keep_words: Ids that would stand for a missing value, such as `None`.
+
         Raises:
+            ConfigurationError: `keep_words` has a word that is always a value.
             DataError: The file cannot be read, lacks a column, or has blank cells.
         """
-        table = read_table(Path(path))
-        missing = [name for name in ("id", "other") if name not in table.columns]
+        columns = ("id", "other")
+        missing_words = words_for_missing(keep_words)
+        table = read_table(Path(path), ids=columns, missing_words=missing_words)
+        missing = [name for name in columns if name not in table.columns]
         if missing:
             raise DataError(
                 f"{path}: exclusions need the columns id and other; {' and '.join(missing)} is "
                 "missing."
             )
-        for row, cells in enumerate(table.rows):
-            for name in ("id", "other"):
-                if name not in cells:
-                    table.problem(row, name, "the id is blank.")
+        blank = [table.rows_without_id(name) for name in columns]
+        table.problems += [
+            rows[row] for row in range(len(table.rows)) for rows in blank if row in rows
+        ]
         if table.problems:
             raise DataError(f"{path} cannot be used:", table.problems)
-        pairs = ((str(cells["id"]), str(cells["other"])) for cells in table.rows)
+        pairs = ((cells["id"], cells["other"]) for cells in table.rows)
         return cls(pairs, symmetric=symmetric)
 
     def add(self, person: str, other: str, *, symmetric: bool = False) -> None:

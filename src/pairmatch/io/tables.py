@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
-import itertools
-import json
-import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pairmatch.core.errors import DataError, suggestion
+from pairmatch.core.errors import ConfigurationError, DataError, suggestion, unknown_name
+from pairmatch.io.cells import Cells
+from pairmatch.io.files import read_file
+from pairmatch.io.text_tables import read_csv, read_json_lines
 
 SUFFIXES = (".csv", ".parquet", ".jsonl", ".ndjson")
-_UNDECODED = re.compile("[\udc80-\udcff]")  # `surrogateescape` maps invalid UTF-8 bytes to these
+
+#: Words that stand for a missing value, exactly as programs write them: pandas' list, `\\N` of
+#: databases, `-`, and the errors of spreadsheets.
+MISSING_WORDS = frozenset(
+    {
+        *("NA", "N/A", "n/a", "<NA>", "#N/A", "#N/A N/A", "#NA", "NAN", "NaN", "nan", "-NaN"),
+        *("-nan", "NaT", "NULL", "Null", "null", "(null)", "None", "-", "\\N"),
+        *("1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+        *("#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!"),
+    }
+)
+_MOST_BYTES = 4 << 30
+_MOST_LISTED = 3
 
 
 @dataclass(slots=True)
@@ -26,11 +35,15 @@ class Table:
 
     Attributes:
         path: Path to the file.
-        columns: Column names, in order.
-        rows: One mapping per row; blank cells, nulls and NaN are left out.
+        columns: Column names, in order; columns without a name are left out.
+        rows: One mapping per row; blank cells, nulls, NaN and missing-value words are left out.
         locations: Location of each row in the file, such as `line 3`.
         problems: Messages about problems, in the order in which they were found.
         is_complete: Whether `rows` holds every row; False if a row could not be read.
+        is_typed: Whether the file states the types of its cells, as Parquet and JSON do.
+        missing: How often each missing-value word occurs, by column.
+        missing_ids: The missing-value words in columns of ids, by row and column.
+        reported_ids: Cells with an id that `problems` reports, by row and column.
     """
 
     path: Path
@@ -39,18 +52,33 @@ class Table:
     locations: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     is_complete: bool = True
+    is_typed: bool = False
+    missing: dict[str, Counter[str]] = field(default_factory=dict)
+    missing_ids: dict[tuple[int, str], str] = field(default_factory=dict)
+    reported_ids: set[tuple[int, str]] = field(default_factory=set)
 
     def add(self, row: dict[str, Any], location: str) -> None:
-        """Adds a row without its blank cells."""
-        # Only NaN differs from itself
-        self.rows.append(
-            {key: value for key, value in row.items() if value not in (None, "") and value == value}
-        )
+        """Adds a row."""
+        self.rows.append(row)
         self.locations.append(location)
 
     def problem(self, row: int, column: str, text: str) -> None:
         """Records a problem of one cell."""
-        self.problems.append(f"{self.path.name} {self.locations[row]}, column {column}: {text}")
+        self.problems += self.cell_problems(column, [(self.locations[row], text)])
+
+    def cell_problems(self, column: str, cells: Sequence[tuple[str, str]]) -> list[str]:
+        """Messages about a problem that several cells of a column have; one, if they are many.
+
+        Args:
+            column: Name of the column.
+            cells: Location and description of the problem of each cell.
+        """
+        listed = cells if len(cells) <= _MOST_LISTED else cells[:1]
+        more = f" and {len(cells) - 1:,} more rows" if len(listed) < len(cells) else ""
+        return [
+            f"{self.path.name} {location}{more}, column {column}: {text}"
+            for location, text in listed
+        ]
 
     def lost_row(self, location: str, text: str) -> None:
         """Records a row that cannot be read."""
@@ -66,17 +94,57 @@ class Table:
                 hint = suggestion(column, self.columns)
                 self.problems.append(f"{self.path.name}: there is no column {column!r}.{hint}")
 
+    def rows_without_id(self, column: str) -> dict[int, str]:
+        """Messages about rows without an id, by row; many equal ones are one message."""
+        rows: dict[str, list[int]] = {}
+        for row, cells in enumerate(self.rows):
+            if column not in cells and (row, column) not in self.reported_ids:
+                rows.setdefault(self._no_id(row, column), []).append(row)
+        return {
+            row: message
+            for text, blank in rows.items()
+            for row, message in zip(
+                blank,
+                self.cell_problems(column, [(self.locations[row], text) for row in blank]),
+                strict=False,
+            )
+        }
+
+    def _no_id(self, row: int, column: str) -> str:
+        word = self.missing_ids.get((row, column))
+        if word is None:
+            return "the id is blank."
+        return (
+            f"the id is missing: {word!r} stands for a missing value. If it is an id, keep it with "
+            f"keep_words=[{word!r}] (--keep-word {word})."
+        )
+
     def error(self) -> DataError:
         """An error with all problems of the file."""
         return DataError(f"{self.path}: {len(self.problems)} problems:", self.problems)
 
 
-def read_table(path: Path, *, lists: bool = False) -> Table:
+def read_table(
+    path: Path,
+    *,
+    ids: Collection[str] = (),
+    names: Collection[str] = (),
+    paths: Collection[str] = (),
+    lists: bool = False,
+    missing_words: Collection[str] = MISSING_WORDS,
+) -> Table:
     """Reads a file in the format of its extension.
+
+    What is left out or replaced is logged once, with counts.
 
     Args:
         path: Path to a `.csv`, `.parquet`, `.jsonl` or `.ndjson` file.
+        ids: Columns that hold ids. They are read as text in Unicode normal form C, whole numbers
+            without a fraction; a cell that is not valid Unicode is a problem.
+        names: Columns that hold names of groups, which are read as ids are.
+        paths: Columns that hold paths to files; they stay as they are, but must be valid Unicode.
         lists: Whether values in JSON Lines may be lists; other nested values are always a problem.
+        missing_words: Texts that count as a missing value, after spaces around them are removed.
 
     Raises:
         DataError: The file cannot be read in the format of its extension.
@@ -85,167 +153,40 @@ def read_table(path: Path, *, lists: bool = False) -> Table:
     if suffix not in SUFFIXES:
         raise DataError(f"{path}: the file name must end in {', '.join(SUFFIXES)}.")
     try:
-        content = path.read_bytes()
+        content = read_file(path, most_bytes=_MOST_BYTES)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}.") from error
     if not content:
         raise DataError(f"{path}: the file is empty.")
+    table = Table(path, [], is_typed=suffix != ".csv")
+    cells = Cells(table, {*ids, *names}, paths, frozenset(missing_words) | {""}, required=ids)
     if suffix == ".parquet":
-        table = _read_parquet(path, content)
+        from pairmatch.io.parquet import read_parquet
+
+        read_parquet(cells, content)
     elif suffix == ".csv":
-        table = _read_csv(path, _decode(path, content))
+        read_csv(cells, content)
     else:
-        table = _read_json_lines(path, _decode(path, content), lists)
+        read_json_lines(cells, content, lists=lists)
+    cells.finish()
     if not table.rows and not table.problems:
         table.problems.append(f"{path.name}: the file has no rows.")
     return table
 
 
-def _decode(path: Path, content: bytes) -> str:
-    """Text of a file; invalid UTF-8 bytes stay marked, so that `_checked` can locate them."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DataError(f"{path}: UTF-16. {_conversion_hint(path, 'UTF-16')}")
-    text = content.decode("utf-8-sig", "surrogateescape")
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise DataError(
-            f"{path}: line {line} contains a NUL byte: the file is damaged, or is UTF-16 instead "
-            "of UTF-8."
-        )
-    return text
-
-
-def _conversion_hint(path: Path, encoding: str) -> str:
-    return (
-        "Save the file as UTF-8, for example with: "
-        f"iconv -f {encoding} -t UTF-8 {path.name} > {path.stem}-utf8{path.suffix}"
-    )
-
-
-def _checked(table: Table, location: str, column: str, cell: Any) -> Any:
-    """The cell; invalid UTF-8 bytes are recorded as a problem and written as `\\xe9`."""
-    invalid = _UNDECODED.search(cell) if isinstance(cell, str) else None
-    if invalid is None:
-        return cell
-    byte = ord(invalid[0]) - 0xDC00
-    table.problems.append(
-        f"{table.path.name} {location}, column {column}: not UTF-8 (byte {byte:#04x}). "
-        + _conversion_hint(table.path, "WINDOWS-1252")
-    )
-    return cell.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _read_csv(path: Path, text: str) -> Table:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    table = Table(path, [])
-    start = 1  # the line on which the next row starts: quoted cells may span several lines
-    try:
-        table.columns = _csv_header(table, next(reader, []))
-        start = reader.line_num + 1
-        for cells in reader:
-            _add_csv_row(table, f"line {start}", cells)
-            start = reader.line_num + 1
-    except csv.Error as error:
-        table.lost_row(f"line {start}", f" and after cannot be read as CSV: {error}.")
-    return table
-
-
-def _csv_header(table: Table, cells: list[str]) -> list[str]:
-    """Column names.
+def words_for_missing(keep_words: Collection[str]) -> Collection[str]:
+    """Words that stand for a missing value, without those that are kept as values.
 
     Raises:
-        DataError: The separator is not a comma, or names occur twice.
+        ConfigurationError: A kept word is not one of them.
     """
-    columns = [
-        _checked(table, "line 1", str(number), cell.strip()) for number, cell in enumerate(cells, 1)
-    ]
-    if len(columns) == 1:
-        for separator in ";\t|":
-            if separator in columns[0]:
-                raise DataError(
-                    f"{table.path}: line 1 separates columns by {separator!r}. Save the file with "
-                    "commas between them."
-                )
-    _reject_duplicates(table.path, "line 1", columns)
-    return columns
-
-
-def _add_csv_row(table: Table, location: str, cells: list[str]) -> None:
-    if not any(cell.strip() for cell in cells):
-        return
-    names = itertools.chain(table.columns, itertools.repeat("beyond the last"))
-    values = [
-        _checked(table, location, column, cell.strip())
-        for column, cell in zip(names, cells, strict=False)
-    ]
-    if len(values) != len(table.columns):
-        table.lost_row(
-            location,
-            f": has {len(values)} cells, the header has {len(table.columns)}."
-            " Put quotes around texts that contain commas.",
+    kept = {keep_words} if isinstance(keep_words, str) else set(keep_words)
+    unknown = sorted(kept - MISSING_WORDS)
+    if unknown:
+        raise ConfigurationError(
+            " ".join(
+                unknown_name("word in `keep_words` (--keep-word)", word, MISSING_WORDS)
+                for word in unknown
+            )
         )
-        return
-    table.add(dict(zip(table.columns, values, strict=True)), location)
-
-
-def _read_json_lines(path: Path, text: str, lists: bool) -> Table:
-    table = Table(path, [])
-    columns: dict[str, None] = {}
-    nested_types = (dict,) if lists else (dict, list)
-    for number, line in enumerate(text.split("\n"), 1):
-        location = f"line {number}"
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            table.lost_row(location, f": not valid JSON ({error}).")
-            continue
-        if not isinstance(row, dict):
-            table.lost_row(location, ": not a JSON object.")
-            continue
-        nested = [key for key, value in row.items() if isinstance(value, nested_types)]
-        if nested:
-            table.lost_row(location, f": nested values in {', '.join(nested)}.")
-            continue
-        columns.update(dict.fromkeys(row))
-        cells = {
-            key: _stripped(_checked(table, location, key, value)) for key, value in row.items()
-        }
-        table.add(cells, location)
-    table.columns = list(columns)
-    return table
-
-
-def _read_parquet(path: Path, content: bytes) -> Table:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
-        columns = file.schema_arrow.names
-        nested = [
-            column.name for column in file.schema_arrow if pyarrow.types.is_nested(column.type)
-        ]
-        is_flat = not nested and len(set(columns)) == len(columns)
-        rows = file.read().to_pylist() if is_flat else []
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path}: not a Parquet file, or a damaged one ({error}).") from error
-    _reject_duplicates(path, "the schema", columns)
-    table = Table(path, columns)
-    if nested:
-        table.problems.append(f"{path.name}: nested values in {', '.join(nested)}.")
-    for number, row in enumerate(rows, 1):
-        table.add({key: _stripped(value) for key, value in row.items()}, f"row {number}")
-    return table
-
-
-def _reject_duplicates(path: Path, location: str, columns: list[str]) -> None:
-    duplicates = [name for name, count in Counter(columns).items() if count > 1]
-    if duplicates:
-        names = ", ".join(map(repr, duplicates))
-        raise DataError(f"{path}: {location} names columns twice: {names}.")
-
-
-def _stripped(value: Any) -> Any:
-    return value.strip() if isinstance(value, str) else value
+    return MISSING_WORDS - kept

@@ -202,7 +202,8 @@ def _attributes(schema: type[BaseModel]) -> list[str]:
 
 def _read(path: Path, columns: Sequence[str], *, required: Sequence[str]) -> Table:
     """The table of a file, with its unknown and missing columns as problems."""
-    table = read_table(path, lists=True)
+    # A word such as `None` or `-` is what an attribute says, or what a person corrected
+    table = read_table(path, ids=("id",), lists=True, missing_words=())
     table.problems += [
         f"{path.name}: {unknown_name('column', column, columns)}"
         for column in table.columns

@@ -1,0 +1,467 @@
+"""Cells of tables: missing values, declared types, text that is not UTF-8, unnamed columns."""
+
+import csv
+import datetime
+import decimal
+import json
+import os
+import uuid
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from pairmatch import Pairs
+from pairmatch.core.errors import ConfigurationError, DataError
+from pairmatch.data import read_profiles
+from pairmatch.gallery import Exclusions
+from pairmatch.io.tables import MISSING_WORDS, read_table
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in "abcd":
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+def write(folder, content, name="people.csv"):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def people(path, **options):
+    return {profile.id: profile for profile in read_profiles(path, **options)}
+
+
+def problems(path, **options):
+    with pytest.raises(DataError) as caught:
+        read_profiles(path, **options)
+    return "\n".join(caught.value.problems) or str(caught.value)
+
+
+# Missing values
+
+
+def test_words_for_missing_values_are_missing_and_counted(folder, caplog):
+    path = write(folder, "id,image,text,age\na,a.png,hi,31\nb,b.png,NA,NA\n")
+    read = people(path)
+    assert read["a"].attributes == {"age": 31}
+    assert read["b"].text == ""
+    assert read["b"].attributes == {}
+    assert caplog.messages == [
+        f"{path}: cells that stand for a missing value: text: 1 cell 'NA'; age: 1 cell 'NA'. To "
+        "keep a word as a value: keep_words=['NA'] (--keep-word NA)."
+    ]
+
+
+@pytest.mark.parametrize("word", sorted(MISSING_WORDS))
+def test_every_word_is_missing_in_every_column_and_format(word, folder):
+    rows = [
+        {"id": "a", "image": "a.png", "text": word, "age": word, "city": "Bonn"},
+        {"id": "b", "image": f" {word} ", "text": "hi", "age": "31", "city": word},
+    ]
+    table = folder / "people.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    lines = write(folder, "\n".join(map(json.dumps, rows)), "people.jsonl")
+    pq.write_table(pa.Table.from_pylist(rows), folder / "people.parquet")
+    # A number in CSV; the other formats state that it is text
+    for path, age in ((table, 31), (lines, "31"), (folder / "people.parquet", "31")):
+        read = people(path)
+        assert read["a"].text == ""
+        assert read["a"].attributes == {"city": "Bonn"}
+        assert read["b"].images == ()
+        assert read["b"].attributes == {"age": age}
+
+
+@pytest.mark.parametrize("text", ["none", "no", "Na", "--", "A - B", "n.a. today", "NA NA", "nil"])
+def test_only_the_exact_words_are_missing(text, folder):
+    assert people(write(folder, f"id,image,text\na,a.png,{text}\n"))["a"].text == text
+
+
+def test_words_in_ids_groups_and_outcomes(folder, caplog):
+    path = write(
+        folder,
+        "id_a,image_a,id_b,image_b,group,outcome\n"
+        "a,a.png,b,b.png,NA,NA\nc,c.png,d,d.png,NA,rejected\n",
+        "pairs.csv",
+    )
+    pairs = Pairs.read(path)
+    assert [pair.group for pair in pairs.pairs] == [None, None]
+    assert [pair.outcome for pair in pairs.pairs] == ["match", "rejected"]
+    assert len(set(pairs.components().tolist())) == 2  # the word joins no one
+    assert f"{path}: 1 pairs without an outcome count as matches." in caplog.messages
+    message = problems(write(folder, "id,image\nNA,a.png\nb,b.png\n"))
+    assert message == (
+        "people.csv line 2, column id: the id is missing: 'NA' stands for a missing value. If it "
+        "is an id, keep it with keep_words=['NA'] (--keep-word NA)."
+    )
+
+
+def test_many_equal_problems_are_one(folder):
+    rows = "NA,a.png\n" * 15_858 + ",a.png\n" * 4 + "x,a.png\n"
+    assert problems(write(folder, "id,image\n" + rows)).splitlines() == [
+        "people.csv line 2 and 15,857 more rows, column id: the id is missing: 'NA' stands for a "
+        "missing value. If it is an id, keep it with keep_words=['NA'] (--keep-word NA).",
+        "people.csv line 15860 and 3 more rows, column id: the id is blank.",
+    ]
+    korean = write(folder, ("id,image,text\n" + "a,a.png,안녕하세요\n" * 2000).encode("cp949"))
+    assert problems(korean).splitlines()[0] == (
+        "people.csv line 2 and 1,999 more rows, column text: not UTF-8 (byte 0xbe). Save the file "
+        "as UTF-8, for example with: iconv -f CP949 -t UTF-8 people.csv > people-utf8.csv"
+    )
+
+
+def test_a_word_can_be_kept(folder, caplog):
+    path = write(folder, "id,image,country\nNone,a.png,NA\nb,b.png,NULL\n")
+    read = people(path, keep_words=["NA", "None"])
+    assert read["None"].attributes == {"country": "NA"}
+    assert read["b"].attributes == {}
+    assert "'NULL'" in caplog.text
+    assert "'NA'" not in caplog.text
+    with pytest.raises(ConfigurationError, match=r"Unknown word in `keep_words` .* 'Nope'"):
+        read_profiles(path, keep_words=["Nope"])
+    excluded = write(folder, "id,other\nNone,b\n", "excluded.csv")
+    with pytest.raises(DataError, match="'None' stands for a missing value"):
+        Exclusions.read(excluded)
+    assert Exclusions.read(excluded, keep_words=["None"]).of("None") == {"b"}
+
+
+def test_nothing_is_logged_for_a_clean_file(folder, caplog):
+    people(write(folder, "id,image,text,age\na,a.png,,31\nb,b.png,hi,\n"))
+    assert caplog.messages == []
+
+
+# Types
+
+
+def test_the_types_of_parquet_hold(folder):
+    columns = {
+        "id": pa.array([b"a", b"b"], pa.binary()),
+        "image": pa.array([b"a.png", b"b.png"], pa.large_binary()),
+        "text": pa.array(["hi", "ho"], pa.large_string()),
+        "zip": pa.array(["54321", "01234"]),
+        "code": pa.array(["1", "2"]).dictionary_encode(),
+        "flag": pa.array(["true", "false"], pa.string_view()),
+        "income": pa.array([decimal.Decimal("1.50"), decimal.Decimal(2)], pa.decimal128(9, 2)),
+        "children": pa.array([decimal.Decimal(2), None], pa.decimal256(40, 0)),
+        "age": pa.array([31, 32], pa.uint8()),
+        "height": pa.array([1.5, float("nan")], pa.float16()),
+        "smokes": pa.array([True, False]),
+        "born": pa.array([datetime.date(1990, 5, 17), None]),
+        "seen": pa.array([datetime.datetime(2024, 5, 1, 18, 30), None], pa.timestamp("ns")),
+        "zoned": pa.array([0, None], pa.timestamp("ms", "Europe/Berlin")),
+        "wakes": pa.array([datetime.time(6, 30), None]),
+        "waited": pa.array([datetime.timedelta(minutes=2), None]),
+        "device": pa.array([uuid.UUID(int=1).bytes, None], pa.uuid()),
+        "nothing": pa.nulls(2),
+    }
+    path = folder / "people.parquet"
+    pq.write_table(pa.table(columns), path)
+    read = people(path)
+    assert read["a"].images == (folder / "a.png",)
+    assert read["a"].attributes == {
+        "zip": "54321",
+        "code": "1",
+        "flag": "true",
+        "income": 1.5,
+        "children": 2,
+        "age": 31,
+        "height": 1.5,
+        "smokes": True,
+        "born": "1990-05-17",
+        "seen": "2024-05-01 18:30:00",
+        "zoned": "1970-01-01 00:00:00+00:00",
+        "wakes": "06:30:00",
+        "waited": 120.0,
+        "device": "00000000-0000-0000-0000-000000000001",
+    }
+    assert type(read["a"].attributes["children"]) is int
+    assert read["b"].attributes == {
+        "zip": "01234",
+        "code": "2",
+        "flag": "false",
+        "income": 2.0,
+        "age": 32,
+        "smokes": False,
+    }
+
+
+def test_json_states_types_too(folder):
+    rows = [
+        {"id": "a", "image": "a.png", "zip": "54321", "flag": "true", "n": 1, "mixed": 1},
+        {"id": "b", "image": "b.png", "zip": "1", "flag": "false", "n": 2.5, "mixed": "x"},
+    ]
+    read = people(write(folder, "\n".join(map(json.dumps, rows)), "people.jsonl"))
+    assert read["a"].attributes == {"zip": "54321", "flag": "true", "n": 1.0, "mixed": "1"}
+
+
+# (cells of a column of a CSV file, their values)
+COLUMNS = [
+    (["01234", "54321"], ["01234", "54321"]),
+    (["54321", "12345"], [54321, 12345]),
+    (["1", "2.5"], [1.0, 2.5]),
+    (["1e-05", ".5"], [1e-05, 0.5]),
+    (["+4917", "+4930"], ["+4917", "+4930"]),
+    (["1_2", "3"], ["1_2", "3"]),
+    (["1,5", "3"], ["1,5", "3"]),
+    (["٣", "3"], ["٣", "3"]),
+    (["inf", "1"], ["inf", "1"]),
+    (["0x1f", "1"], ["0x1f", "1"]),
+    (["-0", "0"], [0, 0]),
+    (["-007", "1"], ["-007", "1"]),
+    (["TRUE", "false"], [True, False]),
+    (["true", "1"], ["true", "1"]),
+    (["9007199254740993", "1"], ["9007199254740993", "1"]),  # 2⁵³ + 1: an account, not an amount
+    (["2024-05-01", "2024"], ["2024-05-01", "2024"]),
+]
+
+
+@pytest.mark.parametrize(("cells", "values"), COLUMNS)
+def test_a_column_of_csv_has_one_type(cells, values, folder):
+    rows = "".join(f'{name},{name}.png,"{cell}"\n' for name, cell in zip("ab", cells, strict=True))
+    read = people(write(folder, "id,image,x\n" + rows))
+    found = [read[name].attributes["x"] for name in "ab"]
+    assert found == values
+    assert list(map(type, found)) == list(map(type, values))
+
+
+def test_the_cells_that_make_a_column_text_are_named(folder, caplog):
+    rows = "".join(f"p{age},a.png,{age}\n" for age in range(20, 40))
+    people(write(folder, f"id,image,age\n{rows}q,a.png,31 years\n"))
+    assert "the attribute age is text, because 1 of 21 cells are not numbers" in caplog.text
+    assert "'31 years'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('"age": 1' + "0" * 400, "column age: the number is too large"),
+        ('"age": 1' + "0" * 5000, ": not valid JSON (Exceeds the limit"),
+        ('"age": ' + "[" * 100_000, ": not valid JSON (nested too deeply"),
+        ('"age": ' + "[" * 500 + "]" * 500, ": not valid JSON (nested more than 100 deep"),
+        ('"id": 1.5', "column id: an id must be text or a whole number, got 1.5"),
+        ('"id": true', "column id: an id must be text or a whole number, got True"),
+        ('"id": 1e300', "column id: the id 1e+300 is a fractional number, which has lost its last"),
+    ],
+)
+def test_values_out_of_range_are_problems_of_their_cells(line, problem, folder):
+    path = write(folder, '{"id": "a", "image": "a.png", ' + line + "}", "people.jsonl")
+    assert f"people.jsonl line 1{', ' * problem.startswith('c')}{problem}" in problems(path)
+
+
+def test_numbers_and_dates_out_of_range(folder):
+    digits = "1" * 400
+    assert problems(write(folder, f"id,image,age\na,a.png,{digits}\nb,b.png,3\n")) == (
+        "people.csv line 2, column age: the number 11111111111111111111… is too large."
+    )
+    path = folder / "people.parquet"
+    for kind, value in (
+        (pa.date32(), 10**9),
+        (pa.date64(), 10**15),
+        (pa.timestamp("ms"), 10**17),
+        (pa.timestamp("us", "Nowhere/Land"), 10**18),
+    ):
+        columns = {"id": ["a"], "image": ["a.png"], "born": pa.array([value], kind)}
+        pq.write_table(pa.table(columns), path)
+        assert "people.parquet row 1, column born: the date is out of range" in problems(path)
+
+
+def test_infinite_numbers_are_left_out_and_counted(folder, caplog):
+    path = write(folder, '{"id": "a", "image": "a.png", "x": Infinity}', "people.jsonl")
+    assert people(path)["a"].attributes == {}
+    assert f"{path}: x: 1 cell with an infinite number, left out." in caplog.messages
+
+
+# Ids
+
+
+def test_ids_are_the_same_in_every_format(folder):
+    tables = {
+        "csv": write(folder, "id,image\n1,a.png\n2,b.png\n"),
+        "json": write(
+            folder, '{"id": 1, "image": "a.png"}\n{"id": 2.0, "image": "b.png"}', "p.jsonl"
+        ),
+    }
+    for name, ids in {
+        "int": pa.array([1, 2]),
+        "float": pa.array([1.0, 2.0]),  # pandas turned integers into floats
+        "decimal": pa.array([decimal.Decimal(1), decimal.Decimal(2)]),
+        "text": pa.array(["1", "2"]),
+        "category": pa.array(["1", "2"]).dictionary_encode(),
+        "bytes": pa.array([b"1", b"2"]),
+    }.items():
+        tables[name] = folder / f"{name}.parquet"
+        pq.write_table(pa.table({"id": ids, "image": ["a.png", "b.png"]}), tables[name])
+    for name, path in tables.items():
+        assert list(people(path)) == ["1", "2"], name
+
+
+@pytest.mark.parametrize(
+    ("written", "known", "reason"),
+    [
+        ("1.0", "1", "whole numbers were written as fractions, as pandas does"),
+        ("1", "1.0", "whole numbers were written as fractions, as pandas does"),
+        ("7", "007", "leading zeros were lost, as in spreadsheets"),
+        ("Anna", "anna", "upper and lower case differ"),
+        ("an na", "anna", "the spaces differ"),
+    ],
+)
+def test_ids_that_differ_by_a_usual_change_are_explained(written, known, reason, folder):
+    profiles = write(folder, f"id,image\n{known},a.png\nx,b.png\n")
+    pairs = write(folder, f"id_a,id_b\n{written},x\n", "pairs.csv")
+    with pytest.raises(DataError) as caught:
+        Pairs.read(pairs, profiles=profiles)
+    assert caught.value.problems[0].startswith(
+        f"pairs.csv: 1 cells have ids that are not in people.csv. {written!r} is {known!r} there: "
+        f"{reason}"
+    )
+
+
+def test_ids_are_equal_in_every_normal_form(folder):
+    profiles = write(folder, "id,image\nJosé,a.png\nx,b.png\n")
+    pairs = write(folder, "id_a,id_b\nJose\u0301,x\n", "pairs.csv")
+    assert set(Pairs.read(pairs, profiles=profiles).profiles) == {"José", "x"}
+    assert problems(write(folder, "id,image\nJosé,a.png\nJose\u0301,b.png\n")) == (
+        "people.csv line 3, column id: 'José' is given twice, first in line 2."
+    )
+    assert Exclusions.read(write(folder, "id,other\nx,Jose\u0301\n")).of("x") == {"José"}
+
+
+@pytest.mark.parametrize(("written", "saved"), [("é.png", "e\u0301.png"), ("e\u0301.png", "é.png")])
+def test_photos_are_found_in_every_normal_form(written, saved, folder):
+    (folder / saved.removesuffix(".png")).mkdir()
+    photo = folder / saved.removesuffix(".png") / saved
+    Image.new("RGB", (8, 8)).save(photo)
+    path = write(folder, f"id,image\na,{written.removesuffix('.png')}/{written}\n")
+    assert people(path)["a"].images == (photo,)
+
+
+# Text that is not UTF-8
+
+
+def test_damaged_text_is_replaced_and_counted(folder, caplog):
+    rows = [
+        {"id": "a", "image": "a.png", "text": "I love my dog \ud83d", "city": "K\udc80"},
+        {"id": "b", "image": "b.png", "text": "\ude00 hi \ud83d\ude00"},
+    ]
+    read = people(write(folder, "\n".join(map(json.dumps, rows)), "people.jsonl"))
+    assert read["a"].text == "I love my dog \ufffd"
+    assert read["a"].attributes == {"city": "K\ufffd"}
+    assert read["b"].text == "\ufffd hi 😀"
+    assert "text: 2 cells with characters that are not valid Unicode, which were replaced" in (
+        caplog.text
+    )
+    path = write(folder, b"id,image,text\na,a.png,dog \xf0\x9f\nb,b.png,\xff\nc,c.png,\xc3\xa9\n")
+    assert [profile.text for profile in read_profiles(path)] == ["dog \ufffd\ufffd", "\ufffd", "é"]
+
+
+@pytest.mark.parametrize("column", ["id_a", "id_b", "group", "image_a"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_damaged_names_are_refused_with_their_place(column, kind, folder):
+    row = {"id_a": "a", "image_a": "a.png", "id_b": "b", "image_b": "b.png", "group": "g"}
+    path = folder / f"pairs.{kind}"
+    if kind == "jsonl":
+        write(folder, json.dumps({**row, column: "x\ud83d"}), path.name)
+        place = "pairs.jsonl line 1"
+    elif kind == "csv":
+        cells = {**{name: cell.encode() for name, cell in row.items()}, column: b"x\xff"}
+        write(folder, ",".join(row).encode() + b"\n" + b",".join(cells.values()), path.name)
+        place = "pairs.csv line 2"
+    else:
+        arrays = {name: pa.array([cell.encode()]) for name, cell in row.items()}
+        arrays[column] = pa.array([b"x\xff"])
+        pq.write_table(pa.table({n: array.view(pa.string()) for n, array in arrays.items()}), path)
+        place = "pairs.parquet row 1"
+    with pytest.raises(DataError) as caught:
+        Pairs.read(path)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{place}, column {column}: ")
+
+
+# Columns without a name
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "Unnamed: 0", "Unnamed: 0.1", "__index_level_0__", "...1"]
+)
+def test_columns_without_a_name_are_ignored_and_said(name, folder, caplog):
+    path = write(folder, f"{name},id,image,age\n0,a,a.png,31\n1,b,b.png,32\n")
+    assert people(path)["a"].attributes == {"age": 31}
+    shown = name.strip() or "column 1"
+    expected = f"columns without a name are ignored: {shown} (2 values)."
+    assert caplog.messages == [f"{path}: {expected}"]
+    caplog.clear()
+    columns = {name: [0, 1], "id": ["a", "b"], "image": ["a.png", "b.png"]}
+    pq.write_table(pa.table(columns), folder / "people.parquet")
+    assert people(folder / "people.parquet")["a"].attributes == {}
+    assert caplog.messages[0].endswith(expected)
+    lines = write(folder, json.dumps({name: "x", "id": "a", "image": "a.png"}), "people.jsonl")
+    assert people(lines)["a"].attributes == {}
+
+
+def test_commas_at_the_end_of_lines(folder, caplog):
+    path = write(
+        folder, "id,image,age,,\na,a.png,31,,\nb,b.png,32\nc,c.png,33,,,,\nd,d.png,34,x,\n"
+    )
+    assert [profile.attributes["age"] for profile in read_profiles(path)] == [31, 32, 33, 34]
+    assert caplog.messages == [
+        f"{path}: columns without a name are ignored: column 4 (1 value), column 5."
+    ]
+    assert "line 2: has 5 cells, the header has 3" in problems(
+        write(folder, "id,image,age\na,a.png,31,,lost\n")
+    )
+
+
+def test_a_named_index_is_kept(folder):
+    table = pa.table({"image": ["a.png"], "id": ["a"], "index": [3]})
+    metadata = {b"pandas": json.dumps({"index_columns": ["id"]}).encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), folder / "people.parquet")
+    assert people(folder / "people.parquet")["a"].attributes == {"index": 3}
+
+
+# Size and kind of file
+
+
+def test_long_text_is_read(folder):
+    limit = csv.field_size_limit()
+    text = "x" * 200_000
+    read = people(write(folder, f'id,image,text\na,a.png,"{text}"\nb,b.png,hi\n'))
+    assert read["a"].text == text
+    assert read["b"].text == "hi"
+    assert csv.field_size_limit() == limit
+    long = "x" * 10_000_001
+    assert problems(write(folder, f"id,image,text\na,a.png,{long}\n,b.png,hi\n")).splitlines() == [
+        "people.csv line 2, column text: the text has 10,000,001 characters, more than 10,000,000.",
+        "people.csv line 3, column id: the id is blank.",
+    ]
+
+
+def test_special_and_huge_files_are_refused(folder):
+    os.mkfifo(folder / "pipe.csv")
+    with pytest.raises(DataError, match=r"pipe\.csv: not a regular file"):
+        read_table(folder / "pipe.csv")
+    with (folder / "sparse.csv").open("wb") as file:
+        file.truncate(40 << 30)
+    with pytest.raises(DataError, match=r"the file has 42,949,672,960 bytes, more than 4,294,967,"):
+        read_table(folder / "sparse.csv")
+
+
+def test_links_that_leave_the_folder_can_be_allowed(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    Image.new("RGB", (8, 8)).save(elsewhere / "e.png")
+    (folder / "batch").symlink_to(elsewhere)
+    path = write(folder, "id,image\na,batch/e.png\n")
+    assert problems(path) == (
+        f"people.csv line 2, column image: 'batch/e.png' leaves the image folder {folder} through "
+        "a link. Allow links with follow_links=True (--follow-links)."
+    )
+    assert people(path, follow_links=True)["a"].images == (folder / "batch" / "e.png",)
+    for name in ("../x.png", "batch/../../x.png", str(elsewhere / "e.png")):
+        path = write(folder, f"id,image\na,{name}\n")
+        assert "leaves the image folder" in problems(path, follow_links=True)
