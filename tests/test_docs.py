@@ -243,9 +243,10 @@ INTERNAL = {
     "gallery.blocks",
     "gallery.folder",
     "gallery.index",
+    "gallery.description",
     "gallery.lance_columns",
-    "gallery.lance_filters",
     "gallery.lance_index",
+    "gallery.lance_search",
     "gallery.ranking",
     "gallery.request",
     "gallery.shortlist",
@@ -278,7 +279,6 @@ INTERNAL = {
     "rules.checking",
     "rules.columns",
     "rules.evaluation",
-    "rules.sql",
     "testing.contract",
 }
 

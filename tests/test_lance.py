@@ -8,7 +8,7 @@ import pytest
 
 from pairmatch import Gallery, Matcher, Profile
 from pairmatch.core.arrays import unit_rows
-from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.errors import ConfigurationError, StoreError
 from pairmatch.gallery import FolderGallery, LanceGallery, forget
 
 lancedb = pytest.importorskip("lancedb", reason="the extra `lance` is not installed")
@@ -63,6 +63,80 @@ def test_searches_match_the_gallery_in_memory(tmp_path):
     assert lance.search(vectors(1, seed=7), 1).candidates(0) == [("late", pytest.approx(1))]
 
 
+def test_rules_with_an_index_give_the_answer_of_the_gallery_in_memory(tmp_path, monkeypatch):
+    """Few eligible candidates are scored one by one; of many, the index is asked."""
+    import pairmatch.gallery.lance_search as lance_module
+
+    e = vectors(400)
+    rng = np.random.default_rng(4)
+    people = [
+        Profile(
+            f"p{n}",
+            attributes={
+                "income": float(rng.choice([0, 10, 50, np.nan, np.inf])),
+                "children": int(rng.integers(0, 3)),
+                "_distance": n,
+                "a.b`": "it's" if n % 2 else "_rowid",
+            },
+        )
+        for n in range(400)
+    ]
+    memory = Gallery.of(people, e)
+    lance = LanceGallery(tmp_path / "l")
+    lance.add(people, e)
+    lance.build_index(index_type="IVF_FLAT", num_partitions=1)
+    for gallery in (memory, lance):
+        gallery.remove([f"p{n}" for n in range(0, 400, 9)])
+        gallery.add([Profile("p5", attributes={"income": 50.0, "children": 0})], e[5:6])
+    queries = vectors(4, seed=1)
+    asking = [{"children": 1}, {"children": 2}, {}, {"children": 1}]
+    excluded = [["p1", "it's"], [], [f"p{n}" for n in range(300)], memory.ids]
+    rules = (
+        "income / children > 20",
+        "not (income / children > 20)",
+        "income / children is null",
+        'children >= query.children and "_distance" > 20',
+        "\"a.b`\" = 'it''s'",
+        "income > 1e5 or income is null",
+        "children > 7",
+        None,
+    )
+    for most in (16_384, 3):
+        monkeypatch.setattr(lance_module, "_MAX_TAKEN", most)
+        for rule in rules:
+            for k in (3, 10**11):
+                options = {"where": rule, "asking": asking, "excluded": excluded}
+                assert_equal(
+                    lance.search(queries, k, **options), memory.search(queries, k, **options)
+                )
+
+
+def test_a_table_that_is_no_gallery_is_an_error(tmp_path):
+    lancedb.connect(str(tmp_path / "l")).create_table("gallery", pa.table({"id": [1], "x": ["y"]}))
+    with pytest.raises(StoreError, match="no gallery of pairmatch: its columns are id, x"):
+        LanceGallery(tmp_path / "l")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigurationError, match=r"did not write \(notes.txt\)"):
+        LanceGallery(tmp_path / "mine")
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_damaged_tables_are_one_error(tmp_path):
+    lance = LanceGallery(tmp_path / "l")
+    lance.add([f"p{n}" for n in range(9)], vectors(9))
+    for file in (tmp_path / "l" / "gallery.lance" / "data").iterdir():
+        file.write_bytes(b"no")
+    with pytest.raises(StoreError, match="cannot be read"):
+        LanceGallery(tmp_path / "l").search(vectors(1))
+    with pytest.raises(StoreError, match="cannot be read"):
+        list(LanceGallery(tmp_path / "l").chunks())
+    for file in (tmp_path / "l" / "gallery.lance" / "_versions").iterdir():
+        file.write_bytes(b"no")
+    with pytest.raises(StoreError, match="cannot be read"):
+        LanceGallery(tmp_path / "l")
+
+
 def assert_equal(result, expected):
     np.testing.assert_array_equal(result.ids, expected.ids)
     np.testing.assert_array_equal(result.scores, expected.scores)
@@ -72,10 +146,10 @@ def assert_equal(result, expected):
 
 @pytest.mark.parametrize("rows", [1, 7, 64])
 def test_large_galleries_are_searched_in_blocks(tmp_path, monkeypatch, rows):
-    import pairmatch.gallery.lance as lance_module
+    import pairmatch.gallery.lance_search as lance_module
     import pairmatch.gallery.ranking as ranking
 
-    monkeypatch.setattr(lance_module, "_SCAN_ROWS", rows)
+    monkeypatch.setattr(lance_module, "SCAN_ROWS", rows)
     monkeypatch.setattr(ranking, "_MAX_FINALISTS", 12)
     e = np.round(vectors(64), 1)  # with ties
     people = [Profile(f"p{n}", attributes={"n": n % 5}) for n in range(64)]

@@ -118,6 +118,82 @@ def test_errors_have_positions(rule, message):
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("age > 1e", "'1e' is not a number"),
+        ("age > 1_e5", "is not"),
+        ("age > " + "9" * 400, "the number 99999999999999999999… is too large"),
+        ("age in (1, -1e999)", "the number 1e999 is too large"),
+        ("age > date '9999-99-99'", "is not supported"),
+        ("age > interval '1' year", "is not supported"),
+        ("age between symmetric 50 and 1", "is not supported"),
+        ("age > '2024-13-45'", "age is a number, '2024-13-45' is text"),
+        ("(" * 120 + "age = 1" + ")" * 120, "character 101: it is nested too deeply"),
+        ("age = 1 or (" * 400 + "age = 1" + ")" * 400, "nested too deeply"),
+        ("[" * 5000, "nested too deeply"),
+        ("abs(" * 300 + "age" + ")" * 300 + " > 1", "nested too deeply"),
+        ("- " * 3000 + "age > 1", "nested too deeply"),
+        ("case " * 1500, "cannot be used"),
+        ("age > 1\0", "character 8: this character is not allowed"),
+        ("region = '\ud800'", "character 11: this character is not allowed"),
+        ('region = "a', "a quote is not closed"),
+        ("age > 1 or" + " age > 1 or" * 20 + " aeg > 1", "Did you mean 'age'?"),
+        ("\u202eagee > 1", "cannot be used"),
+        (["age > 1"] * 2000, "at most 10,000 characters, got 14,000"),
+        ([5], "A rule must be text, got int"),
+        (b"age > 1", "A rule must be text, got int"),
+    ],
+)
+def test_hostile_rules_are_one_error(rule, message):
+    with pytest.raises(ConfigurationError) as error:
+        parse_rule(rule).check(KINDS)
+    assert message in str(error.value)
+    assert len(str(error.value)) < 1500
+    assert "\ud800" not in str(error.value)
+    assert "\u202e" not in str(error.value)
+
+
+TOKENS = [
+    *("age", "region", "smoker", "query.age", "1", "1e", "-1e309", "'x'", "'", '"', "`", "(", ")"),
+    *("[", "]", "{", "}", ",", ".", ";", ":", "?", "@", "$", "%", "^", "&", "|", "--", "/*", "*/"),
+    *("and", "or", "not", "in", "is", "null", "between", "=", "!=", "<>", "<", ">=", "+", "*", "/"),
+    *("||", "::", "abs", "case", "when", "then", "end", "select", "from", "date", "cast", "as"),
+    *("like", "true", "\\", "é", "나", "{{", "}}", "{%", "\0", "\ud800", ""),
+]
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(
+        st.sampled_from(TOKENS),
+        max_size=14,
+    ).map(" ".join)
+)
+def test_any_text_is_a_rule_or_one_error(text):
+    try:
+        rule = parse_rule(text)
+        rule.check(KINDS)
+    except ConfigurationError:
+        return
+    assert [len(mask) for mask in rule.holds(PEOPLE, {}, 4)] == [4] * len(rule.clauses)
+
+
+def test_a_division_by_zero_and_nan_are_unknown():
+    people = columns(
+        income=[50, 50, 0, float("nan"), 50],
+        children=[0, 2, 0, 1, None],
+    )
+    for rule, expected in (
+        ("income / children > 20", [False, True, False, False, False]),
+        ("not (income / children > 20)", [False] * 5),
+        ("income / children is null", [True, False, True, True, True]),
+        ("income / children != 1", [False, True, False, False, False]),
+        ("income / children > 20 or income >= 0", [True, True, True, False, True]),
+    ):
+        assert parse_rule(rule).holds(people, {}, 5)[0].tolist() == expected
+
+
 def test_all_errors_are_reported_at_once():
     with pytest.raises(ConfigurationError) as error:
         parse_rule("agee > 3 and region > 2 and smoker = 1").check(KINDS)

@@ -27,6 +27,23 @@ def unit_rows(vectors: Floats | torch.Tensor) -> Vectors:
     return array
 
 
+def check_count(argument: str, value: object) -> int:
+    """A whole number of at least 1, such as `k`.
+
+    Args:
+        argument: The argument as a call, such as "search(k=...)".
+        value: What was given.
+
+    Raises:
+        ConfigurationError: It is not a whole number, or below 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ConfigurationError(f"`{argument}` must be a whole number, got {value!r}.")
+    if value < 1:
+        raise ConfigurationError(f"`{argument}` must be at least 1, got {value}.")
+    return int(value)
+
+
 def check_vectors(name: str, vectors: object) -> None:
     """Raises ConfigurationError unless the vectors are finite numbers [N, K] with N ≥ 1."""
     if not isinstance(vectors, np.ndarray | torch.Tensor):

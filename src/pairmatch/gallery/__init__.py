@@ -2,9 +2,10 @@
 
 from pairmatch.gallery.bulk import SlateOptions, Slates, recommend_all
 from pairmatch.gallery.disk import FolderGallery
+from pairmatch.gallery.eligibility import eligible
 from pairmatch.gallery.exclusions import Exclusions
 from pairmatch.gallery.forgetting import Erased, forget
-from pairmatch.gallery.gallery import Gallery, eligible
+from pairmatch.gallery.gallery import Gallery
 from pairmatch.gallery.lance import LanceGallery
 from pairmatch.gallery.memory import MemoryGallery
 from pairmatch.gallery.results import Recommendation, Recommendations, SearchResult

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from typing_extensions import Unpack
 
-from pairmatch.core.arrays import Floats, Ints
+from pairmatch.core.arrays import Floats, Ints, check_count
 from pairmatch.core.errors import ConfigurationError, DataError
 from pairmatch.core.progress import track
 from pairmatch.core.types import Side
@@ -151,8 +151,7 @@ def recommend_all(
     unknown = [name for name in options if name not in SlateOptions.__annotations__]
     if unknown:
         raise TypeError(f"recommend_all() got an unexpected keyword argument {unknown[0]!r}")
-    if k < 1:
-        raise ConfigurationError(f"`recommend_all(k=...)` must be at least 1, got {k}.")
+    k = check_count("recommend_all(k=...)", k)
     where = options.get("where")
     rules = [where] if isinstance(where, str) else list(where or ())
     mutual = options.get("mutual", False)
@@ -207,7 +206,7 @@ class _Direction:
             bonus=self.bonus,
         )
         filled = np.isfinite(result.scores)
-        rank = np.broadcast_to(np.arange(1, k + 1, dtype=np.int32), filled.shape)
+        rank = np.broadcast_to(np.arange(1, filled.shape[1] + 1, dtype=np.int32), filled.shape)
         columns = [
             np.repeat(np.array(ids, object), filled.sum(1)),
             rank[filled],

@@ -56,16 +56,17 @@ class FolderGallery(Gallery):
             self._refresh()
             return self._index.snapshot()
 
-    def _add(self, additions: Additions) -> None:
-        ids, attributes, vectors = additions.ids, additions.attributes, additions.vectors
+    def _add(self, additions: Additions) -> Additions:
         with self._folder.writing():
             self._refresh()
-            additions.check(self._index.width, self._index.kinds)
+            additions, _ = additions.fitted(self._index.width, self._index.kinds)
+            ids, attributes, vectors = additions.ids, additions.attributes, additions.vectors
             if len(ids) > _MAX_JOURNALED:
                 self._folder.append_file([Block.from_people(ids, attributes, vectors)])
             else:
                 self._folder.append(ids, attributes, vectors)
         self._refresh()
+        return additions
 
     def _remove(self, ids: Sequence[str]) -> int:
         with self._folder.writing():

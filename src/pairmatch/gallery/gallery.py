@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from pairmatch.core.arrays import Floats, Vectors
 from pairmatch.core.errors import DataError, StoreError
 from pairmatch.core.types import AttributeValue, Profile, Side
 from pairmatch.gallery.attributes import Attributes, plain_attributes
-from pairmatch.gallery.blocks import Block, Chunk
+from pairmatch.gallery.blocks import Chunk
 from pairmatch.gallery.index import Additions
-from pairmatch.gallery.ranking import first_empty, select
 from pairmatch.gallery.request import SearchRequest, Where
-from pairmatch.gallery.results import SearchResult
+from pairmatch.gallery.results import Recommendation, Recommendations, SearchResult
 from pairmatch.rules import Kind
 
 
@@ -133,12 +131,16 @@ class Gallery(ABC):
         if not additions.ids:
             return
         with self._lock:
-            self._add(additions)
+            additions = self._add(additions)
             self._profiles.update((profile.id, profile) for profile in additions.profiles)
 
     @abstractmethod
-    def _add(self, additions: Additions) -> None:
-        """Adds people that were validated on their own, not yet against the gallery."""
+    def _add(self, additions: Additions) -> Additions:
+        """Adds people that were validated on their own, not yet against the gallery.
+
+        Returns:
+            The people as they were added.
+        """
 
     def remove(self, ids: Iterable[str]) -> int:
         """Removes people from all searches from now on; `forget` also erases them from files.
@@ -219,6 +221,47 @@ class Gallery(ABC):
         )
         return self._search(request)
 
+    def recommend(
+        self,
+        query: Floats,
+        k: int = 20,
+        *,
+        where: Where = None,
+        asking: Attributes | None = None,
+        mutual: bool = False,
+        excluded: Collection[str] = (),
+    ) -> Recommendations:
+        """Finds the best eligible candidates of one query, with their profiles.
+
+        Candidates, scores and attributes are of one moment, even if people are removed meanwhile.
+
+        Args:
+            query: [1, K] finite.
+            k: Maximum number of candidates, at least 1.
+            where: Rule for candidates, as in `search`.
+            asking: Attributes of the query person.
+            mutual: Whether the rule must also be true with the roles swapped.
+            excluded: Ids that are not shown.
+
+        Raises:
+            ConfigurationError: As in `search`.
+        """
+        request = SearchRequest.of(
+            query,
+            k,
+            where=where,
+            asking=[asking or {}],
+            mutual=mutual,
+            excluded=[excluded],
+            bonus=None,
+        )
+        result = self._search(dataclasses.replace(request, with_attributes=True))
+        candidates = [
+            Recommendation(rank, self._restored(person, result.attributes[person]), score)
+            for rank, (person, score) in enumerate(result.candidates(0), 1)
+        ]
+        return Recommendations(candidates, int(result.eligible[0]), result.excluded_by[0])
+
     @abstractmethod
     def _search(self, request: SearchRequest) -> SearchResult:
         """Answers a request that was validated on its own, not yet against the gallery."""
@@ -296,42 +339,3 @@ class Gallery(ABC):
     @abstractmethod
     def __len__(self) -> int:
         """Number of people."""
-
-
-def eligible(
-    people: Sequence[Profile], where: Where, *, asking: Attributes, mutual: bool = False
-) -> tuple[list[Profile], str | None]:
-    """Applies a rule to profiles before they are embedded.
-
-    Args:
-        people: Candidates with distinct ids.
-        where: Rule for candidates, as in `Gallery.search`.
-        asking: Attributes of the query person.
-        mutual: Whether the rule must also be true with the roles swapped.
-
-    Returns:
-        The eligible candidates, and if there are none, the filter that removed the last one.
-
-    Raises:
-        ConfigurationError: The rule cannot be used, or an id occurs twice.
-    """
-    no_vectors = np.zeros((len(people), 1), np.float32)
-    additions = Additions.of(people, no_vectors)
-    kinds = additions.check(None, {})
-    blocks = []
-    if additions.ids:
-        blocks = [Block.from_people(additions.ids, additions.attributes, no_vectors)]
-    request = SearchRequest.of(
-        np.zeros((1, 1), np.float32),
-        1,
-        where=where,
-        asking=[asking],
-        mutual=mutual,
-        excluded=None,
-        bonus=None,
-    )
-    request.check(None, kinds, is_new=not blocks)
-    selection = select(blocks, request.rule, request.groups[0].person, mutual=mutual)
-    rows = selection.rows
-    excluded_by = None if len(rows) else first_empty(request.filters, selection.remaining)
-    return [people[row] for row in rows], excluded_by

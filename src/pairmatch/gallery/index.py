@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,9 @@ import pyarrow as pa
 
 from pairmatch.core.arrays import Floats, Vectors, check_vectors
 from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.text import has_surrogates, printable
 from pairmatch.core.types import AttributeValue, Profile
-from pairmatch.gallery.attributes import Attributes, merge_kinds, plain_attributes
+from pairmatch.gallery.attributes import Attributes, fit_attributes, plain_attributes
 from pairmatch.gallery.blocks import Block
 from pairmatch.gallery.snapshot import Snapshot
 from pairmatch.rules import Kind
@@ -46,10 +48,7 @@ class Additions:
         """
         profiles = [person for person in people if isinstance(person, Profile)]
         ids = [person.id if isinstance(person, Profile) else str(person) for person in people]
-        attributes = [
-            plain_attributes(person.attributes) if isinstance(person, Profile) else {}
-            for person in people
-        ]
+        attributes = _plain(ids, people)
         if not ids and len(embeddings) == 0:
             return cls([], [], np.empty((0, 0), np.float32), [])
         check_vectors("embeddings", embeddings)
@@ -66,8 +65,10 @@ class Additions:
             )
         return cls(ids, attributes, np.ascontiguousarray(embeddings, np.float32), profiles)
 
-    def check(self, width: int | None, kinds: dict[str, Kind]) -> dict[str, Kind]:
-        """Checks the people against a gallery, and returns the kinds of attributes with theirs.
+    def fitted(
+        self, width: int | None, kinds: Mapping[str, Kind]
+    ) -> tuple[Additions, dict[str, Kind]]:
+        """The people with attributes of the kinds that a gallery has, and its kinds with theirs.
 
         Args:
             width: K of the gallery's embeddings; None if none was ever added.
@@ -81,7 +82,38 @@ class Additions:
                 f"The gallery's embeddings are {width} wide, those of the added people "
                 f"{self.vectors.shape[1]}."
             )
-        return merge_kinds(self.ids, self.attributes, kinds)
+        attributes, merged = fit_attributes(self.ids, self.attributes, kinds)
+        changed = {
+            person: row
+            for person, row, given in zip(self.ids, attributes, self.attributes, strict=True)
+            if row != given
+        }
+        profiles = [
+            dataclasses.replace(profile, attributes=changed[profile.id])
+            if profile.id in changed
+            else profile
+            for profile in self.profiles
+        ]
+        return Additions(self.ids, attributes, self.vectors, profiles), merged
+
+
+def _plain(
+    ids: Sequence[str], people: Sequence[Profile] | Sequence[str]
+) -> list[dict[str, AttributeValue]]:
+    """Attributes as galleries keep them, of people whose ids can be kept."""
+    rows = []
+    problems = []
+    for name, person in zip(ids, people, strict=True):
+        try:
+            if has_surrogates(name):
+                raise ConfigurationError("The id holds characters that are not valid Unicode.")
+            rows.append(plain_attributes(person.attributes if isinstance(person, Profile) else {}))
+        except ConfigurationError as error:
+            problems.append(f"{printable(name)}: {error}")
+    if problems:
+        more = f" And {len(problems) - 5} more people." if len(problems) > 5 else ""
+        raise ConfigurationError(f"People cannot be added. {' '.join(problems[:5])}{more}")
+    return rows
 
 
 class BlockIndex:
@@ -109,7 +141,7 @@ class BlockIndex:
 
     def add(self, ids: Sequence[str], attributes: Sequence[Attributes], vectors: Vectors) -> None:
         """Adds people; people with an existing id are replaced."""
-        self.kinds = merge_kinds(ids, attributes, self.kinds)
+        attributes, self.kinds = fit_attributes(ids, attributes, self.kinds)
         self.width = vectors.shape[1]
         self._remove(pa.array(ids, pa.string()))
         recent = [*self._recent, Block.from_people(ids, attributes, vectors)]

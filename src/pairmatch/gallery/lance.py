@@ -6,43 +6,47 @@ import itertools
 import json
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import numpy as np
 import pyarrow as pa
 
 from pairmatch.core.arrays import Vectors
-from pairmatch.core.errors import ConfigurationError, missing_extra
+from pairmatch.core.errors import ConfigurationError, PairmatchError, StoreError, missing_extra
+from pairmatch.core.text import printable
 from pairmatch.core.types import AttributeValue, Side
 from pairmatch.gallery.attributes import attributes_of
-from pairmatch.gallery.blocks import Block, Chunk, chunks_of, vectors_of
+from pairmatch.gallery.blocks import Chunk, chunks_of, vectors_of
 from pairmatch.gallery.folder import Folder
 from pairmatch.gallery.gallery import Gallery
 from pairmatch.gallery.index import Additions
 from pairmatch.gallery.lance_columns import (
-    METADATA_KEY,
     attribute_fields,
     block_of,
-    column_names,
+    check_schema,
+    description_of,
     kinds_of,
     rows_of,
-    sql_columns,
     table_schema,
     width_of,
 )
-from pairmatch.gallery.lance_filters import LanceFilters, one_of
-from pairmatch.gallery.lance_index import build_index, is_indexed, nearest
-from pairmatch.gallery.ranking import rank_stream
+from pairmatch.gallery.lance_index import build_index, is_indexed
+from pairmatch.gallery.lance_search import SCAN_ROWS, batches, one_of, scan, search_table
 from pairmatch.gallery.request import SearchRequest
 from pairmatch.gallery.results import SearchResult
+from pairmatch.io.outputs import claim_folder
 from pairmatch.rules import Kind
 
 _TABLE = "gallery"
-_SCAN_ROWS = 65_536  # people that a scan holds in memory at once
+_FOLDER_KIND = "lance gallery"
+_ATTEMPTS = 3  # readings of a table that other processes rewrite
+# What LanceDB raises on files that are damaged, or that another process deleted
+_ERRORS = (OSError, RuntimeError, ValueError, pa.ArrowException)
 _log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
 
 
 @final
@@ -63,7 +67,9 @@ class LanceGallery(Gallery):
 
     Raises:
         MissingExtraError: lancedb is not installed.
-        ConfigurationError: The gallery exists with another `side` or `made_by`.
+        ConfigurationError: The gallery exists with another `side` or `made_by`, or the folder holds
+            files that pairmatch did not write.
+        StoreError: The folder holds a damaged gallery, or a table that is no gallery.
     """
 
     def __init__(
@@ -75,7 +81,8 @@ class LanceGallery(Gallery):
         except ImportError as error:
             raise missing_extra("LanceGallery", "lancedb", "lance") from error
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not self.exists(self.folder):
+            claim_folder(self.folder, _FOLDER_KIND, private=True)
         # With an interval of zero, each call sees the changes of other processes
         self._database = lancedb.connect(str(self.folder), read_consistency_interval=timedelta(0))
         self._table: Any = None
@@ -122,12 +129,12 @@ class LanceGallery(Gallery):
             if table is not None:
                 if is_indexed(table):
                     _log.warning("The index of %s was dropped: call build_index again", self.folder)
-                people = table.search().to_batches(_SCAN_ROWS)
+                people = table.search().to_batches(SCAN_ROWS)
                 self._table = self._database.create_table(
                     _TABLE, people, schema=table.schema, mode="overwrite"
                 )
                 self._make_private()
-                self.save()
+                self._compact(delete_unverified=True)
         return count
 
     def save(self, folder: str | Path | None = None) -> Path:
@@ -142,37 +149,56 @@ class LanceGallery(Gallery):
             The folder.
         """
         if folder is None:
-            table = self._open_table()
-            if table is not None:
-                with warnings.catch_warnings():
-                    # LanceDB warns that processes that read an old version will fail
-                    warnings.filterwarnings("ignore", "optimize")
-                    table.optimize(cleanup_older_than=timedelta(0))
+            self._compact()
             return self.folder
-        target = Folder(self._check_target(folder), create=True)
+        path = self._check_target(folder)
+        table = self._snapshot()
+        target = Folder(path, create=True)
         with target.writing():
-            target.replace([], side=self.side, made_by=self.made_by, width=self.width)
-            blocks = self._scan()
-            first = next(blocks, None)
-            if first is not None:
-                target.append_file(itertools.chain([first], blocks), first.people.schema)
+            width = None if table is None else width_of(table.schema)
+            target.replace([], side=self.side, made_by=self.made_by, width=width)
+            if table is not None:
+                blocks = self._guarded(scan(table))
+                first = next(blocks, None)
+                if first is not None:
+                    target.append_file(itertools.chain([first], blocks), first.people.schema)
         target.sweep()
         target.close()
         return target.path
 
+    def _compact(self, *, delete_unverified: bool = False) -> None:
+        """Merges the table's files and deletes old versions.
+
+        Args:
+            delete_unverified: Whether to delete what killed writers left as well. A writer that is
+                at work would fail.
+        """
+        table = self._open_table()
+        if table is not None:
+            with warnings.catch_warnings():
+                # LanceDB warns that processes that read an old version will fail
+                warnings.filterwarnings("ignore", "optimize")
+                table.optimize(cleanup_older_than=timedelta(0), delete_unverified=delete_unverified)
+
     def chunks(self, rows: int = 1024) -> Iterator[Chunk]:
-        return chunks_of(self._scan(), rows)
+        table = self._snapshot()
+        return iter(()) if table is None else self._guarded(chunks_of(scan(table), rows))
 
     @property
     def ids(self) -> list[str]:
-        return [
-            person for batch in self._batches(["id"]) for person in batch.column("id").to_pylist()
-        ]
+        def read(table: Any) -> list[str]:
+            parts = batches(table, ["id"])
+            return [person for part in parts for person in part.column("id").to_pylist()]
+
+        return self._read(read, [])
 
     @property
     def embeddings(self) -> Vectors:
-        parts = [vectors_of(batch.column("vector")) for batch in self._batches(["vector"])]
-        return np.concatenate(parts) if parts else np.empty((0, self.width or 0), np.float32)
+        def read(table: Any) -> Vectors:
+            parts = [vectors_of(part.column("vector")) for part in batches(table, ["vector"])]
+            return np.concatenate([np.empty((0, width_of(table.schema)), np.float32), *parts])
+
+        return self._read(read, np.empty((0, 0), np.float32))
 
     @property
     def attribute_kinds(self) -> dict[str, Kind]:
@@ -185,41 +211,88 @@ class LanceGallery(Gallery):
         return None if table is None else width_of(table.schema)
 
     def __len__(self) -> int:
-        table = self._open_table()
-        return 0 if table is None else int(table.count_rows())
+        return self._read(lambda table: int(table.count_rows()), 0)
 
     def _open_table(self) -> Any:
-        """Returns the table; None until people are added."""
+        """Returns the table, always at its latest version; None until people are added."""
         with self._lock:
             if self._table is None and self.exists(self.folder):
-                self._table = self._database.open_table(_TABLE)
-                about = (self._table.schema.metadata or {}).get(METADATA_KEY)
+                try:
+                    table = self._database.open_table(_TABLE)
+                    check_schema(table.schema)
+                    about = description_of(table.schema)
+                except _ERRORS as error:
+                    raise self._unreadable(error) from error
+                self._table = table
                 if about is not None:  # galleries of older versions do not have it
-                    values = json.loads(about)
-                    self.side = values["side"]
-                    self.made_by = values["made_by"]
+                    self.side = about["side"]
+                    self.made_by = about["made_by"]
             return self._table
+
+    def _snapshot(self) -> Any:
+        """Returns the table fixed at its present version; None until people are added."""
+        if self._open_table() is None:
+            return None
+        try:
+            table = self._database.open_table(_TABLE)
+            table.checkout(table.version)
+        except _ERRORS as error:
+            raise self._unreadable(error) from error
+        return table
+
+    def _read(self, read: Callable[[Any], _Result], empty: _Result) -> _Result:
+        """Reads one version of the table; again, if another process deleted its files."""
+        for attempt in range(_ATTEMPTS):
+            table = self._snapshot()
+            if table is None:
+                return empty
+            try:
+                return read(table)
+            except PairmatchError:
+                raise
+            except _ERRORS as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise self._unreadable(error) from error
+        raise AssertionError("unreachable")
+
+    def _guarded(self, parts: Iterator[_Result]) -> Iterator[_Result]:
+        """Yields parts of the table; errors of LanceDB become those of pairmatch."""
+        try:
+            yield from parts
+        except PairmatchError:
+            raise
+        except _ERRORS as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> StoreError:
+        if isinstance(error, StoreError):
+            return error
+        return StoreError(
+            f"The gallery {self.folder} cannot be read: {printable(str(error))[:300]}. If no other "
+            "process is erasing people from it, it is damaged: build it again."
+        )
 
     def _make_private(self) -> None:
         """Lets only the owner enter the table's folder: LanceDB creates files by the umask."""
         (self.folder / f"{_TABLE}.lance").chmod(0o700)
 
-    def _add(self, additions: Additions) -> None:
+    def _add(self, additions: Additions) -> Additions:
         table = self._open_table()
         if table is None:
-            kinds = additions.check(None, {})
+            additions, kinds = additions.fitted(None, {})
             about = json.dumps({"side": self.side, "made_by": self.made_by})
             schema = table_schema(kinds, additions.vectors.shape[1], about)
             self._table = self._database.create_table(_TABLE, rows_of(additions, schema))
             self._make_private()
-            return
+            return additions
         existing = kinds_of(table.schema)
-        kinds = additions.check(width_of(table.schema), existing)
+        additions, kinds = additions.fitted(width_of(table.schema), existing)
         added = {name: kind for name, kind in kinds.items() if name not in existing}
         if added:
             table.add_columns(attribute_fields(added))
         merge = table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
         merge.execute(rows_of(additions, table.schema))
+        return additions
 
     def _remove(self, ids: Sequence[str]) -> int:
         table = self._open_table()
@@ -231,95 +304,30 @@ class LanceGallery(Gallery):
         return count
 
     def _attributes(self, ids: Sequence[str]) -> dict[str, dict[str, AttributeValue]]:
-        return dict(self._people(where=one_of(ids)))
+        return self._read(lambda table: dict(_people_of(table, one_of(ids))), {})
 
-    def _people(self, where: str | None = None) -> Iterator[tuple[str, dict[str, AttributeValue]]]:
-        table = self._open_table()
-        if table is None:
-            return
-        columns = [name for name in table.schema.names if name != "vector"]
-        for batch in self._batches(columns, where=where):
-            people = block_of([batch]).people
-            yield from zip(people["id"].to_pylist(), attributes_of(people), strict=True)
+    def _people(self) -> Iterator[tuple[str, dict[str, AttributeValue]]]:
+        table = self._snapshot()
+        if table is not None:
+            yield from self._guarded(_people_of(table))
 
     def _search(self, request: SearchRequest) -> SearchResult:
-        table = self._open_table()
-        if table is None:
+        def read(table: Any) -> SearchResult:
+            result = search_table(table, request)
+            if not request.with_attributes:
+                return result
+            return result.with_attributes(dict(_people_of(table, one_of(result.people))))
+
+        if self._open_table() is None:
             request.checked_bonus(0)
-            return SearchResult.empty(len(request.queries), request.k, "no candidates")
-        schema = table.schema
-        request.check(width_of(schema), kinds_of(schema), is_new=False)
-        if request.bonus is not None:
-            return self._search_exactly(request, request.checked_bonus(len(self)))
-        filters = LanceFilters(table, request, sql_columns(schema))
-        if not filters.is_supported():
-            return self._search_exactly(request)
-        if is_indexed(table):
-            return self._search_index(request, filters)
-        if request.rule is not None and len(request.groups) == 1:
-            return self._search_filtered(request, filters)
-        return self._search_exactly(request)
+        return self._read(read, SearchResult.empty(len(request.queries), 0, "no candidates"))
 
-    def _search_exactly(self, request: SearchRequest, bonus: Vectors | None = None) -> SearchResult:
-        """Reads all candidates and applies the rule here, for each query person."""
-        ranking, finalists = rank_stream(self._scan(request.attributes), request, bonus)
-        return ranking.result(finalists, request.filters)
 
-    def _search_filtered(self, request: SearchRequest, filters: LanceFilters) -> SearchResult:
-        """Reads the eligible candidates of one query person, exactly."""
-        person = request.groups[0].person
-        request = request.without_rule()
-        ranking, finalists = rank_stream(self._scan((), filters.condition(person)), request)
-        result = ranking.result(finalists, request.filters)
-        if not ranking.remaining.any():
-            return SearchResult.empty(len(result.ids), request.k, filters.excluded_by(person))
-        return result
-
-    def _search_index(self, request: SearchRequest, filters: LanceFilters) -> SearchResult:
-        result = SearchResult.empty(len(request.queries), request.k, "")
-        excluded_by: list[str | None] = [None] * len(request.queries)
-        for group in request.groups:
-            for query in group.queries:
-                excluded = () if request.excluded is None else request.excluded[query]
-                condition = filters.condition(group.person, excluded)
-                result.eligible[query] = self._table.count_rows(condition)
-                if not result.eligible[query]:
-                    excluded_by[query] = filters.excluded_by(group.person)
-                    continue
-                ids, scores = nearest(self._table, request.queries[query], request.k, condition)
-                result.ids[query, : len(ids)] = ids
-                result.scores[query, : len(ids)] = scores
-        return SearchResult(result.ids, result.scores, result.eligible, tuple(excluded_by))
-
-    def _scan(
-        self, attributes: Sequence[str] | None = None, where: str | None = None
-    ) -> Iterator[Block]:
-        """Yields the people of one version of the table in order, in large blocks.
-
-        Args:
-            attributes: Names of attributes to read; None reads all.
-            where: SQL condition.
-        """
-        table = self._open_table()
-        if table is None:
-            return
-        columns = column_names(table.schema)
-        names = columns if attributes is None else attributes
-        selected = ["id", "vector", *(columns[name] for name in names if name in columns)]
-        waiting: list[pa.RecordBatch] = []
-        for batch in self._batches(selected, where):
-            if waiting and sum(map(len, waiting)) + len(batch) > _SCAN_ROWS:
-                yield block_of(waiting)
-                waiting = []
-            waiting.append(batch)
-        if waiting:
-            yield block_of(waiting)
-
-    def _batches(self, columns: list[str], where: str | None = None) -> Iterator[pa.RecordBatch]:
-        table = self._open_table()
-        if table is None:
-            return
-        search = table.search().select(columns)
-        if where is not None:
-            search = search.where(where)
-        yield from (batch for batch in search.to_batches(_SCAN_ROWS) if len(batch))
+def _people_of(
+    table: Any, where: str | None = None
+) -> Iterator[tuple[str, dict[str, AttributeValue]]]:
+    """Yields the id and the attributes of people of a table."""
+    columns = [name for name in table.schema.names if name != "vector"]
+    for batch in batches(table, columns, where):
+        people = block_of([batch]).people
+        yield from zip(people["id"].to_pylist(), attributes_of(people), strict=True)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from pairmatch.core.errors import StoreError
 from pairmatch.core.types import AttributeValue
-from pairmatch.gallery.attributes import PREFIX, kind_of_arrow
+from pairmatch.gallery.attributes import PREFIX, is_attribute, kind_of_arrow
 from pairmatch.gallery.blocks import Block, vectors_of
+from pairmatch.gallery.description import checked_description
 from pairmatch.gallery.index import Additions
 from pairmatch.rules import Kind
-from pairmatch.rules.sql import quote_name
 
 #: Key of the schema metadata that holds `side` and `made_by` as JSON.
 METADATA_KEY = b"pairmatch"
@@ -28,6 +30,34 @@ def column_names(schema: pa.Schema) -> dict[str, str]:
     return {_decoded(name): name for name in schema.names if name not in _KEY_COLUMNS}
 
 
+def check_schema(schema: pa.Schema) -> None:
+    """Raises StoreError unless the columns are those of a gallery."""
+    types = {name: schema.field(name).type for name in schema.names}
+    vector = types.get("vector")
+    is_gallery = (
+        "id" in types
+        and pa.types.is_string(types["id"])
+        and vector is not None
+        and pa.types.is_fixed_size_list(vector)
+        and vector.value_type == pa.float32()
+        and all(is_attribute(types[name]) for name in column_names(schema).values())
+    )
+    if not is_gallery:
+        raise StoreError(
+            f"The LanceDB table holds no gallery of pairmatch: its columns are {', '.join(types)}."
+        )
+
+
+def description_of(schema: pa.Schema) -> dict[str, Any] | None:
+    """Returns `side` and `made_by` of a table; None for tables of older versions.
+
+    Raises:
+        StoreError: They are damaged.
+    """
+    about = (schema.metadata or {}).get(METADATA_KEY)
+    return None if about is None else checked_description(about)
+
+
 def kinds_of(schema: pa.Schema) -> dict[str, Kind]:
     """Returns the kind of each attribute in a table."""
     return {
@@ -39,17 +69,6 @@ def kinds_of(schema: pa.Schema) -> dict[str, Kind]:
 def width_of(schema: pa.Schema) -> int:
     """Returns K of the embeddings in a table."""
     return int(schema.field("vector").type.list_size)
-
-
-def sql_columns(schema: pa.Schema) -> dict[str, str]:
-    """Returns the SQL of each attribute: a quoted column, with NaN as null."""
-    kinds = kinds_of(schema)
-    return {
-        name: f"NANVL({quote_name(column)}, NULL)"
-        if kinds[name] == "number"
-        else quote_name(column)
-        for name, column in column_names(schema).items()
-    }
 
 
 def attribute_fields(kinds: Mapping[str, Kind]) -> list[pa.Field]:
@@ -107,4 +126,7 @@ def _coded(name: str) -> str:
 def _decoded(column: str) -> str:
     if not column.startswith(_CODED):
         return column
-    return bytes.fromhex(column.removeprefix(_CODED)).decode()
+    try:
+        return bytes.fromhex(column.removeprefix(_CODED)).decode()
+    except ValueError:  # not written by pairmatch
+        return column

@@ -7,9 +7,9 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
+import numpy.typing as npt
 
-from pairmatch.core.arrays import Vectors
+from pairmatch.core.arrays import Ints, Vectors
 from pairmatch.core.errors import ConfigurationError, unknown_name
 from pairmatch.gallery.blocks import vectors_of
 
@@ -49,25 +49,24 @@ def build_index(table: Any, index_type: str, options: dict[str, Any]) -> None:
     table.create_index("vector", config=configuration(distance_type="dot", **own), **rest)
 
 
-def nearest(table: Any, query: Vectors, k: int, condition: str | None) -> tuple[Any, Vectors]:
+def nearest(table: Any, query: Vectors, k: int) -> tuple[npt.NDArray[Any], Vectors, Ints]:
     """Finds candidates with the index.
 
     Args:
         table: The LanceDB table.
         query: [K] float32.
         k: Maximum number of candidates.
-        condition: SQL condition; None if all candidates are eligible.
 
     Returns:
-        Ids and exact scores, [n] float32 with n at most k, best first.
+        Ids [n] of str, exact scores [n] float32 and row ids [n] int64, with n at most k, best
+        first.
     """
-    search = table.search(query).distance_type("dot").limit(k)
-    if condition is not None:
-        search = search.where(condition, prefilter=True)
+    search = table.search(query).distance_type("dot").limit(k).with_row_id(True)
     rows = search.select(["id", "vector", "_distance"]).to_arrow().combine_chunks()
     if not len(rows):
-        return [], np.empty(0, np.float32)
+        return np.empty(0, object), np.empty(0, np.float32), np.empty(0, np.int64)
     vectors = vectors_of(rows["vector"].chunk(0)).astype(np.float64)
     scores = np.einsum("nk,k->n", vectors, query.astype(np.float64))
     order = np.argsort(-scores, kind="stable")
-    return rows["id"].take(pa.array(order)).to_pylist(), scores[order].astype(np.float32)
+    ids = np.array(rows["id"].to_pylist(), object)[order]
+    return ids, scores[order].astype(np.float32), rows["_rowid"].to_numpy().astype(np.int64)[order]

@@ -36,9 +36,10 @@ class MemoryGallery(Gallery, in_memory=True):
         with self._lock:
             return self._index.snapshot()
 
-    def _add(self, additions: Additions) -> None:
-        additions.check(self._index.width, self._index.kinds)
+    def _add(self, additions: Additions) -> Additions:
+        additions, _ = additions.fitted(self._index.width, self._index.kinds)
         self._index.add(additions.ids, additions.attributes, additions.vectors)
+        return additions
 
     def _remove(self, ids: Sequence[str]) -> int:
         present = self._index.present(ids)

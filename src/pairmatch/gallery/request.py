@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from pairmatch.core.arrays import Floats, Vectors, check_vectors
+from pairmatch.core.arrays import Floats, Vectors, check_count, check_vectors
 from pairmatch.core.errors import ConfigurationError
-from pairmatch.gallery.attributes import Attributes, plain_attributes
+from pairmatch.gallery.attributes import Attributes, as_kind, plain_attributes
 from pairmatch.rules import Kind, Rule, kind_of, parse_rule
 
 Where = str | Iterable[str] | None
@@ -43,6 +43,7 @@ class SearchRequest:
         mutual: Whether the rule must also hold with the roles swapped.
         excluded: Ids that are not shown, per query.
         bonus: [N] float32, in the order of `Gallery.ids`.
+        with_attributes: Whether the result has the attributes of the candidates.
     """
 
     queries: Vectors
@@ -53,6 +54,7 @@ class SearchRequest:
     mutual: bool
     excluded: Sequence[Collection[str]] | None
     bonus: Vectors | None
+    with_attributes: bool = False
 
     @classmethod
     def of(
@@ -78,15 +80,13 @@ class SearchRequest:
                 raise ConfigurationError(
                     f"`{name}` needs one entry per query, {count}, got {len(argument)}."
                 )
-        if k < 1:
-            raise ConfigurationError(f"`search(k=...)` must be at least 1, got {k}.")
         rule = None if where is None else parse_rule(where)
         if rule is not None and not rule.clauses:
             rule = None
         persons = [{}] * count if asking is None else [plain_attributes(row) for row in asking]
         return cls(
             queries=np.ascontiguousarray(queries, np.float32),
-            k=k,
+            k=check_count("search(k=...)", k),
             rule=rule,
             groups=_groups(persons, rule, mutual),
             query_kinds={} if rule is None else _kinds(persons),
@@ -110,8 +110,12 @@ class SearchRequest:
         swapped = [f"{clause}, with the roles swapped" for clause in clauses if self.mutual]
         return ("no candidates", *clauses, *swapped)
 
-    def check(self, width: int | None, kinds: Mapping[str, Kind], *, is_new: bool) -> None:
+    def fitted(
+        self, width: int | None, kinds: Mapping[str, Kind], *, is_new: bool
+    ) -> SearchRequest:
         """Checks the request against a gallery.
+
+        Whole numbers of query persons become text where candidates have text.
 
         Args:
             width: K of the gallery's embeddings; None if none was ever added.
@@ -125,10 +129,18 @@ class SearchRequest:
             raise ConfigurationError(
                 f"The gallery's embeddings are {width} wide, the queries {self.queries.shape[1]}."
             )
-        if self.rule is not None and not is_new:
-            self.rule.check(kinds, self.query_kinds)
+        if self.rule is None:
+            return self
+        groups = [QueryGroup(group.queries, _fitted(group.person, kinds)) for group in self.groups]
+        query_kinds = dict(self.query_kinds)
+        for name, kind in query_kinds.items():
+            values = [group.person[name] for group in groups if name in group.person]
+            query_kinds[name] = kind_of(values[0]) if values else kind
+        if not is_new:
+            self.rule.check(kinds, query_kinds)
             if self.mutual:
-                self.rule.check({**kinds, **self.query_kinds}, kinds)
+                self.rule.check({**kinds, **query_kinds}, kinds)
+        return dataclasses.replace(self, groups=groups, query_kinds=query_kinds)
 
     def checked_bonus(self, count: int) -> Vectors | None:
         """[N] float32: the bonus of N candidates.
@@ -145,6 +157,20 @@ class SearchRequest:
             )
         return self.bonus
 
+    def capped(self, people: int) -> SearchRequest:
+        """The request for at most as many candidates as there are people."""
+        return self if self.k <= people else dataclasses.replace(self, k=people)
+
+    def of_group(self, group: QueryGroup) -> SearchRequest:
+        """The request of some queries, whose people have equal values in what the rule reads."""
+        rows = group.queries
+        return dataclasses.replace(
+            self,
+            queries=self.queries[rows],
+            groups=[QueryGroup(list(range(len(rows))), group.person)],
+            excluded=None if self.excluded is None else [self.excluded[row] for row in rows],
+        )
+
     def without_rule(self) -> SearchRequest:
         """The request without its rule, once the rule has been applied."""
         everyone = QueryGroup(list(range(len(self.queries))), {})
@@ -160,6 +186,10 @@ def _groups(persons: Sequence[Attributes], rule: Rule | None, mutual: bool) -> S
         key = tuple(person.get(name) for name in names)
         groups.setdefault(key, QueryGroup([], person)).queries.append(query)
     return list(groups.values())
+
+
+def _fitted(person: Attributes, kinds: Mapping[str, Kind]) -> Attributes:
+    return {name: as_kind(value, kinds.get(name)) for name, value in person.items()}
 
 
 def _kinds(persons: Sequence[Attributes]) -> dict[str, Kind]:

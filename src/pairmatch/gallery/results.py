@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pairmatch.core.arrays import Ints, Vectors
-from pairmatch.core.types import Profile
+from pairmatch.core.types import AttributeValue, Profile
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,17 +19,20 @@ class SearchResult:
     """The best candidates of Q queries, best first.
 
     Attributes:
-        ids: [Q, k] of str; None if a query has fewer candidates.
-        scores: [Q, k] float32; −inf there.
+        ids: [Q, n] of str; None if a query has fewer candidates. n is k, or the number of people in
+            the gallery if that is lower.
+        scores: [Q, n] float32; −inf there.
         eligible: [Q] int64: number of candidates that each query chose from.
         excluded_by: For each query without candidates, the filter that removed the last one: a
             clause of the rule, `no candidates` or `exclusions`; None for the other queries.
+        attributes: Attributes of the candidates by id, if they were asked for.
     """
 
     ids: npt.NDArray[Any]
     scores: Vectors
     eligible: Ints
     excluded_by: tuple[str | None, ...]
+    attributes: Mapping[str, dict[str, AttributeValue]] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, queries: int, k: int, excluded_by: str) -> SearchResult:
@@ -39,6 +43,15 @@ class SearchResult:
             eligible=np.zeros(queries, np.int64),
             excluded_by=(excluded_by,) * queries,
         )
+
+    @property
+    def people(self) -> list[str]:
+        """Ids of all candidates of all queries, each once."""
+        return list(dict.fromkeys(person for person in self.ids.ravel() if person is not None))
+
+    def with_attributes(self, attributes: Mapping[str, dict[str, AttributeValue]]) -> SearchResult:
+        """The result with the attributes of its candidates."""
+        return dataclasses.replace(self, attributes=attributes)
 
     def candidates(self, query: int) -> list[tuple[str, float]]:
         """Ids and scores of the candidates of one query, best first."""

@@ -17,7 +17,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from pairmatch.core.arrays import Ints, Vectors
+from pairmatch.core.arrays import Ints, Vectors, check_count
 from pairmatch.core.devices import resolve_dtype
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.gallery.shortlist import Shortlist, Stack
@@ -62,8 +62,7 @@ def top_k(
     Raises:
         ConfigurationError: `k` is below 1, or widths differ.
     """
-    if k < 1:
-        raise ConfigurationError(f"`top_k(k=...)` must be at least 1, got {k}.")
+    k = check_count("top_k(k=...)", k)
     arrays = [vectors] if isinstance(vectors, np.ndarray) else list(vectors)
     widths = {array.shape[1] if array.ndim == 2 else None for array in [queries, *arrays]}
     if len(widths) > 1 or None in widths or not arrays:
@@ -79,9 +78,11 @@ def top_k(
         part = slice(start, min(start + _CHUNK_QUERIES, len(queries)))
         scorer = _Scorer(queries[part], longest, min(_CHUNK_ROWS, len(stack)))
         hidden = None if excluded is None else excluded[part]
-        shortlist = Shortlist(len(queries[part]), k, bonus)
+        shortlist = Shortlist(len(queries[part]), min(k, len(stack)), bonus)
         _score_all(scorer, stack, rows, hidden, shortlist)
-        best[part], scores[part] = shortlist.best(queries[part], stack)
+        best[part, : shortlist.k], scores[part, : shortlist.k] = shortlist.best(
+            queries[part], stack
+        )
     return best, scores
 
 

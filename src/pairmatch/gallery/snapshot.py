@@ -75,11 +75,16 @@ class Snapshot:
 
     def search(self, request: SearchRequest) -> SearchResult:
         """The best eligible candidates of each query."""
-        request.check(self.width, self.kinds, is_new=not self.kinds and not self.blocks)
-        bonus = request.checked_bonus(len(self)) if request.bonus is not None else None
+        count = len(self)
+        is_new = not self.kinds and not self.blocks
+        request = request.fitted(self.width, self.kinds, is_new=is_new).capped(count)
+        bonus = request.checked_bonus(count) if request.bonus is not None else None
         if bonus is not None and len(self.blocks):
             alive = np.concatenate([block.alive for block in self.blocks])
             rows = np.zeros(len(alive), np.float32)
             rows[alive] = bonus
             bonus = rows
-        return rank(self.blocks, request, bonus).result(self.blocks, request.filters)
+        result = rank(self.blocks, request, bonus).result(self.blocks, request.filters)
+        if request.with_attributes:
+            return result.with_attributes(self.attributes(result.people))
+        return result

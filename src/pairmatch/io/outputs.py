@@ -85,16 +85,26 @@ def check_output_folder(
 
 
 def claim_folder(
-    folder: Path, kind: str, *, is_earlier: Callable[[Path], bool] | None = None
+    folder: Path,
+    kind: str,
+    *,
+    is_earlier: Callable[[Path], bool] | None = None,
+    private: bool = False,
 ) -> None:
     """Checks a folder as `check_output_folder` does, creates it, and marks it.
+
+    Args:
+        folder: Path to the folder.
+        kind: What the folder will hold.
+        is_earlier: As in `check_output_folder`.
+        private: Whether only the owner may enter a folder that is created (mode 0700).
 
     Raises:
         ConfigurationError: The folder holds something else, or cannot be written.
     """
     check_output_folder(folder, kind, is_earlier=is_earlier)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
         if folder_kind(folder) is None:
             write_file(folder / MARKER, json.dumps({"kind": kind}).encode() + b"\n")
     except OSError as error:

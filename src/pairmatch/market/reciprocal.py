@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pairmatch.core.arrays import Floats, Ints, check_vectors
+from pairmatch.core.arrays import Floats, Ints, check_count, check_vectors
 from pairmatch.core.errors import ConfigurationError
 
 How = Literal["product", "harmonic", "min"]
@@ -86,7 +86,8 @@ def reciprocal_top_k(
         check_vectors(f"{name}[1]", candidates)
     if len(there[0]) != len(back[0]) or len(there[1]) != len(back[1]):
         raise ConfigurationError("`there` and `back` must hold the same people, row by row.")
-    if not 1 <= k <= len(there[1]):
+    k = check_count("reciprocal_top_k(k=...)", k)
+    if k > len(there[1]):
         raise ConfigurationError(
             f"`reciprocal_top_k(k=...)` must be from 1 to {len(there[1])}, got {k}."
         )

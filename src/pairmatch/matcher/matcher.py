@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pairmatch.core import registry
-from pairmatch.core.arrays import Vectors
+from pairmatch.core.arrays import Vectors, check_count
 from pairmatch.core.config import PartSpec, TrainingConfig, parse_spec
 from pairmatch.core.errors import ConfigurationError, NotFittedError
 from pairmatch.core.interfaces import Backbone, Learner, MetadataGenerator, Pooler, ProjectionHead
@@ -391,8 +391,7 @@ class Matcher:
         Raises:
             ConfigurationError: The rule is invalid, or another matcher embedded the gallery.
         """
-        if k < 1:
-            raise ConfigurationError(f"`recommend(k=...)` must be at least 1, got {k}.")
+        k = check_count("recommend(k=...)", k)
         hidden = hidden_ids(profile, exclude)
         if not isinstance(gallery, Gallery):
             shown, excluded_by = shown_candidates(

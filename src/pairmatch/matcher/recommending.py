@@ -9,7 +9,7 @@ from pairmatch.core.arrays import Vectors
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import ProjectionHead
 from pairmatch.core.types import Profile
-from pairmatch.gallery import Exclusions, Gallery, Recommendation, Recommendations, eligible
+from pairmatch.gallery import Exclusions, Gallery, Recommendations, eligible
 from pairmatch.gallery.request import Where
 
 
@@ -58,15 +58,9 @@ def rank_candidates(
         mutual: Whether the rule must also hold with the roles swapped.
         hidden: Ids that are not shown.
     """
-    result = gallery.search(
-        query, k, where=where, asking=[profile.attributes], mutual=mutual, excluded=[hidden]
+    return gallery.recommend(
+        query, k, where=where, asking=profile.attributes, mutual=mutual, excluded=hidden
     )
-    scores = dict(result.candidates(0))
-    candidates = [
-        Recommendation(rank, candidate, scores[candidate.id])
-        for rank, candidate in enumerate(gallery.profiles(list(scores)), 1)
-    ]
-    return Recommendations(candidates, int(result.eligible[0]), result.excluded_by[0])
 
 
 def check_gallery(gallery: Gallery, head: ProjectionHead | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 from sqlglot import exp
@@ -16,6 +17,12 @@ _ALLOWED = (
     *(exp.And, exp.Or, exp.Not, exp.Paren, exp.Neg, exp.Abs, exp.Between, exp.In, exp.Is),
     *(exp.Column, exp.Identifier, exp.Literal, exp.Boolean, exp.Null),
 )
+# What nodes of these types may consist of; anything else is syntax that would change their meaning
+_ARGUMENTS = {"this", "expression", "expressions", "low", "high", "quoted", "is_string"}
+_ARGUMENTS_OF: dict[type[exp.Expr], set[str]] = {
+    exp.Column: {"this", "table", "db", "catalog"},
+    exp.In: {"this", "expressions", "query", "field", "unnest"},
+}
 _MAX_DEPTH = 100  # nested expressions; chains of `and` and `or` count once
 
 Problem = tuple[int | None, str]
@@ -30,7 +37,12 @@ def syntax_problems(root: exp.Expr) -> Iterator[Problem]:
         if type(node) not in _ALLOWED:
             yield _position(node), f"{node.sql()!r} is not supported in a rule"
             return
-        if isinstance(node, exp.Column):
+        known = _ARGUMENTS_OF.get(type(node), _ARGUMENTS)
+        if any(value for name, value in node.args.items() if name not in known):
+            yield _position(node), f"{node.sql()!r} is not supported in a rule"
+        elif isinstance(node, exp.Literal) and not node.is_string:
+            yield from _number_problems(node)
+        elif isinstance(node, exp.Column):
             if node.db or node.catalog or (node.table and node.table != "query"):
                 yield _position(node), f"{node.sql()!r}: the only prefix of a name is `query.`"
             elif not isinstance(node.this, exp.Identifier):
@@ -129,6 +141,17 @@ def _position(node: exp.Expr) -> int | None:
         name.meta["start"] + 1 for name in node.find_all(exp.Identifier) if "start" in name.meta
     ]
     return min(starts, default=None)
+
+
+def _number_problems(node: exp.Literal) -> Iterator[Problem]:
+    try:
+        number = float(node.this)
+    except ValueError:
+        yield None, f"{node.this!r} is not a number"
+        return
+    if not math.isfinite(number):
+        shown = node.this if len(node.this) <= 20 else f"{node.this[:20]}…"
+        yield None, f"the number {shown} is too large"
 
 
 def _is_too_deep(root: exp.Expr) -> bool:

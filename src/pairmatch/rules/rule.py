@@ -2,7 +2,9 @@
 
 A rule is one SQL expression over attributes, parsed by sqlglot and evaluated on whole columns. It
 cannot call functions (except `abs`) and reads nothing but attributes. Its logic is SQL's: a missing
-attribute is unknown, and a candidate is eligible only if the rule is true.
+attribute is unknown, and a candidate is eligible only if the rule is true. NaN is a missing value,
+and the result of arithmetic that is not finite, such as a division by zero, is unknown. All
+galleries evaluate rules here, so that no two of them can differ.
 """
 
 from __future__ import annotations
@@ -15,16 +17,16 @@ from functools import lru_cache
 import numpy as np
 import sqlglot
 from sqlglot import exp
-from sqlglot.errors import SqlglotError
 
 from pairmatch.core.errors import ConfigurationError
-from pairmatch.core.types import AttributeValue
+from pairmatch.core.text import has_surrogates, printable
 from pairmatch.rules.checking import KindChecker, Problem, syntax_problems
 from pairmatch.rules.columns import Columns, Kind, Mask
 from pairmatch.rules.evaluation import evaluate
-from pairmatch.rules.sql import render
 
 _MAX_CHARACTERS = 10_000
+_MAX_PARENTHESES = 100
+_SHOWN_CHARACTERS = 200  # of a rule in an error message
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,34 +83,6 @@ class Rule:
         """
         return [np.broadcast_to(evaluate(part, bare, query).true, (count,)) for part in self._parts]
 
-    def sql(
-        self,
-        person: Mapping[str, AttributeValue],
-        columns: Mapping[str, str] | None = None,
-        *,
-        swapped: bool = False,
-    ) -> str:
-        """Renders the rule as SQL that LanceDB accepts as a filter.
-
-        Args:
-            person: Attributes of the query person, bound as values.
-            columns: SQL expression of each attribute that candidates have; by default the attribute
-                name in backticks.
-            swapped: Whether to swap the roles, as mutual rules do: bare names are then the query
-                person's attributes and `query.` names the candidates'.
-        """
-        return " AND ".join(self.sql_clauses(person, columns, swapped=swapped))
-
-    def sql_clauses(
-        self,
-        person: Mapping[str, AttributeValue],
-        columns: Mapping[str, str] | None = None,
-        *,
-        swapped: bool = False,
-    ) -> list[str]:
-        """Renders each clause as an SQL condition in parentheses; arguments as in `sql`."""
-        return [f"({clause})" for clause in render(self._parts, person, columns, swapped=swapped)]
-
 
 def parse_rule(text: str | Iterable[str]) -> Rule:
     """Parses a rule, or several that must all be true.
@@ -120,7 +94,16 @@ def parse_rule(text: str | Iterable[str]) -> Rule:
     Raises:
         ConfigurationError: The text is not such an expression; gives the position of the fault.
     """
-    return _rule((text,) if isinstance(text, str) else tuple(text))
+    texts = (text,) if isinstance(text, str) else tuple(text)
+    for part in texts:
+        if not isinstance(part, str):
+            raise ConfigurationError(f"A rule must be text, got {type(part).__name__}.")
+    length = sum(map(len, texts))
+    if length > _MAX_CHARACTERS:
+        raise ConfigurationError(
+            f"A rule must have at most {_MAX_CHARACTERS:,} characters, got {length:,}."
+        )
+    return _rule(texts)
 
 
 @lru_cache(256)
@@ -130,28 +113,40 @@ def _rule(texts: tuple[str, ...]) -> Rule:
 
 
 def _parse(text: str) -> exp.Expr:
-    if len(text) > _MAX_CHARACTERS:
-        raise ConfigurationError(
-            f"A rule must have at most {_MAX_CHARACTERS:,} characters, got {len(text):,}."
-        )
+    problem = _unreadable(text)
+    if problem is not None:
+        raise _error(text, [problem])
     log = logging.getLogger("sqlglot")
     level = log.level
     try:
         log.setLevel(logging.ERROR)  # its warnings concern syntax that is refused below
         statements = sqlglot.parse(text)
-        if len(statements) != 1 or statements[0] is None:
-            raise _error(text, [(None, "it needs one condition, such as age >= 25")])
-        problems = list(syntax_problems(statements[0]))
-    except (SqlglotError, RecursionError) as error:
+    except Exception as error:  # on unusual texts, sqlglot raises more than its own errors
         raise _error(text, [_parser_problem(error)]) from None
     finally:
         log.setLevel(level)
+    if len(statements) != 1 or statements[0] is None:
+        raise _error(text, [(None, "it needs one condition, such as age >= 25")])
+    problems = list(syntax_problems(statements[0]))
     if problems:
         raise _error(text, problems)
     return statements[0]
 
 
-def _parser_problem(error: SqlglotError | RecursionError) -> Problem:
+def _unreadable(text: str) -> Problem | None:
+    """What keeps a text from the parser: characters that no attribute holds, and deep nesting."""
+    if "\0" in text or has_surrogates(text):
+        place = next(n for n, one in enumerate(text, 1) if one == "\0" or has_surrogates(one))
+        return place, "this character is not allowed in a rule"
+    depth = 0
+    for place, character in enumerate(text, 1):
+        depth += (character in "([{") - (character in ")]}")
+        if depth > _MAX_PARENTHESES:
+            return place, "it is nested too deeply"
+    return None
+
+
+def _parser_problem(error: Exception) -> Problem:
     details = getattr(error, "errors", None) or [{}]
     position = details[0].get("col")
     token = details[0].get("highlight") or ""
@@ -169,7 +164,8 @@ def _error(text: str, problems: Sequence[Problem]) -> ConfigurationError:
         message if position is None else f"character {position}: {message}"
         for position, message in problems
     )
-    return ConfigurationError(f"The rule {text!r} cannot be used: {listed}.")
+    shown = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+    return ConfigurationError(f"The rule {shown!r} cannot be used: {printable(listed)}.")
 
 
 def _conjuncts(node: exp.Expr) -> Iterator[exp.Expr]:
