@@ -35,11 +35,11 @@ from pairmatch.cli.options import (
     Yes,
     load_matcher,
     parts_of,
-    read_pairs,
     show_progress,
     write_json,
 )
 from pairmatch.cli.output import echo
+from pairmatch.cli.reading import FollowLinks, KeepWords, read_pairs
 
 if TYPE_CHECKING:
     from pairmatch.data import Pairs
@@ -100,6 +100,8 @@ def fit(
     output: Output,
     preset: Preset = "paper",
     images: Images = None,
+    follow_links: FollowLinks = False,
+    keep_words: KeepWords = None,
     profiles: Profiles = None,
     sides: Sides = 2,
     backbone: BackboneName = None,
@@ -156,7 +158,15 @@ def fit(
         max_usd=max_usd,
         progress=show_progress(quiet),
     )
-    data = read_pairs(pairs, images=images, profiles=profiles, sides=sides, quiet=quiet)
+    data = read_pairs(
+        pairs,
+        images=images,
+        profiles=profiles,
+        sides=sides,
+        keep_words=keep_words,
+        follow_links=follow_links,
+        quiet=quiet,
+    )
     _fit_and_report(
         matcher,
         data,
@@ -174,6 +184,8 @@ def evaluate(
     matcher: MatcherFolder,
     pairs: PairsFile,
     images: Images = None,
+    follow_links: FollowLinks = False,
+    keep_words: KeepWords = None,
     profiles: Profiles = None,
     sides: Sides = 2,
     k: Annotated[
@@ -191,7 +203,15 @@ def evaluate(
         matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
     )
 
-    data = read_pairs(pairs, images=images, profiles=profiles, sides=sides, quiet=quiet)
+    data = read_pairs(
+        pairs,
+        images=images,
+        profiles=profiles,
+        sides=sides,
+        keep_words=keep_words,
+        follow_links=follow_links,
+        quiet=quiet,
+    )
     evaluation = loaded.evaluate(data, ks=k or None)
     if json_file is not None:
         write_json(json_file, evaluation)

@@ -18,9 +18,9 @@ from pairmatch.cli.options import (
     Yes,
     folder_to_write,
     load_matcher,
-    show_progress,
 )
 from pairmatch.cli.output import echo, echo_json
+from pairmatch.cli.reading import FollowLinks, KeepWords, read_ids, read_people
 from pairmatch.core.errors import ConfigurationError
 
 gallery_app = typer.Typer(
@@ -56,6 +56,8 @@ def build(
     ],
     side: Annotated[str, typer.Option(help="Side that these people are on: a or b.")] = "b",
     images: Images = None,
+    follow_links: FollowLinks = False,
+    keep_words: KeepWords = None,
     settings: Options = None,
     device: Device = "auto",
     store: StorePath = None,
@@ -63,14 +65,14 @@ def build(
     quiet: Quiet = False,
 ) -> None:
     """Embeds people and stores them as a gallery of candidates."""
-    from pairmatch.data import read_profiles
-
     if side not in ("a", "b"):
         raise ConfigurationError(f"--side must be a or b, got {side!r}.")
     loaded = load_matcher(
         matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
     )
-    profiles = read_profiles(people, images=images, progress=show_progress(quiet))
+    profiles = read_people(
+        people, images=images, keep_words=keep_words, follow_links=follow_links, quiet=quiet
+    )
     gallery = loaded.gallery(profiles, side=cast(Literal["a", "b"], side))
     gallery.save(output)
     echo(f"Saved {len(gallery)} people in {output}.")
@@ -82,6 +84,8 @@ def add(
     gallery: GalleryFolder,
     people: People,
     images: Images = None,
+    follow_links: FollowLinks = False,
+    keep_words: KeepWords = None,
     settings: Options = None,
     device: Device = "auto",
     store: StorePath = None,
@@ -89,14 +93,15 @@ def add(
     quiet: Quiet = False,
 ) -> None:
     """Adds people to a gallery; people with the same id are replaced."""
-    from pairmatch.data import read_profiles
     from pairmatch.gallery import Gallery
 
     opened = Gallery.open(gallery)
     loaded = load_matcher(
         matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
     )
-    profiles = read_profiles(people, images=images, progress=show_progress(quiet))
+    profiles = read_people(
+        people, images=images, keep_words=keep_words, follow_links=follow_links, quiet=quiet
+    )
     before = len(opened)
     loaded.add_to(opened, profiles)
     added = len(opened) - before
@@ -106,7 +111,10 @@ def add(
 @gallery_app.command(epilog="Example: pairmatch gallery remove gallery anna-17 ben-4")
 def remove(
     gallery: GalleryFolder,
-    ids: Annotated[list[str], typer.Argument(metavar="IDS", help="Ids of the people to remove.")],
+    ids: Annotated[
+        list[str],
+        typer.Argument(metavar="IDS", help="Ids of the people to remove.", callback=read_ids),
+    ],
 ) -> None:
     """Removes people from a gallery; `forget --gallery` also erases them from its files."""
     from pairmatch.gallery import Gallery

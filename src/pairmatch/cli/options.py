@@ -7,14 +7,13 @@ import os
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pairmatch.core.errors import ConfigurationError, unknown_name
 
 if TYPE_CHECKING:
-    from pairmatch.data import Pairs
     from pairmatch.evaluation.evaluator import Evaluation
     from pairmatch.matcher.matcher import Matcher
 
@@ -277,21 +276,6 @@ def _training_options() -> list[str]:
     from pairmatch.core.config import TrainingConfig
 
     return [field.name for field in fields(TrainingConfig) if field.name != "seed"]
-
-
-def read_pairs(
-    path: Path, *, images: Path | None, profiles: Path | None, sides: int, quiet: bool
-) -> Pairs:
-    """Reads the pairs file of a command."""
-    from pairmatch.data import Pairs
-
-    return Pairs.read(
-        path,
-        images=images,
-        profiles=profiles,
-        sides=cast(Literal[1, 2], sides),
-        progress=show_progress(quiet),
-    )
 
 
 def show_progress(quiet: bool) -> bool:

@@ -22,10 +22,10 @@ from pairmatch.cli.options import (
     check_names,
     file_to_write,
     parse_options,
-    read_pairs,
     show_progress,
 )
 from pairmatch.cli.output import echo
+from pairmatch.cli.reading import FollowLinks, KeepWords, read_ids, read_pairs
 
 if TYPE_CHECKING:
     from pairmatch.core.interfaces import MetadataGenerator
@@ -39,6 +39,8 @@ _NAMED = 5
 def annotate(
     pairs: PairsFile,
     images: Images = None,
+    follow_links: FollowLinks = False,
+    keep_words: KeepWords = None,
     profiles: Profiles = None,
     sides: Sides = 2,
     metadata: Annotated[
@@ -92,7 +94,15 @@ def annotate(
     from pairmatch.io.store import Store
 
     generator = registry.create("metadata", (metadata, options.get("metadata", {})))
-    data = read_pairs(pairs, images=images, profiles=profiles, sides=sides, quiet=quiet)
+    data = read_pairs(
+        pairs,
+        images=images,
+        profiles=profiles,
+        sides=sides,
+        keep_words=keep_words,
+        follow_links=follow_links,
+        quiet=quiet,
+    )
     with Store(store) as opened:
         if import_file or corrections or export_file:
             _exchange(data.people, generator, opened, import_file, corrections, export_file)
@@ -178,7 +188,10 @@ def _refusals(refused: Mapping[str, Refusal]) -> Iterator[str]:
 
 @app.command(epilog="Example: pairmatch forget anna-17 ben-4 --gallery gallery --slates slates")
 def forget(
-    ids: Annotated[list[str], typer.Argument(metavar="IDS", help="Ids of the people to erase.")],
+    ids: Annotated[
+        list[str],
+        typer.Argument(metavar="IDS", help="Ids of the people to erase.", callback=read_ids),
+    ],
     store: StorePath = None,
     gallery: Annotated[
         list[Path] | None, typer.Option(help="Gallery to erase them from; repeatable.")

@@ -23,6 +23,14 @@ from pairmatch.cli.options import (
     show_progress,
 )
 from pairmatch.cli.output import echo, echo_json
+from pairmatch.cli.reading import (
+    FollowLinks,
+    KeepWords,
+    read_id,
+    read_people,
+    read_text,
+    read_texts,
+)
 from pairmatch.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -68,16 +76,21 @@ def recommend(
         ),
     ],
     images: Images = None,
-    text: Annotated[str, typer.Option(help="Profile text of the query person.")] = "",
+    follow_links: FollowLinks = False,
+    keep_words: KeepWords = None,
+    text: Annotated[
+        str, typer.Option(help="Profile text of the query person.", callback=read_text)
+    ] = "",
     attribute: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
             help="Attribute of the query person, for rules with query.NAME; repeatable.",
+            callback=read_texts,
         ),
     ] = None,
     person_id: Annotated[
-        str, typer.Option("--id", help="Id of the query person, for --exclude.")
+        str, typer.Option("--id", help="Id of the query person, for --exclude.", callback=read_id)
     ] = "",
     k: Annotated[int, typer.Option("-k", min=1, help="Maximum number of candidates.")] = 20,
     where: Where = None,
@@ -98,16 +111,26 @@ def recommend(
     attributes = _parse_attributes(attribute or ())
 
     from pairmatch.core.types import Profile
-    from pairmatch.gallery import Exclusions
+    from pairmatch.gallery import Exclusions, Gallery
     from pairmatch.io.store import QUERY_ID
 
-    excluded = Exclusions() if exclude is None else Exclusions.read(exclude, symmetric=symmetric)
+    excluded = (
+        Exclusions()
+        if exclude is None
+        else Exclusions.read(exclude, symmetric=symmetric, keep_words=keep_words or ())
+    )
     loaded = load_matcher(
         matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
     )
-    candidates, total = _read_candidates(
-        gallery, without=query, images=images, progress=show_progress(quiet)
-    )
+    if Gallery.exists(gallery):
+        candidates: Gallery | list[Profile] = Gallery.open(gallery)
+        total = len(candidates)
+    else:
+        people = read_people(
+            gallery, images=images, keep_words=keep_words, follow_links=follow_links, quiet=quiet
+        )
+        candidates = _without_photos(people, query)
+        total = len(people)
     person = Profile(
         id=person_id or QUERY_ID, images=tuple(query), text=text, attributes=attributes
     )
@@ -120,30 +143,16 @@ def recommend(
         _print_ranking(ranking, total)
 
 
-def _read_candidates(
-    gallery: Path, *, without: Sequence[Path], images: Path | None, progress: bool
-) -> tuple[Gallery | list[Profile], int]:
-    """The candidates, and how many there are in total.
-
-    People with a photo of the query person are left out, unless the candidates come from a gallery,
-    which keeps no photos.
-    """
-    from pairmatch.data import read_profiles
-    from pairmatch.gallery import Gallery
-
-    if Gallery.exists(gallery):
-        opened = Gallery.open(gallery)
-        return opened, len(opened)
-    profiles = read_profiles(gallery, images=images, progress=progress)
-    query_photos = {path.resolve() for path in without}
-    candidates = [
+def _without_photos(people: Sequence[Profile], photos: Sequence[Path]) -> list[Profile]:
+    """People without a photo of the query person; a gallery keeps no photos to compare."""
+    query_photos = {path.resolve() for path in photos}
+    return [
         profile
-        for profile in profiles
+        for profile in people
         if query_photos.isdisjoint(
             Path(image).resolve() for image in profile.images if isinstance(image, Path)
         )
     ]
-    return candidates, len(profiles)
 
 
 def _print_json(ranking: Recommendations) -> None:
@@ -193,6 +202,7 @@ def slates(
     mutual: Mutual = False,
     exclude: Exclude = None,
     symmetric: Symmetric = False,
+    keep_words: KeepWords = None,
     evenness: Annotated[
         float,
         typer.Option(
@@ -216,7 +226,9 @@ def slates(
     b = None if gallery_b is None else Gallery.open(gallery_b)
     options: dict[str, Any] = {"where": where or None, "mutual": mutual}
     if exclude is not None:
-        options["exclude"] = Exclusions.read(exclude, symmetric=symmetric)
+        options["exclude"] = Exclusions.read(
+            exclude, symmetric=symmetric, keep_words=keep_words or ()
+        )
     if evenness:
         options |= _bonuses(a, b, evenness, temperature)
     written = recommend_all(a, b, output, k, progress=show_progress(quiet), **options)

@@ -29,10 +29,10 @@ from pairmatch.cli.options import (
     parse_options,
     parse_value,
     parts_of,
-    read_pairs,
     show_progress,
 )
 from pairmatch.cli.output import echo
+from pairmatch.cli.reading import FollowLinks, KeepWords, read_pairs
 from pairmatch.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 def sweep(
     pairs: PairsFile,
     images: Images = None,
+    follow_links: FollowLinks = False,
+    keep_words: KeepWords = None,
     profiles: Profiles = None,
     sides: Sides = 2,
     backbone: BackboneName = None,
@@ -149,7 +151,15 @@ def sweep(
         raise ConfigurationError(
             "--paper has its own grid, baselines and K: omit --grid, --baseline and -k."
         )
-    data = read_pairs(pairs, images=images, profiles=profiles, sides=sides, quiet=quiet)
+    data = read_pairs(
+        pairs,
+        images=images,
+        profiles=profiles,
+        sides=sides,
+        keep_words=keep_words,
+        follow_links=follow_links,
+        quiet=quiet,
+    )
     common: dict[str, Any] = {
         "store": store,
         "device": device,
