@@ -5,6 +5,7 @@ import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from threading import Lock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image, PngImagePlugin, features
 
 from pairmatch.core.errors import ConfigurationError, ImageError
 from pairmatch.io import images
+from pairmatch.io.budget import Budget
 from pairmatch.io.images import check_image, image_bytes, image_digest, image_size, load_image
 
 
@@ -314,6 +316,79 @@ def test_decompression_bombs_are_rejected(monkeypatch, tmp_path):
     )  # Pillow's limit, which larger files exceed first
     with pytest.raises(ImageError, match="more than 500 pixels; shrink it first"):
         load_image(path)
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG"])
+def test_pixels_are_counted_before_decoding(form, monkeypatch):
+    photo = encoded(Image.new("L", (3000, 2000)), form)
+    monkeypatch.setattr(images, "MAX_PIXELS", 5_000_000)
+    decoded = []
+    monkeypatch.setattr(Image.Image, "load", lambda self: decoded.append(self))
+    with pytest.raises(ImageError, match="3000 × 2000 pixels, more than 5,000,000"):
+        load_image(photo)
+    if form == "WEBP":  # its decoder allocates the photo when it is opened
+        assert not decoded
+
+
+def test_tiles_larger_than_the_photo_are_counted():
+    content = encoded(Image.new("L", (32, 32)), "TIFF", compression="tiff_deflate")
+    start = int.from_bytes(content[4:8], "little")
+    count = int.from_bytes(content[start : start + 2], "little")
+    entries = content[start + 2 : start + 2 + 12 * count]
+    tiles = b"".join(
+        tag.to_bytes(2, "little") + b"\x04\0\x01\0\0\0" + (40_000).to_bytes(4, "little")
+        for tag in (322, 323)
+    )
+    table = (count + 2).to_bytes(2, "little") + entries + tiles + bytes(4)
+    bomb = content[:4] + len(content).to_bytes(4, "little") + content[8:] + table
+    with pytest.raises(ImageError, match="40000 × 40000 pixels, more than 100,000,000"):
+        load_image(bomb)
+
+
+def test_photos_under_way_share_a_budget(monkeypatch):
+    photo = encoded(Image.new("RGB", (100, 100)), "TIFF", compression="tiff_deflate")
+    monkeypatch.setattr(images, "_BUDGET", Budget(2 * 100 * 100 * 12))
+    lock = Lock()
+    under_way = [0, 0]
+    finish = images._finished
+
+    def watched(*arguments):
+        with lock:
+            under_way[0] += 1
+            under_way[1] = max(under_way)
+        result = finish(*arguments)
+        with lock:
+            under_way[0] -= 1
+        return result
+
+    monkeypatch.setattr(images, "_finished", watched)
+    with ThreadPoolExecutor(8) as pool:
+        assert not any(pool.map(check_image, [photo] * 100))
+        assert under_way[1] <= 2
+        # A photo that exceeds the budget is decoded alone
+        large = encoded(Image.new("RGB", (300, 300)), "PNG")
+        assert not any(pool.map(check_image, [photo, large] * 20))
+
+
+def test_one_photo_of_an_animation_is_decoded():
+    frames = [Image.new("RGB", (20, 10), color) for color in ("red", "blue", "green")]
+    for form in ("GIF", "PNG", "WEBP", "TIFF"):
+        photo = encoded(frames[0], form, save_all=True, append_images=frames[1:])
+        assert load_image(photo).size == image_size(photo) == (20, 10)
+        assert np.abs(np.asarray(load_image(photo)).astype(int) - (255, 0, 0)).max() < 4
+
+
+@pytest.mark.parametrize("size", [(100_000, 1), (1, 100_000), (1, 1), (65_500, 2)])
+def test_photos_of_extreme_shapes(size):
+    for form in ("PNG", "JPEG", "TIFF"):
+        if form != "JPEG" or max(size) < 65_501:
+            photo = encoded(Image.new("RGB", size, (9, 99, 200)), form)
+            longest = max(size)
+            for side in (1, 7, 224):
+                small = load_image(photo, longest_side_px=side)
+                assert max(small.size) == min(side, longest)
+                assert min(small.size) >= 1
+            assert image_size(photo) == load_image(photo).size == size
 
 
 def test_the_limit_of_pillow_is_not_used(monkeypatch):

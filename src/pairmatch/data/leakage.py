@@ -18,6 +18,7 @@ from pairmatch.core.errors import ConfigurationError, DataError, ImageError
 from pairmatch.core.progress import map_in_threads
 from pairmatch.data.pairs import Pairs
 from pairmatch.io.images import ImageSource, image_digest, load_image
+from pairmatch.io.photo_notices import grouped_notices
 
 _T = TypeVar("_T")
 _HASH_SIDE_PX = 256
@@ -177,7 +178,8 @@ def _nearly_identical(photos: Sequence[_Owners], bits: int, progress: bool) -> I
     if bits < 0:
         return
     samples = [_sample(owners) for owners in photos]
-    fingerprints = map_in_threads(_fingerprint, samples, "Comparing photos", shown=progress)
+    with grouped_notices():
+        fingerprints = map_in_threads(_fingerprint, samples, "Comparing photos", shown=progress)
     for i, j, differing in _similar(fingerprints, bits):
         description = f"nearly the same photo ({differing} of 64 bits differ)"
         for first, second in product(photos[i], photos[j]):

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from pairmatch.core.progress import map_in_threads
 from pairmatch.core.text import has_surrogates
 from pairmatch.io.images import check_image
+from pairmatch.io.photo_notices import grouped_notices
 from pairmatch.io.tables import Table
 
 
@@ -107,7 +108,8 @@ def _photo_problem(name: str, path: Path, options: PhotoOptions, table_folder: P
 
 def broken_photos(files: Sequence[Path], *, progress: bool) -> dict[Path, str]:
     """Decodes photos; returns the problem of each one that cannot be read."""
-    problems = map_in_threads(check_image, files, "Checking photos", shown=progress)
+    with grouped_notices():
+        problems = map_in_threads(check_image, files, "Checking photos", shown=progress)
     return {
         file: problem for file, problem in zip(files, problems, strict=True) if problem is not None
     }

@@ -10,7 +10,7 @@ from pairmatch.core.progress import map_in_threads
 from pairmatch.core.types import Item, Profile
 from pairmatch.features.prompt import render
 from pairmatch.features.running import worker_count
-from pairmatch.io.images import image_digest
+from pairmatch.io.images import pixels_digest
 from pairmatch.io.store import content_key
 
 _KEY_FORMAT = 1
@@ -70,7 +70,7 @@ def feature_keys(
 def _digest(item: Item) -> str | ImageError:
     try:
         return content_key(
-            {"images": [image_digest(image) for image in item.images], "text": item.text}
+            {"images": [pixels_digest(image) for image in item.images], "text": item.text}
         )
     except ImageError as error:
         return error

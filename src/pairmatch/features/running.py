@@ -26,6 +26,7 @@ from pairmatch.core.errors import (
 from pairmatch.core.interfaces import Backbone, Pooler
 from pairmatch.core.progress import progress_bar
 from pairmatch.core.types import Item
+from pairmatch.io.photo_notices import grouped_notices
 from pairmatch.io.store import Store
 
 _log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class BackboneRunner:
         """Class name of the backbone, for messages."""
         return type(self.backbone).__name__
 
+    @grouped_notices()
     def run(self, jobs: Sequence[Job], total: int) -> None:
         """Runs all jobs, longest first.
 

@@ -1,22 +1,24 @@
-"""Photos: decoded upright and in RGB; errors name the file and the reason."""
+"""Photos: decoded upright and in sRGB; errors name the file and the reason."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from pairmatch.core.errors import ConfigurationError, ImageError
+from pairmatch.io.budget import Budget
+from pairmatch.io.colors import changes_colors, conversion, flat, has_unsigned_numbers
 from pairmatch.io.files import digest_file, read_file
-from pairmatch.io.photo_formats import decoded_formats, unread_format_message
+from pairmatch.io.orientation import pil_orientation, swaps_sides, turned, without_warnings
+from pairmatch.io.photo_formats import decoded_formats, photo_format, unread_format_message
+from pairmatch.io.photo_notices import note_damage
+from pairmatch.io.side_information import SideInformation, separate
 
 ImageSource = str | Path | bytes | Image.Image
 
@@ -26,8 +28,17 @@ MAX_PIXELS = 100_000_000
 MAX_FILE_BYTES = 200_000_000
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"})
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
-# Python's warning filters belong to the process, and photos are checked in threads
-_FILTER_LOCK = Lock()
+
+
+# A photo takes up to three copies of four bytes per pixel while it is decoded
+_BYTES_PER_PIXEL = 12
+_BUDGET = Budget(1_200_000_000)
+# Pillow's pixels come in blocks. glibc gives blocks above 32 MB back to the system at once; smaller
+# ones it keeps for every thread that ever decoded a photo.
+Image.core.set_block_size(64 * 2**20)
+# Files above this size are read one at a time
+_LARGE_FILE_BYTES = 16_000_000
+_LARGE_FILES = Lock()
 
 
 def image_bytes(source: ImageSource) -> bytes:
@@ -40,7 +51,10 @@ def image_bytes(source: ImageSource) -> bytes:
         buffer = io.BytesIO()
         with _named(source):
             upright = _upright(source)
-            (upright if upright.mode in _PNG_MODES else _rgb(upright)).save(buffer, "PNG")
+            if upright.mode not in _PNG_MODES:
+                side = SideInformation(profile=_profile(source))
+                upright = _finished(flat(upright), side, None)
+            upright.save(buffer, "PNG")
         return buffer.getvalue()
     if isinstance(source, bytes):
         content = source
@@ -78,6 +92,42 @@ def image_digest(source: ImageSource) -> str:
     return digest
 
 
+def pixels_digest(source: ImageSource) -> str:
+    """SHA-256 (hex) of what `load_image` reads: the key of what is derived from pixels.
+
+    It is `image_digest`, except for photos whose pixels an earlier version decoded differently:
+    those with a color profile other than sRGB, numbers beyond 8 and 16 bits, and MPO files.
+
+    Raises:
+        ImageError: The file cannot be read or is empty.
+    """
+    if isinstance(source, Image.Image):
+        profile = _profile(source)
+        marks = [profile] if profile and changes_colors(profile) else []
+        marks += [b"numbers"] if source.mode in ("I", "F") else []
+        digest = image_digest(source)
+    else:
+        with _reading(source):
+            content = image_bytes(source)
+            digest = hashlib.sha256(content).hexdigest()
+            marks = [b"pixels 2"] if _is_decoded_anew(content) else []
+    return hashlib.sha256(b"\0".join([digest.encode(), *marks])).hexdigest() if marks else digest
+
+
+def _is_decoded_anew(content: bytes) -> bool:
+    form = photo_format(content)
+    _, side = separate(content, form)
+    if side.is_mpo or changes_colors(side.profile):
+        return True
+    if form not in ("TIFF", "PPM", "AVIF", "JPEG2000", "HEIF"):
+        return False
+    try:
+        image, side = _open(content)
+    except ImageError:
+        return False
+    return image.mode in ("I", "F") or changes_colors(side.profile)
+
+
 def image_size(source: ImageSource) -> tuple[int, int]:
     """(width, height) in pixels of the upright photo, read from its header.
 
@@ -85,15 +135,22 @@ def image_size(source: ImageSource) -> tuple[int, int]:
         ImageError: The file cannot be read or is not a photo.
     """
     with _named(source):
-        image = source if isinstance(source, Image.Image) else _open(source)
-        width, height = image.size
-        # Pillow already reports the size of an upright TIFF
-        is_rotated = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)
-    return (height, width) if is_rotated else (width, height)
+        if isinstance(source, Image.Image):
+            width, height = source.size
+            # Pillow already reports the size of an upright TIFF
+            orientation = None if source.format == "TIFF" else pil_orientation(source)
+        else:
+            image, side = _open(source)
+            width, height = image.size
+            orientation = side.orientation
+    return (height, width) if swaps_sides(orientation) else (width, height)
 
 
 def load_image(source: ImageSource, *, longest_side_px: int | None = None) -> Image.Image:
-    """Decodes a photo to 8-bit RGB: upright (EXIF orientation), transparency on white.
+    """Decodes a photo to 8-bit sRGB: upright (EXIF orientation), transparency on white.
+
+    Colors are converted from the photo's ICC profile, if it has one. Damaged side information
+    (EXIF, profile, texts) is ignored with a warning.
 
     Args:
         source: A path, encoded bytes or a PIL image.
@@ -110,22 +167,17 @@ def load_image(source: ImageSource, *, longest_side_px: int | None = None) -> Im
         raise ConfigurationError(
             f"`load_image(longest_side_px=...)` must be at least 1, got {longest_side_px}."
         )
-    with _named(source):
-        if isinstance(source, Image.Image):
-            return _shrunk(_rgb(_upright(source)), longest_side_px)
-        with _open(source) as image:
-            full = None
-            if longest_side_px is not None and image.format == "JPEG":
-                # Decodes at 1/2, 1/4 or 1/8, but at no less than twice the requested size, so that
-                # the resampling filter below determines the quality
-                full = image.size
-                scale = 2 * longest_side_px / max(full)
-                image.draft("RGB", (int(image.width * scale) + 1, int(image.height * scale) + 1))
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-            if full and upright.size != image.size:
-                full = full[::-1]
-            return _shrunk(_rgb(upright), longest_side_px, full)
+    if isinstance(source, Image.Image):
+        with _named(source):
+            side = SideInformation(profile=_profile(source))
+            photo = _finished(flat(_upright(source)), side, longest_side_px)
+    else:
+        with _named(source), _reading(source):
+            image, side = _open(source)
+            photo = _decoded(image, side, longest_side_px)
+    if side.problems:
+        note_damage(_name(source), side.problems, is_file=isinstance(source, str | Path))
+    return photo
 
 
 def check_image(source: ImageSource) -> str | None:
@@ -147,6 +199,20 @@ def _readable(source: str | Path) -> Iterator[None]:
 
 
 @contextmanager
+def _reading(source: str | Path | bytes) -> Iterator[None]:
+    """Lets large files take turns."""
+    try:
+        is_large = not isinstance(source, bytes) and Path(source).stat().st_size > _LARGE_FILE_BYTES
+    except (OSError, ValueError):
+        is_large = False  # reading it says why
+    if not is_large:
+        yield
+        return
+    with _LARGE_FILES:
+        yield
+
+
+@contextmanager
 def _named(source: ImageSource) -> Iterator[None]:
     """Turns every error of a decoder into an ImageError that names the photo."""
     try:
@@ -161,58 +227,87 @@ def _named(source: ImageSource) -> Iterator[None]:
         ) from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    if image.format == "EPS":
-        raise ImageError(
-            f"{_name(image)}: PostScript is not decoded, because Pillow starts another program "
-            "for it; convert it to JPEG first."
-        )
-    return ImageOps.exif_transpose(image)
-
-
-def _open(source: str | Path | bytes) -> Image.Image:
-    content = image_bytes(source)
+def _open(source: str | Path | bytes) -> tuple[Image.Image, SideInformation]:
+    """The photo, not yet decoded, and its side information."""
+    whole = image_bytes(source)
+    content, side = separate(whole, photo_format(whole))
+    if side.size is not None:
+        _check_size(source, side.size)
     try:
-        with _FILTER_LOCK, warnings.catch_warnings():
-            # PIL warns above its limit and raises above twice that; MAX_PIXELS is checked below
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content), formats=decoded_formats())
+        # Pillow warns above its limit and raises above twice that; MAX_PIXELS is checked here
+        with without_warnings():
+            try:
+                image = Image.open(io.BytesIO(content), formats=decoded_formats())
+            except UnidentifiedImageError:
+                if content is whole:
+                    raise
+                image = Image.open(io.BytesIO(whole), formats=decoded_formats())
     except UnidentifiedImageError as error:
-        raise ImageError(f"{_name(source)}: {unread_format_message(content)}.") from error
+        raise ImageError(f"{_name(source)}: {unread_format_message(whole)}.") from error
     except Image.DecompressionBombError as error:
         raise ImageError(
             f"{_name(source)}: more than {MAX_PIXELS:,} pixels; shrink it first."
         ) from error
-    if image.width * image.height > MAX_PIXELS:
+    _check_size(source, image.size)
+    _complete(side, image)
+    return image, side
+
+
+def _check_size(source: ImageSource, size: tuple[int, int]) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
         raise ImageError(
-            f"{_name(source)}: {image.width} × {image.height} pixels, more than {MAX_PIXELS:,}; "
+            f"{_name(source)}: {size[0]} × {size[1]} pixels, more than {MAX_PIXELS:,}; "
             "shrink it first."
         )
-    return image
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I;16", "I;16L", "I;16B", "I;16N"):
-        values = np.asarray(image).astype(np.float32) / 257
-        return _from_levels(values)
-    if image.mode in ("I", "F"):
-        values = np.asarray(image).astype(np.float32)
-        # PIL opens some 16-bit PNG and TIFF files as 32-bit integers
-        maximum = 255.0 if values.max(initial=0) <= 255 else 65535.0
-        return _from_levels(np.clip(values / maximum, 0, 1) * 255)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+def _complete(side: SideInformation, image: Image.Image) -> None:
+    """Takes side information from formats in which the decoder reads it."""
+    if image.format != "TIFF":
+        if isinstance(exif := image.info.get("exif"), bytes):
+            side.read_exif(exif)
+        if isinstance(xmp := image.info.get("xmp"), bytes):
+            side.read_xmp(xmp)
+    side.profile = side.profile or _profile(image)
 
 
-def _from_levels(values: npt.NDArray[np.floating]) -> Image.Image:
-    """RGB image of gray levels in 0 … 255, rounded."""
-    return Image.fromarray((values + 0.5).astype(np.uint8)).convert("RGB")
+def _decoded(image: Image.Image, side: SideInformation, longest_side_px: int | None) -> Image.Image:
+    full = image.size
+    if longest_side_px is not None and image.format == "JPEG":
+        # Decodes at 1/2, 1/4 or 1/8, but at no less than twice the requested size, so that the
+        # resampling filter determines the quality
+        scale = 2 * longest_side_px / max(full)
+        image.draft("RGB", (int(image.width * scale) + 1, int(image.height * scale) + 1))
+    pixels = max(image.width * image.height, side.size[0] * side.size[1] if side.size else 0)
+    with _BUDGET.hold(pixels * _BYTES_PER_PIXEL), image:
+        is_unsigned = has_unsigned_numbers(image)
+        image.load()
+        return _finished(flat(image, unsigned=is_unsigned), side, longest_side_px, full)
+
+
+def _finished(
+    image: Image.Image,
+    side: SideInformation,
+    longest_side_px: int | None,
+    full: tuple[int, int] | None = None,
+) -> Image.Image:
+    """Shrinks, converts and turns a flat image; what comes out shares nothing with it."""
+    upright = turned(image, side.orientation)
+    if full and swaps_sides(side.orientation):
+        full = full[::-1]
+    convert, profile_is_usable = conversion(image.mode, side.profile)
+    if not profile_is_usable:
+        side.add_problem("color profile")
+    if convert is None:
+        photo = _shrunk(upright.convert("RGB"), longest_side_px, full)
+    else:
+        photo = convert(_shrunk(upright, longest_side_px, full))
+    photo.info = {}
+    return photo
 
 
 def _shrunk(
-    image: Image.Image, longest_side_px: int | None, full: tuple[int, int] | None = None
+    image: Image.Image, longest_side_px: int | None, full: tuple[int, int] | None
 ) -> Image.Image:
     """Shrinks to a size computed from the full one, because reduced decoding rounds sizes up."""
     if longest_side_px is None or max(image.size) <= longest_side_px:
@@ -221,6 +316,22 @@ def _shrunk(
     scale = longest_side_px / max(width, height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """A PIL image, decoded and upright."""
+    if image.format == "EPS":
+        raise ImageError(
+            f"{_name(image)}: PostScript is not decoded, because Pillow starts another program "
+            "for it; convert it to JPEG first."
+        )
+    image.load()  # Pillow turns a TIFF here, and forgets its orientation
+    return turned(image, pil_orientation(image))
+
+
+def _profile(image: Image.Image) -> bytes | None:
+    profile = image.info.get("icc_profile")
+    return profile if isinstance(profile, bytes) else None
 
 
 def _name(source: ImageSource) -> str:

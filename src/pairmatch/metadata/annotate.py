@@ -17,6 +17,7 @@ from pairmatch.core.errors import UploadError
 from pairmatch.core.interfaces import MetadataGenerator
 from pairmatch.core.progress import progress_bar
 from pairmatch.core.types import Profile, Refusal, Usage
+from pairmatch.io.photo_notices import grouped_notices
 from pairmatch.io.store import Store
 from pairmatch.metadata.outcomes import (
     add_usage,
@@ -137,7 +138,8 @@ def annotate(
                 usage = add_usage(usage, cost)
                 bar.advance(task)
 
-            generator.generate(list(plan.to_submit.values()), keep, max_usd=max_usd)
+            with grouped_notices():
+                generator.generate(list(plan.to_submit.values()), keep, max_usd=max_usd)
     submitted = sum(key in plan.outcomes for key in plan.to_submit)
     return plan.annotation(store, submitted, usage)
 
