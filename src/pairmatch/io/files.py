@@ -31,8 +31,14 @@ def read_file(path: Path, *, most_bytes: int) -> bytes:
     """
     with _open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        content = file.read(most_bytes + 1) if size <= most_bytes else None
-        if content is None or len(content) > most_bytes:
+        content = b""
+        # The buffer of a read has its full length at once: it is no larger than the file needs
+        while size <= most_bytes and len(content) <= most_bytes:
+            piece = file.read(min(most_bytes + 1 - len(content), max(size + 1, 65_536)))
+            content = content + piece if content else piece
+            if not piece:
+                break
+        if size > most_bytes or len(content) > most_bytes:
             raise OSError(
                 errno.EFBIG, f"the file has {size:,} bytes, more than {most_bytes:,}", str(path)
             )
