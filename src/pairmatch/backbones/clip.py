@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +19,7 @@ from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import Backbone
 from pairmatch.core.types import Item, TokenStates
 from pairmatch.io.checkpoints import freeze, load_or_explain, weights_digest
+from pairmatch.io.files import expand_user
 from pairmatch.io.images import load_image
 
 
@@ -168,7 +168,7 @@ class CLIPBackbone(Backbone):
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Architecture, weights (tag or file digest), number format, text, library versions."""
-        file = Path(self.pretrained).expanduser()
+        file = expand_user(self.pretrained)
         if self.random_weights:
             weights = "random"
         else:

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from pairmatch.core.errors import BackboneError, ConfigurationError, missing_extra, unknown_name
 from pairmatch.core.interfaces import Backbone
 from pairmatch.core.types import Item, TokenStates
+from pairmatch.io.files import expand_user
 from pairmatch.io.images import load_image
 
 Resize = Literal["squash", "crop", "pad"]
@@ -122,7 +123,7 @@ class ONNXBackbone(Backbone):
     @cached_property
     def _content(self) -> bytes:
         try:
-            return Path(self.path).expanduser().read_bytes()
+            return expand_user(self.path).read_bytes()
         except OSError as error:
             raise BackboneError(
                 f"The ONNX file {self.path} cannot be read: {error.strerror}. Name it with path= "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import platform
 from collections.abc import Sequence
@@ -15,9 +16,10 @@ import torch
 from pairmatch.core import registry
 from pairmatch.core._version import __version__
 from pairmatch.core.devices import available_memory, resolve_device, resolve_dtype
-from pairmatch.core.errors import StoreError
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.text import printable
 from pairmatch.io.sqlite import read_values
-from pairmatch.io.store import default_path
+from pairmatch.io.store import store_path
 
 _WEIGHTS = (
     ("qwen3-vl-2b", "Qwen/Qwen3-VL-2B-Instruct", 4.3),
@@ -61,7 +63,7 @@ def examine(store: Path | None = None) -> list[Check]:
         *_weights(),
         *_extras(),
         _api_key(),
-        _store(store or default_path()),
+        _store(store),
         *_plugins(),
     ]
 
@@ -72,9 +74,10 @@ def format_checks(checks: Sequence[Check]) -> str:
     width = max(len(check.subject) for check in checks)
     lines = []
     for check in checks:
-        lines.append(f"{signs[check.state]} {check.subject.ljust(width)}  {check.found}")
-        if check.fix:
-            lines.append(f"  {' ' * width}  → {check.fix}")
+        found, fix = printable(check.found), printable(check.fix)
+        lines.append(f"{signs[check.state]} {check.subject.ljust(width)}  {found}")
+        if fix:
+            lines.append(f"  {' ' * width}  → {fix}")
     return "\n".join(lines)
 
 
@@ -154,15 +157,16 @@ def _api_key() -> Check:
     )
 
 
-def _store(path: Path) -> Check:
-    if not path.exists():
-        return Check("store", "ok", f"{path}, not created yet")
-    size = sum(part.stat().st_size for part in path.parent.glob(f"{path.name}*"))
+def _store(named: Path | None) -> Check:
     try:
+        path = store_path(named)
+        if not path.exists():
+            return Check("store", "ok", f"{path}, not created yet")
+        size = sum(part.stat().st_size for part in path.parent.glob(f"{glob.escape(path.name)}*"))
         features, people = read_values(
             path, ["SELECT count(*) FROM features", "SELECT count(DISTINCT person) FROM people"]
         )
-    except StoreError as error:
+    except (ConfigurationError, OSError) as error:  # a StoreError is an OSError
         return Check(
             "store",
             "missing",

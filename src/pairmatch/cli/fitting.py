@@ -13,14 +13,12 @@ from pairmatch.cli.options import (
     Device,
     HeadName,
     Images,
-    JSONFile,
     LearnerName,
     LossName,
     MatcherFolder,
     MaxUSD,
     MetadataName,
     Options,
-    Output,
     PairsFile,
     Photos,
     PoolerName,
@@ -31,7 +29,6 @@ from pairmatch.cli.options import (
     Quiet,
     Seed,
     Sides,
-    StorePath,
     Yes,
     load_matcher,
     parts_of,
@@ -39,6 +36,7 @@ from pairmatch.cli.options import (
     write_json,
 )
 from pairmatch.cli.output import echo
+from pairmatch.cli.paths import JSONFile, Output, StorePath, claimed_folder
 from pairmatch.cli.reading import FollowLinks, KeepWords, read_pairs
 
 if TYPE_CHECKING:
@@ -69,7 +67,8 @@ def demo(
     from pairmatch.matcher.matcher import Matcher
 
     echo(f"Drawing {2 * pairs} people …")
-    file = draw_people(output / "people", pairs=pairs, seed=seed)
+    with claimed_folder(output, "matcher"):
+        file = draw_people(output / "people", pairs=pairs, seed=seed)
     data = Pairs.read(file, progress=show_progress(quiet))
     matcher = Matcher(
         backbone="descriptor",
@@ -245,9 +244,10 @@ def _fit_and_report(
     leaks = leakage(train, validation, test, progress=matcher.progress)
     if leaks:
         echo(f"{leaks}\n{_LEAKAGE_ADVICE}", lines=True, err=True, color="yellow")
-    matcher.fit(train, validation)
-    evaluation = matcher.evaluate(test)
-    matcher.save(output)
+    with claimed_folder(output, "matcher"):  # the store may be in it
+        matcher.fit(train, validation)
+        evaluation = matcher.evaluate(test)
+        matcher.save(output)
     if json_file is not None:
         write_json(json_file, evaluation)
     echo(f"\nTest pairs of people who are not in the training pairs:\n{evaluation}\n", lines=True)

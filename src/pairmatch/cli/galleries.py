@@ -14,12 +14,11 @@ from pairmatch.cli.options import (
     MatcherFolder,
     Options,
     Quiet,
-    StorePath,
     Yes,
-    folder_to_write,
     load_matcher,
 )
 from pairmatch.cli.output import echo, echo_json
+from pairmatch.cli.paths import StorePath, folder_to_write
 from pairmatch.cli.reading import FollowLinks, KeepWords, read_ids, read_people
 from pairmatch.core.errors import ConfigurationError
 
@@ -51,7 +50,7 @@ def build(
             "--output",
             "-o",
             help="Folder for the gallery; an existing gallery is replaced.",
-            callback=folder_to_write,
+            callback=folder_to_write("gallery"),
         ),
     ],
     side: Annotated[str, typer.Option(help="Side that these people are on: a or b.")] = "b",

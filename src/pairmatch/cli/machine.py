@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pairmatch.cli.application import app
-from pairmatch.cli.options import StorePath
 from pairmatch.cli.output import echo
+from pairmatch.cli.paths import ExistingStorePath
 
 
 @app.command(epilog="Example: pairmatch plugins")
@@ -24,7 +24,7 @@ def plugins() -> None:
 
 
 @app.command(epilog="Example: pairmatch doctor")
-def doctor(store: StorePath = None) -> None:
+def doctor(store: ExistingStorePath = None) -> None:
     """Checks what works on this machine, and says how to fix what does not."""
     from pairmatch.cli.doctor import examine, format_checks
 

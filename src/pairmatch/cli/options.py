@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -26,25 +25,12 @@ _DEFAULT_NAMES = {
 }
 
 
-def folder_to_write(path: Path | None) -> Path | None:
-    """Rejects a folder that cannot be created or written to, before anything is computed."""
-    if path is not None:
-        absolute = path.absolute()
-        parent = next(folder for folder in (absolute, *absolute.parents) if folder.exists())
-        if not parent.is_dir():
-            raise typer.BadParameter(f"{parent} is not a folder.")
-        if not os.access(parent, os.W_OK | os.X_OK):
-            raise typer.BadParameter(f"{parent} is not writable.")
-    return path
+def _usable_device(device: str) -> str:
+    """Rejects a device that cannot be used, before anything is read."""
+    from pairmatch.core.devices import resolve_device
 
-
-def file_to_write(path: Path | None) -> Path | None:
-    """Rejects a file whose folder is missing or not writable, before anything is computed."""
-    if path is not None and not path.absolute().parent.is_dir():
-        raise typer.BadParameter(f"the folder {path.parent} does not exist.")
-    if path is not None:
-        folder_to_write(path.parent)
-    return path
+    resolve_device(device)
+    return device
 
 
 PairsFile = Annotated[
@@ -70,12 +56,6 @@ Profiles = Annotated[
 Sides = Annotated[
     int,
     typer.Option(min=1, max=2, help="2: people of side a match people of side b; 1: any two."),
-]
-Output = Annotated[
-    Path,
-    typer.Option(
-        "--output", "-o", help="Folder for the matcher and the report.", callback=folder_to_write
-    ),
 ]
 BackboneName = Annotated[
     list[str] | None,
@@ -128,14 +108,8 @@ Preset = Annotated[
 Seed = Annotated[
     int, typer.Option(min=0, help="Seed for splits, initial weights and the order of pairs.")
 ]
-Device = Annotated[str, typer.Option(help="Device for models: auto, cpu, cuda, …")]
-StorePath = Annotated[
-    Path | None,
-    typer.Option(
-        "--store",
-        help="File that keeps features and metadata.",
-        show_default="~/.cache/pairmatch/store.sqlite",
-    ),
+Device = Annotated[
+    str, typer.Option(help="Device for models: auto, cpu, cuda, …", callback=_usable_device)
 ]
 Options = Annotated[
     list[str] | None,
@@ -167,16 +141,6 @@ PromptAttributes = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Hide progress bars.")]
-JSONFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--json",
-        metavar="FILE",
-        help="File to write the evaluation to, as JSON.",
-        dir_okay=False,
-        callback=file_to_write,
-    ),
-]
 
 
 def parse_options(settings: Sequence[str]) -> dict[str, dict[str, Any]]:

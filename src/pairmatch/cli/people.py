@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,15 +19,15 @@ from pairmatch.cli.options import (
     Profiles,
     Quiet,
     Sides,
-    StorePath,
     Yes,
     check_names,
-    file_to_write,
     parse_options,
     show_progress,
 )
 from pairmatch.cli.output import echo
+from pairmatch.cli.paths import ExistingStorePath, StorePath, file_to_write
 from pairmatch.cli.reading import FollowLinks, KeepWords, read_ids, read_pairs
+from pairmatch.core.errors import DataError
 
 if TYPE_CHECKING:
     from pairmatch.core.interfaces import MetadataGenerator
@@ -33,6 +35,14 @@ if TYPE_CHECKING:
     from pairmatch.io.store import Store
 
 _NAMED = 5
+
+
+def _export_to_write(path: Path | None) -> Path | None:
+    if path is not None:
+        from pairmatch.metadata.exchange import check_export_name
+
+        check_export_name(path)
+    return file_to_write(path)
 
 
 @app.command(epilog="Example: pairmatch annotate pairs.csv --images photos --dry-run")
@@ -80,8 +90,7 @@ def annotate(
             "--export",
             metavar="FILE",
             help="Export stored metadata to .csv or .jsonl; generate nothing.",
-            dir_okay=False,
-            callback=file_to_write,
+            callback=_export_to_write,
         ),
     ] = None,
     quiet: Quiet = False,
@@ -91,8 +100,11 @@ def annotate(
     check_names(options, ["metadata"], "part in --set")
 
     from pairmatch.core import registry
-    from pairmatch.io.store import Store
+    from pairmatch.io.store import Store, store_path
 
+    only_exports = export_file is not None and not (import_file or corrections)
+    if only_exports:
+        Store(store, create=False).close()  # an error before the pairs are read
     generator = registry.create("metadata", (metadata, options.get("metadata", {})))
     data = read_pairs(
         pairs,
@@ -103,7 +115,12 @@ def annotate(
         follow_links=follow_links,
         quiet=quiet,
     )
-    with Store(store) as opened:
+    is_missing = not store_path(store).exists()
+    with (
+        TemporaryDirectory() as empty,
+        # An estimate creates no store
+        Store(empty if dry_run and is_missing else store) as opened,
+    ):
         if import_file or corrections or export_file:
             _exchange(data.people, generator, opened, import_file, corrections, export_file)
         elif dry_run:
@@ -192,7 +209,7 @@ def forget(
         list[str],
         typer.Argument(metavar="IDS", help="Ids of the people to erase.", callback=read_ids),
     ],
-    store: StorePath = None,
+    store: ExistingStorePath = None,
     gallery: Annotated[
         list[Path] | None, typer.Option(help="Gallery to erase them from; repeatable.")
     ] = None,
@@ -203,13 +220,16 @@ def forget(
     """Erases people from the store, from galleries and from slates.
 
     Erases their features, metadata, corrections and every trace of their ids.
+    Ids that are in none of these places are an error, after all others are erased.
     """
     from pairmatch.gallery import forget as erase
-    from pairmatch.io.store import Store
+    from pairmatch.io.store import Store, store_path
 
-    with Store(store) as opened:
+    # Without --store, the default store need not exist if galleries or slates are named
+    path = store_path(store)
+    is_stored = store is not None or path.exists() or not (gallery or slates)
+    with Store(store, create=False) if is_stored else nullcontext() as opened:
         erased = erase(ids, store=opened, galleries=gallery or (), slates=slates or ())
-        path = opened.path
     count = len(set(ids))
     if erased.store is not None:
         echo(
@@ -221,3 +241,9 @@ def forget(
         echo(f"Erased {people} of {count} people from the gallery {folder}.")
     for folder, rows in erased.slates.items():
         echo(f"Erased {rows} rows from the slates {folder}.")
+    if erased.unknown:
+        names = ", ".join(map(repr, erased.unknown))
+        raise DataError(
+            f"Found nowhere: {names}. Check these ids, and name every place that may hold them "
+            "(--store, --gallery, --slates)."
+        )

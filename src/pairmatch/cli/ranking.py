@@ -15,14 +15,13 @@ from pairmatch.cli.options import (
     MatcherFolder,
     Options,
     Quiet,
-    StorePath,
     Yes,
-    folder_to_write,
     load_matcher,
     parse_value,
     show_progress,
 )
 from pairmatch.cli.output import echo, echo_json
+from pairmatch.cli.paths import StorePath, folder_to_write
 from pairmatch.cli.reading import (
     FollowLinks,
     KeepWords,
@@ -194,7 +193,10 @@ def slates(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="Folder for the Parquet files.", callback=folder_to_write
+            "--output",
+            "-o",
+            help="Folder for the Parquet files.",
+            callback=folder_to_write("slates"),
         ),
     ] = Path("slates"),
     k: Annotated[int, typer.Option("-k", min=1, help="Number of candidates per person.")] = 20,

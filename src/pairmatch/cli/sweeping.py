@@ -22,16 +22,15 @@ from pairmatch.cli.options import (
     Quiet,
     Seed,
     Sides,
-    StorePath,
     Yes,
     check_names,
-    folder_to_write,
     parse_options,
     parse_value,
     parts_of,
     show_progress,
 )
 from pairmatch.cli.output import echo
+from pairmatch.cli.paths import StorePath, folder_to_write
 from pairmatch.cli.reading import FollowLinks, KeepWords, read_pairs
 from pairmatch.core.errors import ConfigurationError
 
@@ -119,7 +118,7 @@ def sweep(
             "--output",
             "-o",
             help="Folder for the tables and the report; an interrupted sweep resumes from it.",
-            callback=folder_to_write,
+            callback=folder_to_write("sweep"),
         ),
     ] = None,
     plan_only: Annotated[

@@ -20,7 +20,7 @@ def resolve_device(device: str) -> torch.device:
     """Device by name; `auto` is an accelerator if one is available, else the CPU.
 
     Raises:
-        ConfigurationError: The device is unknown to torch, or unavailable.
+        ConfigurationError: The device is unknown to torch, unavailable, or does not compute.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -28,12 +28,19 @@ def resolve_device(device: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-        torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError) as error:
+        torch.ones(1, device=resolved).item()  # `meta` holds no numbers, a broken driver fails here
+    except Exception as error:  # the class depends on the device and the build of torch
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise ConfigurationError(
-            f"The device {device!r} cannot be used: {str(error).splitlines()[0]}"
+            f"The device {device!r} cannot be used: {reason}. Use auto, or one of this machine: "
+            f"{', '.join(_available_devices())}."
         ) from error
     return resolved
+
+
+def _available_devices() -> list[str]:
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:

@@ -78,6 +78,16 @@ class Slates:
             counts += np.bincount(indices, minlength=len(candidates))
         return counts
 
+    def known(self, ids: Iterable[str]) -> set[str]:
+        """Subset of the ids of people who have a slate or are in one."""
+        wanted = pa.array(list(ids), pa.string())
+        found: set[str] = set()
+        for file in self.files():
+            for name in ("id", "candidate"):
+                shown = pq.read_table(file, columns=[name])[name]
+                found.update(shown.filter(pc.is_in(shown, value_set=wanted)).to_pylist())
+        return found
+
     def forget(self, ids: Iterable[str]) -> int:
         """Erases people: their own slates, and their rows in those of others.
 

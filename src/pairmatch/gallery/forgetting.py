@@ -21,11 +21,13 @@ class Erased:
         store: People, features and metadata erased from the store; None without a store.
         galleries: Number of the people that were in each gallery, by folder.
         slates: Number of rows erased from each folder of slates.
+        unknown: The ids that were in none of these places.
     """
 
     store: Forgotten | None
     galleries: dict[str, int]
     slates: dict[str, int]
+    unknown: tuple[str, ...] = ()
 
 
 def forget(
@@ -40,7 +42,7 @@ def forget(
     No file keeps their ids or vectors.
 
     Args:
-        ids: Ids of people; unknown ids are ignored.
+        ids: Ids of people; those that are in no place are in the result's `unknown`.
         store: Store of features and metadata. Those of a photo are erased even if another person
             has the same photo.
         galleries: Folders of galleries; each is rewritten.
@@ -50,23 +52,29 @@ def forget(
         StoreError: A place holds no gallery or no slates, is damaged, or cannot be written. All
             other places are erased then; the message lists both.
     """
+    known: set[str] = set()
     store_counts: Forgotten | None = None
     gallery_counts: dict[str, int] = {}
     slate_counts: dict[str, int] = {}
     failures = []
     if store is not None:
         try:
+            known |= store.known(ids)
             store_counts = store.forget(ids)
         except PairmatchError as error:
             failures.append(str(error))
     for folder in galleries:
         try:
-            gallery_counts[str(folder)] = Gallery.open(folder).forget(ids)
+            gallery = Gallery.open(folder)
+            known.update(person for person in ids if person in gallery)
+            gallery_counts[str(folder)] = gallery.forget(ids)
         except PairmatchError as error:
             failures.append(str(error))
     for folder in slates:
         try:
-            slate_counts[str(folder)] = Slates(folder).forget(ids)
+            opened = Slates(folder)
+            known |= opened.known(ids)
+            slate_counts[str(folder)] = opened.forget(ids)
         except PairmatchError as error:
             failures.append(str(error))
     if failures:
@@ -77,4 +85,5 @@ def forget(
             f"(erased: {', '.join(printable(place) for place in done) or 'none'}): "
             + " ".join(failures)
         )
-    return Erased(store=store_counts, galleries=gallery_counts, slates=slate_counts)
+    unknown = tuple(person for person in dict.fromkeys(ids) if person not in known)
+    return Erased(store_counts, gallery_counts, slate_counts, unknown)

@@ -14,6 +14,7 @@ from torch import nn
 
 from pairmatch.core.devices import available_memory
 from pairmatch.core.errors import BackboneError, PairmatchError
+from pairmatch.io.files import expand_user
 
 _MODEL_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".jinja", ".model"}
 
@@ -85,7 +86,7 @@ def load_or_explain(
             "another device."
         ) from error
     except Exception as error:  # each library raises its own: OSError, KeyError, RuntimeError, …
-        local = Path(model).expanduser()
+        local = expand_user(model)
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         cause = f"{type(error).__name__}: {reason}"
         if local.is_dir() or local.is_file():
@@ -144,7 +145,7 @@ def checkpoint_fingerprint(model: str, revision: str | None, config: Any) -> dic
         revision: Requested revision.
         config: Loaded configuration, which holds the commit of a hub model.
     """
-    local = Path(model).expanduser()
+    local = expand_user(model)
     if local.is_dir():
         return {"model": None, "weights": weights_digest(local)}
     return {"model": model, "weights": getattr(config, "_commit_hash", None) or revision}
@@ -188,7 +189,7 @@ def _parameters(model: str, revision: str | None) -> int:
     from huggingface_hub import snapshot_download
     from safetensors import SafetensorError, safe_open
 
-    folder = Path(model).expanduser()
+    folder = expand_user(model)
     count = 0
     try:
         if not folder.is_dir():

@@ -12,7 +12,38 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.text import printable
+
 _MOST_JSON_DEPTH = 100
+
+
+def expand_user(path: str | Path) -> Path:
+    """The path with a leading `~` or `~name` replaced by the home folder.
+
+    Raises:
+        ConfigurationError: There is no such user or home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigurationError(
+            f"{printable(str(path))}: there is no such user or home folder; write the whole path."
+        ) from None
+
+
+def check_path(path: Path) -> None:
+    """Checks that a file can have a path: no NUL, nothing that the file system cannot encode.
+
+    Raises:
+        ConfigurationError: No file can have the path.
+    """
+    try:
+        is_valid = b"\0" not in os.fsencode(path)
+    except UnicodeError:
+        is_valid = False
+    if not is_valid:
+        raise ConfigurationError(f"{printable(str(path))}: no file can have this name.")
 
 
 def read_file(path: Path, *, most_bytes: int) -> bytes:

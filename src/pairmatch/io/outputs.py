@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.text import printable
-from pairmatch.io.files import parse_json, read_file, write_file
+from pairmatch.io.files import check_path, parse_json, read_file, write_file
 
 #: Name of the file that marks a folder as written by pairmatch.
 MARKER = ".pairmatch"
@@ -22,12 +23,13 @@ _SYSTEM_FILES = frozenset({MARKER, ".DS_Store", "Thumbs.db", "desktop.ini", "los
 
 
 def check_output_file(path: Path) -> None:
-    """Checks that a file can be written, without creating anything.
+    """Checks that a file can be written; leaves nothing behind.
 
     Raises:
         ConfigurationError: The path is a folder, or no file can be created there.
     """
     with_path = printable(str(path))
+    check_path(path)
     try:
         if path.is_dir():
             raise ConfigurationError(f"{with_path} is a folder: name a file to write.")
@@ -43,7 +45,7 @@ def check_output_file(path: Path) -> None:
 def check_output_folder(
     folder: Path, kind: str, *, is_earlier: Callable[[Path], bool] | None = None
 ) -> None:
-    """Checks that a folder is new, empty, or marked as the same kind; creates nothing.
+    """Checks that a folder is new, empty, or marked as the same kind; leaves nothing.
 
     Args:
         folder: Path to the folder.
@@ -54,6 +56,7 @@ def check_output_folder(
         ConfigurationError: The folder holds something else, or cannot be written.
     """
     named = printable(str(folder))
+    check_path(folder)
     try:
         if not folder.exists():
             if folder.is_symlink():
@@ -62,8 +65,7 @@ def check_output_folder(
             return
         if not folder.is_dir():
             raise ConfigurationError(f"{named} is a file, and a folder is needed: name another.")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise ConfigurationError(f"{named} cannot be written: permission denied.")
+        _check_parents(folder, named)
         marked = folder_kind(folder)
         if marked == kind:
             return
@@ -128,7 +130,7 @@ def folder_kind(folder: Path) -> str | None:
 
 
 def _check_parents(path: Path, named: str) -> None:
-    """Checks that the nearest existing ancestor, or the path itself, is a writable folder."""
+    """Checks that a file can be created in the nearest existing ancestor, or the path itself."""
     existing = path
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
@@ -136,10 +138,15 @@ def _check_parents(path: Path, named: str) -> None:
         raise ConfigurationError(
             f"{named} cannot be written: {printable(str(existing))} is not a folder."
         )
-    if not os.access(existing, os.W_OK | os.X_OK):
+    # Permissions alone do not tell: the disk may be full, read-only or of a special kind
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
         raise ConfigurationError(
-            f"{named} cannot be written: no permission to write in {printable(str(existing))}."
-        )
+            f"{named} cannot be written: no file can be created in {printable(str(existing))} "
+            f"({_reason(error)})."
+        ) from error
 
 
 def _reason(error: OSError) -> str:

@@ -83,6 +83,17 @@ def write_corrections(database: Database, corrections: Mapping[str, Mapping[str,
         connection.executemany("INSERT INTO corrections VALUES (?, ?, ?, ?)", rows)
 
 
+def known_people(database: Database, ids: Sequence[str]) -> set[str]:
+    """Subset of the ids that have links or corrections."""
+    return {
+        person
+        for table in ("people", "corrections")
+        for (person,) in database.select_in(
+            f"SELECT DISTINCT person FROM {table} WHERE person IN ({{}})", ids
+        )
+    }
+
+
 def forget_people(database: Database, ids: Sequence[str]) -> Forgotten:
     """Erases people and everything under their keys; no bytes remain in the files.
 

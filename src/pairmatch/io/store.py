@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pairmatch.core.errors import StoreError
 from pairmatch.core.text import printable
 from pairmatch.io import outcomes as _outcomes
 from pairmatch.io import people as _people
+from pairmatch.io.files import check_path, expand_user
 from pairmatch.io.locks import exclusive_lock
 from pairmatch.io.outcomes import Spent, SubmittedBatch
 from pairmatch.io.people import QUERY_ID, Forgotten
@@ -36,6 +38,7 @@ __all__ = [
     "SubmittedBatch",
     "content_key",
     "default_path",
+    "store_path",
 ]
 
 _FORMAT = 2
@@ -69,7 +72,28 @@ def content_key(parts: Mapping[str, Any]) -> str:
 def default_path() -> Path:
     """`~/.cache/pairmatch/store.sqlite`, or the same under `$XDG_CACHE_HOME`."""
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "pairmatch" / "store.sqlite"
+    return (Path(base) if base else expand_user("~/.cache")) / "pairmatch" / "store.sqlite"
+
+
+def store_path(path: str | Path | None = None) -> Path:
+    """The file of a store: the path itself, or `store.sqlite` in the folder that it names.
+
+    Args:
+        path: Path to the file or to a folder; None for `default_path()`.
+
+    Raises:
+        ConfigurationError: The path begins with a user or home folder that does not exist, or no
+            file can have this path.
+    """
+    file = default_path() if path is None else expand_user(path)
+    check_path(file)
+    try:
+        is_folder = file.is_dir() or (not file.exists() and not file.suffix)
+    except OSError as error:
+        raise StoreError(
+            f"The store {printable(str(file))} cannot be opened: {error.strerror}."
+        ) from error
+    return file / "store.sqlite" if is_folder else file
 
 
 class Store:
@@ -89,17 +113,15 @@ class Store:
     """
 
     def __init__(self, path: str | Path | None = None, *, create: bool = True) -> None:
-        self.path = default_path() if path is None else Path(path).expanduser()
-        if self.path.is_dir() or (not self.path.exists() and not self.path.suffix):
-            self.path = self.path / "store.sqlite"
+        self.path = store_path(path)
         self._database = Database(
             self.path,
             kind="store",
             name=f"The store {printable(str(self.path))}",
             version=_FORMAT,
             schema=_SCHEMA,
-            remedy="move this file away, or name another one with `store=` (--store)",
             create=create,
+            remedy="move this file away, or name another one with `store=` (--store)",
         )
 
     def features(self, keys: Sequence[str]) -> dict[str, npt.NDArray[np.floating]]:
@@ -219,6 +241,10 @@ class Store:
     def link(self, people: Iterable[tuple[str, str]]) -> None:
         """Records which keys hold data of which person: (person id, key)."""
         _people.link_people(self._database, people)
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Subset of the ids of people with anything in the store."""
+        return _people.known_people(self._database, ids)
 
     def forget(self, ids: Sequence[str]) -> Forgotten:
         """Erases people: everything under their keys, even if another person has the same photo.

@@ -14,6 +14,7 @@ import torch
 from pairmatch.core import registry
 from pairmatch.core.arrays import Vectors, check_count
 from pairmatch.core.config import PartSpec, TrainingConfig, parse_spec
+from pairmatch.core.devices import resolve_device
 from pairmatch.core.errors import ConfigurationError, NotFittedError
 from pairmatch.core.interfaces import Backbone, Learner, MetadataGenerator, Pooler, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
@@ -102,6 +103,7 @@ class Matcher:
         max_usd: float | None = None,
         progress: bool = False,
     ) -> None:
+        resolve_device(device)  # before anything is loaded
         backbones, poolers = build_backbones(backbone, pooler, device)
         settings = {"head": head, "loss": loss, "training": training}
         self.learner = _build_learner(learner, settings, device=device, progress=progress)

@@ -59,8 +59,7 @@ def export_metadata(
         ConfigurationError: The extension is unknown, or an attribute has the name of a column.
     """
     path = Path(path)
-    if path.suffix.lower() not in (".csv", ".jsonl"):
-        raise ConfigurationError(f"Metadata is exported as .csv or .jsonl, got {path.name!r}.")
+    check_export_name(path)
     base = generator_key(generator)
     plan = AnnotationPlan.of(profiles, generator, store)
     names = _attributes(generator.schema)
@@ -92,6 +91,12 @@ def export_metadata(
         text = buffer.getvalue()
     write_file(path, text.encode(), private=True)
     return len(rows)
+
+
+def check_export_name(path: Path) -> None:
+    """Raises ConfigurationError if metadata cannot be exported to a file of this name."""
+    if path.suffix.lower() not in (".csv", ".jsonl"):
+        raise ConfigurationError(f"Metadata is exported as .csv or .jsonl, got {path.name!r}.")
 
 
 def import_metadata(

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from pairmatch.core.errors import ConfigurationError
+from pairmatch.io.files import expand_user
 from pairmatch.io.store import content_key
 
 Level = Literal["low", "medium", "high"]
@@ -148,7 +149,7 @@ def read_schema(schema: SchemaSpec) -> type[BaseModel]:
     if isinstance(schema, str | Path):
         origin = f" in {schema}"
         try:
-            schema = json.loads(Path(schema).expanduser().read_bytes())
+            schema = json.loads(expand_user(schema).read_bytes())
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or f"not valid JSON: {error}"
             raise ConfigurationError(f"The schema {schema} cannot be read: {reason}.") from error

@@ -1,0 +1,216 @@
+"""What a command writes is checked before it starts; what it only reads is never created."""
+
+import os
+import shlex
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from pairmatch import Matcher, Profile
+from pairmatch.cli import app
+from pairmatch.core.devices import resolve_device
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.gallery import Gallery, forget
+from pairmatch.io.files import expand_user
+from pairmatch.io.outputs import MARKER
+from pairmatch.io.store import Store, store_path
+
+
+def run(line, code=2):
+    result = CliRunner().invoke(app, shlex.split(line))
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result.output
+
+
+def entries(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """A folder with files of somebody else, among them a FIFO."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "README.md").write_text("mine")
+    (folder / "training.arrow").write_bytes(b"mine")
+    os.mkfifo(tmp_path / "pipe.csv")
+    return folder
+
+
+# The pairs, matchers and galleries are missing: only a check before any reading gives these errors.
+WRITERS = [
+    ("demo --output {}", "folder"),
+    ("fit no.csv --output {}", "folder"),
+    ("sweep no.csv --output {}", "folder"),
+    ("slates no --output {}", "folder"),
+    ("gallery build no no.csv --output {}", "folder"),
+    ("fit no.csv -o new --json {}", "file"),
+    ("evaluate no no.csv --json {}", "file"),
+    ("annotate no.csv --export {}", "file"),
+    ("fit no.csv -o new --store {}", "store"),
+    ("evaluate no no.csv --store {}", "store"),
+    ("recommend no --query no.jpg --gallery no --store {}", "store"),
+    ("sweep no.csv --store {}", "store"),
+    ("annotate no.csv --store {}", "store"),
+    ("gallery build no no.csv --output new --store {}", "store"),
+    ("gallery add no no no.csv --store {}", "store"),
+]
+
+
+@pytest.mark.parametrize(("line", "kind"), WRITERS)
+def test_outputs_are_checked_before_anything_is_read(foreign, tmp_path, monkeypatch, line, kind):
+    monkeypatch.chdir(tmp_path)
+    before = entries(tmp_path)
+    places = {
+        "project/README.md/deep/x.csv": "not a folder",
+        "pipe.csv/x.csv": "not a folder",
+        "/proc/nowhere/x.csv": "no file can be created in /proc",
+        f"{'x' * 300}.csv": "File name too long",
+    }
+    if kind == "folder":
+        places |= {
+            "project": "holds files that pairmatch did not write (README.md, training.arrow)"
+        }
+        places |= {"project/README.md": "is a file, and a folder is needed"}
+    else:
+        places |= {"pipe.csv": "not a regular file"}
+    if kind == "file" and "--export" not in line:
+        places |= {"project": "is a folder"}
+    if kind == "file":
+        places |= {"gone/x.csv": "its folder does not exist"}
+    if kind == "store":
+        places |= {"~nouser/x.sqlite": "there is no such user"}
+    for place, words in places.items():
+        text = run(line.format(place))
+        assert words in text, (place, text)
+        assert place[:100] in text
+    assert entries(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["m.txt", "m", "m.parquet"])
+def test_the_format_of_an_export_is_checked_before_anything_is_read(tmp_path, name):
+    assert "exported as .csv or .jsonl" in run(f"annotate no.csv --export {tmp_path / name}")
+
+
+def test_a_folder_of_another_kind_is_refused(tmp_path):
+    (tmp_path / MARKER).write_text('{"kind": "gallery"}')
+    text = run(f"fit no.csv --output {tmp_path}")
+    assert "holds a gallery of pairmatch, not a matcher" in text
+
+
+def test_a_failed_command_leaves_no_folder(tmp_path):
+    run(f"fit {tmp_path / 'no.csv'} --backbone descriptor --output {tmp_path / 'm'}")
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "cuda:99", "tpu", "banana", "meta", "cpu:x", ""])
+def test_a_device_that_does_not_compute_is_an_error_at_once(device):
+    with pytest.raises(ConfigurationError, match=r"cannot be used.*one of this machine: cpu"):
+        resolve_device(device)
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        Matcher(backbone="descriptor", metadata=None, device=device)
+
+
+def test_devices_that_compute_are_accepted():
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device("auto").type in ("cpu", "cuda", "mps")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "fit no.csv -o new",
+        "evaluate no no.csv",
+        "recommend no --query no.jpg --gallery no",
+        "sweep no.csv",
+        "gallery build no no.csv --output new",
+        "gallery add no no no.csv",
+    ],
+)
+def test_every_command_checks_its_device_before_it_reads(line):
+    assert "The device 'banana' cannot be used" in run(f"{line} --device banana")
+
+
+@pytest.mark.parametrize("name", ["typo.sqlite", "typo", "deep/typo.sqlite"])
+def test_reading_commands_create_no_store(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "pairs.csv").write_text("id_a,image_a,text_a,id_b,image_b,text_b\na,,hi,b,,ho\n")
+    text = run(f"forget anna --store {name}")
+    assert f"The store {store_path(name)} cannot be opened" in text
+    assert f"{store_path(name)} does not exist" in text
+    run(f"doctor --store {name}", code=0)
+    text = run(f"annotate pairs.csv --metadata measured --export m.csv --store {name}")
+    assert "does not exist" in text
+    text = run(f"annotate pairs.csv --metadata measured --dry-run --store {name}", code=0)
+    assert text == "0 photos to submit, 0 already answered.\n"
+    assert entries(tmp_path) == ["a.png", "pairs.csv"]
+    with pytest.raises(OSError, match="does not exist"):
+        Store(name, create=False)
+
+
+def test_the_default_store_is_not_created_by_forget(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "does not exist" in run("forget anna")
+    assert entries(tmp_path) == []
+
+
+@pytest.fixture
+def places(tmp_path, hash_backbone):
+    """A store with anna and ben, and a gallery with ben and cleo."""
+    people = [Profile(name, text=f"text of {name}") for name in ("anna", "ben", "cleo")]
+    with Store(tmp_path / "s.sqlite") as store:
+        store.link([("anna", "1"), ("ben", "2")])
+        store.put_corrections({"dora": {"hobby": "chess"}})
+    gallery = Gallery.of(people[1:], torch.eye(2, 8).numpy())
+    gallery.save(tmp_path / "gallery")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("ids", "unknown"),
+    [
+        (["anna"], []),
+        (["dora", "cleo"], []),
+        (["nobody"], ["nobody"]),
+        (["ben", "ANNA", "nobody", "anna", "nobody"], ["ANNA", "nobody"]),
+    ],
+)
+def test_ids_that_are_nowhere_are_named_after_all_others_are_erased(places, ids, unknown):
+    names = " ".join(ids)
+    code = 2 if unknown else 0
+    text = run(f"forget {names} --store {places / 's.sqlite'} --gallery {places / 'gallery'}", code)
+    expected = f"Found nowhere: {', '.join(map(repr, unknown))}."
+    assert (expected in text) == bool(unknown)
+    with Store(places / "s.sqlite") as store:
+        assert store.known(ids) == set()
+    opened = Gallery.open(places / "gallery")
+    assert not [name for name in ids if name in opened]
+    # A second call finds none of them
+    with Store(places / "s.sqlite") as store:
+        erased = forget(ids, store=store, galleries=[places / "gallery"])
+    assert erased.unknown == tuple(dict.fromkeys(ids))
+
+
+def test_only_named_galleries_need_no_store(places, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(places / "cache"))
+    run(f"forget cleo --gallery {places / 'gallery'}", code=0)
+    assert not (places / "cache").exists()
+    assert "holds no gallery" in run(f"forget ben --gallery {places / 'typo'}")
+
+
+def test_home_folders_that_do_not_exist_are_an_error(monkeypatch, tmp_path):
+    with pytest.raises(ConfigurationError, match="~nouser/x: there is no such user"):
+        expand_user("~nouser/x")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expand_user("~/x") == tmp_path / "x"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert store_path() == tmp_path / ".cache" / "pairmatch" / "store.sqlite"
+
+
+@pytest.mark.parametrize("name", ["a\0b.sqlite", "a\ud800.sqlite"])
+def test_names_that_no_file_can_have_are_an_error(name):
+    with pytest.raises(ConfigurationError, match="no file can have this name"):
+        Store(name)
