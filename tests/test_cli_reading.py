@@ -89,3 +89,16 @@ def test_ids_of_arguments_are_in_the_normal_form_of_files(folder, matcher, tmp_p
     assert sorted(ids) == ["José", "b2"]
     assert "Erased 1 of 1 people" in run(f"forget Jose\u0301 {store}")
     assert "Removed 1 of 1 people" in run(f"gallery remove {gallery} Jose\u0301")
+
+
+def test_newcomers_have_the_types_of_their_gallery(folder, matcher, tmp_path):
+    store = f"--store {tmp_path / 'store.sqlite'} --quiet"
+    people = tmp_path / "people.csv"
+    people.write_text("id,image,zip\nb1,b1.png,01234\nb2,b2.png,54321\n")
+    gallery = tmp_path / "gallery"
+    run(f"gallery build {matcher} {people} --output {gallery} --images {folder} {store}")
+    people.write_text("id,image,zip\nb3,b3.png,1.50\n")  # alone, it would be a number
+    run(f"gallery add {matcher} {gallery} {people} --images {folder} {store}")
+    common = f"recommend {matcher} --query {folder / 'a1.png'} --gallery {gallery} --json {store}"
+    found = json.loads(run(f"{common} --where \"zip = '1.50'\""))
+    assert [row["id"] for row in found["recommendations"]] == ["b3"]

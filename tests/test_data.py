@@ -921,3 +921,21 @@ def test_outcomes_of_objects_are_validated():
         DataError, match=r"pair 0: the outcome 'maybe' is neither 'match' nor 'rejected'"
     ):
         Pairs.of(people, [Pair("x", "y", "maybe")])
+
+
+def test_ids_of_objects_must_be_distinct_in_every_file():
+    with pytest.raises(DataError) as caught:
+        Pairs.of(
+            [Profile("José"), Profile("Jose\u0301"), Profile("x\ud83d"), Profile("y")],
+            [Pair("José", "x\ud83d"), Pair("Jose\u0301", "y")],
+        )
+    assert caught.value.problems == (
+        "the ids 'Jos\\xe9' and 'Jose\\u0301' are the same characters in different Unicode normal "
+        "forms; use one of them.",
+        "the id 'x\\ud83d' is not valid Unicode.",
+    )
+    with pytest.raises(DataError) as caught:
+        Pairs.of([Profile("José"), Profile("y")], [Pair("Jose\u0301", "y")])
+    assert caught.value.problems == (
+        "pair 0: there is no profile 'Jose\u0301'. 'Jos\\xe9' has the same characters.",
+    )

@@ -302,3 +302,21 @@ def test_costs_that_are_not_numbers_are_reported(people, store, tmp_path, value)
         writer.writerows(rows)
     with pytest.raises(DataError, match="line 3, column input_tokens"):
         import_metadata(file, people, generator, store)
+
+
+def test_corrections_of_people_who_are_not_in_the_data(tmp_path, caplog):
+    file = tmp_path / "corrections.csv"
+    people = [Profile("1"), Profile("2")]
+    with Store(tmp_path / "store.sqlite") as store:
+        file.write_text("id,framing\n1.0,square\n2.0,square\n")
+        with pytest.raises(DataError) as caught:
+            correct(file, people, MeasuredMetadata(), store)
+        assert str(caught.value).startswith(
+            f"{file}: 2 of 2 corrected people are not in the data, such as '1.0'. '1.0' is '1' "
+            "there: whole numbers were written as fractions"
+        )
+        assert store.corrections(["1.0", "2.0"]) == {}
+        file.write_text("id,framing\n1,square\n9,None\n")
+        assert correct(file, people, MeasuredMetadata(), store) == 2
+        assert store.corrections(["9"]) == {"9": {"framing": "None"}}  # the word of a schema
+        assert "1 of 2 corrected people are not in the data, such as '9'." in caplog.text

@@ -86,3 +86,9 @@ def test_template_errors_are_explained():
         match=r"Unknown placeholder in the prompt template 'aeg'. Did you mean 'age'",
     ):
         check_template("{aeg}", [FULL])
+
+
+def test_half_a_surrogate_pair_is_replaced():
+    profile = Profile("a", text="I love my dog \ud83d", attributes={"city": "K\udcf6ln"})
+    expected = "Profile: I love my dog \ufffd\nFacts: city: K\ufffdln"
+    assert render(profile, attributes=["city"]) == expected

@@ -465,3 +465,9 @@ def test_links_that_leave_the_folder_can_be_allowed(folder, tmp_path_factory):
     for name in ("../x.png", "batch/../../x.png", str(elsewhere / "e.png")):
         path = write(folder, f"id,image\na,{name}\n")
         assert "leaves the image folder" in problems(path, follow_links=True)
+
+
+def test_attributes_can_be_declared_as_text(folder):
+    path = write(folder, "id,image,zip,age\na,a.png,54321,31\nb,b.png,12345,32\n")
+    read = people(path, text_attributes=["zip"])
+    assert read["a"].attributes == {"zip": "54321", "age": 31}

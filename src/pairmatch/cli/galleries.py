@@ -98,8 +98,14 @@ def add(
     loaded = load_matcher(
         matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
     )
+    kinds = opened.attribute_kinds
     profiles = read_people(
-        people, images=images, keep_words=keep_words, follow_links=follow_links, quiet=quiet
+        people,
+        images=images,
+        keep_words=keep_words,
+        follow_links=follow_links,
+        quiet=quiet,
+        text_attributes=[name for name, kind in kinds.items() if kind == "text"],
     )
     before = len(opened)
     loaded.add_to(opened, profiles)

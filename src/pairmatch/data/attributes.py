@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pairmatch.core.text import printable
@@ -20,7 +20,9 @@ _LARGEST_EXACT = 2.0**53  # beyond it a number loses its last digits, so that it
 _NEARLY_ALL = 0.9
 
 
-def infer_types(table: Table, columns: Mapping[str, str]) -> dict[str, type]:
+def infer_types(
+    table: Table, columns: Mapping[str, str], text_attributes: Collection[str] = ()
+) -> dict[str, type]:
     """Type of each attribute: bool, int, float or str.
 
     A file that states types, as Parquet and JSON do, is taken at its word. In a CSV file, an
@@ -30,16 +32,21 @@ def infer_types(table: Table, columns: Mapping[str, str]) -> dict[str, type]:
     Args:
         table: Table with the values.
         columns: Name of the attribute by column; several columns may hold one attribute.
+        text_attributes: Attributes that are text, whatever their cells look like.
     """
     values: dict[str, list[Any]] = {}
     for column, attribute in columns.items():
         cells = [row[column] for row in table.rows if column in row]
         values.setdefault(attribute, []).extend(cells)
+    kind_of = _declared_type if table.is_typed else _written_type
+    types = {
+        attribute: str if attribute in text_attributes else kind_of(cells)
+        for attribute, cells in values.items()
+    }
     if table.is_typed:
-        return {attribute: _declared_type(cells) for attribute, cells in values.items()}
-    types = {attribute: _written_type(cells) for attribute, cells in values.items()}
+        return types
     for attribute, kind in types.items():
-        if kind is str:
+        if kind is str and attribute not in text_attributes:
             _report_exceptions(table, attribute, values[attribute])
     return types
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from pairmatch.core.arrays import Ints
 from pairmatch.core.components import assign_components, label_components
 from pairmatch.core.errors import ConfigurationError, DataError
+from pairmatch.core.text import has_surrogates
 from pairmatch.core.types import Pair, Profile
 from pairmatch.data.pair_rows import OUTCOMES
 from pairmatch.data.photos import PhotoOptions
@@ -92,9 +94,9 @@ class Pairs:
         """Creates pairs from objects.
 
         Raises:
-            DataError: The objects are inconsistent: an unknown id, a duplicate id or pair, a person
-                paired with itself or on both sides, an unknown outcome. The error lists all
-                problems.
+            DataError: The objects are inconsistent: an unknown id, a duplicate id or pair, ids that
+                are equal except for their Unicode normal form, a person paired with itself or on
+                both sides, an unknown outcome. The error lists all problems.
         """
         _check_sides(sides)
         people: dict[str, Profile] = {}
@@ -103,6 +105,8 @@ class Pairs:
             if profile.id in people:
                 problems.append(f"the id {profile.id!r} is given twice.")
             people[profile.id] = profile
+        forms, form_problems = _normal_forms(people)
+        problems += form_problems
         pairs = tuple(pairs)
         seen: set[tuple[str, ...]] = set()
         sides_of: dict[str, str] = {}
@@ -119,7 +123,9 @@ class Pairs:
             seen.add(key)
             for side, person in (("a", pair.a), ("b", pair.b)):
                 if person not in people:
-                    problems.append(f"pair {index}: there is no profile {person!r}.")
+                    other = forms.get(unicodedata.normalize("NFC", person))
+                    form = f" {other!a} has the same characters." if other else ""
+                    problems.append(f"pair {index}: there is no profile {person!r}.{form}")
                 if sides == 2 and sides_of.setdefault(person, side) != side and pair.a != pair.b:
                     problems.append(f"pair {index}: {person!r} is on both sides; use sides=1.")
         if problems:
@@ -279,6 +285,22 @@ class Pairs:
         part_of_component[order] = assign_components(counts[order], sizes)
         parts = part_of_component[labels]
         return [np.flatnonzero(parts == part) for part in range(len(sizes))]
+
+
+def _normal_forms(ids: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Ids by their Unicode normal form C, and problems of ids that no file can hold apart."""
+    forms: dict[str, str] = {}
+    problems = []
+    for person in ids:
+        other = forms.setdefault(unicodedata.normalize("NFC", person), person)
+        if other != person:
+            problems.append(
+                f"the ids {other!a} and {person!a} are the same characters in different Unicode "
+                "normal forms; use one of them."
+            )
+        if has_surrogates(person):
+            problems.append(f"the id {person!a} is not valid Unicode.")
+    return forms, problems
 
 
 def _check_sides(sides: int) -> None:

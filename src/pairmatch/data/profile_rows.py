@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,20 @@ class ProfileRows:
         table: Table with the rows.
         photos: How photos are found and checked.
         columns: Name of the field or attribute by column.
+        text_attributes: Attributes that are text, whatever their cells look like.
     """
 
-    def __init__(self, table: Table, photos: PhotoOptions, columns: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        table: Table,
+        photos: PhotoOptions,
+        columns: Mapping[str, str],
+        text_attributes: Collection[str] = (),
+    ) -> None:
         self._table = table
         self._photos = photos
         self._columns = columns
+        self._text_attributes = text_attributes
         self._people: dict[str, _Description] = {}
 
     def first_row(self, person: str) -> int | None:
@@ -101,7 +109,7 @@ class ProfileRows:
                 )
         if self._photos.check_images:
             self._check_photos()
-        types = infer_types(self._table, self._columns)
+        types = infer_types(self._table, self._columns, self._text_attributes)
         return {
             person: Profile(
                 person,

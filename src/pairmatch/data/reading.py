@@ -66,6 +66,7 @@ def read_profiles(
     check_images: bool = True,
     follow_links: bool = False,
     keep_words: Collection[str] = (),
+    text_attributes: Collection[str] = (),
     progress: bool = False,
 ) -> list[Profile]:
     """Reads profiles from a file, or from a folder with one photo per person.
@@ -79,6 +80,8 @@ def read_profiles(
         follow_links: Whether links may lead out of the folder of the photos.
         keep_words: Words that are values although they usually stand for a missing one, such as
             `NA` for Namibia.
+        text_attributes: Attributes that are text, whatever their cells look like: postal codes that
+            happen to have no leading zero.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -91,7 +94,7 @@ def read_profiles(
     missing_words = words_for_missing(keep_words)
     if path.is_dir():
         return read_photo_folder(photos)
-    people, table = _read_profile_table(path, photos, missing_words)
+    people, table = _read_profile_table(path, photos, missing_words, text_attributes)
     if table.problems:
         raise table.error()
     return list(people.values())
@@ -121,7 +124,10 @@ def _read_separate_profiles(
 
 
 def _read_profile_table(
-    path: Path, photos: PhotoOptions, missing_words: Collection[str]
+    path: Path,
+    photos: PhotoOptions,
+    missing_words: Collection[str],
+    text_attributes: Collection[str] = (),
 ) -> tuple[dict[str, Profile], Table]:
     """Profiles by id, and the table with the problems."""
     table = read_table(path, ids=("id",), paths=("image",), missing_words=missing_words)
@@ -129,7 +135,9 @@ def _read_profile_table(
     if "id" not in table.columns:
         table.is_complete = False
         return {}, table
-    people = ProfileRows(table, photos, {column: column for column in table.columns})
+    people = ProfileRows(
+        table, photos, {column: column for column in table.columns}, text_attributes
+    )
     blank = table.rows_without_id("id")
     for row, cells in enumerate(table.rows):
         person = cells.get("id")

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any
 
 from pairmatch.core.errors import ConfigurationError, unknown_name
+from pairmatch.core.text import replace_surrogates
 from pairmatch.core.types import Profile
 
 #: Lines with an empty placeholder are omitted.
@@ -19,6 +20,8 @@ Photo: {metadata}"""
 
 def render(profile: Profile, *, template: str | None = None, attributes: Sequence[str] = ()) -> str:
     """The prompt text of a person; empty if no placeholder has a value.
+
+    Lone surrogates, which are no characters, are replaced by U+FFFD.
 
     Args:
         profile: The person. Id and photos never enter the text.
@@ -56,7 +59,7 @@ def render(profile: Profile, *, template: str | None = None, attributes: Sequenc
             pieces += [literal, value or ""]
         else:
             rendered.append("".join(pieces))
-    return "\n".join(rendered)
+    return replace_surrogates("\n".join(rendered))
 
 
 def placeholders(template: str) -> list[str]:

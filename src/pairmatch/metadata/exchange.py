@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
-from pairmatch.core.errors import ConfigurationError, DataError, unknown_name
+from pairmatch.core.errors import ConfigurationError, DataError, id_hint, unknown_name
 from pairmatch.core.interfaces import MetadataGenerator
 from pairmatch.core.types import Profile
 from pairmatch.io.files import write_file
@@ -31,6 +32,7 @@ from pairmatch.metadata.cells import (
 from pairmatch.metadata.outcomes import generator_key
 from pairmatch.metadata.schema import problems_of
 
+_log = logging.getLogger(__name__)
 _TOKENS = ("input_tokens", "cached_tokens", "output_tokens")
 _USAGE = (*_TOKENS, "usd")
 _LEADING = ("id", "photo", "generator")
@@ -160,7 +162,7 @@ def correct(
 
     Raises:
         DataError: Columns are unknown, ids are blank or repeated, or the schema does not allow
-            values. Lists all of them.
+            values: lists all of them. Or none of the rows is about one of the profiles.
     """
     names = _attributes(generator.schema)
     table = _read(Path(path), [*_LEADING, *names, *_TRAILING], required=("id",))
@@ -188,6 +190,7 @@ def correct(
                     values[name] = value
         corrections[person] = values
     _raise_problems(table)
+    _check_people(table, corrections, [profile.id for profile in profiles])
     store.put_corrections(corrections)
     return sum(bool(values) for values in corrections.values())
 
@@ -227,6 +230,20 @@ def _raise_problems(table: Table) -> None:
         raise DataError(
             f"{table.path}: {len(table.problems)} problems; nothing was imported:", table.problems
         )
+
+
+def _check_people(table: Table, people: Collection[str], known: Sequence[str]) -> None:
+    """Warns of corrections of people that are not known; it is an error if none is known."""
+    others = sorted(set(people) - set(known)) if known else []
+    if not others:
+        return
+    message = (
+        f"{table.path}: {len(others):,} of {len(people):,} corrected people are not in the data, "
+        f"such as {others[0]!r}.{id_hint(others, known)}"
+    )
+    if len(others) == len(people):
+        raise DataError(f"{message} Nothing was imported.")
+    _log.warning("%s", message)
 
 
 def _read_rows(
