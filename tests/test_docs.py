@@ -265,6 +265,7 @@ INTERNAL = {
     "io.photo_formats",
     "io.photo_notices",
     "io.side_information",
+    "io.spreadsheets",
     "io.sqlite",
     "io.tables",
     "io.text_tables",

@@ -7,7 +7,6 @@ intervals, and [`compare`][pairmatch.evaluation.comparison.compare] turns two ta
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from pairmatch.core.interfaces import ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.ranks import Doubles, PartnerRanks, query_metrics, rank_partners
 from pairmatch.io.files import write_file
+from pairmatch.io.spreadsheets import csv_bytes
 
 DEFAULT_KS = (5, 10, 20, 30, 50)
 DIRECTIONS = ("a_to_b", "b_to_a")
@@ -245,11 +245,7 @@ def save_rows(rows: Iterator[dict[str, Any]], path: str | Path) -> Path:
     target = Path(path)
     if target.suffix == ".csv":
         listed = list(rows)
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, list(listed[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(listed)
-        write_file(target, text.getvalue().encode())
+        write_file(target, csv_bytes(list(listed[0]), listed))
     elif target.suffix == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq

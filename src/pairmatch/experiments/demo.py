@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.progress import map_in_threads
 from pairmatch.experiments.portraits import Looks, draw_portrait
 from pairmatch.io.files import write_file
+from pairmatch.io.spreadsheets import csv_bytes
 
 _PARTNER_HUE = 120.0  # degrees from a person's clothes to their partner's backdrop
 _HUE_NOISE = 22.0  # standard deviation, degrees
@@ -73,8 +72,8 @@ def draw_people(folder: str | Path, *, pairs: int = 400, seed: int = 0, size_px:
     candidates = [
         {key[:-2]: value for key, value in row.items() if key.endswith("_b")} for row in rows
     ]
-    _write_table(target / "candidates.csv", candidates)
-    _write_table(target / "pairs.csv", rows)
+    for name, table in (("candidates.csv", candidates), ("pairs.csv", rows)):
+        write_file(target / name, csv_bytes(list(table[0]), table))
     return target / "pairs.csv"
 
 
@@ -107,11 +106,3 @@ def _profile(side: str, index: int, looks: Looks, rng: np.random.Generator) -> d
         f"age_{side}": int(rng.integers(20, 60)),
         f"region_{side}": _REGIONS[int(rng.integers(4))],
     }
-
-
-def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_file(path, text.getvalue().encode())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import datetime
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from pairmatch.core.errors import (
 )
 from pairmatch.core.interfaces import Learner, ProjectionHead
 from pairmatch.io.files import write_file
+from pairmatch.io.spreadsheets import csv_bytes
 from pairmatch.learning.heads import PerSideHead, build_head, describe_head
 from pairmatch.matcher.card import model_card
 from pairmatch.matcher.pipeline import FeaturePipeline
@@ -253,12 +253,7 @@ def _converted(record: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _csv(history: Sequence[Mapping[str, float]]) -> bytes:
-    columns = list(dict.fromkeys(key for row in history for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue().encode()
+    return csv_bytes(list(dict.fromkeys(key for row in history for key in row)), history)
 
 
 def _history(path: Path) -> list[dict[str, float]]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from pairmatch.io.spreadsheets import unguarded
 from pairmatch.io.tables import Table
 
 _ERASED = "-"
@@ -38,6 +39,7 @@ def read_correction(table: Table, row: int, name: str, cell: Any, adapter: TypeA
         except ValidationError:
             table.problem(row, name, "this attribute is required, so it cannot be erased.")
             return None
+    cell = plain_cell(table, cell)
     problem = ""
     for value in _readings(cell):
         try:
@@ -70,11 +72,18 @@ def read_corrections(table: Table, row: int, cell: Any) -> dict[str, Any]:
     return values
 
 
-def format_cell(value: Any) -> str:
-    """A value as a cell of a CSV file: text unchanged, other values as JSON."""
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else format_json(value)
+def format_cell(value: Any) -> str | float | None:
+    """A value as a cell of a CSV file: text and numbers unchanged, other values as JSON."""
+    is_plain = value is None or (
+        isinstance(value, str | int | float) and not isinstance(value, bool)
+    )
+    return value if is_plain else format_json(value)
+
+
+def plain_cell(table: Table, cell: Any) -> Any:
+    """A cell of a CSV file without the `'` that keeps spreadsheets from running it."""
+    is_guarded = isinstance(cell, str) and table.path.suffix.lower() == ".csv"
+    return unguarded(cell) if is_guarded else cell
 
 
 def format_json(value: Any) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -18,6 +16,7 @@ from pairmatch.core.interfaces import MetadataGenerator
 from pairmatch.core.types import Profile
 from pairmatch.io.files import write_file
 from pairmatch.io.images import image_digest
+from pairmatch.io.spreadsheets import csv_bytes
 from pairmatch.io.store import Store
 from pairmatch.io.tables import Table, read_table
 from pairmatch.metadata.annotate import AnnotationPlan
@@ -26,6 +25,7 @@ from pairmatch.metadata.cells import (
     format_cell,
     format_json,
     parse_cell,
+    plain_cell,
     read_correction,
     read_corrections,
 )
@@ -46,7 +46,8 @@ def export_metadata(
 
     One row per person: `id`, digests of the photo and of the generator (model, prompt and schema),
     the attributes, and in a separate column the person's corrections. Only the owner can read the
-    file (mode 0600).
+    file (mode 0600). In a `.csv` file, a text that a spreadsheet would run as a formula has `'`
+    before it (`'=1+1`), which is removed when the file is read back.
 
     Args:
         path: Path to the `.csv` or `.jsonl` file.
@@ -84,14 +85,11 @@ def export_metadata(
             }
         )
     if path.suffix.lower() == ".jsonl":
-        text = "".join(format_json(row) + "\n" for row in rows)
+        content = "".join(format_json(row) + "\n" for row in rows).encode()
     else:
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, [*_LEADING, *names, *_TRAILING], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: format_cell(value) for name, value in row.items()} for row in rows)
-        text = buffer.getvalue()
-    write_file(path, text.encode(), private=True)
+        cells = ({name: format_cell(value) for name, value in row.items()} for row in rows)
+        content = csv_bytes([*_LEADING, *names, *_TRAILING], cells)
+    write_file(path, content, private=True)
     return len(rows)
 
 
@@ -174,7 +172,7 @@ def correct(
     }
     corrections: dict[str, dict[str, Any]] = {}
     for row, cells in enumerate(table.rows):
-        person = str(cells.get("id", ""))
+        person = str(plain_cell(table, cells.get("id", "")))
         if not person or person in corrections:
             problem = f"{person!r} occurs twice." if person else "the id is blank."
             table.problem(row, "id", problem)
@@ -255,7 +253,8 @@ def _read_rows(
     positions = {profile.id: index for index, profile in enumerate(plan.profiles)}
     outcomes: dict[str, dict[str, Any]] = {}
     corrections: dict[str, dict[str, Any]] = {}
-    for row, cells in enumerate(table.rows):
+    for row, guarded_cells in enumerate(table.rows):
+        cells = {name: plain_cell(table, cell) for name, cell in guarded_cells.items()}
         person = str(cells.get("id", ""))
         if person not in positions:
             table.problem(row, "id", f"no person has the id {person!r}.")
