@@ -24,6 +24,7 @@ import numpy as np
 from pairmatch.core.arrays import unit_rows
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.diagnostics import gini
+from pairmatch.evaluation.splits import cross_validation_splits
 from pairmatch.learning.baselines import Frozen, Whitened
 from pairmatch.learning.contrastive import Contrastive
 from pairmatch.market import balance, csls, inverted_softmax, outcome
@@ -92,21 +93,20 @@ def real(files, repeats=5, folds=5, ks=(5, 10, 20)):
         groups = arrays["group"].tolist() if "group" in arrays else None
         data = PairedFeatures.of(arrays["a"], arrays["b"], groups=groups)
         if groups is None and len(data) > 495:
-            data = data.of_components(np.random.default_rng(0).permutation(len(data))[:495])
+            data = data.take(data.part(np.random.default_rng(0).permutation(len(data))[:495]))
         print(f"{file}: {len(data)} pairs, {repeats} × {folds} folds")
         for learner in (Frozen(), Whitened(), Contrastive()):
             hits = {}
             exposure = {}
             for repeat in range(repeats):
-                parts = data.folds(folds, seed=repeat)
-                for number, labels in enumerate(parts):
-                    rest = np.concatenate([*parts[:number], *parts[number + 1 :]])
-                    train = data.of_components(rest)
-                    test = data.of_components(labels)
+                splits = cross_validation_splits(data, repeats=1, folds=folds, seed=repeat)
+                for number, split in enumerate(splits):
+                    train = data.take(split.train)
+                    test = data.take(split.test)
                     embed = learner.fit(train, seed=repeat).head.embed
                     for name, ranks, shown in corrected_ranks(embed, train, test):
                         values = [(ranks < k).mean(0) for k in ks] + [(1 / (ranks + 1)).mean(0)]
-                        fold = (labels, test.components, np.stack(values, 1))
+                        fold = (np.unique(test.components), test.components, np.stack(values, 1))
                         hits.setdefault(name, {})[repeat, number] = fold
                         exposure.setdefault(name, []).append(gini(shown))
             _print_real(type(learner).__name__, hits, exposure, ks)

@@ -122,9 +122,7 @@ def test_contrastive_trains_with_held_out_validation_pairs():
     learner = Contrastive(head=("mlp", {"width": 8}), training={"epochs": 3, "batch_size": 16})
     fitted = learner.fit(data, seed=4)
     size = int(60 * 0.15 / 0.85)
-    train, validation = (
-        data.of_components(labels) for labels in data.parts([60 - size, size], seed=4)
-    )
+    train, validation = (data.take(part) for part in data.parts([60 - size, size], seed=4))
     assert len(validation) == size
     config = TrainingConfig(epochs=3, batch_size=16, seed=4)
     expected = Trainer(("mlp", {"width": 8}), "infonce", config).fit(train, validation)

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from pairmatch.core.arrays import Ints
-from pairmatch.core.components import assign_components, label_components
 from pairmatch.core.errors import ConfigurationError, DataError
 from pairmatch.core.text import has_surrogates
 from pairmatch.core.types import Pair, Profile
 from pairmatch.data.pair_rows import OUTCOMES
 from pairmatch.data.photos import PhotoOptions
 from pairmatch.data.reading import read_pairs
+from pairmatch.data.splits import (
+    SplitBy,
+    SplitPairs,
+    assign_to_folds,
+    pair_components,
+    split_pairs,
+)
 
 
 @dataclass(frozen=True)
@@ -186,6 +191,10 @@ class Pairs:
         rows = [(row_a[pair.a], row_b[pair.b]) for pair in self.pairs if pair.outcome == outcome]
         return np.array(rows, np.int64).reshape(-1, 2)
 
+    def groups(self, outcome: Literal["match", "rejected"]) -> list[str | None]:
+        """The group of each pair with an outcome, in the order of `matches` or `rejected`."""
+        return [pair.group for pair in self.pairs if pair.outcome == outcome]
+
     def subset(self, indices: Iterable[int]) -> Pairs:
         """Pairs at these positions of `pairs`, with their people."""
         return self._select(self.profiles, [self.pairs[index] for index in indices], self.sides)
@@ -193,62 +202,43 @@ class Pairs:
     def components(self) -> Ints:
         """[number of pairs] int64 labels: pairs with equal labels share people or groups.
 
-        Pairs may be connected through other pairs. A split never separates a component.
+        Pairs may be connected through other pairs.
         """
-        nodes: dict[tuple[str, str], int] = {}
-        links = []
-        for index, pair in enumerate(self.pairs):
-            names = [("person", pair.a), ("person", pair.b)]
-            if pair.group is not None:
-                names.append(("group", pair.group))
-            for name in names:
-                node = nodes.setdefault(name, len(nodes)) + len(self.pairs)
-                links.append((index, node))
-        return label_components(links, len(self.pairs) + len(nodes))[: len(self.pairs)]
+        return pair_components(self.pairs)
 
     def split(
-        self, train: float = 0.70, validation: float = 0.15, *, seed: int = 0
-    ) -> tuple[Pairs, Pairs, Pairs]:
-        """Splits by person into training, validation and test pairs that share no person or group.
+        self,
+        train: float = 0.70,
+        validation: float = 0.15,
+        *,
+        by: SplitBy | None = None,
+        seed: int = 0,
+    ) -> SplitPairs:
+        """Splits into training, validation and test pairs that share no person or group.
 
-        Sizes are numbers of matches, rounded down for training and validation, so that 495 disjoint
-        pairs become 346, 74 and 75. If people are in several pairs, whole components are assigned,
-        and sizes are as close as possible.
+        By component, connected pairs stay together. Sizes are numbers of matches, rounded down for
+        training and validation, so that 495 disjoint pairs become 346, 74 and 75.
+
+        By people, each side's people are parted at random. Pairs inside a part are kept, and pairs
+        between parts are left out: they are in `crossing` of the result. The shares are those of
+        the matches that are kept.
 
         Args:
             train: Share of the matches for training, above 0.
             validation: Share of the matches for validation, at least 0; the sum of both shares is
                 at most 1, and the rest is for testing.
+            by: `component` or `people`. By default by component, unless people stand in several
+                pairs and the parts would miss their sizes by more than a fifth: in a log of likes
+                and matches, nearly all pairs are one component. `reason` of the result says what
+                was chosen and why.
             seed: Seed for the assignment; equal seeds give equal splits.
 
         Raises:
-            ConfigurationError: The shares are out of range.
-            DataError: A split whose share is above 0 is empty.
+            ConfigurationError: The shares are out of range, or `by` is unknown.
+            DataError: A split whose share is above 0 is empty, or misses its size by more than a
+                fifth.
         """
-        if not (0 < train <= 1 and 0 <= validation < 1 and train + validation <= 1 + 1e-9):
-            raise ConfigurationError(
-                "`split(train, validation)` needs shares with 0 < train, 0 ≤ validation and a sum "
-                f"of at most 1, got {train} and {validation}."
-            )
-        total = len(self)
-        sizes = [int(total * train + 1e-9), int(total * validation + 1e-9)]
-        sizes.append(total - sum(sizes))
-        if train + validation > 1 - 1e-9:
-            sizes[0 if validation == 0 else 1] += sizes[2]
-            sizes[2] = 0
-        parts = self._assign(sizes, seed)
-        shares = (train, validation, max(0.0, 1 - train - validation))
-        for name, part, share in zip(
-            ("training", "validation", "test"), parts, shares, strict=True
-        ):
-            if share > 1e-9 and not any(self.pairs[index].outcome == "match" for index in part):
-                raise DataError(
-                    f"The {name} split is empty: {total} matches are in "
-                    f"{len(set(self.components()))} components of people and groups that cannot be "
-                    "separated. Use more pairs, or other shares."
-                )
-        first, second, third = (self.subset(part) for part in parts)
-        return first, second, third
+        return split_pairs(self, train, validation, by=by, seed=seed)
 
     def folds(self, k: int, *, seed: int = 0) -> list[Ints]:
         """Divides the positions in `pairs` into k folds of about equal size.
@@ -258,33 +248,7 @@ class Pairs:
         Raises:
             ConfigurationError: `k` is below 2, or above the number of components with a match.
         """
-        components = self.components()[self._is_match()]
-        available = len(np.unique(components))
-        if not 2 <= k <= available:
-            raise ConfigurationError(
-                "`folds(k)` must be from 2 to the number of components with a match, "
-                f"{available}; got {k}."
-            )
-        size, rest = divmod(len(self), k)
-        return self._assign([size + (fold < rest) for fold in range(k)], seed)
-
-    def _is_match(self) -> npt.NDArray[np.bool_]:
-        return np.array([pair.outcome == "match" for pair in self.pairs], bool)
-
-    def _assign(self, sizes: Sequence[int], seed: int) -> list[Ints]:
-        """Positions in `pairs` of each part; components are assigned in random order."""
-        labels = self.components()
-        counts = np.bincount(labels[self._is_match()], minlength=labels.max(initial=-1) + 1)
-        # Order by content, not by row, so that a shuffled file has the same split
-        names: dict[int, tuple[str, str]] = {}
-        for label, pair in zip(labels.tolist(), self.pairs, strict=True):
-            names[label] = min(names.get(label, (pair.a, pair.b)), (pair.a, pair.b))
-        order = np.array(sorted(names, key=lambda label: names[label]), np.int64)
-        order = np.random.default_rng(seed).permutation(order)
-        part_of_component = np.empty(len(counts), np.int64)
-        part_of_component[order] = assign_components(counts[order], sizes)
-        parts = part_of_component[labels]
-        return [np.flatnonzero(parts == part) for part in range(len(sizes))]
+        return assign_to_folds(self, k, seed)
 
 
 def _normal_forms(ids: Iterable[str]) -> tuple[dict[str, str], list[str]]:

@@ -175,7 +175,7 @@ def cross_validate(
 ) -> CrossValidation:
     """Tests learners on people not seen in training, every pair once per repeat.
 
-    Learners see only the training components; data for early stopping and tuning is held out from
+    Learners see only the training pairs; data for early stopping and tuning is held out from
     them.
 
     Args:
@@ -225,7 +225,7 @@ def _tasks(
     first = next(iter(sets.values()))
     for name, features in sets.items():
         same_matches = np.array_equal(features.matches, first.matches)
-        if not (same_matches and np.array_equal(features.components, first.components)):
+        if not (same_matches and np.array_equal(features.units, first.units)):
             raise ConfigurationError(
                 f"The features {name!r} do not describe the same pairs as the first set."
             )
@@ -261,7 +261,7 @@ def measure_learner(
         data: Features and pairs.
         learner: Fitted on each training part with `seed` plus the number of the repeat; a head is
             tested without being fitted.
-        splits: Training and test components.
+        splits: Training and test pairs.
         ks: K of Recall@K, each at most the size of the smallest gallery.
         seed: Seed for the fits.
         on_split: Called after each split.
@@ -283,7 +283,7 @@ def fit_split(
     """The head that a learner learns from a split's training part; heads are returned unchanged."""
     if isinstance(learner, ProjectionHead):
         return learner
-    return learner.fit(data.of_components(split.train), seed=seed + split.repeat).head
+    return learner.fit(data.take(split.train), seed=seed + split.repeat).head
 
 
 def measure_head(
@@ -294,7 +294,7 @@ def measure_head(
     Returns:
         One row per query; `query` counts the rows of `data`.
     """
-    test = data.of_components(split.test)
+    test = data.take(split.test)
     return _in_data(data, split, rank_queries(test, *embed_sides(test, head), ks).table)
 
 
@@ -302,7 +302,7 @@ def chance_table(data: PairedFeatures, splits: Sequence[Split], ks: Sequence[int
     """Metrics of a random order for the rows of `measure_learner`."""
     tables = []
     for split in splits:
-        test = data.of_components(split.test)
+        test = data.take(split.test)
         constant = np.zeros((len(test.a), 1), np.float32)
         others = constant if test.b is None else np.zeros((len(test.b), 1), np.float32)
         tables.append(_in_data(data, split, rank_queries(test, constant, others, ks).chance))

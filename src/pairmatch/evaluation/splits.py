@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from pairmatch.core.arrays import Ints
 from pairmatch.core.errors import ConfigurationError
-from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.paired_features import PairedFeatures, Part
+from pairmatch.core.partition import within_a_fifth
+
+#: What is never separated: whole components, or single people (pairs across parts are left out).
+SplitBy = Literal["component", "people"]
+#: Side whose test people are unseen in training.
+Unseen = Literal["both", "a", "b"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,39 +25,78 @@ class Split:
     Attributes:
         repeat: Number of the repeat, from 0.
         fold: Number of the fold, from 0.
-        train: Labels of the components to learn from.
-        test: Labels of the components to test on.
+        train: Pairs to learn from.
+        test: Pairs to test on.
+        by: What was kept together: components, or people.
+        unseen: Side whose test people are not in the training part.
     """
 
     repeat: int
     fold: int
-    train: Ints
-    test: Ints
+    train: Part
+    test: Part
+    by: SplitBy = "component"
+    unseen: Unseen = "both"
 
 
 def cross_validation_splits(
-    data: PairedFeatures, *, repeats: int = 10, folds: int = 5, seed: int = 0
+    data: PairedFeatures,
+    *,
+    repeats: int = 10,
+    folds: int = 5,
+    seed: int = 0,
+    by: SplitBy | None = None,
+    unseen: Unseen = "both",
 ) -> list[Split]:
-    """Repeated k-fold splits by component: every pair is tested once per repeat.
+    """Repeated k-fold splits in which training sees no person of the test part.
+
+    By component, every pair is tested once per repeat. By people, both sides are parted into folds:
+    the test part is the block of pairs inside a fold, and pairs between the fold and other people
+    are left out (setting S4 of Pahikkala et al. 2015, "Toward more realistic drug-target
+    interaction predictions"). A block holds about 1 / folds² of the pairs.
+
+    Args:
+        data: Features and pairs.
+        repeats: Number of repeats, each with new folds.
+        folds: Number of folds, at least 2.
+        seed: Seed of the first repeat; each further repeat adds 1.
+        by: `component` or `people`; by default by component, unless one component is so large that
+            the folds would differ by more than a fifth of their size.
+        unseen: `both`, or the side whose test people are new while their candidates on the other
+            side may be known (settings S2 and S3); `a` and `b` split by people.
 
     Raises:
         ConfigurationError: `repeats` is below 1, or the number of folds is impossible.
     """
     if repeats < 1:
         raise ConfigurationError(f"`repeats` must be at least 1, got {repeats}.")
+    if folds < 2:
+        raise ConfigurationError(f"`folds` must be at least 2, got {folds}.")
+    if unseen != "both":
+        if data.one_sided or by == "component":
+            raise ConfigurationError(f"`unseen={unseen!r}` needs two sides and a split by people.")
+        by = "people"
+    sizes = [len(data) // folds + (fold < len(data) % folds) for fold in range(folds)]
+    by = by or split_by(data, sizes, seed)
+    if by == "component":
+        _check_components(data, folds)
     splits = []
     for repeat in range(repeats):
-        parts = data.folds(folds, seed=seed + repeat)
-        for fold, test in enumerate(parts):
-            train = np.concatenate([part for index, part in enumerate(parts) if index != fold])
-            splits.append(Split(repeat, fold, train, test))
+        if by == "component":
+            parts = data.parts(sizes, seed=seed + repeat)
+            pairs = [(_union(parts, without=fold), test) for fold, test in enumerate(parts)]
+        else:
+            pairs = _people_folds(data, sizes, seed + repeat, unseen)
+        splits += [
+            Split(repeat, fold, train, test, by, unseen) for fold, (train, test) in enumerate(pairs)
+        ]
     return splits
 
 
 def holdout_splits(
     data: PairedFeatures, *, repeats: int = 10, test: float = 0.15, seed: int = 0
 ) -> list[Split]:
-    """Repeated splits of the recipe's sizes by component.
+    """Repeated splits of the recipe's sizes, by component or by people.
 
     Galleries then hold the same share of the pairs as the paper's.
 
@@ -61,27 +106,54 @@ def holdout_splits(
     size = len(data) - int(len(data) * (1 - test) + 1e-9)
     splits = []
     for repeat in range(repeats):
-        train_part, test_part = data.parts([len(data) - size, size], seed=seed + repeat)
-        has_matches = [np.isin(part, data.components).any() for part in (train_part, test_part)]
-        if not all(has_matches):
+        by, train_part, test_part = hold_out(data, size, seed=seed + repeat)
+        if not (len(train_part) and len(test_part)):
             raise ConfigurationError(
                 f"{len(data)} pairs cannot be split with a test share of {test}."
             )
-        splits.append(Split(repeat, 0, train_part, test_part))
+        splits.append(Split(repeat, 0, train_part, test_part, by))
     return splits
 
 
+def hold_out(data: PairedFeatures, size: int, *, seed: int) -> tuple[SplitBy, Part, Part]:
+    """Training pairs, and about `size` of 1 matches to test on that share no people with them.
+
+    By people, pairs between the parts are left out, and both parts shrink alike.
+    """
+    sizes = [len(data) - size, size]
+    if split_by(data, sizes, seed) == "component":
+        train, test = data.parts(sizes, seed=seed)
+        return "component", train, test
+    is_test = data.people_parts(sizes, seed=seed) == 1
+    return "people", data.inside(a=~is_test, b=~is_test), data.inside(a=is_test, b=is_test)
+
+
+def split_by(data: PairedFeatures, sizes: Sequence[int], seed: int) -> SplitBy:
+    """`component`, unless its parts would miss the sizes by more than a fifth and people's do not.
+
+    A single component of a dense graph would otherwise fill one part and leave the others empty.
+    """
+    by_component = [len(part) for part in data.parts(sizes, seed=seed)]
+    if within_a_fifth(by_component, sizes) or len(np.unique(data.components)) >= data.independent:
+        return "component"
+    first, second = data.people_parts(sizes, seed=seed)[data.unit_pairs(data.matches)].T
+    inside = np.bincount(first[first == second], minlength=len(sizes))
+    wanted = np.asarray(sizes) * inside.sum() / sum(sizes)
+    is_usable = inside[np.asarray(sizes) > 0].all() and within_a_fifth(inside, wanted)
+    return "people" if is_usable else "component"
+
+
 def check_splits(data: PairedFeatures, splits: Sequence[Split]) -> None:
-    """Raises ConfigurationError that names every split whose parts overlap."""
+    """Raises ConfigurationError that names every split whose parts share people."""
     problems = []
     for split in splits:
         name = f"repeat {split.repeat}, fold {split.fold}"
-        shared = np.intersect1d(split.train, split.test)
-        if len(shared):
+        shared = _shared_units(data, split)
+        if shared:
             problems.append(
-                f"{name}: {len(shared)} components are in both the training and the test part"
+                f"{name}: {shared} people or groups are in both the training and the test part"
             )
-        if not all(np.isin(data.components, part).any() for part in (split.train, split.test)):
+        if not (len(split.train) and len(split.test)):
             problems.append(f"{name}: the training or the test part holds no match")
     if problems or not splits:
         reason = "; ".join(problems) or "there are none"
@@ -90,4 +162,55 @@ def check_splits(data: PairedFeatures, splits: Sequence[Split]) -> None:
 
 def smallest_gallery(data: PairedFeatures, splits: Sequence[Split]) -> int:
     """Size of the smallest gallery among the test parts."""
-    return min(min(data.of_components(split.test).galleries) for split in splits)
+    return min(min(data.take(split.test).galleries) for split in splits)
+
+
+def _shared_units(data: PairedFeatures, split: Split) -> int:
+    seen = {"both": slice(None), "a": slice(0, 1), "b": slice(1, 2)}[split.unseen]
+    train, test = (
+        np.concatenate(
+            [
+                data.unit_pairs(data.matches[part.matches])[:, seen],
+                data.unit_pairs(data.rejected[part.rejected])[:, seen],
+            ]
+        )
+        for part in (split.train, split.test)
+    )
+    return len(np.intersect1d(train, test))
+
+
+def _check_components(data: PairedFeatures, folds: int) -> None:
+    available = len(np.unique(data.components))
+    if folds > available:
+        raise ConfigurationError(
+            "The number of folds must be from 2 to the number of components with a match, "
+            f"{available}; got {folds}."
+        )
+
+
+def _union(parts: Sequence[Part], *, without: int) -> Part:
+    kept = [part for index, part in enumerate(parts) if index != without]
+    return Part(
+        np.sort(np.concatenate([part.matches for part in kept])),
+        np.sort(np.concatenate([part.rejected for part in kept])),
+    )
+
+
+def _people_folds(
+    data: PairedFeatures, sizes: Sequence[int], seed: int, unseen: Unseen
+) -> list[tuple[Part, Part]]:
+    fold_of = data.people_parts(sizes, seed=seed)
+    everyone = np.ones(len(fold_of), bool)
+    folds = []
+    for fold in range(len(sizes)):
+        tested = fold_of == fold
+        new_a, new_b = unseen in ("both", "a"), unseen in ("both", "b")
+        train = data.inside(a=~tested if new_a else everyone, b=~tested if new_b else everyone)
+        test = data.inside(a=tested if new_a else everyone, b=tested if new_b else everyone)
+        if not (len(train) and len(test)):
+            raise ConfigurationError(
+                f"{len(data)} matches are too few for {len(sizes)} folds of people: the pairs "
+                "inside a fold are about 1 / folds² of them. Use fewer folds."
+            )
+        folds.append((train, test))
+    return folds

@@ -117,9 +117,9 @@ def _plain(value: Any) -> Any:
 
 
 def digest_features(data: PairedFeatures) -> str:
-    """SHA-256 (hex) of features, pairs and components."""
+    """SHA-256 (hex) of features, pairs and units."""
     digest = hashlib.sha256()
-    for array in (data.a, data.b, data.matches, data.rejected, data.components):
+    for array in (data.a, data.b, data.matches, data.rejected, data.units):
         content = b"-"
         if array is not None:
             content = f"{array.shape}{array.dtype}".encode() + array.tobytes()
@@ -130,6 +130,10 @@ def digest_features(data: PairedFeatures) -> str:
 def _digest_splits(splits: Sequence[Split]) -> str:
     digest = hashlib.sha256()
     for split in splits:
-        parts = split.train.tobytes() + b"|" + split.test.tobytes()
+        parts = b"|".join(
+            positions.tobytes()
+            for part in (split.train, split.test)
+            for positions in (part.matches, part.rejected)
+        )
         digest.update(f"{split.repeat} {split.fold} ".encode() + parts)
     return digest.hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -229,34 +229,25 @@ def _feature_sets(
         data = matcher.paired_features(pairs, join_identical=join_identical)
         keys.append(digest_features(data))
         features.setdefault(keys[-1], data)
-    return keys, _with_common_components(features)
+    return keys, _with_common_units(features)
 
 
-def _with_common_components(features: Mapping[str, PairedFeatures]) -> dict[str, PairedFeatures]:
-    """The features with the same components in every set.
+def _with_common_units(features: Mapping[str, PairedFeatures]) -> dict[str, PairedFeatures]:
+    """The features with the same units in every set.
 
     Joining people with identical features depends on the features: people who are identical in one
     set stay together in all of them, so that all rows test the same queries.
     """
-    labels = [
-        np.concatenate([data.components, data.rejected_components]) for data in features.values()
-    ]
-    if all(np.array_equal(values, labels[0]) for values in labels):
+    labels = [data.units for data in features.values()]
+    if all(np.array_equal(units, labels[0]) for units in labels):
         return dict(features)
-    pairs = np.arange(len(labels[0]))
+    people = np.arange(len(labels[0]))
     links = []
-    for values in labels:
-        _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
-        links.append(np.stack([pairs, first[inverse]], axis=1))
-    joined = label_components(np.concatenate(links), len(pairs))
-    return {
-        key: replace(
-            data,
-            components=joined[: len(data.matches)],
-            rejected_components=joined[len(data.matches) :],
-        )
-        for key, data in features.items()
-    }
+    for units in labels:
+        _, first, inverse = np.unique(units, return_index=True, return_inverse=True)
+        links.append(np.stack([people, first[inverse]], axis=1))
+    joined = label_components(np.concatenate(links), len(people))
+    return {key: data.with_units(joined) for key, data in features.items()}
 
 
 def _uploads_photos(matcher: Matcher) -> bool:
@@ -316,6 +307,4 @@ def _noise(pairs: Pairs, width: int) -> PairedFeatures:
     rng = np.random.default_rng(0)
     a = rng.standard_normal((len(pairs.ids_a), width), np.float32)
     b = None if pairs.sides == 1 else rng.standard_normal((len(pairs.ids_b), width), np.float32)
-    is_match = [pair.outcome == "match" for pair in pairs.pairs]
-    groups = pairs.components()[is_match].tolist()
-    return PairedFeatures.of(a, b, matches=pairs.matches, groups=groups)
+    return PairedFeatures.of(a, b, matches=pairs.matches, groups=pairs.groups("match"))

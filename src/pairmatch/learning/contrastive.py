@@ -6,13 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
-
 from pairmatch.core import registry
 from pairmatch.core.config import PartSpec, TrainingConfig, parse_spec
 from pairmatch.core.errors import ConfigurationError, PartError
 from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.evaluation.splits import hold_out
 from pairmatch.learning.heads import build_head
 from pairmatch.learning.trainer import Trainer
 
@@ -101,12 +100,11 @@ class Contrastive(Learner):
     def _hold_out(
         self, train: PairedFeatures, seed: int
     ) -> tuple[PairedFeatures, PairedFeatures | None]:
-        """Training and validation pairs, split by component; None if a part would be empty."""
+        """Training and validation pairs that share no people; None if a part would be empty."""
         size = int(len(train) * self.validation + 1e-9)
         if not size:
             return train, None
-        parts = train.parts([len(train) - size, size], seed=seed)
-        if not all(np.isin(part, train.components).any() for part in parts):
+        _, kept, held_out = hold_out(train, size, seed=seed)
+        if not (len(kept) and len(held_out)):
             return train, None
-        kept, held_out = (train.of_components(part) for part in parts)
-        return kept, held_out
+        return train.take(kept), train.take(held_out)

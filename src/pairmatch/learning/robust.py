@@ -79,7 +79,7 @@ class Robust(Learner):
         self, train: PairedFeatures, validation: PairedFeatures | None = None, *, seed: int = 0
     ) -> FittedHead:
         """Chooses by cross-validation among the training pairs, then learns from all of them."""
-        independent = len(np.unique(train.components))
+        independent = train.independent
         if independent < self.least_pairs:
             note = (
                 f"Too few pairs to learn from ({independent} independent groups of pairs, at least "
@@ -87,7 +87,7 @@ class Robust(Learner):
             )
             metric = PairMetric(shrinkage=1.0, strength=0.0, power=self.powers[0])
             return FittedHead(metric.fit(train).head, notes=(note,))
-        candidates = self._candidates(grouped=independent < len(train))
+        candidates = self._candidates(grouped=2 <= len(np.unique(train.components)) < len(train))
         tables = self._measure(train, candidates, seed)
         scores = [table["reciprocal_rank"] for table in tables]
         chosen = _simplest_of_the_best(scores, tables[0]["component"], self.tolerance)
@@ -121,7 +121,7 @@ class Robust(Learner):
         """Held-out ranks of every candidate."""
         tables: list[list[QueryTable]] = [[] for _ in candidates]
         for split in cross_validation_splits(train, repeats=1, folds=self.folds, seed=seed):
-            heads = solve_metrics(train.of_components(split.train), candidates)
+            heads = solve_metrics(train.take(split.train), candidates)
             for table, head in zip(tables, heads, strict=True):
                 table.append(measure_head(train, head, split, (1,)))
         return [QueryTable.concatenate(parts) for parts in tables]

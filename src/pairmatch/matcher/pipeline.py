@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pairmatch.core import registry
 from pairmatch.core.arrays import Vectors
 from pairmatch.core.config import PartSpec, list_of_parts
@@ -194,12 +192,12 @@ def check_weights(weights: Sequence[float] | None, backbones: int) -> list[float
 def _paired(
     pairs: Pairs, features: Vectors, rows: Mapping[str, int], join_identical: bool
 ) -> PairedFeatures:
-    is_match = np.array([pair.outcome == "match" for pair in pairs.pairs], bool)
     return PairedFeatures.of(
         features[[rows[person] for person in pairs.ids_a]],
         None if pairs.sides == 1 else features[[rows[person] for person in pairs.ids_b]],
         matches=pairs.matches,
         rejected=pairs.rejected,
-        groups=pairs.components()[is_match].tolist(),
+        groups=pairs.groups("match"),
+        rejected_groups=pairs.groups("rejected"),
         join_identical=join_identical,
     )

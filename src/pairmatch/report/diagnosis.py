@@ -74,9 +74,9 @@ def diagnose(
     head = matcher.fitted_head
     parts = (train, validation, test)
     data, labels = PairedFeatures.joined([matcher.paired_features(part) for part in parts])
-    held_out = data.of_components(labels[1])
-    tested = data.of_components(labels[2])
-    split = Split(0, 0, np.concatenate(labels[:2]), labels[2])
+    held_out = data.take(data.part(labels[1]))
+    tested = data.take(data.part(labels[2]))
+    split = Split(0, 0, data.part(np.concatenate(labels[:2])), data.part(labels[2]))
     learners = {"trained": head, **{name: name for name in BASELINES}}
     result = cross_validate(data, learners, splits=[split], seed=matcher.seed)
     people = _people(parts, one_sided=data.one_sided)

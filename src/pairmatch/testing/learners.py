@@ -56,8 +56,8 @@ def check_learner(learner: Learner) -> None:
             )
         _check_restored(name, head, new)
     whole = PairedFeatures.of(a, b)
-    train_labels, validation_labels = whole.parts([18, 6], seed=0)
-    _fit(learner, whole.of_components(train_labels), whole.of_components(validation_labels))
+    train, validation = (whole.take(part) for part in whole.parts([18, 6], seed=0))
+    _fit(learner, train, validation)
 
 
 def _fit(

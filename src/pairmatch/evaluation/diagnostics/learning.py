@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pairmatch.core import registry
-from pairmatch.core.arrays import Floats
+from pairmatch.core.arrays import Floats, Ints
 from pairmatch.core.config import PartSpec
 from pairmatch.core.errors import ConfigurationError
-from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.paired_features import PairedFeatures, Part
 from pairmatch.core.progress import progress_bar
 from pairmatch.evaluation.comparison import mean_interval
 from pairmatch.evaluation.crossvalidation import measure_learner
@@ -105,8 +105,8 @@ def learning_curve(
     with progress_bar(progress) as bar:
         task = bar.add_task("Learning curve", total=len(sizes) * len(splits))
         for share in sizes:
-            parts = [_with_share(split, share, seed) for split in splits]
-            counts.append(_mean_training_pairs(data, parts))
+            parts = [_with_share(data, split, share, seed) for split in splits]
+            counts.append(_mean_training_pairs(parts))
             tables.append(
                 measure_learner(
                     data, built, parts, used, seed=seed, on_split=lambda: bar.advance(task)
@@ -117,17 +117,34 @@ def learning_curve(
     return LearningCurve(tuple(counts), tuple(metrics), slope, interval, confidence)
 
 
-def _with_share(split: Split, share: float, seed: int) -> Split:
-    """The split with a share of its training components.
+def _with_share(data: PairedFeatures, split: Split, share: float, seed: int) -> Split:
+    """The split with a share of its training components, or people.
 
     Smaller shares are subsets of larger ones.
     """
-    order = np.random.default_rng([seed, split.repeat, split.fold]).permutation(split.train)
-    return Split(split.repeat, split.fold, order[: max(2, round(share * len(order)))], split.test)
+    train = data.take(split.train)
+    rng = np.random.default_rng([seed, split.repeat, split.fold])
+    if split.by == "people":
+        sample = _sample(rng, np.unique(train.units), share)
+        chosen = np.isin(np.arange(int(data.units.max()) + 1), sample)
+        inside = data.inside(a=chosen, b=chosen)
+        kept = Part(
+            np.intersect1d(inside.matches, split.train.matches),
+            np.intersect1d(inside.rejected, split.train.rejected),
+        )
+    else:
+        labels = np.union1d(train.components, train.rejected_components)
+        kept = data.part(_sample(rng, labels, share))
+    return replace(split, train=kept)
 
 
-def _mean_training_pairs(data: PairedFeatures, splits: Sequence[Split]) -> float:
-    return float(np.mean([np.isin(data.components, split.train).sum() for split in splits]))
+def _sample(rng: np.random.Generator, labels: Ints, share: float) -> Ints:
+    order = rng.permutation(labels)
+    return order[: max(2, round(share * len(order)))]
+
+
+def _mean_training_pairs(splits: Sequence[Split]) -> float:
+    return float(np.mean([len(split.train) for split in splits]))
 
 
 def _slope(

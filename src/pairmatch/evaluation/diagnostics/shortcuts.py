@@ -122,7 +122,7 @@ def shortcuts(
         for split in splits:
             scores = _test_scores(data, learner, split, seed)
             for name, features in sets.items():
-                trait_a, trait_b = _sides(features.of_components(split.test))
+                trait_a, trait_b = _sides(features.take(split.test))
                 explained[name].append(explained_share(scores, trait_a, trait_b))
             bar.advance(task)
         ridge = registry.create("learners", "ridge")
@@ -139,7 +139,7 @@ def _test_scores(
 ) -> Vectors:
     """[N, M] scores of a split's test people."""
     head = fit_split(data, learner, split, seed)
-    e_a, e_b = embed_sides(data.of_components(split.test), head)
+    e_a, e_b = embed_sides(data.take(split.test), head)
     return e_a @ e_b.T
 
 

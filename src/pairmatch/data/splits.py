@@ -1,0 +1,213 @@
+"""Splits of pairs into training, validation and test parts that share no people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from pairmatch.core.arrays import Ints
+from pairmatch.core.components import assign_components, label_components
+from pairmatch.core.errors import ConfigurationError, DataError, unknown_name
+from pairmatch.core.partition import partition_people, within_a_fifth
+from pairmatch.core.types import Pair
+
+if TYPE_CHECKING:
+    from pairmatch.data.pairs import Pairs
+
+#: What a split never separates: whole components, or single people.
+SplitBy = Literal["component", "people"]
+SPLITS = ("component", "people")
+_NAMES = ("training", "validation", "test")
+
+
+class SplitPairs(tuple["Pairs", "Pairs", "Pairs"]):
+    """Training, validation and test pairs, which share no person and no group.
+
+    Attributes:
+        by: `component` if whole connected components were assigned, `people` if people were parted.
+        crossing: Pairs between the parts, which belong to none; empty after a split by component.
+            People of the test part have training people as partners there, so that figures on them
+            are figures on seen people.
+        reason: A sentence on how the pairs were split, and why.
+    """
+
+    by: SplitBy
+    crossing: Pairs
+    reason: str
+
+    def __new__(
+        cls, parts: Sequence[Pairs], *, by: SplitBy, crossing: Pairs, reason: str
+    ) -> SplitPairs:
+        """Three parts."""
+        split = super().__new__(cls, parts)
+        split.by = by
+        split.crossing = crossing
+        split.reason = reason
+        return split
+
+
+def split_pairs(
+    pairs: Pairs, train: float, validation: float, *, by: SplitBy | None, seed: int
+) -> SplitPairs:
+    """Implementation of [`Pairs.split`][pairmatch.data.pairs.Pairs.split]."""
+    if not (0 < train <= 1 and 0 <= validation < 1 and train + validation <= 1 + 1e-9):
+        raise ConfigurationError(
+            "`split(train, validation)` needs shares with 0 < train, 0 ≤ validation and a sum "
+            f"of at most 1, got {train} and {validation}."
+        )
+    if by is not None and by not in SPLITS:
+        raise ConfigurationError(unknown_name("value of `split(by=...)`", by, SPLITS))
+    sizes = _sizes(len(pairs), train, validation)
+    components = pair_components(pairs.pairs)
+    by_component = _by_component(pairs, components, sizes, seed)
+    fits = within_a_fifth(_matches_in(pairs, by_component), sizes)
+    if by == "people" or (by is None and not fits and _has_several_pairs(pairs)):
+        return _split_by_people(pairs, components, sizes, by, seed)
+    counts = _matches_in(pairs, by_component)
+    largest = np.bincount(components[_is_match(pairs)], minlength=1).max(initial=0)
+    count = len(np.unique(components))
+    shares = (train, validation, 1 - train - validation)
+    for name, found, share in zip(_NAMES, counts, shares, strict=True):
+        if share > 1e-9 and not found:
+            raise DataError(
+                f"The {name} split is empty: {len(pairs)} matches are in {count} components of "
+                "people and groups that cannot be separated. Use more pairs, or other shares."
+            )
+    if not fits:
+        raise DataError(
+            f"The split misses its sizes by more than a fifth: {_listed(counts)} matches instead "
+            f"of {_listed(sizes)}. {len(pairs)} matches are in {count} components of people and "
+            f"groups that cannot be separated; the largest has {largest}. Use other shares, or "
+            "split by people: `by='people'` (--split-by people)."
+        )
+    parts = [pairs.subset(np.flatnonzero(by_component == part)) for part in range(3)]
+    reason = f"Split by component: {_listed(counts)} matches; no pair is left out."
+    return SplitPairs(parts, by="component", crossing=pairs.subset([]), reason=reason)
+
+
+def _split_by_people(
+    pairs: Pairs, components: Ints, sizes: Sequence[int], by: SplitBy | None, seed: int
+) -> SplitPairs:
+    units = _units(pairs)
+    matched = units[_is_match(pairs)]
+    part_of = partition_people(matched, int(units.max(initial=-1)) + 1, sizes, seed=seed)
+    first, second = part_of[units.T]
+    part = np.where(first == second, first, -1)
+    counts = _matches_in(pairs, part)
+    kept = sum(counts)
+    wanted = [size * kept / len(pairs) for size in sizes]
+    empty = any(size and not count for size, count in zip(sizes, counts, strict=True))
+    if empty or not within_a_fifth(counts, wanted):
+        raise DataError(
+            f"The split by people misses its shares by more than a fifth: {_listed(counts)} "
+            f"matches are inside the parts, {len(pairs) - kept} of {len(pairs)} between them. Use "
+            "more pairs, or other shares."
+        )
+    parts = [pairs.subset(np.flatnonzero(part == number)) for number in range(3)]
+    largest = np.bincount(components[_is_match(pairs)]).max()
+    why = (
+        "as requested"
+        if by
+        else f"because {largest} of {len(pairs)} matches are connected through shared people"
+    )
+    people = [len(part.profiles) for part in parts]
+    reason = (
+        f"Split by people, {why}: {_listed(counts)} matches among {_listed(people)} people; "
+        f"{len(pairs) - kept} of {len(pairs)} matches are between parts and left out."
+    )
+    crossing = pairs.subset(np.flatnonzero(part == -1))
+    return SplitPairs(parts, by="people", crossing=crossing, reason=reason)
+
+
+def assign_to_folds(pairs: Pairs, k: int, seed: int) -> list[Ints]:
+    """Implementation of [`Pairs.folds`][pairmatch.data.pairs.Pairs.folds]."""
+    components = pair_components(pairs.pairs)
+    available = len(np.unique(components[_is_match(pairs)]))
+    if not 2 <= k <= available:
+        raise ConfigurationError(
+            "`folds(k)` must be from 2 to the number of components with a match, "
+            f"{available}; got {k}."
+        )
+    size, rest = divmod(len(pairs), k)
+    parts = _by_component(pairs, components, [size + (fold < rest) for fold in range(k)], seed)
+    return [np.flatnonzero(parts == part) for part in range(k)]
+
+
+def pair_components(pairs: Sequence[Pair]) -> Ints:
+    """[number of pairs] int64 labels: pairs with equal labels share people or groups."""
+    nodes: dict[tuple[str, str], int] = {}
+    links = []
+    for index, pair in enumerate(pairs):
+        names = [("person", pair.a), ("person", pair.b)]
+        if pair.group is not None:
+            names.append(("group", pair.group))
+        for name in names:
+            node = nodes.setdefault(name, len(nodes)) + len(pairs)
+            links.append((index, node))
+    return label_components(links, len(pairs) + len(nodes))[: len(pairs)]
+
+
+def _units(pairs: Pairs) -> Ints:
+    """[number of pairs, 2] int64 units of both people; people of one group are one unit.
+
+    Units are numbered by content, not by row, so that a shuffled file has the same split.
+    """
+    people = sorted(pairs.profiles)
+    row = {person: index for index, person in enumerate(people)}
+    groups: dict[str, int] = {}
+    links = []
+    for pair in pairs.pairs:
+        if pair.group is not None:
+            node = groups.setdefault(pair.group, len(groups)) + len(people)
+            links += [(row[pair.a], node), (row[pair.b], node)]
+    labels = label_components(links, len(people) + len(groups))[: len(people)]
+    rows = np.array([(row[pair.a], row[pair.b]) for pair in pairs.pairs], np.int64)
+    units: Ints = labels[rows.reshape(-1, 2)]
+    return units
+
+
+def _has_several_pairs(pairs: Pairs) -> bool:
+    """Whether a person or group stands in several pairs that are not all of one group."""
+    units = _units(pairs)[_is_match(pairs)]
+    components = len(np.unique(pair_components(pairs.pairs)[_is_match(pairs)]))
+    return components < min(len(np.unique(side)) for side in units.T)
+
+
+def _by_component(pairs: Pairs, components: Ints, sizes: Sequence[int], seed: int) -> Ints:
+    """[number of pairs] int64 part of each pair; components are assigned in random order."""
+    counts = np.bincount(components[_is_match(pairs)], minlength=components.max(initial=-1) + 1)
+    # Order by content, not by row, so that a shuffled file has the same split
+    names: dict[int, tuple[str, str]] = {}
+    for label, pair in zip(components.tolist(), pairs.pairs, strict=True):
+        names[label] = min(names.get(label, (pair.a, pair.b)), (pair.a, pair.b))
+    order = np.array(sorted(names, key=lambda label: names[label]), np.int64)
+    order = np.random.default_rng(seed).permutation(order)
+    part_of_component = np.empty(len(counts), np.int64)
+    part_of_component[order] = assign_components(counts[order], sizes)
+    parts: Ints = part_of_component[components]
+    return parts
+
+
+def _sizes(total: int, train: float, validation: float) -> list[int]:
+    sizes = [int(total * train + 1e-9), int(total * validation + 1e-9)]
+    sizes.append(total - sum(sizes))
+    if train + validation > 1 - 1e-9:
+        sizes[0 if validation == 0 else 1] += sizes[2]
+        sizes[2] = 0
+    return sizes
+
+
+def _is_match(pairs: Pairs) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    return np.array([pair.outcome == "match" for pair in pairs.pairs], bool)
+
+
+def _matches_in(pairs: Pairs, parts: Ints) -> list[int]:
+    """Number of matches in each of three parts; −1 is in none."""
+    matched = parts[_is_match(pairs)]
+    return [int(np.sum(matched == part)) for part in range(3)]
+
+
+def _listed(counts: Sequence[int]) -> str:
+    return " / ".join(f"{count:,}" for count in counts)
