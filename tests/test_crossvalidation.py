@@ -11,16 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pairmatch import Evaluator, Matcher, Pair, Pairs, Profile, TrainingConfig, leakage
+from pairmatch.core import registry
 from pairmatch.core.arrays import unit_rows
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
-from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.paired_features import PairedFeatures, Part
 from pairmatch.evaluation.crossvalidation import (
     BASELINES,
     cross_validate,
 )
 from pairmatch.evaluation.diagnostics import shortcuts
-from pairmatch.evaluation.splits import Split, cross_validation_splits, holdout_splits
+from pairmatch.evaluation.splits import (
+    Split,
+    check_splits,
+    cross_validation_splits,
+    holdout_splits,
+)
 from pairmatch.learning.baselines import Frozen
 
 
@@ -328,3 +334,78 @@ def test_baselines_on_real_pairs_keep_their_order():
     mrr = {learner: result.metrics(learner, resamples=0).mrr for learner in BASELINES}
     assert mrr["cca"] > mrr["frozen"] > mrr["popularity"]
     assert mrr["popularity"] == pytest.approx(result.metrics("chance").mrr, abs=0.01)
+
+
+def draw_log(people=120, matches=900, width=8, seed=0):
+    """A dense graph: matches between people whose features are alike, popular people in many."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(2, people, width))
+    popularity = rng.pareto(2, (2, people)) + 1
+    scores = a @ b.T + np.log(popularity[0])[:, None] + np.log(popularity[1])
+    scores += rng.gumbel(size=scores.shape)
+    chosen = np.argsort(-scores, axis=None)[:matches]
+    return PairedFeatures.of(a, b, matches=np.stack(np.divmod(chosen, people), axis=1))
+
+
+@pytest.mark.parametrize("unseen", ["both", "a", "b"])
+def test_folds_of_people_train_on_nobody_who_is_tested(unseen):
+    data = draw_log()
+    assert len(np.unique(data.components)) == 1
+    splits = cross_validation_splits(data, repeats=2, folds=3, unseen=unseen)
+    assert len(splits) == 6
+    assert all(split.by == "people" for split in splits)
+    for split in splits:
+        train, test = data.matches[split.train.matches], data.matches[split.test.matches]
+        shared = [set(train[:, side]) & set(test[:, side]) for side in (0, 1)]
+        assert not shared["ab".index(unseen)] if unseen != "both" else shared == [set(), set()]
+        # Every pair whose tested people are outside the fold trains
+        tested = [set(test[:, 0]), set(test[:, 1])]
+        outside = [
+            (unseen == "b" or a not in tested[0]) and (unseen == "a" or b not in tested[1])
+            for a, b in data.matches
+        ]
+        assert len(train) <= sum(outside)
+        assert len(train) == pytest.approx(
+            len(data) * (2 / 3) ** (2 if unseen == "both" else 1), rel=0.25
+        )
+        assert len(test) == pytest.approx(
+            len(data) * (1 / 3) ** (2 if unseen == "both" else 1), rel=0.35
+        )
+    check_splits(data, splits)
+
+
+def test_dense_graphs_are_learned_and_tested_by_people():
+    data = draw_log(people=150, matches=1500, seed=1)
+    result = cross_validate(
+        data, ["frozen", "ridge", "robust", "contrastive"], repeats=1, folds=3, ks=(5,)
+    )
+    assert result.notes[0].startswith("Split by people, because people stand in several pairs")
+    chance = result.metrics("chance").mrr
+    for learner in result.learners:
+        # The taste is likeness, which every learner can find
+        assert result.metrics(learner, resamples=0).mrr > 1.3 * chance
+    split = cross_validation_splits(data, repeats=1, folds=3)[0]
+    fitted = registry.create("learners", "robust").fit(data.take(split.train))
+    assert not any("Too few pairs" in note for note in fitted.notes)
+
+
+def test_splits_by_people_need_enough_pairs_and_two_sides():
+    data = draw_log(people=12, matches=20)
+    with pytest.raises(ConfigurationError, match="too few for 8 folds of people"):
+        cross_validation_splits(data, folds=8, by="people")
+    one_sided = PairedFeatures.of(np.eye(4), matches=[(0, 1), (1, 2), (2, 3)])
+    with pytest.raises(ConfigurationError, match="needs two sides"):
+        cross_validation_splits(one_sided, folds=2, unseen="a")
+    with pytest.raises(ConfigurationError, match="split by people"):
+        cross_validation_splits(data, folds=2, by="component", unseen="b")
+
+
+def test_a_cut_component_gets_new_labels_and_whole_ones_keep_theirs():
+    data = PairedFeatures.of(
+        np.eye(6), np.eye(6), matches=[(0, 0), (1, 0), (1, 1), (2, 1), (3, 3), (4, 4), (5, 5)]
+    )
+    whole = data.take(data.part(np.unique(data.components)[1:]))
+    np.testing.assert_array_equal(whole.components, data.components[4:])
+    cut = data.take(Part(np.array([0, 3, 4]), np.array([], np.int64)))
+    assert len(np.unique(cut.components)) == 3
+    assert cut.units_a.tolist() == [data.units_a[row] for row in (0, 2, 3)]

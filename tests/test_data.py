@@ -1,5 +1,6 @@
 """Reading pairs, reporting all problems at once, and splits without leaks."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -631,13 +632,69 @@ def test_splits_share_no_person_and_no_group(data):
         parts = pairs.split(0.6, 0.2, seed=data.draw(st.integers(0, 5)))
     except DataError:
         return  # a single component contains all pairs
-    assert {pair for part in parts for pair in part.pairs} == set(pairs.pairs)
-    assert sum(len(part.pairs) for part in parts) == len(pairs.pairs)
+    everything = [*parts, parts.crossing]
+    assert {pair for part in everything for pair in part.pairs} == set(pairs.pairs)
+    assert sum(len(part.pairs) for part in everything) == len(pairs.pairs)
+    assert parts.by == "people" or not parts.crossing.pairs
     for first, second in combinations(parts, 2):
         assert not set(first.profiles) & set(second.profiles)
         groups = [{pair.group for pair in part.pairs} for part in (first, second)]
         assert groups[0] & groups[1] <= {None}
     assert not leakage(*parts)
+
+
+def random_log(people, matches, *, seed=0, tail=None):
+    """Distinct matches between two sides, at random or with popular people (Pareto)."""
+    rng = np.random.default_rng(seed)
+    weights = np.ones((2, people)) if tail is None else rng.pareto(tail, (2, people)) + 1
+    first, second = (rng.choice(people, 4 * matches, p=side / side.sum()) for side in weights)
+    edges = list(dict.fromkeys(zip(first.tolist(), second.tolist(), strict=True)))[:matches]
+    assert len(edges) == matches
+    return Pairs.of(
+        [Profile(f"{side}{i}") for i in range(people) for side in "ab"],
+        [Pair(f"a{i}", f"b{j}") for i, j in edges],
+    )
+
+
+@pytest.mark.parametrize(
+    ("people", "matches", "tail"),
+    [(1000, 1200, 2.0), (1000, 2000, None), (2000, 6000, 1.5), (300, 3000, None)],
+)
+def test_graphs_are_split_by_people_in_the_asked_shares(people, matches, tail):
+    pairs = random_log(people, matches, tail=tail)
+    # Nearly all pairs are connected, so that whole components leave two parts all but empty
+    assert np.bincount(pairs.components()).max() > 0.75 * matches
+    with pytest.raises(
+        DataError,
+        match=r"split (is empty|misses its sizes by more than a fifth).*--split-by people",
+    ):
+        pairs.split(by="component")
+    parts = pairs.split()
+    assert parts.by == "people"
+    kept = sum(map(len, parts))
+    for part, share in zip(parts, (0.70, 0.15, 0.15), strict=True):
+        assert len(part) == pytest.approx(share * kept, rel=0.2)
+    # A part with a share q of both sides' people holds q² of the pairs: q₁² : q₂² = 70 : 15
+    assert kept / matches == pytest.approx(1 / (np.sqrt(0.7) + 2 * np.sqrt(0.15)) ** 2, rel=0.15)
+    assert len(parts.crossing) == matches - kept
+    assert f"{matches - kept} of {matches} matches are between parts" in parts.reason
+    for first, second in combinations(parts, 2):
+        assert not set(first.profiles) & set(second.profiles)
+
+
+def test_households_and_popular_people_in_splits_by_people():
+    pairs = random_log(200, 800, seed=1)
+    homes = [
+        dataclasses.replace(pair, group=f"home {index // 2}" if index < 40 else None)
+        for index, pair in enumerate(pairs.pairs)
+    ]
+    parts = Pairs.of(pairs.people, homes).split(by="people", seed=2)
+    groups = [{pair.group for pair in part.pairs} - {None} for part in parts]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 20
+    couples = disjoint(40)
+    assert [len(part) for part in couples.split(by="component")] == [28, 6, 6]
+    with pytest.raises(ConfigurationError, match="Did you mean 'people'"):
+        couples.split(by="peple")
 
 
 def test_splits_depend_on_the_seed_but_not_on_the_row_order():
@@ -755,12 +812,15 @@ def test_splits_and_folds_of_random_graphs_are_disjoint_and_complete(data, sides
     try:
         parts = pairs.split(0.6, 0.2, seed=seed)
     except DataError as error:
-        assert "split is empty" in str(error)  # noqa: PT017
+        assert "split is empty" in str(error) or "by more than a fifth" in str(error)  # noqa: PT017
         return
-    assert sorted(pair.a + pair.b for part in parts for pair in part.pairs) == sorted(
+    everything = [*parts, parts.crossing]
+    assert sorted(pair.a + pair.b for part in everything for pair in part.pairs) == sorted(
         p.a + p.b for p in pairs.pairs
     )
-    assert sum(len(touched(part)) for part in parts) == len(touched(pairs))
+    assert len(set.union(*map(touched, parts))) == sum(len(touched(part)) for part in parts)
+    if parts.by == "component":
+        assert sum(len(touched(part)) for part in parts) == len(touched(pairs))
     shuffled = pairs.subset(data.draw(st.permutations(range(len(pairs.pairs)))))
     for part, again in zip(parts, shuffled.split(0.6, 0.2, seed=seed), strict=True):
         assert set(part.pairs) == set(again.pairs)

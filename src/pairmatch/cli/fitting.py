@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -41,9 +41,19 @@ from pairmatch.cli.reading import FollowLinks, KeepWords, read_pairs
 
 if TYPE_CHECKING:
     from pairmatch.data import Pairs
+    from pairmatch.data.splits import SplitBy
     from pairmatch.matcher.matcher import Matcher
 
 _LEARNING_CURVE_PAIRS = 1000
+SplitByOption = Annotated[
+    Literal["component", "people"] | None,
+    typer.Option(
+        "--split-by",
+        help="What a split keeps together: connected pairs, or single people, which leaves out the "
+        "pairs between parts.",
+        show_default="component, or people in a log where nearly all pairs are connected",
+    ),
+]
 _LEAKAGE_ADVICE = (
     "Split 1 is training, 2 validation, 3 test. If one person has two ids, give their pairs the "
     "same `group`."
@@ -112,6 +122,7 @@ def fit(
     prompt: Prompt = None,
     prompt_attribute: PromptAttributes = None,
     settings: Options = None,
+    split_by: SplitByOption = None,
     seed: Seed = 0,
     device: Device = "auto",
     store: StorePath = None,
@@ -173,6 +184,7 @@ def fit(
         seed=seed,
         photos=photos,
         title=pairs.name,
+        split_by=split_by,
         learning_curve=learning_curve,
         json_file=json_file,
     )
@@ -225,6 +237,7 @@ def _fit_and_report(
     seed: int,
     photos: bool,
     title: str,
+    split_by: SplitBy | None = None,
     learning_curve: bool | None = None,
     json_file: Path | None = None,
 ) -> None:
@@ -235,12 +248,14 @@ def _fit_and_report(
     from pairmatch.data import leakage
     from pairmatch.report import diagnose, matcher_report, write_report
 
-    parts = data.split(seed=seed)
+    parts = data.split(by=split_by, seed=seed)
     train, validation, test = parts
     echo(
         f"{len(data)} pairs of {len(data.people)} people: {len(train)} to train, "
         f"{len(validation)} to validate, {len(test)} to test."
     )
+    if parts.by == "people":
+        echo(parts.reason)
     leaks = leakage(train, validation, test, progress=matcher.progress)
     if leaks:
         echo(f"{leaks}\n{_LEAKAGE_ADVICE}", lines=True, err=True, color="yellow")

@@ -19,7 +19,6 @@ from pairmatch.core.arrays import (
     to_numpy,
 )
 from pairmatch.core.components import assign_components, label_components
-from pairmatch.core.partition import partition_people
 from pairmatch.core.units import group_labels, group_links, identical_labels, identical_links
 
 IDENTICAL_FEATURES_NOTE = (
@@ -325,19 +324,6 @@ class PairedFeatures:
         part = np.empty(len(labels), np.int64)
         part[order] = assign_components(counts[order], sizes)
         return [self.part(labels[part == index]) for index in range(len(sizes))]
-
-    def people_parts(self, sizes: Sequence[int], *, seed: int = 0) -> Ints:
-        """Parts of the people: see [`partition_people`][pairmatch.core.partition.partition_people].
-
-        Args:
-            sizes: Relative number of matches wanted inside each part.
-            seed: Seed for the draws; equal seeds give equal parts.
-
-        Returns:
-            [units] int64 number of each unit's part.
-        """
-        units = int(self.units.max(initial=-1)) + 1
-        return partition_people(self.unit_pairs(self.matches), units, sizes, seed=seed)
 
     def inside(self, *, a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> Part:
         """The pairs whose people belong to chosen units.

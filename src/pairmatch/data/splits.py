@@ -68,19 +68,21 @@ def split_pairs(
     counts = _matches_in(pairs, by_component)
     largest = np.bincount(components[_is_match(pairs)], minlength=1).max(initial=0)
     count = len(np.unique(components))
+    advice = "Use more pairs, or other shares."
+    if by == "component" and _has_several_pairs(pairs):
+        advice = "Use other shares, or split by people: `by='people'` (--split-by people)."
     shares = (train, validation, 1 - train - validation)
     for name, found, share in zip(_NAMES, counts, shares, strict=True):
         if share > 1e-9 and not found:
             raise DataError(
                 f"The {name} split is empty: {len(pairs)} matches are in {count} components of "
-                "people and groups that cannot be separated. Use more pairs, or other shares."
+                f"people and groups that cannot be separated. {advice}"
             )
     if not fits:
         raise DataError(
             f"The split misses its sizes by more than a fifth: {_listed(counts)} matches instead "
             f"of {_listed(sizes)}. {len(pairs)} matches are in {count} components of people and "
-            f"groups that cannot be separated; the largest has {largest}. Use other shares, or "
-            "split by people: `by='people'` (--split-by people)."
+            f"groups that cannot be separated; the largest has {largest}. {advice}"
         )
     parts = [pairs.subset(np.flatnonzero(by_component == part)) for part in range(3)]
     reason = f"Split by component: {_listed(counts)} matches; no pair is left out."

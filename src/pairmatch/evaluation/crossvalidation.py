@@ -29,6 +29,7 @@ from pairmatch.evaluation.splits import (
     Split,
     check_splits,
     cross_validation_splits,
+    people_note,
     smallest_gallery,
 )
 
@@ -202,6 +203,7 @@ def cross_validate(
         splits = cross_validation_splits(first, repeats=repeats, folds=folds, seed=seed)
     check_splits(first, splits)
     used, notes = usable_ks(ks, smallest_gallery(first, splits))
+    notes += people_note(first, splits)
     tables = {}
     with progress_bar(progress) as bar:
         task = bar.add_task("Cross-validating", total=len(tasks) * len(splits))

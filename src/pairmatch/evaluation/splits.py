@@ -8,9 +8,10 @@ from typing import Literal
 
 import numpy as np
 
+from pairmatch.core.arrays import Ints
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.paired_features import PairedFeatures, Part
-from pairmatch.core.partition import within_a_fifth
+from pairmatch.core.partition import partition_people, within_a_fifth
 
 #: What is never separated: whole components, or single people (pairs across parts are left out).
 SplitBy = Literal["component", "people"]
@@ -124,7 +125,7 @@ def hold_out(data: PairedFeatures, size: int, *, seed: int) -> tuple[SplitBy, Pa
     if split_by(data, sizes, seed) == "component":
         train, test = data.parts(sizes, seed=seed)
         return "component", train, test
-    is_test = data.people_parts(sizes, seed=seed) == 1
+    is_test = _parts_of_people(data, sizes, seed) == 1
     return "people", data.inside(a=~is_test, b=~is_test), data.inside(a=is_test, b=is_test)
 
 
@@ -136,7 +137,7 @@ def split_by(data: PairedFeatures, sizes: Sequence[int], seed: int) -> SplitBy:
     by_component = [len(part) for part in data.parts(sizes, seed=seed)]
     if within_a_fifth(by_component, sizes) or len(np.unique(data.components)) >= data.independent:
         return "component"
-    first, second = data.people_parts(sizes, seed=seed)[data.unit_pairs(data.matches)].T
+    first, second = _parts_of_people(data, sizes, seed)[data.unit_pairs(data.matches)].T
     inside = np.bincount(first[first == second], minlength=len(sizes))
     wanted = np.asarray(sizes) * inside.sum() / sum(sizes)
     is_usable = inside[np.asarray(sizes) > 0].all() and within_a_fifth(inside, wanted)
@@ -163,6 +164,31 @@ def check_splits(data: PairedFeatures, splits: Sequence[Split]) -> None:
 def smallest_gallery(data: PairedFeatures, splits: Sequence[Split]) -> int:
     """Size of the smallest gallery among the test parts."""
     return min(min(data.take(split.test).galleries) for split in splits)
+
+
+def people_note(data: PairedFeatures, splits: Sequence[Split]) -> list[str]:
+    """A note on splits by people: how many pairs they train and test on; none by component."""
+    chosen = [split for split in splits if split.by == "people"]
+    if not chosen:
+        return []
+    train = np.mean([len(split.train) for split in chosen])
+    test = np.mean([len(split.test) for split in chosen])
+    who = {
+        "both": "people of both sides are",
+        "a": "people of side a are",
+        "b": "people of side b are",
+    }[chosen[0].unseen]
+    return [
+        f"Split by people, because people stand in several pairs: tested {who} not in the training "
+        f"part. On average {train:.0f} of {len(data)} matches train and {test:.0f} test; pairs "
+        "between the two are left out."
+    ]
+
+
+def _parts_of_people(data: PairedFeatures, sizes: Sequence[int], seed: int) -> Ints:
+    """[units] int64 number of each unit's part."""
+    units = int(data.units.max(initial=-1)) + 1
+    return partition_people(data.unit_pairs(data.matches), units, sizes, seed=seed)
 
 
 def _shared_units(data: PairedFeatures, split: Split) -> int:
@@ -199,7 +225,7 @@ def _union(parts: Sequence[Part], *, without: int) -> Part:
 def _people_folds(
     data: PairedFeatures, sizes: Sequence[int], seed: int, unseen: Unseen
 ) -> list[tuple[Part, Part]]:
-    fold_of = data.people_parts(sizes, seed=seed)
+    fold_of = _parts_of_people(data, sizes, seed)
     everyone = np.ones(len(fold_of), bool)
     folds = []
     for fold in range(len(sizes)):
