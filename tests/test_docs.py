@@ -246,6 +246,7 @@ INTERNAL = {
     "gallery.attributes",
     "gallery.blocks",
     "gallery.description",
+    "gallery.eligibility",
     "gallery.folder",
     "gallery.index",
     "gallery.lance_columns",
