@@ -1,5 +1,9 @@
 """Backbones against reference code: tiny random checkpoints, ONNX files, descriptors."""
 
+import hashlib
+import os
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +16,7 @@ from pairmatch.backbones.descriptor import DescriptorBackbone
 from pairmatch.backbones.hf_text import HFTextBackbone
 from pairmatch.backbones.hf_vision import HFVisionBackbone
 from pairmatch.backbones.onnx import ONNXBackbone
+from pairmatch.backbones.onnx_data import external_files
 from pairmatch.backbones.qwen3_vl import Qwen3VLBackbone
 from pairmatch.core import registry
 from pairmatch.core.devices import resolve_device, resolve_dtype
@@ -179,6 +184,115 @@ def test_onnx_errors(encoder, tmp_path):
         "scale must not be 0",
     ):
         assert expected in str(caught.value)
+
+
+@pytest.fixture
+def split_encoder(encoder, tmp_path):
+    """Writes an ONNX model whose weights lie in a second file."""
+
+    def make(folder="split", gain=2.0, location="weights/gain.bin"):
+        import onnx
+        from onnx import external_data_helper
+
+        model = onnx.load(encoder(f"{folder}.onnx", gain=gain))
+        (tensor,) = model.graph.initializer
+        tensor.raw_data = np.array([gain], np.float32).tobytes()
+        tensor.ClearField("float_data")
+        external_data_helper.set_external_data(tensor, location)
+        content = tensor.raw_data
+        tensor.ClearField("raw_data")
+        path = tmp_path / folder / "model.onnx"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(model.SerializeToString())
+        if not location.startswith(("/", "..")):
+            (path.parent / location).parent.mkdir(exist_ok=True)
+            (path.parent / location).write_bytes(content)
+        return path
+
+    return make
+
+
+def gained(path):
+    return ONNXBackbone(path=path, size_px=16, mean=0, scale=1, output="gained")
+
+
+def test_onnx_weights_in_another_file(split_encoder, encoder, tmp_path, monkeypatch):
+    items = [Item((Image.new("RGB", (20, 20), (10, 20, 30)),))]
+    path = split_encoder()
+    elsewhere = split_encoder("elsewhere", gain=9.0)
+    monkeypatch.chdir(elsewhere.parent)  # weights of the same name lie in the current folder
+    assert np.allclose(vectors(gained(path), items), [[20, 40, 60]], atol=1e-4)
+    before = gained(path).fingerprint()
+    assert before == gained(split_encoder("copy")).fingerprint()
+    (path.parent / "weights" / "gain.bin").write_bytes(np.array([3.0], np.float32).tobytes())
+    assert np.allclose(vectors(gained(path), items), [[30, 60, 90]], atol=1e-4)
+    assert gained(path).fingerprint() != before
+    # A model in one file keeps its key
+    whole = encoder()
+    assert gained(whole).fingerprint()["sha256"] == hashlib.sha256(whole.read_bytes()).hexdigest()
+
+
+def test_onnx_weights_in_subgraphs_are_found():
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, external_data_helper, helper
+
+    def tensor(name):
+        result = helper.make_tensor(name, TensorProto.FLOAT, [1], bytes(4), raw=True)
+        external_data_helper.set_external_data(result, f"{name}.bin")
+        result.ClearField("raw_data")
+        return result
+
+    inner = helper.make_graph([], "inner", [], [], [tensor("inner")])
+    nodes = [
+        helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner),
+        helper.make_node("Constant", [], ["z"], value=tensor("constant")),
+    ]
+    graph = helper.make_graph(nodes, "outer", [], [], [tensor("outer"), tensor("outer")])
+    function = helper.make_function("d", "f", [], [], [nodes[1]], [helper.make_opsetid("", 13)])
+    model = helper.make_model(graph, functions=[function])
+    content = model.SerializeToString()
+    assert external_files(content) == ["constant.bin", "inner.bin", "outer.bin"]
+    for damaged in (content[:-3], b"\xff" * 30, b"no model", content[: len(content) // 2]):
+        with pytest.raises(ValueError, match=r"cut off|not an ONNX file"):
+            external_files(damaged)
+    assert onnx.load_from_string(content).graph.name == "outer"
+
+
+@pytest.mark.parametrize("location", ["/etc/hostname", "../weights.bin", "a/../../weights.bin"])
+def test_onnx_weights_must_lie_in_the_folder(split_encoder, tmp_path, location):
+    (tmp_path / "weights.bin").write_bytes(bytes(4))
+    if location.startswith("a/"):
+        path = split_encoder(location="gain.bin")
+        path.write_bytes(path.read_bytes().replace(b"gain.bin", b"../g.bin"))
+        (tmp_path / "g.bin").write_bytes(bytes(4))
+    else:
+        path = split_encoder(location=location)
+    with pytest.raises(BackboneError, match="is not a file in the model's folder"):
+        gained(path).fingerprint()
+    with pytest.raises(BackboneError, match="is not a file in the model's folder"):
+        vectors(gained(path), [Item((picture(),))])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_no_model_waits_for_a_named_pipe(split_encoder, bert, dinov2, tmp_path):
+    items = [Item((picture(),), "text")]
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BackboneError, match="pipe cannot be read: not a regular file"):
+        vectors(gained(tmp_path / "pipe"), items)
+    split = split_encoder()
+    (split.parent / "weights" / "gain.bin").unlink()
+    os.mkfifo(split.parent / "weights" / "gain.bin")
+    with pytest.raises(BackboneError, match="is not a file in the model's folder"):
+        gained(split).fingerprint()
+    with pytest.raises(BackboneError, match="is not a regular file"):
+        CLIPBackbone(model="ViT-S-32-alt", pretrained=str(tmp_path / "pipe")).prepare(items)
+    for kind, source in ((HFTextBackbone, bert), (HFVisionBackbone, dinov2)):
+        for name in ("config.json", "model.safetensors"):
+            folder = shutil.copytree(source, tmp_path / f"{kind.__name__}-{name}")
+            (folder / name).unlink()
+            os.mkfifo(folder / name)
+            with pytest.raises(BackboneError, match=rf"{name} is not a regular file"):
+                vectors(kind(model=str(folder), device="cpu"), items)
 
 
 def test_onnx_reproduces_the_stored_features():
@@ -452,6 +566,261 @@ def test_special_tokens_in_a_bio_are_plain_text_to_a_sentence_encoder(bert):
     assert (tokens.count(tokenizer.sep_token_id), tokens.count(tokenizer.cls_token_id)) == (1, 1)
 
 
+# --- limits of text checkpoints: tiny random ones, written by transformers
+
+LONG = "abc " * 200
+
+
+def text_checkpoint(folder, kind, bert):
+    """Writes a model of two layers and 64 positions with the tokenizer of `bert`."""
+    import transformers as t
+
+    tokenizer = t.AutoTokenizer.from_pretrained(bert)
+    size = {"vocab_size": len(tokenizer), "num_hidden_layers": 2, "num_attention_heads": 2}
+    small = {**size, "hidden_size": 32, "intermediate_size": 64, "pad_token_id": 0}
+    t5 = {"vocab_size": len(tokenizer), "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2}
+    bart = {"encoder_layers": 1, "decoder_layers": 1, "d_model": 32, "vocab_size": len(tokenizer)}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    ends = {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0, "decoder_start_token_id": 2}
+    vision = {**small, "image_size": 32, "patch_size": 16}
+    models = {
+        "bert": lambda: t.BertModel(t.BertConfig(**small, max_position_embeddings=64)),
+        "roberta": lambda: t.RobertaModel(t.RobertaConfig(**small, max_position_embeddings=65)),
+        "mpnet": lambda: t.MPNetModel(
+            t.MPNetConfig(**{**small, "pad_token_id": 1}, max_position_embeddings=66)
+        ),
+        "distilbert": lambda: t.DistilBertModel(
+            t.DistilBertConfig(
+                vocab_size=len(tokenizer),
+                dim=32,
+                hidden_dim=64,
+                n_layers=2,
+                n_heads=2,
+                max_position_embeddings=64,
+            )
+        ),
+        "gpt2": lambda: t.GPT2Model(
+            t.GPT2Config(
+                vocab_size=len(tokenizer),
+                n_embd=32,
+                n_layer=2,
+                n_head=2,
+                n_positions=64,
+                bos_token_id=2,
+                eos_token_id=3,
+            )
+        ),
+        "bart": lambda: t.BartModel(
+            t.BartConfig(
+                **bart,
+                **heads,
+                **ends,
+                encoder_ffn_dim=32,
+                decoder_ffn_dim=32,
+                max_position_embeddings=64,
+                forced_eos_token_id=3,
+            )
+        ),
+        "t5": lambda: t.T5Model(t.T5Config(**t5, num_heads=2)),
+        "t5-encoder": lambda: t.T5EncoderModel(t.T5Config(**t5, num_heads=2)),
+        "xlnet": lambda: t.XLNetModel(
+            t.XLNetConfig(vocab_size=len(tokenizer), d_model=32, n_layer=2, n_head=2, d_inner=64)
+        ),
+        "clip": lambda: t.CLIPModel(
+            t.CLIPConfig(text_config={**small, **ends}, vision_config=vision)
+        ),
+        "dinov2": lambda: t.Dinov2Model(
+            t.Dinov2Config(
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                image_size=28,
+                patch_size=14,
+            )
+        ),
+    }
+    torch.manual_seed(0)
+    models[kind]().save_pretrained(folder)
+    if kind == "gpt2":
+        tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit"),
+    [
+        ("bert", 64),
+        ("roberta", 64),  # 65 positions, counted from the padding id 0 on
+        ("mpnet", 64),  # 66 positions, counted from the padding id 1 on
+        ("distilbert", 64),
+        ("gpt2", 64),
+        ("bart", 64),
+        ("t5", 100),  # relative positions: the user's own limit
+        ("t5-encoder", 100),
+        ("xlnet", 100),
+    ],
+)
+def test_texts_are_cut_to_what_a_checkpoint_reads(kind, limit, bert, tmp_path):
+    folder = text_checkpoint(tmp_path, kind, bert)
+    backbone = HFTextBackbone(model=str(folder), max_tokens=100, dtype="float32", device="cpu")
+    items = [Item((), LONG), Item((), "two dogs"), Item((), "a b")]
+    batch = backbone.prepare(items)
+    with torch.inference_mode():
+        states = backbone.forward(batch)
+        alone = backbone.forward(backbone.prepare(items[1:2]))
+    assert states.states.shape == (3, limit, backbone.dim)
+    assert torch.isfinite(states.states[states.mask]).all()
+    assert backbone.truncated == 1
+    real = states.mask[1].sum()
+    assert torch.allclose(states.states[1, :real], alone.states[0], atol=1e-5)
+    assert backbone.length(items[0]) <= limit
+    stated = HFTextBackbone(model=str(folder), max_tokens=limit, dtype="float32", device="cpu")
+    assert stated.fingerprint() == backbone.fingerprint()  # they read the same
+
+
+def test_the_tokens_of_an_encoder_are_those_of_transformers(bert, tmp_path):
+    from transformers import AutoTokenizer, T5EncoderModel
+
+    folder = text_checkpoint(tmp_path, "t5", bert)
+    backbone = HFTextBackbone(model=str(folder), dtype="float32", device="cpu")
+    tokens = AutoTokenizer.from_pretrained(folder)(["two dogs"], return_tensors="pt")
+    with torch.inference_mode():
+        expected = T5EncoderModel.from_pretrained(folder).eval()(
+            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+        )
+        states = backbone.forward(backbone.prepare([Item((), "two dogs")]))
+    assert torch.allclose(states.states, expected.last_hidden_state, atol=1e-5)
+
+
+def test_limits_of_the_tokenizer_and_of_sentence_transformers(bert, tmp_path):
+    from transformers import AutoTokenizer
+
+    def limit(folder, **options):
+        return HFTextBackbone(model=str(folder), device="cpu", **options)._limit
+
+    assert AutoTokenizer.from_pretrained(bert).model_max_length > 1e29  # states no limit
+    assert limit(bert) == 256
+    assert limit(bert, max_tokens=600) == 512  # BERT's positions
+    folder = shutil.copytree(bert, tmp_path / "copy")
+    tokenizer = AutoTokenizer.from_pretrained(bert)
+    tokenizer.model_max_length = 40
+    tokenizer.save_pretrained(folder)
+    assert limit(folder) == 40
+    settings = folder / "sentence_bert_config.json"
+    settings.write_text('{"max_seq_length": 30, "do_lower_case": false}')
+    assert limit(folder) == 30
+    for damaged in ("no json", "[1]", '{"max_seq_length": "x"}', "[" * 100_000):
+        settings.write_text(damaged)
+        assert limit(folder) == 40
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("clip", "is a 'clip' checkpoint, which reads photos or sound.*'clip' with text=True"),
+        ("dinov2", "is a 'dinov2' checkpoint, which does not read text.*Use 'hf-vision'"),
+    ],
+)
+def test_checkpoints_that_are_no_text_encoders(kind, reason, bert, tmp_path):
+    folder = text_checkpoint(tmp_path, kind, bert)
+    backbone = HFTextBackbone(model=str(folder), device="cpu")
+    with pytest.raises(BackboneError, match=reason):
+        vectors(backbone, [Item((), "text")])
+
+
+def test_a_folder_without_a_tokenizer(bert, tmp_path):
+    folder = shutil.copytree(bert, tmp_path / "copy")
+    for file in folder.iterdir():
+        if file.name not in ("config.json", "model.safetensors"):
+            file.unlink()
+    with pytest.raises(BackboneError, match=r"holds no tokenizer|cannot be loaded"):
+        vectors(HFTextBackbone(model=str(folder), device="cpu"), [Item((), "text")])
+
+
+def test_a_tokenizer_of_another_model(bert, tmp_path):
+    from transformers import BertConfig, BertModel
+
+    folder = shutil.copytree(bert, tmp_path / "copy")
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+    BertModel(BertConfig(vocab_size=6, num_attention_heads=2, **small)).save_pretrained(folder)
+    with pytest.raises(BackboneError, match="a 'bert' checkpoint, cannot read token ids"):
+        vectors(HFTextBackbone(model=str(folder), device="cpu"), [Item((), "dogs")])
+
+
+def test_missing_weights_are_not_random_numbers(bert, dinov2, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    def without(source, part):
+        folder = shutil.copytree(source, tmp_path / f"{source.name}-{part}")
+        weights = load_file(folder / "model.safetensors")
+        kept = {name: value for name, value in weights.items() if part not in name}
+        assert len(kept) < len(weights)
+        save_file(kept, folder / "model.safetensors", {"format": "pt"})
+        return str(folder)
+
+    with pytest.raises(BackboneError, match=r"lacks 16 weights of its BertModel \(encoder.layer.1"):
+        vectors(HFTextBackbone(model=without(bert, "layer.1."), device="cpu"), [Item((), "a")])
+    with pytest.raises(BackboneError, match="weights of its Dinov2Model"):
+        vectors(
+            HFVisionBackbone(model=without(dinov2, "layer.1."), device="cpu"), [Item((picture(),))]
+        )
+    h = HFTextBackbone(model=without(bert, "pooler"), dtype="float32", device="cpu")
+    whole = HFTextBackbone(model=str(bert), dtype="float32", device="cpu")
+    mean = registry.create("poolers", "mean")
+    assert np.allclose(vectors(h, [Item((), "a")], mean), vectors(whole, [Item((), "a")], mean))
+
+
+def test_an_image_encoder_without_weights_of_its_pooler(tmp_path):
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+    config = ViTConfig(num_attention_heads=2, image_size=32, patch_size=16, **small)
+    ViTForImageClassification(config).save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    items = [Item((picture(),))]
+    first, second = (
+        vectors(HFVisionBackbone(model=str(tmp_path), dtype="float32", device="cpu"), items)
+        for _ in range(2)
+    )
+    assert np.allclose(first, second)  # random weights would differ between loads
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "vocab.spm", "tokenizer.json", "sentence_bert_config.json"]
+)
+def test_every_file_that_a_text_encoder_reads_is_part_of_its_key(bert, tmp_path, name):
+    folder = shutil.copytree(bert, tmp_path / "copy")
+    before = HFTextBackbone(model=str(bert), device="cpu").fingerprint()
+    assert HFTextBackbone(model=str(folder), device="cpu").fingerprint() == before
+    file = folder / name
+    file.write_bytes((file.read_bytes() if file.exists() else b"{}") + b" ")
+    assert weights_digest(folder) != weights_digest(bert)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        '{"model_type": "bert", "hidden_size": "wide"}',
+        '{"model_type": "bert", "hidden_size": -4}',
+        '{"model_type": "resnet"}',
+        '{"model_type": 7}',
+        "[]",
+        "[" * 50_000,
+        "\xff",
+    ],
+)
+def test_hostile_configurations_are_backbone_errors(config, tmp_path):
+    (tmp_path / "config.json").write_text(config, encoding="latin-1")
+    for backbone in (
+        HFTextBackbone(model=str(tmp_path), device="cpu"),
+        HFVisionBackbone(model=str(tmp_path), device="cpu"),
+        Qwen3VLBackbone(model=tmp_path, device="cpu"),
+    ):
+        with pytest.raises(BackboneError):
+            vectors(backbone, [Item((picture(),), "text")])
+
+
 def test_code_in_a_checkpoint_never_runs(tmp_path):
     (tmp_path / "config.json").write_text(
         '{"model_type": "evil", '
@@ -473,8 +842,6 @@ def test_code_in_a_checkpoint_never_runs(tmp_path):
 
 
 def test_errors_for_folders_that_cannot_be_loaded(dinov2, bert, tmp_path):
-    import shutil
-
     broken = shutil.copytree(dinov2, tmp_path / "broken")
     (broken / "model.safetensors").write_bytes(b"\0" * 100)
     items = [Item((picture(),))]
@@ -509,8 +876,6 @@ def test_the_download_error_names_the_offline_alternatives():
 
 
 def test_the_digest_covers_every_file_of_a_folder(dinov2, tmp_path):
-    import shutil
-
     copy = shutil.copytree(dinov2, tmp_path / "copy")
     assert weights_digest(copy) == weights_digest(dinov2)
     config = copy / "preprocessor_config.json"

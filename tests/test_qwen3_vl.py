@@ -1,5 +1,6 @@
 """Qwen3-VL with a tiny random checkpoint, compared with plain transformers code."""
 
+import json
 import shutil
 
 import numpy as np
@@ -354,3 +355,17 @@ def test_the_offline_error_names_the_alternatives(monkeypatch):
         "--set backbone.model=FOLDER",
     ):
         assert expected in str(caught.value)
+
+
+def test_a_person_never_exceeds_the_positions_of_the_checkpoint(checkpoint, tmp_path):
+    folder = shutil.copytree(checkpoint, tmp_path / "short")
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 40
+    (folder / "config.json").write_text(json.dumps(config))
+    backbone = Qwen3VLBackbone(model=folder, **OPTIONS)
+    assert len(tokens(backbone, Item((photo(),), "two dogs " * 50))) == 40
+    assert backbone.truncated == 1
+    assert extract(backbone, [Item((photo(),), "two dogs " * 50)])["mean"].shape[0] == 1
+    many = Item(tuple(photo(i) for i in range(12)))
+    with pytest.raises(BackboneError, match=r"12 photos take \d+ tokens, and .* reads 40: set"):
+        backbone.prepare([many])

@@ -104,7 +104,15 @@ class CLIPBackbone(Backbone):
     def _tokenize(self) -> Any:
         import open_clip
 
-        return open_clip.get_tokenizer(self.model)
+        return load_or_explain(
+            lambda: open_clip.get_tokenizer(self.model), model=self.model, option="model"
+        )
+
+    @cached_property
+    def _padding(self) -> int:
+        """Id of the padding token: that of a tokenizer from transformers, or CLIP's own 0."""
+        tokenizer = getattr(self._tokenize, "tokenizer", None)
+        return getattr(tokenizer, "pad_token_id", None) or 0
 
     @cached_property
     def _config(self) -> dict[str, Any]:
@@ -133,7 +141,7 @@ class CLIPBackbone(Backbone):
             return torch.stack(pixels), counts, None, []
         texts = [item.text for item in items]
         tokens = self._tokenize([_plain(text) for text in texts])
-        self.truncated += int((tokens[:, -1] != 0).sum())
+        self.truncated += int((tokens[:, -1] != self._padding).sum())
         return (
             torch.stack(pixels) if pixels else None,
             counts,
@@ -172,7 +180,7 @@ class CLIPBackbone(Backbone):
         if self.random_weights:
             weights = "random"
         else:
-            weights = weights_digest(file) if file.is_file() else self.pretrained
+            weights = weights_digest(file) if file.exists() else self.pretrained
         return {
             "backbone": "clip",
             "format": 2,

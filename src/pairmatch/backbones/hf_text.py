@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
 from pairmatch.core.devices import resolve_device, resolve_dtype
+from pairmatch.core.errors import BackboneError
 from pairmatch.core.interfaces import Backbone
 from pairmatch.core.types import Item, TokenStates
-from pairmatch.io.checkpoints import checkpoint_fingerprint, freeze, load_pretrained
+from pairmatch.io.checkpoints import (
+    checkpoint_fingerprint,
+    freeze,
+    load_network,
+    load_pretrained,
+)
+from pairmatch.io.files import parse_json, read_file
+
+# Positions of these models start after the padding token's id, so they read fewer tokens than
+# their table of positions has rows
+_OFFSET_TYPES = frozenset(
+    {"camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta"}
+    | {"roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"}
+)
 
 
 class HFTextBackbone(Backbone):
@@ -23,12 +39,14 @@ class HFTextBackbone(Backbone):
     Args:
         model: Hub name or folder.
         revision: Branch, tag or commit of a hub model.
-        max_tokens: Maximum number of tokens per text; longer texts are cut off, with a warning.
+        max_tokens: Maximum number of tokens per text, or fewer if the checkpoint reads fewer;
+            longer texts are cut off, with a warning.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         device: `auto`, `cpu`, `cuda`, …
 
     Raises:
-        BackboneError: At the first use, if the weights are missing or the folder is wrong.
+        BackboneError: At the first use, if the weights are missing, the folder is wrong, or the
+            model is not a text encoder.
     """
 
     reads_images = False
@@ -58,53 +76,147 @@ class HFTextBackbone(Backbone):
     def _config(self) -> Any:
         from transformers import AutoConfig
 
-        return load_pretrained(AutoConfig, self.model, self.revision)
+        config = load_pretrained(AutoConfig, self.model, self.revision)
+        if hasattr(config, "vision_config") or hasattr(config, "audio_config"):
+            raise self._no_text_encoder("reads photos or sound as well as text")
+        return config
 
     @cached_property
     def _tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
-        return load_pretrained(AutoTokenizer, self.model, self.revision)
+        assert self._config is not None
+        tokenizer = load_pretrained(AutoTokenizer, self.model, self.revision)
+        if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+            raise BackboneError(
+                f"{self.model} holds no tokenizer: copy the tokenizer files (tokenizer.json, "
+                "tokenizer_config.json) of the model into its folder."
+            )
+        if tokenizer.pad_token is None:  # padding is masked, so any token will do
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
+        if tokenizer.pad_token is None:
+            raise BackboneError(
+                f"The tokenizer of {self.model} has no padding token: set `pad_token` in its "
+                "tokenizer_config.json."
+            )
+        return tokenizer
+
+    @cached_property
+    def _limit(self) -> int:
+        """Number of tokens per text: the smallest of the user's and the checkpoint's limits."""
+        config = self._config
+        positions = getattr(config, "max_position_embeddings", None)
+        if isinstance(positions, int) and config.model_type in _OFFSET_TYPES:
+            positions -= (config.pad_token_id or 0) + 1
+        limits = [
+            self.max_tokens,
+            positions,
+            self._tokenizer.model_max_length,
+            self._sentence_length,
+        ]
+        # Relative positions are given as -1, and no limit as 1e30
+        return min(limit for limit in limits if isinstance(limit, int) and limit > 0)
+
+    @property
+    def _sentence_length(self) -> int | None:
+        """Limit that sentence-transformers keeps in a file of its own."""
+        from transformers.utils import cached_file
+
+        try:
+            file = cached_file(
+                self.model,
+                "sentence_bert_config.json",
+                revision=self.revision or "main",
+                _raise_exceptions_for_gated_repo=False,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+            )
+            settings = parse_json(read_file(Path(file), most_bytes=1_000_000)) if file else None
+        except (OSError, ValueError):
+            return None
+        length = settings.get("max_seq_length") if isinstance(settings, dict) else None
+        return length if isinstance(length, int) else None
 
     @cached_property
     def _network(self) -> Any:
-        from transformers import AutoModel
+        """The text encoder; of models that also write text, the encoder alone."""
+        from transformers import AutoModel, AutoModelForTextEncoding
+        from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
 
-        return freeze(
-            load_pretrained(AutoModel, self.model, self.revision, dtype=self._dtype),
-            self._device,
-            self._dtype,
+        is_pair = bool(getattr(self._config, "is_encoder_decoder", False))
+        has_encoder = self._config.model_type in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
+        network = load_network(
+            AutoModelForTextEncoding if has_encoder else AutoModel,
+            self.model,
+            self.revision,
+            dtype=self._dtype,
+        )
+        if is_pair and not has_encoder:
+            network = network.get_encoder()
+        if getattr(network, "main_input_name", "input_ids") != "input_ids":
+            raise self._no_text_encoder("does not read text")
+        return freeze(network, self._device, self._dtype)
+
+    def _no_text_encoder(self, reason: str) -> BackboneError:
+        from transformers import AutoConfig
+
+        kind = load_pretrained(AutoConfig, self.model, self.revision).model_type
+        return BackboneError(
+            f"{self.model} is a {kind!r} checkpoint, which {reason}; 'hf-text' loads text encoders "
+            "such as BERT, RoBERTa, MPNet or T5. Use 'hf-vision' for its photos, 'clip' with "
+            "text=True for CLIP, or 'qwen3-vl-2b' for Qwen3-VL."
         )
 
     @property
     def dim(self) -> int:
         """Width D of the token states."""
-        return int(self._config.hidden_size)
+        width = getattr(self._config, "hidden_size", None)
+        if not isinstance(width, int):
+            raise self._no_text_encoder("states no hidden_size")
+        return width
 
     def length(self, item: Item) -> int:
         """Estimated as one token per four characters."""
-        return min(self.max_tokens, len(item.text) // 4 + 2)
+        return min(self._limit, len(item.text) // 4 + 2)
 
     def prepare(self, items: Sequence[Item]) -> Any:
         """Token ids and mask, padded on the right."""
         texts = [item.text for item in items]
         # Special tokens are read as plain text, so that a [SEP] in a bio does not end the text
-        uncut = self._tokenizer(texts, split_special_tokens=True)["input_ids"]
-        self.truncated += sum(len(ids) > self.max_tokens for ids in uncut)
+        uncut = self._tokenizer(texts, split_special_tokens=True, verbose=False)["input_ids"]
+        self.truncated += sum(len(ids) > self._limit for ids in uncut)
         return self._tokenizer(
             texts,
             split_special_tokens=True,
             padding=True,
             truncation=True,
-            max_length=self.max_tokens,
+            max_length=self._limit,
             padding_side="right",
             return_tensors="pt",
         )
 
+    @cached_property
+    def _input_names(self) -> frozenset[str]:
+        """Names of the inputs that the network takes."""
+        return frozenset(inspect.signature(self._network.forward).parameters)
+
     def forward(self, batch: Any) -> TokenStates:
         """Last hidden states, their mask, and the position of the last real token."""
         mask = batch["attention_mask"].bool().to(self._device)
-        states = self._network(**batch.to(self._device)).last_hidden_state
+        inputs = {
+            name: value.to(self._device)
+            for name, value in batch.items()
+            if name in self._input_names
+        }
+        try:
+            states = self._network(**inputs).last_hidden_state
+        except (IndexError, TypeError, AttributeError, KeyError, ValueError) as error:
+            raise BackboneError(
+                f"{self.model}, a {self._config.model_type!r} checkpoint, cannot read token ids of "
+                f"shape {list(mask.shape)} ({type(error).__name__}: {error}). Its tokenizer must "
+                "be its own; if texts are too long for it, set max_tokens= (command line: --set "
+                "backbone.max_tokens=N)."
+            ) from error
         return TokenStates(
             states=states, mask=mask, image_mask=torch.zeros_like(mask), end=mask.sum(1) - 1
         )
@@ -115,7 +227,7 @@ class HFTextBackbone(Backbone):
             "backbone": "hf-text",
             "format": 2,
             **checkpoint_fingerprint(self.model, self.revision, self._config),
-            "max_tokens": self.max_tokens,
+            "max_tokens": self._limit,
             "dtype": str(self._dtype),
             "transformers": version("transformers"),
             "torch": torch.__version__,

@@ -16,7 +16,7 @@ from pairmatch.core.devices import resolve_device, resolve_dtype
 from pairmatch.core.errors import BackboneError
 from pairmatch.core.interfaces import Backbone
 from pairmatch.core.types import Item, TokenStates
-from pairmatch.io.checkpoints import checkpoint_fingerprint, freeze, load_pretrained
+from pairmatch.io.checkpoints import checkpoint_fingerprint, freeze, load_network, load_pretrained
 from pairmatch.io.images import load_image
 
 # Larger photos are shrunk to this size before the checkpoint's own processor resizes them
@@ -72,11 +72,19 @@ class HFVisionBackbone(Backbone):
     def _network(self) -> Any:
         from transformers import AutoModel
 
-        model = load_pretrained(AutoModel, self.model, self.revision, dtype=self._dtype)
+        model = load_network(
+            AutoModel,
+            self.model,
+            self.revision,
+            unused=("text_model", "text_projection", "logit_"),
+            dtype=self._dtype,
+        )
+        self._has_pooler = not any("pooler" in name for name in model.missing_weights)
         tower = getattr(model, "vision_model", model)
         if tower is model and getattr(model, "main_input_name", "") != "pixel_values":
             raise BackboneError(
-                f"{self.model} is a {type(model).__name__}, which does not read images."
+                f"{self.model} is a {type(model).__name__}, which does not read images; text "
+                "encoders load with the backbone 'hf-text'."
             )
         return freeze(tower, self._device, self._dtype)
 
@@ -84,7 +92,13 @@ class HFVisionBackbone(Backbone):
     def dim(self) -> int:
         """Width of the token states."""
         config = getattr(self._config, "vision_config", self._config)
-        return int(getattr(config, "hidden_size", None) or config.hidden_sizes[-1])
+        width = getattr(config, "hidden_size", None) or getattr(config, "hidden_sizes", [None])[-1]
+        if not isinstance(width, int):
+            raise BackboneError(
+                f"{self.model} is a {config.model_type!r} checkpoint, whose configuration states "
+                "no hidden_size: 'hf-vision' loads image encoders such as DINOv2, SigLIP or ViT."
+            )
+        return width
 
     def prepare(self, items: Sequence[Item]) -> tuple[dict[str, Tensor], list[int]]:
         """The model inputs for all photos, from the checkpoint's processor, and photo counts."""
@@ -119,7 +133,8 @@ class HFVisionBackbone(Backbone):
         real = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         if "pixel_attention_mask" in inputs:  # native aspect, padded (SigLIP 2 NaFlex)
             real = inputs["pixel_attention_mask"].bool()
-        pooled = getattr(output, "pooler_output", None)
+        # A pooler whose weights the checkpoint lacks would return random numbers
+        pooled = getattr(output, "pooler_output", None) if self._has_pooler else None
         if pooled is None:
             weights = real.unsqueeze(-1).float()
             pooled = (tokens.float() * weights).sum(1) / weights.sum(1)

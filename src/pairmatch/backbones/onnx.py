@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,12 +14,15 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps
 
+from pairmatch.backbones.onnx_data import external_files
 from pairmatch.core.errors import BackboneError, ConfigurationError, missing_extra, unknown_name
 from pairmatch.core.interfaces import Backbone
 from pairmatch.core.types import Item, TokenStates
-from pairmatch.io.files import expand_user
+from pairmatch.io.checkpoints import weights_digest
+from pairmatch.io.files import expand_user, read_file
 from pairmatch.io.images import load_image
 
+_MOST_BYTES = 2**31  # protobuf's own limit
 Resize = Literal["squash", "crop", "pad"]
 
 
@@ -31,7 +34,7 @@ class ONNXBackbone(Backbone):
     the pooled output; there are no token states.
 
     Args:
-        path: The ONNX file.
+        path: The ONNX file. Weights in further files must lie in its folder.
         size_px: Side of the square input, in pixels.
         mean: Value subtracted from RGB values of 0 to 255: one number, or one per channel.
         scale: Divisor after the subtraction: one number, or one per channel.
@@ -101,8 +104,12 @@ class ONNXBackbone(Backbone):
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
         try:
+            # onnxruntime looks for further files beside the path, or in the current folder if it
+            # gets bytes
             session = onnxruntime.InferenceSession(
-                self._content, options, providers=["CPUExecutionProvider"]
+                str(self._file) if self._external else self._content,
+                options,
+                providers=["CPUExecutionProvider"],
             )
         # onnxruntime's exceptions share no public base class
         except Exception as error:
@@ -123,12 +130,35 @@ class ONNXBackbone(Backbone):
     @cached_property
     def _content(self) -> bytes:
         try:
-            return expand_user(self.path).read_bytes()
+            return read_file(self._file, most_bytes=_MOST_BYTES)
         except OSError as error:
             raise BackboneError(
                 f"The ONNX file {self.path} cannot be read: {error.strerror}. Name it with path= "
                 "(command line: --set backbone.path=FILE)."
             ) from error
+
+    @property
+    def _file(self) -> Path:
+        return expand_user(self.path)
+
+    @cached_property
+    def _external(self) -> list[Path]:
+        """Files in which the model keeps weights."""
+        try:
+            names = external_files(self._content)
+        except ValueError as error:
+            raise BackboneError(
+                f"{self.path} is not a model that onnxruntime can run: {error}."
+            ) from error
+        folder = self._file.parent
+        for name in names:
+            path = PurePath(name)
+            if path.is_absolute() or ".." in path.parts or not (folder / path).is_file():
+                raise BackboneError(
+                    f"{self.path} names weights in {name!r}, which is not a file in the model's "
+                    "folder: keep all files of the model together."
+                )
+        return [folder / name for name in names]
 
     @cached_property
     def _fixed_batch(self) -> int | None:
@@ -157,7 +187,7 @@ class ONNXBackbone(Backbone):
         return TokenStates(pooled=torch.from_numpy(means))
 
     def fingerprint(self) -> Mapping[str, Any]:
-        """Digest of the file, preprocessing, output, and library versions."""
+        """Digest of the file and its weights, preprocessing, output, and library versions."""
         return {
             "backbone": "onnx",
             "format": 1,
@@ -175,7 +205,11 @@ class ONNXBackbone(Backbone):
 
     @cached_property
     def _digest(self) -> str:
-        return hashlib.sha256(self._content).hexdigest()
+        graph = hashlib.sha256(self._content).hexdigest()
+        if not self._external:
+            return graph
+        files = [f"{file.name} {weights_digest(file)}" for file in self._external]
+        return hashlib.sha256("\n".join([graph, *files]).encode()).hexdigest()
 
     def _pixels(self, source: Any) -> npt.NDArray[np.uint8]:
         size = (self.size_px, self.size_px)

@@ -102,6 +102,7 @@ class Qwen3VL(Backbone):
             self._processor,
             image_token=self._image_token,
             max_text_tokens=self.max_text_tokens,
+            max_tokens=int(self._config.text_config.max_position_embeddings),
             conversation=self._conversation,
             model=self.model,
         )

@@ -85,6 +85,7 @@ class PersonTokenizer:
         processor: The checkpoint's processor.
         image_token: Id of the token that stands for an image patch.
         max_text_tokens: Maximum number of tokens of a person's text.
+        max_tokens: Maximum number of tokens of a person: the positions of the checkpoint.
         conversation: Wraps a person's content in messages.
         model: Name of the checkpoint, for error messages.
     """
@@ -95,12 +96,14 @@ class PersonTokenizer:
         *,
         image_token: int,
         max_text_tokens: int,
+        max_tokens: int,
         conversation: Conversation,
         model: str,
     ) -> None:
         self._processor = processor
         self._image_token = image_token
         self._max_text_tokens = max_text_tokens
+        self._max_tokens = max_tokens
         self._conversation = conversation
         self._model = model
         self._frames: dict[tuple[int, bool], tuple[list[int], list[int]]] = {}
@@ -113,7 +116,8 @@ class PersonTokenizer:
             text: The person's text; may be empty.
 
         Raises:
-            BackboneError: The chat template does not contain the text exactly once.
+            BackboneError: The chat template does not contain the text exactly once, or the photos
+                alone exceed the positions of the checkpoint.
         """
         before, after = self._frame(len(image_tokens), bool(text))
         text_ids: list[int] = self._tokenize(text, split_special_tokens=True) if text else []
@@ -121,8 +125,14 @@ class PersonTokenizer:
         counts = iter(image_tokens)
         for token in before:
             ids += [token] * (next(counts) if token == self._image_token else 1)
-        truncated = len(text_ids) > self._max_text_tokens
-        return ids + text_ids[: self._max_text_tokens] + after, truncated
+        room = min(self._max_text_tokens, self._max_tokens - len(ids) - len(after))
+        if room < 0:
+            raise BackboneError(
+                f"{len(image_tokens)} photos take {len(ids) + len(after):,} tokens, and "
+                f"{self._model} reads {self._max_tokens:,}: set a smaller max_pixels= (command "
+                "line: --set backbone.max_pixels=N)."
+            )
+        return ids + text_ids[:room] + after, len(text_ids) > room
 
     def _frame(self, photos: int, has_text: bool) -> tuple[list[int], list[int]]:
         """Token ids of the rendered chat template before and after the text."""

@@ -16,7 +16,11 @@ from pairmatch.core.devices import available_memory
 from pairmatch.core.errors import BackboneError, PairmatchError
 from pairmatch.io.files import expand_user
 
+# Weights, configuration, and tokenizers of every kind
 _MODEL_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".jinja", ".model"}
+_MODEL_SUFFIXES |= {".spm", ".bpe", ".tiktoken", ".vocab"}
+# Weights that checkpoints may lack, because no output that is used depends on them
+_UNUSED_WEIGHTS = ("pooler", "mask_token", "position_ids", "decoder", "lm_head", "classifier")
 
 
 def weights_digest(path: Path) -> str:
@@ -79,17 +83,23 @@ def load_or_explain(
             not enough memory.
     """
     try:
+        _check_regular_files(expand_user(model))
         return load()
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise kind(
             f"There is too little memory for {model}: choose a smaller model, dtype='bfloat16', or "
             "another device."
         ) from error
-    except Exception as error:  # each library raises its own: OSError, KeyError, RuntimeError, …
+    except PairmatchError:
+        raise
+    except BaseException as error:  # each library raises its own: OSError, KeyError, …
+        # The panics of Rust libraries are no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         local = expand_user(model)
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         cause = f"{type(error).__name__}: {reason}"
-        if local.is_dir() or local.is_file():
+        if local.exists():
             raise kind(
                 f"{model} cannot be loaded ({cause}). It must be a complete checkpoint of the kind "
                 f"that this {part} loads: config, processor and weights as written by "
@@ -105,6 +115,21 @@ def load_or_explain(
             f"machine and name its folder with {option}= (command line: --set "
             f"{part}.{option}=FOLDER); or choose {otherwise}."
         ) from error
+
+
+def _check_regular_files(path: Path) -> None:
+    """Refuses named pipes and devices, which loading would wait for.
+
+    Raises:
+        OSError: A file of the model is not a regular file.
+    """
+    try:
+        files = [path, *path.iterdir()] if path.is_dir() else [path]
+    except OSError:
+        return  # loading reports it
+    for file in files:
+        if file.exists() and not file.is_file() and not file.is_dir():
+            raise OSError(f"{file} is not a regular file")
 
 
 def load_pretrained(
@@ -135,6 +160,39 @@ def load_pretrained(
         option="model",
         **(explained or {}),
     )
+
+
+def load_network(
+    auto: Any, model: str, revision: str | None, *, unused: tuple[str, ...] = (), **options: Any
+) -> Any:
+    """Loads a network as `load_pretrained` does, and refuses weights that are not there.
+
+    transformers fills missing weights with random numbers. The names of the weights that are
+    missing and not needed are in `missing_weights` of the network.
+
+    Args:
+        auto: Class that loads the network, such as `AutoModel`.
+        model: Name on the hub, or folder.
+        revision: Revision of a hub model; None is `main`.
+        unused: Parts of the names of further weights that are not needed.
+        options: Arguments of `from_pretrained`.
+
+    Raises:
+        BackboneError: The network cannot be loaded, or lacks weights.
+    """
+    network, report = load_pretrained(auto, model, revision, output_loading_info=True, **options)
+    missing = sorted(report["missing_keys"])
+    needed = [
+        name for name in missing if not any(part in name for part in (*_UNUSED_WEIGHTS, *unused))
+    ]
+    if needed:
+        raise BackboneError(
+            f"{model} lacks {len(needed)} weights of its {type(network).__name__} "
+            f"({', '.join(needed[:3])}{', …' if len(needed) > 3 else ''}), which would be random "
+            "numbers: name a complete checkpoint."
+        )
+    network.missing_weights = frozenset(missing)
+    return network
 
 
 def checkpoint_fingerprint(model: str, revision: str | None, config: Any) -> dict[str, str | None]:
