@@ -1,0 +1,1 @@
+"""Mutated inputs and killed processes: `python -m tests.fuzz inputs` and `… kills`."""
