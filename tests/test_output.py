@@ -166,7 +166,8 @@ def test_a_process_saves_its_results_whatever_happens_to_its_output(made):
     assert b"a -> b" in (made / "log").read_bytes()
     assert (made / "one" / "report.html").exists()
     # All standard streams closed: the files that are opened must not get their numbers
-    line = f"annotate {pairs} --metadata measured --store closed.sqlite --export closed.csv"
+    store = made / "demo" / "store.sqlite"
+    line = f"annotate {pairs} --metadata measured --store {store} --export closed.csv"
     assert command(f"{line} >&- 2>&- <&-", made).returncode == 0
     assert (made / "closed.csv").exists()
     done = command("plugins > /dev/full", made)
@@ -285,3 +286,52 @@ def test_ctrl_c_ends_a_process_whose_threads_wait(tmp_path):
     )
     assert done.returncode == 128 + signal.SIGINT
     assert done.stderr.startswith("Interrupted.")
+
+
+#: Texts that move the cursor, retitle a window, forge a line, reverse text, or are markup of rich.
+HOSTILE = [
+    "\x1b[2J\x1b[H",
+    "\x1b]0;owned\x07",
+    "x\nSaved the matcher in /etc.",
+    "x\r\x9b31mred",
+    "gpj\u202eexe",
+    "[red]x[/red]",
+    "stray\udcff",
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=ascii)
+def test_ids_and_paths_are_escaped_wherever_they_are_printed(made, tmp_path, hostile):
+    folder = tmp_path / hostile.replace("/", "-")
+    folder.mkdir()
+    people = made / "demo" / "people" / "images"
+    for number in range(3):
+        shutil.copy(people / f"b000{number}.jpg", folder / f"{number}.jpg")
+    common = ["--store", str(made / "demo" / "store.sqlite"), "--quiet"]
+    matcher = str(made / "demo")
+    photo = ["--query", str(people / "a0000.jpg")]
+    calls = [
+        (["recommend", matcher, *photo, "--gallery", str(folder), *common], 0),
+        (["recommend", matcher, *photo, "--gallery", str(folder / "gone"), *common], 2),
+        (["evaluate", str(folder), "x.csv"], 2),
+        (["fit", str(folder / "gone.csv"), "-o", str(tmp_path / "new")], 2),
+        (["forget", hostile, *common[:2]], 2),
+        (["doctor", "--store", str(folder / "s.sqlite")], 0),
+        (["gallery", "info", str(folder)], 2),
+        (["fit", "x.csv", "-o", str(folder)], 2),
+        ([f"--{hostile}"], 2),
+        ([hostile], 2),
+        (["recommend", matcher, *photo, "--gallery", matcher, "--where", hostile, *common], 2),
+        (["recommend", matcher, *photo, "--gallery", matcher, "--attribute", hostile, *common], 2),
+        (["evaluate", matcher, "x.csv", "--set", hostile, *common], 2),
+        (["fit", "x.csv", "-o", str(tmp_path / "new"), "--backbone", hostile], 2),
+        (["fit", "x.csv", "-o", str(tmp_path / "new"), "--device", hostile], 2),
+    ]
+    for arguments, code in calls:
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == code, (arguments, result.output, result.exception)
+        text = result.output
+        assert not set(text) & set("\x1b\x07\x9b\r\u202e\udcff"), ascii(text)
+        assert not [line for line in text.splitlines() if line.startswith("Saved the matcher")]
+        if hostile == "[red]x[/red]" and arguments[0] in ("doctor", "forget", "gallery"):
+            assert "[red]x[" in text  # markup is printed as it is

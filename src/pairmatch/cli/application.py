@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from typing import Any, NoReturn
 
 import typer
@@ -90,9 +89,7 @@ def run_app() -> None:
 
 
 def _fail(message: str, error: BaseException) -> NoReturn:
-    # A line break in a quoted text cannot begin a line that looks like one of ours
-    indented = re.sub("\n(?! )", "\n  ", message)
-    echo(f"Error: {indented}", lines=True, err=True, color="red")
+    echo(f"Error: {message}", lines=True, err=True, color="red")
     raise typer.Exit(2) from error
 
 

@@ -180,12 +180,16 @@ def open_standard_streams() -> None:
 
 
 class _PrintableFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return printable(super().formatMessage(record))
+
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record), lines=True)
+        return printable(super().format(record), lines=True)  # an exception has several lines
 
 
 def _format_warning(message: Warning | str, *_: Any, **__: Any) -> str:
-    return f"WARNING: {printable(str(message), lines=True)}\n"
+    indented = str(message).replace("\n", "\n  ")
+    return f"WARNING: {printable(indented, lines=True)}\n"
 
 
 def _fallback(error: UnicodeError) -> tuple[str, int]:

@@ -9,9 +9,18 @@ import difflib
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
+from pairmatch.core.text import printable
+
 
 class PairmatchError(Exception):
-    """Base class of all errors that pairmatch raises on purpose."""
+    """Base class of all errors that pairmatch raises on purpose.
+
+    Messages quote ids, file names and words of servers: characters that a terminal obeys are
+    escaped, and so are line breaks, except before an indented line.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(_escaped(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ConfigurationError(PairmatchError, ValueError):
@@ -27,7 +36,7 @@ class DataError(PairmatchError, ValueError):
     def __init__(self, summary: str, problems: Sequence[str] = ()) -> None:
         self.summary = summary
         self.problems = tuple(problems)
-        lines = [f"  - {problem}" for problem in self.problems[:50]]
+        lines = [f"  - {printable(problem)}" for problem in self.problems[:50]]
         if len(self.problems) > 50:
             lines.append(f"  - … and {len(self.problems) - 50} more")
         super().__init__("\n".join([summary, *lines]))
@@ -70,6 +79,10 @@ class GeneratorError(PairmatchError, RuntimeError):
 
     Examples: no API key, an unknown model, a server that rejects every request.
     """
+
+
+def _escaped(message: str) -> str:
+    return "\n  ".join(printable(line) for line in message.split("\n  "))
 
 
 def suggestion(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str:

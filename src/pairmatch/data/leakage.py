@@ -16,6 +16,7 @@ from PIL import Image
 
 from pairmatch.core.errors import ConfigurationError, DataError, ImageError
 from pairmatch.core.progress import map_in_threads
+from pairmatch.core.text import printable
 from pairmatch.data.pairs import Pairs
 from pairmatch.io.images import ImageSource, image_digest, load_image
 from pairmatch.io.photo_notices import grouped_notices
@@ -40,7 +41,7 @@ class _Photo(NamedTuple):
     image: ImageSource
 
     def __str__(self) -> str:
-        file = f" ({self.image})" if isinstance(self.image, str | Path) else ""
+        file = f" ({printable(str(self.image))})" if isinstance(self.image, str | Path) else ""
         return f"{self.person!r}{file} of split {self.part + 1}"
 
 
