@@ -40,6 +40,7 @@ JUNK = [
     "#recycle/a.jpg",
     "lost+found/a.jpg",
     "sub/@eaDir/a.jpg",
+    "sub/a.jpg~",
     "Thumbs.db",
     "desktop.ini",
 ]

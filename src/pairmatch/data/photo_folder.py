@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 _SYSTEM_NAMES = frozenset(
     {
         *("__macosx", "__pycache__", "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini"),
+        *("network trash folder", "temporary items", "_vti_cnf"),
         *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),
         *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "@__thumb", "#recycle", "#snapshot"),
     }
@@ -149,7 +150,9 @@ def _add(contents: _Contents, folder: Path, file: Path) -> None:
 
 
 def _is_system_name(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
+    # ~$a.jpg and a.jpg~ are what editors leave
+    is_marked = name.startswith((".", "~$")) or name.endswith("~")
+    return is_marked or name.lower() in _SYSTEM_NAMES
 
 
 def _ids(folder: Path, files: Sequence[Path]) -> list[str]:

@@ -87,11 +87,13 @@ class Cells:
         values = ((column, self._clean(column, cell, location)) for column, cell in cells)
         return {column: value for column, value in values if value is not None}
 
-    def add_unnamed(self, name: str, number: int, cell: Any) -> None:
-        """Counts a cell of a column without a name."""
-        if isinstance(cell, str):
-            cell = cell.strip() not in self._missing_words
-        self._unnamed[name.strip() or f"column {number}"] += int(cell or 0)
+    def add_unnamed(self, name: str, number: int, cells: Iterable[Any]) -> None:
+        """Counts the values in a column without a name."""
+        filled = sum(
+            cell.strip() not in self._missing_words if isinstance(cell, str) else cell is not None
+            for cell in cells
+        )
+        self._unnamed[name.strip() or f"column {number}"] += filled
 
     def _clean(self, column: str, cell: Any, location: str) -> Any:
         """The value of a cell; None if it is missing or has a problem."""
@@ -135,10 +137,13 @@ class Cells:
         return text if column in self._paths else unicodedata.normalize("NFC", text)
 
     def _id(self, column: str, cell: Any, location: str) -> str | None:
-        """An id that the file states as a number."""
+        """An id, or the name of a group, that the file states as a number."""
         fault = ""
+        is_required = column in self._required
         if isinstance(cell, float):
             if not cell.is_integer():
+                if not is_required:
+                    return str(cell)
                 fault = f"an id must be text or a whole number, got {cell!r}."
             elif abs(cell) > _WHOLE:
                 fault = (
@@ -146,7 +151,7 @@ class Cells:
                     "ids as text or as whole numbers."
                 )
             cell = int(cell)
-        elif isinstance(cell, bool) and column in self._required:
+        elif isinstance(cell, bool) and is_required:
             fault = f"an id must be text or a whole number, got {cell!r}."
         if fault:
             self._fault("id", column, location, fault)

@@ -91,7 +91,7 @@ def _reject_wide(path: Path, content: bytes) -> None:
     for name, size, letter in _WIDE:
         units = [start[i : i + size] for i in range(0, len(start) - size + 1, size)]
         narrow = sum(unit[letter] != 0 and unit.count(0) == size - 1 for unit in units)
-        if narrow >= 0.5 * max(len(units), 1):
+        if narrow >= 0.3 * max(len(units), 1):
             raise DataError(f"{path}: {name}. {conversion_hint(path, name)}")
     line = content.count(b"\n", 0, content.index(b"\0")) + 1
     raise DataError(

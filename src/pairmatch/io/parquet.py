@@ -43,7 +43,7 @@ def read_parquet(cells: Cells, content: bytes) -> None:
         if name:
             columns.append(_values(column))
         else:
-            cells.add_unnamed(schema.names[number - 1], number, len(column) - column.null_count)
+            cells.add_unnamed(schema.names[number - 1], number, _values(column))
     for number, row in enumerate(zip(*columns, strict=True), 1):
         cells.add_row(f"row {number}", zip(table.columns, row, strict=True))
 

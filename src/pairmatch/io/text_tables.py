@@ -77,7 +77,7 @@ def _add_csv_row(
         return
     for number, (name, column, cell) in enumerate(zip(header, columns, row, strict=False), 1):
         if not column:
-            cells.add_unnamed(name, number, cell)
+            cells.add_unnamed(name, number, [cell])
     cells.add_row(location, named)
 
 
@@ -113,7 +113,7 @@ def read_json_lines(cells: Cells, content: bytes, *, lists: bool) -> None:
             if key not in names:
                 names[key] = cells.name(key, location, position)
             if not names[key]:
-                cells.add_unnamed(key, position, row[key])
+                cells.add_unnamed(key, position, [row[key]])
         cells.add_row(location, [(names[key], row[key]) for key in row if names[key]])
     table.columns = list(dict.fromkeys(name for name in names.values() if name))
 
