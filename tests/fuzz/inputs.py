@@ -5,6 +5,7 @@ import random
 from .cases_galleries import Galleries, Journals, SlateFolders
 from .cases_images import Photos
 from .cases_matchers import Matchers, Sweeps
+from .cases_metadata import Answers, Batches, Exports
 from .cases_rules import Rules
 from .cases_stores import Stores
 from .cases_tables import People
@@ -22,6 +23,9 @@ def subjects() -> dict[str, Subject]:
         Journals(),
         SlateFolders(),
         Stores(),
+        Answers(),
+        Batches(),
+        Exports(),
         Sweeps(),
     )
     return {kind.name: kind for kind in kinds}
