@@ -334,6 +334,11 @@ def test_names_in_the_warning_cannot_deceive_a_terminal(tmp_path, caplog):
     path.write_bytes(with_exif("JPEG", EXIF["garbage"][0]))
     load_image(path)
     assert "\\x1b[2J" in caplog.records[0].getMessage()
+    for content in (b"", b"text", None):
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_bytes(content)
+        assert "\x1b" not in check_image(path)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL.*")  # Pillow's own, when it opens them

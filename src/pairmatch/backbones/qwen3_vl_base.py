@@ -18,7 +18,13 @@ from pairmatch.core.devices import intra_op_threads, resolve_device, resolve_dty
 from pairmatch.core.errors import BackboneError, ConfigurationError
 from pairmatch.core.interfaces import Backbone
 from pairmatch.core.types import Item, TokenStates
-from pairmatch.io.checkpoints import check_memory, checkpoint_fingerprint, freeze, load_pretrained
+from pairmatch.io.checkpoints import (
+    check_memory,
+    checkpoint_fingerprint,
+    freeze,
+    load_network,
+    load_pretrained,
+)
 
 _BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 
@@ -114,7 +120,7 @@ class Qwen3VL(Backbone):
 
         assert self._config is not None
         check_memory(self.model, self.revision, self._dtype, self._device)
-        network = load_pretrained(
+        network = load_network(
             AutoModel,
             self.model,
             self.revision,

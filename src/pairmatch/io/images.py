@@ -12,6 +12,7 @@ from threading import Lock
 from PIL import Image, UnidentifiedImageError
 
 from pairmatch.core.errors import ConfigurationError, ImageError
+from pairmatch.core.text import printable
 from pairmatch.io.budget import Budget
 from pairmatch.io.colors import changes_colors, conversion, flat, has_unsigned_numbers
 from pairmatch.io.files import digest_file, read_file
@@ -195,7 +196,9 @@ def _readable(source: str | Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise ImageError(f"{source}: {getattr(error, 'strerror', None) or error}.") from error
+        raise ImageError(
+            f"{_name(source)}: {getattr(error, 'strerror', None) or error}."
+        ) from error
 
 
 @contextmanager
@@ -337,4 +340,4 @@ def _profile(image: Image.Image) -> bytes | None:
 def _name(source: ImageSource) -> str:
     if isinstance(source, bytes):
         return f"a photo of {len(source)} bytes"
-    return "a PIL image" if isinstance(source, Image.Image) else str(source)
+    return "a PIL image" if isinstance(source, Image.Image) else printable(str(source))

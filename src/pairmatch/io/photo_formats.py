@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from pairmatch.core.errors import ImageError
+from pairmatch.core.text import printable
 from pairmatch.io.files import read_header
 
 #: Raster formats that are decoded, by Pillow's name. All others are refused before a decoder runs:
@@ -86,7 +87,8 @@ def content_format(source: str | Path | bytes) -> str | None:
         try:
             header = read_header(Path(source), _HEADER_BYTES)
         except (OSError, ValueError) as error:
-            raise ImageError(f"{source}: {getattr(error, 'strerror', None) or error}.") from error
+            reason = getattr(error, "strerror", None) or error
+            raise ImageError(f"{printable(str(source))}: {reason}.") from error
     return next((name for name, pattern in _SIGNATURES if pattern.match(header)), None)
 
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
 
-from pairmatch.core.text import printable
-
 _log = logging.getLogger(__name__)
 _MOST_NAMED = 5
 _lock = Lock()
@@ -39,7 +37,7 @@ def note_damage(name: str, problems: Sequence[str], *, is_file: bool) -> None:
     """Notes that a photo was read although its side information is damaged.
 
     Args:
-        name: The photo, for the message.
+        name: The photo, as a terminal may show it.
         problems: What is damaged, such as `EXIF data`.
         is_file: Whether the name is a path; each file is reported once per process.
     """
@@ -55,7 +53,7 @@ def note_damage(name: str, problems: Sequence[str], *, is_file: bool) -> None:
 
 
 def _warn(damaged: dict[str, str]) -> None:
-    named = [f"{printable(name)} ({what})" for name, what in list(damaged.items())[:_MOST_NAMED]]
+    named = [f"{name} ({what})" for name, what in list(damaged.items())[:_MOST_NAMED]]
     if len(damaged) > len(named):
         named.append(f"and {len(damaged) - len(named)} others")
     photos = "1 photo has" if len(damaged) == 1 else f"{len(damaged)} photos have"
