@@ -499,7 +499,7 @@ def test_slates_cannot_be_continued_with_other_exclusions(tmp_path):
 def test_incomplete_files_are_removed(tmp_path):
     slates = recommend_all(Gallery.of(["a", "b"], np.eye(2)), None, tmp_path / "s", 1)
     # `write_file` uses such a name until the file is complete
-    incomplete = tmp_path / "s" / ".a-00001.parquet.x1y2"
+    incomplete = tmp_path / "s" / ".a-00001.parquet.x1y2_z34"
     incomplete.write_bytes(b"a, b")
     slates.forget(["a"])
     assert not incomplete.exists()

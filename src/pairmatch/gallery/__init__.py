@@ -1,6 +1,6 @@
 """Galleries: candidates that are embedded once, filtered, searched, exported and forgotten."""
 
-from pairmatch.gallery.bulk import SlateOptions, Slates, recommend_all
+from pairmatch.gallery.bulk import SlateOptions, recommend_all
 from pairmatch.gallery.disk import FolderGallery
 from pairmatch.gallery.eligibility import eligible
 from pairmatch.gallery.exclusions import Exclusions
@@ -9,6 +9,7 @@ from pairmatch.gallery.gallery import Gallery
 from pairmatch.gallery.lance import LanceGallery
 from pairmatch.gallery.memory import MemoryGallery
 from pairmatch.gallery.results import Recommendation, Recommendations, SearchResult
+from pairmatch.gallery.slates import Slates
 
 __all__ = [
     "Erased",

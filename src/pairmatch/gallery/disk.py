@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import final
@@ -10,12 +9,13 @@ from typing import final
 import numpy as np
 
 from pairmatch.core.arrays import Vectors
-from pairmatch.core.errors import StoreError
+from pairmatch.core.errors import ConfigurationError, StoreError
 from pairmatch.core.types import AttributeValue
 from pairmatch.gallery.blocks import Block, Chunk
-from pairmatch.gallery.folder import JOURNAL, Change, Folder
+from pairmatch.gallery.folder import JOURNAL, Folder
 from pairmatch.gallery.gallery import Gallery
 from pairmatch.gallery.index import Additions, BlockIndex
+from pairmatch.gallery.journal import Change
 from pairmatch.gallery.request import SearchRequest
 from pairmatch.gallery.results import SearchResult
 from pairmatch.gallery.snapshot import Snapshot
@@ -51,9 +51,16 @@ class FolderGallery(Gallery):
         """Whether a folder holds a gallery that `save` wrote."""
         return (Path(folder) / JOURNAL).exists()
 
-    def _snapshot(self) -> Snapshot:
+    def _snapshot(self, *, vectors: bool = False) -> Snapshot:
+        """The people of this moment.
+
+        Args:
+            vectors: Whether vectors will be read, and are compared with their checksums before.
+        """
         with self._lock:
             self._refresh()
+            if vectors:
+                self._folder.check_vectors()
             return self._index.snapshot()
 
     def _add(self, additions: Additions) -> Additions:
@@ -81,14 +88,14 @@ class FolderGallery(Gallery):
         with self._lock:
             self._index.drop_removed()
         self.save()
+        self._folder.check_erased()
         return count
 
     def save(self, folder: str | Path | None = None) -> Path:
         is_own = folder is None
-        target = self._folder if folder is None else Folder(self._check_target(folder), create=True)
+        target = self._folder if folder is None else Folder(self.check_target(folder), create=True)
         with self._lock, target.writing():
-            self._refresh()
-            snapshot = self._index.snapshot()
+            snapshot = self._snapshot(vectors=True)
             target.replace(
                 snapshot.blocks, side=self.side, made_by=self.made_by, width=snapshot.width
             )
@@ -99,7 +106,7 @@ class FolderGallery(Gallery):
         return target.path
 
     def _search(self, request: SearchRequest) -> SearchResult:
-        return self._snapshot().search(request)
+        return self._snapshot(vectors=True).search(request)
 
     def _attributes(self, ids: Sequence[str]) -> dict[str, dict[str, AttributeValue]]:
         return self._snapshot().attributes(ids)
@@ -108,7 +115,7 @@ class FolderGallery(Gallery):
         return self._snapshot().people()
 
     def chunks(self, rows: int = 1024) -> Iterator[Chunk]:
-        return self._snapshot().chunks(rows)
+        return self._snapshot(vectors=True).chunks(rows)
 
     @property
     def ids(self) -> list[str]:
@@ -116,7 +123,7 @@ class FolderGallery(Gallery):
 
     @property
     def embeddings(self) -> Vectors:
-        return self._snapshot().embeddings
+        return self._snapshot(vectors=True).embeddings
 
     @property
     def attribute_kinds(self) -> dict[str, Kind]:
@@ -139,38 +146,48 @@ class FolderGallery(Gallery):
                 except StoreError:
                     # Another process may have saved in the meantime, which replaces all files
                     about, _ = self._folder.changes_since(self._generation, self._last_change)
-                    if about.get("generation", 0) == self._generation:
+                    if about["generation"] == self._generation:
                         raise
 
     def _apply_changes(self) -> None:
         about, changes = self._folder.changes_since(self._generation, self._last_change)
-        if about.get("generation", 0) != self._generation:
+        if about["generation"] != self._generation:
             self._index = BlockIndex(about["width"])
             self._last_change = 0
             self._generation = about["generation"]
             self.side = about["side"]
             self.made_by = about["made_by"]
+            self._folder.forget_files()
         additions: list[Change] = []
         for change in changes:
-            number, act, name, _, _ = change
-            if act != "add" and additions:
+            if change.act != "add" and additions:
                 self._replay(additions)
                 additions = []
-            if act == "add":
+            if change.act == "add":
                 additions.append(change)
-            elif act == "remove":
-                self._index.remove([name])
+            elif change.act == "remove":
+                self._index.remove([change.name])
             else:
-                self._index.add_mapped(self._folder.read(name))
-            self._last_change = number
+                self._add_file(change)
+            self._last_change = change.number
         if additions:
             self._replay(additions)
 
+    def _add_file(self, change: Change) -> None:
+        blocks = self._folder.read(change, self._index.width)
+        try:
+            self._index.add_mapped(blocks)
+        except ConfigurationError as error:
+            raise StoreError(f"The gallery {self._folder.path} is damaged: {error}") from error
+
     def _replay(self, additions: Sequence[Change]) -> None:
-        latest = {name: (attributes, vector) for _, _, name, attributes, vector in additions}
-        rows = latest.values()
-        self._index.add(
-            list(latest),
-            [json.loads(attributes or "{}") for attributes, _ in rows],
-            np.stack([np.frombuffer(vector or b"", np.float32) for _, vector in rows]),
-        )
+        latest = {change.name: change for change in additions}
+        vectors = [change.vector for change in latest.values() if change.vector is not None]
+        width = self._index.width
+        try:
+            if width is not None and len(vectors[0]) != width:
+                raise ConfigurationError("embeddings have different widths.")
+            attributes = [change.attributes for change in latest.values()]
+            self._index.add(list(latest), attributes, np.stack(vectors))
+        except ConfigurationError as error:
+            raise StoreError(f"The gallery {self._folder.path} is damaged: {error}") from error

@@ -8,27 +8,33 @@ private to their owner.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import re
+import secrets
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from pairmatch.core.arrays import Vectors
 from pairmatch.core.errors import StoreError
 from pairmatch.core.types import AttributeValue, Side
-from pairmatch.gallery.blocks import Block, vectors_of
+from pairmatch.gallery.arrow_files import check_vectors_of, read_people, sync, write_people
+from pairmatch.gallery.blocks import Block
+from pairmatch.gallery.description import checked_description
+from pairmatch.gallery.journal import FILE_NAME, Change, read_changes
+from pairmatch.io.files import parse_json
+from pairmatch.io.outputs import check_output_folder, claim_folder
 from pairmatch.io.sqlite import Database
+from pairmatch.io.sqlite_files import why_not_ours
 
 JOURNAL = "gallery.sqlite"
+_KIND = "gallery"
 _FORMAT = 1
-_BATCH_ROWS = 65_536  # people per record batch, all that saving holds in memory
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS journal ("
@@ -36,7 +42,23 @@ _SCHEMA = (
     "attributes TEXT, vector BLOB)",
 )
 
-Change = tuple[int, str, str, str | None, bytes | None]
+
+def check_folder(path: Path) -> None:
+    """Checks that a gallery can be saved to a folder, without creating anything.
+
+    Raises:
+        ConfigurationError: The folder holds files that pairmatch did not write, or cannot be
+            written.
+    """
+    check_output_folder(path, _KIND, is_earlier=_is_earlier)
+
+
+def _is_earlier(path: Path) -> bool:
+    """Whether a folder without a mark holds a gallery of an earlier version."""
+    journal = path / JOURNAL
+    return journal.is_file() and (
+        why_not_ours(journal, "gallery", version=_FORMAT, schema=_SCHEMA) is None
+    )
 
 
 class Folder:
@@ -52,7 +74,11 @@ class Folder:
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
         self.path = path
+        # Files whose vectors were not compared with their checksum yet
+        self._unchecked: list[tuple[Path, list[Block], str | None]] = []
         journal = path / JOURNAL
+        if create:
+            claim_folder(path, _KIND, is_earlier=_is_earlier, private=True)
         if not create and not journal.exists():
             raise StoreError(
                 f"{path} holds no gallery (no {JOURNAL}): build one with `Gallery.save(folder)`."
@@ -68,6 +94,9 @@ class Folder:
             create=create,
         )
         self.connection = self.database.connection
+        if create:
+            with self.writing():
+                self._token()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -86,17 +115,44 @@ class Folder:
 
         Returns:
             `side`, `width`, `made_by` and `generation`; and the changes in order.
+
+        Raises:
+            StoreError: The journal is damaged.
         """
-        with self.database.snapshot() as connection:
-            run = connection.execute
-            about = {key: json.loads(value) for key, value in run("SELECT key, value FROM about")}
-            after = last_change if about.get("generation", 0) == generation else 0
-            changes = run(
+        with self.database.snapshot():
+            about = checked_description(self._about())
+            after = last_change if about["generation"] == generation else 0
+            rows = self.connection.execute(
                 "SELECT number, act, name, attributes, vector FROM journal "
                 "WHERE number > ? ORDER BY number",
                 (after,),
             ).fetchall()
-        return about, changes
+        return about, read_changes(rows, about["width"], self.database.name)
+
+    def _about(self) -> dict[str, Any]:
+        """All values that describe the gallery."""
+        try:
+            rows = self.connection.execute("SELECT key, value FROM about").fetchall()
+            return {str(key): parse_json(value) for key, value in rows}
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{self.database.name} has a damaged description: {error}.") from error
+
+    def _set_about(self, key: str, value: Any) -> None:
+        self.connection.execute(
+            "INSERT OR REPLACE INTO about VALUES (?, ?)", (key, json.dumps(value))
+        )
+
+    def _token(self) -> str:
+        """What the names of this gallery's files begin with; made within a transaction.
+
+        A file with such a name is one that this gallery wrote, even if a run was killed before the
+        journal could name it.
+        """
+        token = self._about().get("token")
+        if not isinstance(token, str) or not re.fullmatch("[0-9a-f]{16}", token):
+            token = secrets.token_hex(8)
+            self._set_about("token", token)
+        return token
 
     def append(
         self,
@@ -131,114 +187,102 @@ class Folder:
             blocks = list(blocks)
             tables = [block.people.slice(0, 0) for block in blocks]
             schema = pa.concat_tables(tables, promote_options="permissive").schema
-        name = self._write(blocks, schema)
-        self.connection.execute("INSERT INTO journal (act, name) VALUES ('file', ?)", (name,))
+        name = f"{self._token()}-{uuid.uuid4().hex}.arrow"
+        part = self.path / f".{name}.part"
+        checksums = write_people(part, blocks, schema)
+        part.replace(self.path / name)
+        if os.name == "posix":  # a new name is on disk only once its folder is
+            sync(self.path)
+        self.connection.execute(
+            "INSERT INTO journal (act, name, attributes) VALUES ('file', ?, ?)",
+            (name, json.dumps(checksums)),
+        )
 
     def replace(
         self, blocks: Sequence[Block], *, side: Side, made_by: str | None, width: int | None
     ) -> None:
         """Replaces the whole gallery with the people of the blocks, within a transaction."""
         run = self.connection.execute
-        row = run("SELECT value FROM about WHERE key = 'generation'").fetchone()
+        about = self._about()
+        generation = checked_description(about)["generation"] + 1
+        rows = run("SELECT name FROM journal WHERE act = 'file'").fetchall()
+        self._set_about("obsolete", sorted({*_names(about), *(str(name) for (name,) in rows)}))
         run("DELETE FROM journal")
-        run("DELETE FROM about")
-        generation = json.loads(row[0]) + 1 if row else 1
-        about = {"side": side, "made_by": made_by, "width": width, "generation": generation}
-        self.connection.executemany(
-            "INSERT INTO about VALUES (?, ?)",
-            [(key, json.dumps(value)) for key, value in about.items()],
-        )
+        for key, value in (
+            ("side", side),
+            ("made_by", made_by),
+            ("width", width),
+            ("generation", generation),
+        ):
+            self._set_about(key, value)
         living = [block for block in blocks if block.alive.any()]
         if living:
             self.append_file(living)
 
-    def _write(self, blocks: Iterable[Block], schema: pa.Schema) -> str:
-        """Writes one Arrow file of all people that are alive, and returns its name.
-
-        The file is complete and on disk when this returns.
-        """
-        name = f"{uuid.uuid4().hex}.arrow"
-        part = self.path / f".{name}.part"
-        with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600), "wb") as file:
-            writer = None
-            for people, vectors in _batches(blocks, schema):
-                flat = pa.array(vectors.ravel())
-                embedding = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-                table = people.append_column("embedding", embedding).combine_chunks()
-                writer = writer or pa.ipc.new_file(file, table.schema)
-                writer.write_table(table)
-            if writer is not None:
-                writer.close()
-        _sync(part)
-        part.replace(self.path / name)
-        if os.name == "posix":  # a new name is on disk only once its folder is
-            _sync(self.path)
-        return name
-
-    def read(self, name: str) -> list[Block]:
+    def read(self, change: Change, width: int | None) -> list[Block]:
         """Reads the blocks of a file, memory-mapped."""
-        try:
-            with pa.memory_map(str(self.path / name)) as source:
-                reader = pa.ipc.open_file(source)
-                batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-        except (OSError, pa.ArrowException) as error:
-            raise StoreError(
-                f"The gallery file {self.path / name} cannot be read: {error}."
-            ) from error
-        blocks = []
-        for batch in batches:
-            vectors = vectors_of(batch.column("embedding"))
-            blocks.append(Block.of(pa.table(batch.drop_columns(["embedding"])), vectors))
+        path = self.path / change.name
+        blocks = read_people(path, change.checksums, width)
+        self._unchecked.append((path, blocks, change.checksums))
         return blocks
 
+    def forget_files(self) -> None:
+        """Forgets the files of an earlier generation."""
+        self._unchecked = []
+
+    def check_vectors(self) -> None:
+        """Compares the vectors of files with their checksums, once per file.
+
+        Raises:
+            StoreError: Vectors are damaged.
+        """
+        while self._unchecked:
+            check_vectors_of(*self._unchecked[-1])
+            self._unchecked.pop()
+
     def sweep(self) -> None:
-        """Removes files that the journal no longer names, and the traces of deleted people."""
+        """Removes files of this gallery that its journal no longer names, and all traces of people.
+
+        Other files are left alone, and so is a file that cannot be removed, on some systems because
+        a process has it mapped: the next sweep removes it.
+
+        Raises:
+            StoreError: Traces remain in the journal.
+        """
+        is_clean = True
         with self.writing():  # no other process is writing a file that has no entry yet
             rows = self.connection.execute("SELECT name FROM journal WHERE act = 'file'")
             named = {name for (name,) in rows}
-            for file in [*self.path.glob("*.arrow"), *self.path.glob(".*.part")]:
-                if file.name not in named:
-                    # A file that is mapped and cannot be removed is left to the next sweep
-                    with contextlib.suppress(OSError):
-                        file.unlink()
+            own = re.compile(rf"\.?{self._token()}-[0-9a-f]{{32}}\.arrow(\.part)?")
+            obsolete = _names(self._about())
+            for file in sorted(self.path.iterdir()):
+                if file.name in named or not (own.fullmatch(file.name) or file.name in obsolete):
+                    continue
+                try:
+                    file.unlink()
+                except OSError:
+                    is_clean = False
+            if is_clean:
+                self.connection.execute("DELETE FROM about WHERE key = 'obsolete'")
         self.database.purge()
+
+    def check_erased(self) -> None:
+        """Raises StoreError if a sweep had to leave files with removed people."""
+        with self.database.snapshot():
+            kept = sorted(name for name in _names(self._about()) if (self.path / name).exists())
+        if kept:
+            raise StoreError(
+                f"{self.database.name} still has files with removed people that cannot be deleted: "
+                f"{', '.join(kept)}. Stop other processes that use the gallery, then delete again."
+            )
 
     def close(self) -> None:
         """Closes the journal."""
         self.database.close()
 
 
-def _batches(blocks: Iterable[Block], schema: pa.Schema) -> Iterator[tuple[pa.Table, Vectors]]:
-    """Yields people that are alive with their vectors, at most `_BATCH_ROWS` at a time."""
-    waiting: list[Block] = []
-    rows = 0
-    for block in blocks:
-        for start in range(0, len(block), _BATCH_ROWS):
-            part = slice(start, start + _BATCH_ROWS)
-            alive = block.alive[part]
-            count = int(alive.sum())
-            if not count:
-                continue
-            if waiting and rows + count > _BATCH_ROWS:
-                yield _joined(waiting, schema)
-                waiting = []
-                rows = 0
-            waiting.append(Block(block.people.slice(start, len(alive)), block.vectors[part], alive))
-            rows += count
-    if waiting:
-        yield _joined(waiting, schema)
-
-
-def _joined(blocks: Sequence[Block], schema: pa.Schema) -> tuple[pa.Table, Vectors]:
-    tables = [schema.empty_table(), *(block.living() for block in blocks)]
-    people = pa.concat_tables(tables, promote_options="permissive")
-    vectors = np.concatenate([block.vectors[block.alive] for block in blocks])
-    return people.select(schema.names).cast(schema), np.ascontiguousarray(vectors)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _names(about: Mapping[str, Any]) -> set[str]:
+    """Names of files that an earlier version or state of the gallery named."""
+    names = about.get("obsolete")
+    listed = [str(name) for name in names] if isinstance(names, list) else []
+    return {name for name in listed if FILE_NAME.fullmatch(name)}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pairmatch.core.errors import PairmatchError, StoreError
 from pairmatch.core.text import printable
-from pairmatch.gallery.bulk import Slates
 from pairmatch.gallery.gallery import Gallery
+from pairmatch.gallery.slates import Slates
 from pairmatch.io.store import Forgotten, Store
 
 

@@ -14,6 +14,7 @@ from pairmatch.core.errors import DataError, StoreError
 from pairmatch.core.types import AttributeValue, Profile, Side
 from pairmatch.gallery.attributes import Attributes, plain_attributes
 from pairmatch.gallery.blocks import Chunk
+from pairmatch.gallery.folder import check_folder
 from pairmatch.gallery.index import Additions
 from pairmatch.gallery.request import SearchRequest, Where
 from pairmatch.gallery.results import Recommendation, Recommendations, SearchResult
@@ -95,11 +96,15 @@ class Gallery(ABC):
         return (kinds or cls._on_disk)[0](path)
 
     @staticmethod
-    def _check_target(folder: str | Path) -> Path:
-        """The folder to save to.
+    def check_target(folder: str | Path) -> Path:
+        """Checks that a gallery can be saved to a folder, without creating anything.
+
+        Returns:
+            The folder.
 
         Raises:
             StoreError: It holds a gallery of another kind, which would stay beside the new one.
+            ConfigurationError: It holds files that pairmatch did not write, or cannot be written.
         """
         path = Path(folder)
         kind = Gallery._on_disk[0]  # what `save` writes
@@ -109,6 +114,7 @@ class Gallery(ABC):
                 f"{path} holds a {other[0].__name__}, which saving would not replace: choose "
                 "another folder, or delete it first."
             )
+        check_folder(path)
         return path
 
     @classmethod

@@ -154,12 +154,20 @@ class BlockIndex:
         self._recent = recent
 
     def add_mapped(self, blocks: Sequence[Block]) -> None:
-        """Adds blocks unchanged; they hold each person once."""
+        """Adds blocks unchanged; they hold each person once.
+
+        Raises:
+            ConfigurationError: An attribute has another kind than in earlier blocks.
+        """
         if self.blocks and blocks:
             self._remove(pa.concat_arrays([ids for block in blocks for ids in block.ids.chunks]))
         for block in blocks:
             self._mapped.append(block)
-            self.kinds |= block.kinds
+            for name, kind in block.kinds.items():
+                if self.kinds.setdefault(name, kind) != kind:
+                    raise ConfigurationError(
+                        f"The attribute {printable(name)!r} is {kind} and {self.kinds[name]}."
+                    )
             self.width = block.vectors.shape[1]
 
     def remove(self, ids: Sequence[str]) -> None:

@@ -151,7 +151,7 @@ class LanceGallery(Gallery):
         if folder is None:
             self._compact()
             return self.folder
-        path = self._check_target(folder)
+        path = self.check_target(folder)
         table = self._snapshot()
         target = Folder(path, create=True)
         with target.writing():

@@ -57,7 +57,7 @@ class MemoryGallery(Gallery, in_memory=True):
             raise ConfigurationError(
                 "`Gallery.save(folder)` needs a folder: this gallery is in memory."
             )
-        target = Folder(self._check_target(folder), create=True)
+        target = Folder(self.check_target(folder), create=True)
         with self._lock, target.writing():
             snapshot = self._index.snapshot()
             target.replace(
