@@ -398,6 +398,64 @@ def test_exclusions(tmp_path):
         Exclusions.read(tmp_path / "z.csv")
 
 
+@pytest.fixture
+def simple_matcher(hash_backbone, tmp_path):
+    from pairmatch import Matcher
+
+    return Matcher(backbone=hash_backbone, metadata=None, head="identity", store=tmp_path / "s.db")
+
+
+@pytest.mark.parametrize("as_gallery", [False, True])
+def test_exclusions_that_match_nobody_are_an_error(simple_matcher, as_gallery):
+    people = [Profile(str(n), text=f"text {n}") for n in range(5)]
+    candidates = simple_matcher.gallery(people) if as_gallery else people
+    me = Profile("9", text="me")
+    nobody = "exclusions match nobody: none of their ids is among the candidates"
+    for exclude in (
+        ["1.0"],
+        {"01", "x"},
+        Exclusions([("9.0", "1.0"), ("8.0", "2.0")]),
+        Exclusions([(f"a{n}", f"b{n}") for n in range(3000)]),
+    ):
+        with pytest.raises(ConfigurationError, match=nobody):
+            simple_matcher.recommend(me, candidates, exclude=exclude)
+    with pytest.raises(ConfigurationError, match=r"`exclude` takes ids: write exclude=\['12'\]"):
+        simple_matcher.recommend(me, candidates, exclude="12")
+
+
+@pytest.mark.parametrize("as_gallery", [False, True])
+def test_exclusions_of_people_who_are_not_there_are_counted(simple_matcher, as_gallery, caplog):
+    people = [Profile(str(n), text=f"text {n}") for n in range(5)]
+    candidates = simple_matcher.gallery(people) if as_gallery else people
+    me = Profile("9", text="me")
+    for exclude, hidden, warning in (
+        (["1", "77", "x"], {"1"}, "2 of 3 people who are not to be shown to 9 are not among"),
+        (Exclusions([("9", "1"), ("9", "77")]), {"1"}, "1 of 2 people who are not to be shown"),
+        (Exclusions([("9", "77")]), set(), "1 of 1 people who are not to be shown to 9"),
+        (Exclusions([("9", "1"), ("9", "2")]), {"1", "2"}, ""),
+        (Exclusions([("3", "4")]), set(), ""),  # other people have exclusions, this one has none
+        (Exclusions(), set(), ""),
+        ([], set(), ""),
+    ):
+        caplog.clear()
+        found = simple_matcher.recommend(me, candidates, exclude=exclude)
+        assert {one.profile.id for one in found} == {str(n) for n in range(5)} - hidden
+        assert warning in caplog.text
+        assert bool(caplog.text) == bool(warning)
+
+
+def test_slates_count_exclusions_of_people_who_are_not_there(tmp_path, caplog):
+    a = Gallery.of(["a0", "a1"], vectors(2))
+    b = Gallery.of(["b0", "b1"], vectors(2))
+    blocked = Exclusions([("a0", "b0"), ("a1", "later"), ("x", "b1")], symmetric=True)
+    slates = recommend_all(a, b, tmp_path / "s", exclude=blocked)
+    assert "4 of 6 exclusions concern people who are not in the galleries" in caplog.text
+    assert [person for person, _ in slates.of("a0")] == ["b1"]
+    with pytest.raises(ConfigurationError, match="match nobody: none of their ids is in the gall"):
+        recommend_all(a, b, tmp_path / "t", exclude=Exclusions([("A0", "B0")]))
+    assert not (tmp_path / "t").exists()
+
+
 def test_ineligible_people_are_not_embedded(hash_backbone, tmp_path):
     from pairmatch import Matcher
 

@@ -338,3 +338,66 @@ def test_read_only_embeddings_can_be_balanced():
     expected = balance(a, b, temperature=0.5).bonus_a
     a.flags.writeable = b.flags.writeable = False
     assert np.array_equal(balance(a, b, temperature=0.5).bonus_a, expected)
+
+
+def chances(rows_a, rows_b):
+    return np.full(len(rows_a), 0.5), np.full(len(rows_b), 0.5)
+
+
+A = np.eye(4, 3) + 0.1
+B = np.eye(5, 3) + 0.2
+NAN = np.full((4, 3), np.nan)
+INVALID = {
+    "NaN": (lambda: balance(NAN, B), "`a` has values that are not finite"),
+    "infinity": (lambda: balance(A, B / 0.0), "`b` has values that are not finite"),
+    "nobody": (lambda: balance(A[:0], B), r"with at least one row, got shape \[0, 3\]"),
+    "text": (lambda: balance("a", B), "must be a NumPy array or a tensor, got str"),
+    "huge": (lambda: balance(A * 1e30, B), "too low for scores of this size|not finite"),
+    "temperature": (lambda: balance(A, B, temperature=np.nan), "must be a finite number, got nan"),
+    "no temperature": (lambda: balance(A, B, temperature=None), "must be a finite number"),
+    "tolerance": (lambda: balance(A, B, tolerance=np.nan), r"tolerance=...\)` must be a finite"),
+    "iterations": (lambda: balance(A, B, max_iterations=-1), "must be at least 1, got -1"),
+    "seed": (lambda: balance(A, B, seed=-1), "must be a whole number from 0, got -1"),
+    "capacity": (lambda: balance(A, B, capacity_a=1e-300), "`capacity_a` must be finite and above"),
+    "no number": (lambda: balance(A, B, capacity_b="x"), "`capacity_b` must be numbers, got 'x'"),
+    "mask": (
+        lambda: balance(A, B, allowed=lambda start, stop: np.ones((stop - start, 4), bool)),
+        r"must return bool \[4, 5\] for the rows 0 to 4, got bool \[4, 4\]",
+    ),
+    "no mask": (lambda: balance(A, B, allowed=lambda start, stop: None), "must return bool"),
+    "probabilities": (lambda: reciprocal([np.nan], [0.5]), r"needs probabilities in \[0, 1\]"),
+    "shapes": (lambda: reciprocal(np.ones(3), np.ones(2)), r"one shape, got \[3\] and \[2\]"),
+    "k": (lambda: top_k_of(10**11), r"must be from 1 to 5, got 100000000000"),
+    "half": (lambda: top_k_of(2.5), "must be a whole number, got 2.5"),
+    "width": (lambda: top_k_of(2, B[:, :2]), "`there` need the same width, got 3 and 2"),
+    "neighbors": (lambda: csls(A, B, neighbors=10**11), "from 1 to the size of the bank, 5"),
+    "softmax": (lambda: inverted_softmax(A, B, temperature=1e-300), "is out of range for scores"),
+    "scores": (lambda: assign(np.array([[np.nan, 1]])), "`scores` has values that are not finite"),
+    "vector": (lambda: assign(np.ones(3)), "`scores` must be numbers in two dimensions"),
+    "rows": (lambda: outcome([[7]], [[0]], chances), "from 0 to 0, or -1 for empty places"),
+    "floats": (lambda: outcome([[0.5]], [[0]], chances), "`slates_a` must be whole numbers"),
+    "empty": (lambda: outcome(np.zeros((0, 2), int), [[0]], chances), "with at least one person"),
+    "twice": (lambda: outcome([[0, 0]], [[0]], chances), "shows a person twice in one slate"),
+    "no chances": (
+        lambda: outcome([[0]], [[0]], lambda a, b: (np.full(len(a), np.nan), np.ones(len(b)))),
+        r"two arrays of 1 probabilities in \[0, 1\]",
+    ),
+    "places": (lambda: examination(10**11), "must be a whole number from 0 to 100,000,000"),
+}
+
+
+def top_k_of(k, candidates=B):
+    def probability(scores):
+        return 1 / (1 + np.exp(-scores))
+
+    return reciprocal_top_k(
+        (A, candidates), (A, B), k, probability_there=probability, probability_back=probability
+    )
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero")
+@pytest.mark.parametrize("name", INVALID)
+def test_invalid_inputs_are_one_error(name):
+    call, message = INVALID[name]
+    with pytest.raises(ConfigurationError, match=message):
+        call()

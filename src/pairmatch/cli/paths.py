@@ -16,8 +16,6 @@ from pairmatch.core.text import printable
 #: What folders of each kind hold that earlier versions wrote without a mark.
 _EARLIER = {
     "matcher": ("matcher.json",),
-    "gallery": ("gallery.sqlite",),
-    "slates": ("slates.json",),
     "sweep": ("lines", "queries.csv"),
 }
 
@@ -55,6 +53,11 @@ def claimed_folder(folder: Path, kind: str) -> Iterator[None]:
 
 
 def _is_earlier(kind: str, folder: Path) -> bool:
+    if kind in ("gallery", "slates"):
+        from pairmatch.gallery.folder import is_earlier_gallery
+        from pairmatch.gallery.slates import is_earlier_slates
+
+        return (is_earlier_gallery if kind == "gallery" else is_earlier_slates)(folder)
     return any((folder / name).exists() for name in _EARLIER[kind])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,11 +32,14 @@ from pairmatch.cli.reading import (
     read_texts,
 )
 from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.text import printable
 
 if TYPE_CHECKING:
     from pairmatch.core.types import Profile
     from pairmatch.gallery import Gallery
     from pairmatch.gallery.results import Recommendations
+
+_log = logging.getLogger(__name__)
 
 Where = Annotated[
     list[str] | None,
@@ -113,11 +117,23 @@ def recommend(
     from pairmatch.gallery import Exclusions, Gallery
     from pairmatch.io.store import QUERY_ID
 
+    if exclude is not None and not person_id:
+        raise ConfigurationError(
+            "--exclude needs --id: exclusions are for the person of that id, and without it they "
+            "would hide nobody."
+        )
     excluded = (
         Exclusions()
         if exclude is None
         else Exclusions.read(exclude, symmetric=symmetric, keep_words=keep_words or ())
     )
+    if exclude is not None and not excluded.of(person_id):
+        _log.warning(
+            "None of the %d exclusions in %s is for --id %s: nobody is hidden from this person.",
+            len(excluded),
+            printable(str(exclude)),
+            printable(person_id),
+        )
     loaded = load_matcher(
         matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
     )

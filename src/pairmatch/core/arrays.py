@@ -44,6 +44,40 @@ def check_count(argument: str, value: object) -> int:
     return int(value)
 
 
+def check_positive(argument: str, value: object) -> float:
+    """A finite number above 0, such as a temperature.
+
+    Args:
+        argument: The argument as a call, such as "balance(temperature=...)".
+        value: What was given.
+
+    Raises:
+        ConfigurationError: It is not a number, not finite, or not above 0.
+    """
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not is_number or not np.isfinite(value):  # type: ignore[call-overload]
+        raise ConfigurationError(f"`{argument}` must be a finite number, got {value!r}.")
+    if value <= 0:  # type: ignore[operator]
+        raise ConfigurationError(f"`{argument}` must be above 0, got {value}.")
+    return float(value)  # type: ignore[arg-type]
+
+
+def check_matrix(name: str, values: object) -> npt.NDArray[np.float64]:
+    """Finite numbers [N, M] as float64.
+
+    Raises:
+        ConfigurationError: They are not numbers, not finite, or not a matrix.
+    """
+    array = np.asarray(values)
+    if array.ndim != 2 or array.dtype.kind not in "fiu":
+        raise ConfigurationError(
+            f"`{name}` must be numbers in two dimensions, got {array.dtype} {list(array.shape)}."
+        )
+    if not np.isfinite(array).all():
+        raise ConfigurationError(f"`{name}` has values that are not finite.")
+    return array.astype(np.float64)
+
+
 def check_vectors(name: str, vectors: object) -> None:
     """Raises ConfigurationError unless the vectors are finite numbers [N, K] with N ≥ 1."""
     if not isinstance(vectors, np.ndarray | torch.Tensor):

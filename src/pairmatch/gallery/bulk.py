@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -13,9 +14,7 @@ import pyarrow as pa
 from typing_extensions import Unpack
 
 from pairmatch.core.arrays import Floats, check_count
-from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.progress import track
-from pairmatch.core.text import printable
 from pairmatch.core.types import Side
 from pairmatch.gallery.blocks import Chunk
 from pairmatch.gallery.exclusions import Exclusions
@@ -92,6 +91,12 @@ def recommend_all(
     bonus_b = options.get("bonus_b")
     target = Path(folder)
     check_slates_folder(target)
+    if exclude is not None:
+        sides = [people_a] if people_b is None else [people_a, people_b]
+        exclude.check(
+            lambda ids: {person for side in sides for person in side.present(ids)},
+            "in the galleries",
+        )
     settings: dict[str, Any] = {
         "k": k,
         "where": rules,
@@ -101,19 +106,9 @@ def recommend_all(
         "people_a": _digest(people_a, bonus_a),
         "people_b": None if people_b is None else _digest(people_b, bonus_b),
     }
-    differing = claim_slates(target, settings)
-    if differing:
-        raise ConfigurationError(
-            f"{printable(str(folder))} holds slates that differ in {', '.join(differing)}: use "
-            "another folder, or remove this one."
-        )
+    claim_slates(target, settings)
     for direction in _directions(people_a, people_b, bonus_a, bonus_b):
-        total = -(-len(direction.people) // _PEOPLE)
-        label = f"Slates of side {direction.side}"
-        shown = options.get("progress", False)
-        chunks = track(direction.people.chunks(_PEOPLE), label, total, shown=shown)
-        for number, chunk in enumerate(chunks):
-            file = target / f"{direction.side}-{number:05}.parquet"
+        for file, chunk in direction.files(target, shown=options.get("progress", False)):
             if file.exists():
                 read_slates(file)  # a damaged file is an error, not a slate that is done
             else:
@@ -129,6 +124,15 @@ class _Direction:
     people: Gallery
     candidates: Gallery
     bonus: Floats | None
+
+    def files(self, folder: Path, *, shown: bool) -> Iterator[tuple[Path, Chunk]]:
+        """Yields the path of each file with the people whose slates it holds."""
+        total = -(-len(self.people) // _PEOPLE)
+        chunks = track(
+            self.people.chunks(_PEOPLE), f"Slates of side {self.side}", total, shown=shown
+        )
+        for number, chunk in enumerate(chunks):
+            yield folder / f"{self.side}-{number:05}.parquet", chunk
 
     def slates(
         self, chunk: Chunk, k: int, rules: list[str], mutual: bool, exclude: Exclusions | None

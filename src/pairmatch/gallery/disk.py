@@ -111,6 +111,9 @@ class FolderGallery(Gallery):
     def _attributes(self, ids: Sequence[str]) -> dict[str, dict[str, AttributeValue]]:
         return self._snapshot().attributes(ids)
 
+    def _present(self, ids: Sequence[str]) -> set[str]:
+        return self._snapshot().present(ids)
+
     def _people(self) -> Iterator[tuple[str, dict[str, AttributeValue]]]:
         return self._snapshot().people()
 

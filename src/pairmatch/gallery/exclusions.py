@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
-from pairmatch.core.errors import DataError
+from pairmatch.core.errors import ConfigurationError, DataError
+from pairmatch.core.text import printable
 from pairmatch.io.tables import read_table, words_for_missing
+
+_IDS_AT_ONCE = 1000
+_log = logging.getLogger(__name__)
+
+Present = Callable[[Collection[str]], set[str]]
 
 
 class Exclusions:
@@ -77,6 +85,42 @@ class Exclusions:
         """Returns the ids that are not shown to a person."""
         return self._excluded.get(person, frozenset())
 
+    def ids(self) -> Iterator[str]:
+        """Ids of all people of all pairs, some of them several times."""
+        for person, others in self._excluded.items():
+            yield person
+            yield from others
+
+    def check(self, present: Present, place: str) -> None:
+        """Compares the pairs with the people that they are for, and reports those of others.
+
+        Pairs of people who are not there are kept: they may be added later.
+
+        Args:
+            present: Function of ids; returns those that are there.
+            place: Where, such as "in the galleries".
+
+        Raises:
+            ConfigurationError: Not a single id is there.
+        """
+        if not self._excluded:
+            return
+        known = present(set(self.ids()))
+        if not known:
+            raise _nobody(len(self), next(self.ids()), place)
+        matched = sum(
+            len(known.intersection(others))
+            for person, others in self._excluded.items()
+            if person in known
+        )
+        if matched < len(self):
+            _log.warning(
+                "%d of %d exclusions concern people who are not %s, and hide nobody there for now.",
+                len(self) - matched,
+                len(self),
+                place,
+            )
+
     def digest(self) -> str:
         """Returns a hash of the pairs that does not depend on their order."""
         pairs = sorted(
@@ -87,3 +131,51 @@ class Exclusions:
     def __len__(self) -> int:
         """Number of pairs (person, other)."""
         return sum(map(len, self._excluded.values()))
+
+
+def hidden_from(
+    person: str, exclude: Exclusions | Iterable[str], present: Present, place: str
+) -> set[str]:
+    """Ids that are not shown to one person, after a comparison with the candidates.
+
+    Args:
+        person: Id of the person.
+        exclude: Exclusions of many people, or ids that are not shown to this person.
+        present: Function of ids; returns those of candidates.
+        place: Where the candidates are, such as "among the candidates".
+
+    Raises:
+        ConfigurationError: `exclude` is a single text, or matches nobody at all.
+    """
+    if isinstance(exclude, str):
+        raise ConfigurationError(f"`exclude` takes ids: write exclude=[{exclude!r}].")
+    of_person = isinstance(exclude, Exclusions)
+    hidden = set(exclude.of(person) if isinstance(exclude, Exclusions) else map(str, exclude))
+    known = present(hidden) if hidden else set()
+    if isinstance(exclude, Exclusions) and not hidden and len(exclude):
+        # Other people have exclusions; if no id of these is known, ids are written differently
+        ids = exclude.ids()
+        while not known:
+            part = set(islice(ids, _IDS_AT_ONCE))
+            if not part:
+                raise _nobody(len(exclude), next(exclude.ids()), place)
+            known = present(part) | ({person} & part)
+        return hidden
+    if hidden and not known and not of_person:
+        raise _nobody(len(hidden), min(hidden), place)
+    if len(known) < len(hidden):
+        _log.warning(
+            "%d of %d people who are not to be shown to %s are not %s.",
+            len(hidden) - len(known),
+            len(hidden),
+            printable(person) or "the query person",
+            place,
+        )
+    return hidden
+
+
+def _nobody(count: int, example: str, place: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The {count:,} exclusions match nobody: none of their ids is {place}. Write the ids as "
+        f"they are written there (1 and 1.0 are two ids); one of the exclusions has {example!r}."
+    )

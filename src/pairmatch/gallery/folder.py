@@ -50,10 +50,10 @@ def check_folder(path: Path) -> None:
         ConfigurationError: The folder holds files that pairmatch did not write, or cannot be
             written.
     """
-    check_output_folder(path, _KIND, is_earlier=_is_earlier)
+    check_output_folder(path, _KIND, is_earlier=is_earlier_gallery)
 
 
-def _is_earlier(path: Path) -> bool:
+def is_earlier_gallery(path: Path) -> bool:
     """Whether a folder without a mark holds a gallery of an earlier version."""
     journal = path / JOURNAL
     return journal.is_file() and (
@@ -78,7 +78,7 @@ class Folder:
         self._unchecked: list[tuple[Path, list[Block], str | None]] = []
         journal = path / JOURNAL
         if create:
-            claim_folder(path, _KIND, is_earlier=_is_earlier, private=True)
+            claim_folder(path, _KIND, is_earlier=is_earlier_gallery, private=True)
         if not create and not journal.exists():
             raise StoreError(
                 f"{path} holds no gallery (no {JOURNAL}): build one with `Gallery.save(folder)`."

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from pairmatch.core.arrays import Floats, Vectors
 from pairmatch.core.errors import DataError, StoreError
+from pairmatch.core.text import has_surrogates
 from pairmatch.core.types import AttributeValue, Profile, Side
 from pairmatch.gallery.attributes import Attributes, plain_attributes
 from pairmatch.gallery.blocks import Chunk
@@ -240,14 +241,7 @@ class Gallery(ABC):
         """Finds the best eligible candidates of one query, with their profiles.
 
         Candidates, scores and attributes are of one moment, even if people are removed meanwhile.
-
-        Args:
-            query: [1, K] finite.
-            k: Maximum number of candidates, at least 1.
-            where: Rule for candidates, as in `search`.
-            asking: Attributes of the query person.
-            mutual: Whether the rule must also be true with the roles swapped.
-            excluded: Ids that are not shown.
+        The arguments are those of `search`, for a single query.
 
         Raises:
             ConfigurationError: As in `search`.
@@ -273,17 +267,13 @@ class Gallery(ABC):
         """Answers a request that was validated on its own, not yet against the gallery."""
 
     def profile(self, person: str) -> Profile:
-        """Returns one candidate.
-
-        The profile is complete if this object added it; otherwise it has only an id and attributes.
-
-        Raises:
-            DataError: The id is not in the gallery.
-        """
+        """Returns one candidate, as `profiles` does."""
         return self.profiles([person])[0]
 
     def profiles(self, ids: Sequence[str]) -> list[Profile]:
         """Returns several candidates, in the order given, in one pass over the gallery.
+
+        A profile is complete if this object added it; otherwise it has only an id and attributes.
 
         Raises:
             DataError: An id is not in the gallery.
@@ -316,7 +306,15 @@ class Gallery(ABC):
 
     def __contains__(self, person: object) -> bool:
         """Whether an id is in the gallery."""
-        return isinstance(person, str) and bool(self._attributes([person]))
+        return isinstance(person, str) and bool(self.present([person]))
+
+    def present(self, ids: Collection[str]) -> set[str]:
+        """Those of the ids that are in the gallery."""
+        return self._present([person for person in ids if not has_surrogates(person)])
+
+    @abstractmethod
+    def _present(self, ids: Sequence[str]) -> set[str]:
+        """Those of the ids that are in the gallery."""
 
     @abstractmethod
     def chunks(self, rows: int = 1024) -> Iterator[Chunk]:

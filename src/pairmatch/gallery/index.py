@@ -177,12 +177,7 @@ class BlockIndex:
 
     def present(self, ids: Sequence[str]) -> list[str]:
         """Returns those of the ids that are in the index, in the order given."""
-        wanted = pa.array(ids, pa.string())
-        present = {
-            person
-            for block in self.blocks
-            for person in block.ids.take(pa.array(block.find(wanted))).to_pylist()
-        }
+        present = self.snapshot().present(ids)
         return [person for person in ids if person in present]
 
     def drop_removed(self) -> None:

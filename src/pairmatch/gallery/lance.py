@@ -306,6 +306,13 @@ class LanceGallery(Gallery):
     def _attributes(self, ids: Sequence[str]) -> dict[str, dict[str, AttributeValue]]:
         return self._read(lambda table: dict(_people_of(table, one_of(ids))), {})
 
+    def _present(self, ids: Sequence[str]) -> set[str]:
+        def read(table: Any) -> set[str]:
+            parts = batches(table, ["id"], one_of(ids))
+            return {person for part in parts for person in part.column("id").to_pylist()}
+
+        return self._read(read, set())
+
     def _people(self) -> Iterator[tuple[str, dict[str, AttributeValue]]]:
         table = self._snapshot()
         if table is not None:

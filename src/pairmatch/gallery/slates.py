@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pairmatch.core.arrays import Ints
-from pairmatch.core.errors import DataError, StoreError
+from pairmatch.core.errors import ConfigurationError, DataError, StoreError
 from pairmatch.core.text import has_surrogates, printable
 from pairmatch.core.types import Side
 from pairmatch.io.files import parse_json, read_file, write_file
@@ -99,11 +99,14 @@ class Slates:
         return counts
 
     def known(self, ids: Iterable[str]) -> set[str]:
-        """Subset of the ids of people who have a slate or are in one."""
+        """Subset of the ids of people who have a slate or are in one; damaged files are skipped."""
         wanted = _ids(ids)
         found: set[str] = set()
         for file in self.files():
-            table = read_slates(file)
+            try:
+                table = read_slates(file)
+            except DataError:  # `forget` reports it, and erases people from the other files
+                continue
             for name in ("id", "candidate"):
                 shown = table[name]
                 found.update(shown.filter(pc.is_in(shown, value_set=wanted)).to_pylist())
@@ -149,29 +152,32 @@ def check_slates_folder(folder: Path) -> None:
     Raises:
         ConfigurationError: The folder holds files that pairmatch did not write.
     """
-    check_output_folder(folder, _KIND, is_earlier=_is_earlier)
+    check_output_folder(folder, _KIND, is_earlier=is_earlier_slates)
 
 
-def claim_slates(folder: Path, settings: dict[str, Any]) -> list[str]:
+def claim_slates(folder: Path, settings: dict[str, Any]) -> None:
     """Takes a folder for slates: creates and marks it, and records the settings if it is new.
 
-    Returns:
-        Names of the settings in which the slates in the folder differ.
-
     Raises:
-        ConfigurationError: The folder holds files that pairmatch did not write.
+        ConfigurationError: The folder holds files that pairmatch did not write, or slates of other
+            settings.
         DataError: The recorded settings are damaged.
     """
-    claim_folder(folder, _KIND, is_earlier=_is_earlier, private=True)
+    claim_folder(folder, _KIND, is_earlier=is_earlier_slates, private=True)
     file = folder / SETTINGS
     try:
         recorded = _settings(folder)
     except FileNotFoundError:
         write_file(file, (json.dumps(settings, indent=2) + "\n").encode(), private=True)
-        return []
+        return
     except _FAULTS as error:
         raise DataError(_damaged(file, error)) from error
-    return [name for name, value in settings.items() if recorded.get(name) != value]
+    differing = [name for name, value in settings.items() if recorded.get(name) != value]
+    if differing:
+        raise ConfigurationError(
+            f"{printable(str(folder))} holds slates that differ in {', '.join(differing)}: use "
+            "another folder, or remove this one."
+        )
 
 
 def read_slates(file: Path) -> pa.Table:
@@ -255,7 +261,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _is_earlier(folder: Path) -> bool:
+def is_earlier_slates(folder: Path) -> bool:
     """Whether a folder without a mark holds slates of an earlier version, and nothing else."""
     try:
         _settings(folder)

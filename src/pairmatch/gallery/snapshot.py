@@ -64,6 +64,15 @@ class Snapshot:
                 table = pa.Table.from_batches([batch])
                 yield from zip(table["id"].to_pylist(), attributes_of(table), strict=True)
 
+    def present(self, ids: Sequence[str]) -> set[str]:
+        """Those of the ids that are in the gallery."""
+        wanted = pa.array(ids, pa.string())
+        return {
+            person
+            for block in self.blocks
+            for person in block.ids.take(pa.array(block.find(wanted))).to_pylist()
+        }
+
     def attributes(self, ids: Sequence[str]) -> dict[str, dict[str, AttributeValue]]:
         """Attributes of those people that are in the gallery, by id."""
         wanted = pa.array(ids, pa.string())

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pairmatch.core.arrays import Floats, Vectors
+from pairmatch.core.arrays import Floats, Vectors, check_count, check_positive
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.market.potentials import (
     Allowed,
@@ -103,6 +103,12 @@ def balance(
     Raises:
         ConfigurationError: Invalid arguments, a temperature too low for float32, or no convergence.
     """
+    check_positive("balance(tolerance=...)", tolerance)
+    check_count("balance(max_iterations=...)", max_iterations)
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise ConfigurationError(
+            f"`balance(seed=...)` must be a whole number from 0, got {seed!r}."
+        )
     market = Market.of(a, b, temperature, capacity_a, capacity_b, allowed)
     log_a, log_b = initial_potentials(market, seed)
     block = block_of_scores(market)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from pairmatch.core.arrays import Floats, Vectors, check_vectors
+from pairmatch.core.arrays import Floats, Vectors, check_positive, check_vectors
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.gallery.search import top_k
 
@@ -36,7 +36,8 @@ def csls(candidates: Floats, bank: Floats, *, neighbors: int = 10) -> Vectors:
         ConfigurationError: `neighbors` is out of range, or shapes do not match.
     """
     _check(candidates, bank)
-    if not 1 <= neighbors <= len(bank):
+    is_whole = isinstance(neighbors, int | np.integer) and not isinstance(neighbors, bool)
+    if not is_whole or not 1 <= neighbors <= len(bank):
         raise ConfigurationError(
             f"`csls(neighbors=...)` must be from 1 to the size of the bank, {len(bank)}; got "
             f"{neighbors}."
@@ -63,17 +64,20 @@ def inverted_softmax(candidates: Floats, bank: Floats, *, temperature: float = 0
         ConfigurationError: `temperature` is not above 0, or shapes do not match.
     """
     _check(candidates, bank)
-    if temperature <= 0:
-        raise ConfigurationError(
-            f"`inverted_softmax(temperature=...)` must be above 0, got {temperature}."
-        )
+    check_positive("inverted_softmax(temperature=...)", temperature)
     queries = torch.from_numpy(np.ascontiguousarray(bank, np.float32))
     rows = torch.from_numpy(np.ascontiguousarray(candidates, np.float32))
     parts = [
         torch.logsumexp(rows[start : start + _ROWS] @ queries.T / temperature, 1)
         for start in range(0, len(rows), _ROWS)
     ]
-    return (-temperature * (torch.cat(parts) - np.log(len(bank)))).numpy()
+    bonus: Vectors = (-temperature * (torch.cat(parts) - np.log(len(bank)))).numpy()
+    if not np.isfinite(bonus).all():
+        raise ConfigurationError(
+            f"`inverted_softmax(temperature={temperature})` is out of range for scores of this "
+            "size: use a value such as 0.1."
+        )
+    return bonus
 
 
 def _check(candidates: Floats, bank: Floats) -> None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 
-from pairmatch.core.arrays import Floats, Ints
+from pairmatch.core.arrays import Floats, Ints, check_matrix
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.evaluation.diagnostics.hubs import gini
 
@@ -24,6 +24,7 @@ Examination = Literal["inverse", "log"]
 Chances = Callable[[Ints, Ints], tuple[Floats, Floats]]
 _ROWS = 1024
 _TOLERANCE = 1e-9
+_MOST_PLACES = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,12 @@ class Outcome:
 
 def examination(places: int, kind: Examination = "inverse") -> npt.NDArray[np.float64]:
     """Probability of examining each position of a slate, [places]: 1 / r or 1 / log2(r + 1)."""
+    is_whole = isinstance(places, int | np.integer) and not isinstance(places, bool)
+    if not is_whole or not 0 <= places <= _MOST_PLACES:
+        raise ConfigurationError(
+            f"`examination(places=...)` must be a whole number from 0 to {_MOST_PLACES:,}, got "
+            f"{places!r}."
+        )
     ranks = np.arange(1, places + 1)
     if kind not in ("inverse", "log"):
         raise ConfigurationError(f"`examination` must be 'inverse' or 'log', got {kind!r}.")
@@ -78,7 +85,13 @@ def outcome(
         chances: Function of rows of a and rows of b, [n] each; returns the probabilities [n] that a
             likes b, and that b likes a.
         examination_kind: How the probability of examination falls with the position.
+
+    Raises:
+        ConfigurationError: Slates are not rows of the other side, show somebody twice, or are
+            empty; or chances are not probabilities.
     """
+    slates_a = _checked_slates("slates_a", slates_a, slates_b)
+    slates_b = _checked_slates("slates_b", slates_b, slates_a)
     people_a = len(slates_a)
     people_b = len(slates_b)
     looks_a = _looks(slates_a, people_b, examination_kind)
@@ -111,9 +124,27 @@ def assign(scores: Floats) -> Ints:
     Returns:
         [min(N, M), 2] int64 rows of a and of b.
     """
-    return np.stack(
-        linear_sum_assignment(np.asarray(scores, np.float64), maximize=True), axis=1
-    ).astype(np.int64)
+    matrix = check_matrix("scores", scores)
+    return np.stack(linear_sum_assignment(matrix, maximize=True), axis=1).astype(np.int64)
+
+
+def _checked_slates(name: str, slates: Ints, others: Ints) -> Ints:
+    """Slates as rows of the other side, [n, k] int64."""
+    array = np.asarray(slates)
+    if array.ndim != 2 or not len(array) or array.dtype.kind not in "iu":
+        raise ConfigurationError(
+            f"`{name}` must be whole numbers [people, places] with at least one person, got "
+            f"{array.dtype} {list(array.shape)}."
+        )
+    if array.size and not ((array >= -1) & (array < len(others))).all():
+        raise ConfigurationError(
+            f"`{name}` must hold rows of the other side, from 0 to {len(others) - 1}, or -1 for "
+            f"empty places; got {array.min()} to {array.max()}."
+        )
+    ordered = np.sort(array, axis=1)
+    if ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any():
+        raise ConfigurationError(f"`{name}` shows a person twice in one slate.")
+    return array.astype(np.int64)
 
 
 def _looks(slates: Ints, candidates: int, kind: Examination) -> csr_array:
@@ -131,11 +162,27 @@ def _with_chances(looks: csr_array, chances: Chances) -> tuple[csr_array, csr_ar
     """
     entries = looks.tocoo()
     row, column = entries.coords
-    likes, liked = chances(row.astype(np.int64), column.astype(np.int64))
+    likes, liked = (
+        _checked_chances(part, len(row))
+        for part in chances(row.astype(np.int64), column.astype(np.int64))
+    )
     return (
         csr_array((entries.data * likes, (row, column)), shape=looks.shape),
         csr_array((np.asarray(liked, np.float64), (row, column)), shape=looks.shape),
     )
+
+
+def _checked_chances(values: Floats, count: int) -> Floats:
+    array = np.asarray(values)
+    if (
+        array.shape != (count,)
+        or array.dtype.kind not in "fiu"
+        or not ((array >= 0) & (array <= 1)).all()
+    ):
+        raise ConfigurationError(
+            f"`chances` must return two arrays of {count} probabilities in [0, 1]."
+        )
+    return array
 
 
 def _sums(matrix: csr_array, axis: int) -> npt.NDArray[np.float64]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from scipy.optimize import brentq
 
-from pairmatch.core.arrays import Floats, check_vectors
+from pairmatch.core.arrays import Floats, check_positive, check_vectors
 from pairmatch.core.errors import ConfigurationError
 
 Allowed = Callable[[int, int], npt.NDArray[np.bool_]]
@@ -21,6 +21,7 @@ Potentials = tuple[Doubles, Doubles]
 _SCORES_PER_BLOCK = 2**25
 _SAMPLE_SIZE = 4096  # people per side that the initial potentials are estimated from
 _ROWS_PER_BLOCK = 4096
+_LARGEST_CAPACITY = 1e6
 _LARGEST_EXPONENT = 170.0  # largest s / 2β: float32 holds exp(±85)
 
 
@@ -65,13 +66,13 @@ class Market:
                 f"`a` and `b` need the same width, got {a.shape[1]} and {partners.shape[1]}."
             )
         room_a = _capacities("capacity_a", capacity_a, len(a))
-        if capacity_b is None:
-            capacity_b = room_a.sum() / len(partners)
-        room_b = room_a if one_sided else _capacities("capacity_b", capacity_b, len(partners))
-        if not 0 < temperature < math.inf:
-            raise ConfigurationError(
-                f"`balance(temperature=...)` must be above 0, got {temperature}."
-            )
+        if one_sided:
+            room_b = room_a
+        elif capacity_b is None:
+            room_b = np.full(len(partners), room_a.sum() / len(partners))
+        else:
+            room_b = _capacities("capacity_b", capacity_b, len(partners))
+        temperature = check_positive("balance(temperature=...)", temperature)
         left, right = (
             torch.from_numpy(np.require(side, np.float32, ["C", "W"])) for side in (a, partners)
         )
@@ -86,13 +87,19 @@ class Market:
 
 
 def _capacities(name: str, given: Floats | float, people: int) -> Doubles:
-    array = np.asarray(given, np.float64)
+    try:
+        array = np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"`{name}` must be numbers, got {given!r}.") from None
     if array.ndim and array.shape != (people,):
         raise ConfigurationError(
             f"`{name}` must be one number or one per person, [{people}]; got {list(array.shape)}."
         )
-    if not (np.isfinite(array).all() and (array > 0).all()):
-        raise ConfigurationError(f"`{name}` must be finite and above 0.")
+    if not ((array >= 1 / _LARGEST_CAPACITY) & (array <= _LARGEST_CAPACITY)).all():  # NaN too
+        raise ConfigurationError(
+            f"`{name}` must be finite and above 0, from {1 / _LARGEST_CAPACITY:g} to "
+            f"{_LARGEST_CAPACITY:g}."
+        )
     return np.broadcast_to(array, (people,)).copy()
 
 
@@ -146,8 +153,13 @@ def _block_matches(
         diagonal = torch.arange(len(matches))
         matches[diagonal, diagonal + rows.start] = 0
     if market.allowed is not None:
-        mask = np.ascontiguousarray(market.allowed(rows.start, rows.stop))
-        matches *= torch.from_numpy(mask)
+        mask = np.asarray(market.allowed(rows.start, rows.stop))
+        if mask.dtype != bool or mask.shape != tuple(matches.shape):
+            raise ConfigurationError(
+                f"`balance(allowed=...)` must return bool {list(matches.shape)} for the rows "
+                f"{rows.start} to {rows.stop}, got {mask.dtype} {list(mask.shape)}."
+            )
+        matches *= torch.from_numpy(np.ascontiguousarray(mask))
     return matches
 
 

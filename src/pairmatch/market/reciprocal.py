@@ -33,11 +33,11 @@ def reciprocal(there: Floats, back: Floats, how: How = "product") -> Floats:
     Raises:
         ConfigurationError: Values are not probabilities, or `how` is unknown.
     """
-    p = np.asarray(there, np.float64)
-    q = np.asarray(back, np.float64)
-    if not ((p >= 0) & (p <= 1)).all() or not ((q >= 0) & (q <= 1)).all():
+    p = _probabilities(there)
+    q = _probabilities(back)
+    if p.shape != q.shape and p.ndim and q.ndim:
         raise ConfigurationError(
-            "`reciprocal` needs probabilities in [0, 1]: calibrate scores first."
+            f"`reciprocal` needs two arrays of one shape, got {list(p.shape)} and {list(q.shape)}."
         )
     if how == "product":
         return p * q
@@ -81,11 +81,7 @@ def reciprocal_top_k(
     Raises:
         ConfigurationError: `there` and `back` differ in size, or `k` is out of range.
     """
-    for name, (queries, candidates) in (("there", there), ("back", back)):
-        check_vectors(f"{name}[0]", queries)
-        check_vectors(f"{name}[1]", candidates)
-    if len(there[0]) != len(back[0]) or len(there[1]) != len(back[1]):
-        raise ConfigurationError("`there` and `back` must hold the same people, row by row.")
+    _check_embeddings(there, back)
     k = check_count("reciprocal_top_k(k=...)", k)
     if k > len(there[1]):
         raise ConfigurationError(
@@ -100,9 +96,39 @@ def reciprocal_top_k(
             probability_back(back[0][part] @ back[1].T),
             how,
         )
+        if combined.shape != (len(rows[part]), len(there[1])):
+            raise ConfigurationError(
+                "`probability_there` and `probability_back` must return one probability per score, "
+                f"{[len(rows[part]), len(there[1])]}; got {list(combined.shape)}."
+            )
         best = np.argpartition(-combined, k - 1, axis=1)[:, :k]
         best_values = np.take_along_axis(combined, best, 1)
         order = np.lexsort((best, -best_values))
         rows[part] = np.take_along_axis(best, order, 1)
         values[part] = np.take_along_axis(best_values, order, 1)
     return rows, values
+
+
+def _probabilities(values: Floats) -> npt.NDArray[np.float64]:
+    try:
+        array = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        array = np.array(np.nan)
+    if not ((array >= 0) & (array <= 1)).all():  # NaN is in no range
+        raise ConfigurationError(
+            "`reciprocal` needs probabilities in [0, 1]: calibrate scores first."
+        )
+    return array
+
+
+def _check_embeddings(there: tuple[Floats, Floats], back: tuple[Floats, Floats]) -> None:
+    for name, (queries, candidates) in (("there", there), ("back", back)):
+        check_vectors(f"{name}[0]", queries)
+        check_vectors(f"{name}[1]", candidates)
+        if queries.shape[1] != candidates.shape[1]:
+            raise ConfigurationError(
+                f"Queries and candidates in `{name}` need the same width, got {queries.shape[1]} "
+                f"and {candidates.shape[1]}."
+            )
+    if len(there[0]) != len(back[0]) or len(there[1]) != len(back[1]):
+        raise ConfigurationError("`there` and `back` must hold the same people, row by row.")

@@ -391,10 +391,11 @@ class Matcher:
             candidate.
 
         Raises:
-            ConfigurationError: The rule is invalid, or another matcher embedded the gallery.
+            ConfigurationError: The rule is invalid, another matcher embedded the gallery, or
+                `exclude` matches nobody at all.
         """
         k = check_count("recommend(k=...)", k)
-        hidden = hidden_ids(profile, exclude)
+        hidden = hidden_ids(profile, exclude, gallery)
         if not isinstance(gallery, Gallery):
             shown, excluded_by = shown_candidates(
                 gallery, profile, where=where, mutual=mutual, hidden=hidden

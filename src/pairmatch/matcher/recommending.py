@@ -10,13 +10,25 @@ from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import ProjectionHead
 from pairmatch.core.types import Profile
 from pairmatch.gallery import Exclusions, Gallery, Recommendations, eligible
+from pairmatch.gallery.exclusions import hidden_from
 from pairmatch.gallery.request import Where
 
 
-def hidden_ids(profile: Profile, exclude: Exclusions | Iterable[str]) -> set[str]:
-    """Ids that are not shown to a person, the person's own among them."""
-    others = exclude.of(profile.id) if isinstance(exclude, Exclusions) else exclude
-    return {profile.id, *others}
+def hidden_ids(
+    profile: Profile, exclude: Exclusions | Iterable[str], candidates: Gallery | Sequence[Profile]
+) -> set[str]:
+    """Ids that are not shown to a person, the person's own among them.
+
+    Raises:
+        ConfigurationError: The exclusions match nobody at all.
+    """
+
+    def present(ids: Collection[str]) -> set[str]:
+        if isinstance(candidates, Gallery):
+            return candidates.present(ids)
+        return {candidate.id for candidate in candidates}.intersection(ids)
+
+    return {profile.id, *hidden_from(profile.id, exclude, present, "among the candidates")}
 
 
 def shown_candidates(
