@@ -1,5 +1,6 @@
 """A local server that implements the parts of the Responses API used by the real client."""
 
+import contextlib
 import json
 import socket
 import threading
@@ -56,7 +57,8 @@ def text(content):
 class Server:
     """Answers every request with `behave(number, body)`.
 
-    An answer is a body, (status, body, headers), or None to close the connection.
+    An answer is a body, (status, body, headers), None to close the connection, or a function that
+    writes the bytes of the answer to the connection.
     """
 
     def __init__(self, behave):
@@ -76,6 +78,11 @@ class Server:
                     server.requests.append(raw)
                     server.headers.append(dict(self.headers))
                 answer = server.route(self.command, self.path, number, raw)
+                if callable(answer):
+                    self.close_connection = True
+                    with contextlib.suppress(OSError):  # the client hangs up
+                        answer(self.connection)
+                    return
                 if answer is None:
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)

@@ -170,6 +170,8 @@ def _format_value(value: Any) -> str:
         value = value.value
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, set | frozenset):  # in an order that every process repeats
+        return ", ".join(filter(None, sorted(map(_format_value, value))))
+    if isinstance(value, list | tuple):
         return ", ".join(filter(None, map(_format_value, value)))
     return str(value).strip()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,10 @@ from pairmatch.metadata.outcomes import (
     add_usage,
     apply_corrections,
     generator_key,
+    is_uncounted,
     needs_generation,
     outcome_key,
+    readable_outcomes,
     stored_outcome,
 )
 
@@ -40,6 +42,8 @@ class Estimate:
         usage: Estimated cost; None if the generator gives no estimate.
         pending: Number of distinct photos in unfinished batches.
         notice: Notice that the model will be shut down soon.
+        route: What else decides where the photos go, as words that follow the host.
+        key_variable: Environment variable whose value would be sent as the key.
     """
 
     photos: int
@@ -48,16 +52,20 @@ class Estimate:
     usage: Usage | None
     pending: int = 0
     notice: str | None = None
+    route: str = ""
+    key_variable: str | None = None
 
     def __str__(self) -> str:
         text = f"{self.photos} photos to submit, {self.kept} already answered"
         if self.pending:
             text += f", {self.pending} in unfinished batches"
         if self.host is not None and self.photos:
-            text += f"; they would be sent to {self.host}"
+            text += f"; they would be sent to {self.host}{self.route}"
         if self.usage is not None and self.photos:
             price = "price unknown" if self.usage.usd is None else f"about ${self.usage.usd:.4f}"
             text += f", about {_tokens(self.usage)}, {price}"
+        if self.key_variable is not None and self.photos:
+            text += f", with the key in {self.key_variable}"
         return text + "." + (f" {self.notice}" if self.notice and self.photos else "")
 
 
@@ -70,12 +78,15 @@ class Annotation:
         refused: Refusal by id, for people with a photo but no metadata.
         asked: Number of photos that this run submitted.
         usage: Cost of the answers that this run received.
+        uncounted: Number of answers whose cost is unknown, as the server stated no number of
+            tokens.
     """
 
     profiles: tuple[Profile, ...]
     refused: dict[str, Refusal]
     asked: int
     usage: Usage
+    uncounted: int = 0
 
     def __str__(self) -> str:
         annotated = sum(profile.metadata is not None for profile in self.profiles)
@@ -86,6 +97,8 @@ class Annotation:
         if self.usage.input_tokens:
             price = "price unknown" if self.usage.usd is None else f"${self.usage.usd:.4f}"
             text += f", {_tokens(self.usage)}, {price}"
+        if self.uncounted:
+            text += f"; {self.uncounted} answers without a number of tokens, of unknown cost"
         kinds = Counter(refusal.kind for refusal in self.refused.values())
         return text + "".join(f"; {count} {kind}" for kind, count in kinds.items()) + "."
 
@@ -124,6 +137,7 @@ def annotate(
     plan = AnnotationPlan.of(profiles, generator, store, retry_refused=retry_refused)
     plan.link(store)
     usage = Usage()
+    uncounted = 0
     if plan.to_submit:
         plan.check_consent(allow_upload)
         keys = list(plan.to_submit)
@@ -131,17 +145,18 @@ def annotate(
             task = bar.add_task("Annotating", total=len(keys))
 
             def keep(index: int, outcome: BaseModel | Refusal, cost: Usage) -> None:
-                nonlocal usage
+                nonlocal usage, uncounted
                 record = stored_outcome(outcome, cost)
                 store.put_metadata({keys[index]: record}, model=getattr(generator, "model", None))
                 plan.outcomes[keys[index]] = record
                 usage = add_usage(usage, cost)
+                uncounted += is_uncounted(cost)
                 bar.advance(task)
 
             with grouped_notices():
                 generator.generate(list(plan.to_submit.values()), keep, max_usd=max_usd)
     submitted = sum(key in plan.outcomes for key in plan.to_submit)
-    return plan.annotation(store, submitted, usage)
+    return plan.annotation(store, submitted, usage, uncounted)
 
 
 def estimate(
@@ -195,7 +210,9 @@ class AnnotationPlan:
             for index, profile in enumerate(profiles)
             if profile.metadata is None and profile.images
         }
-        outcomes = store.metadata(list(dict.fromkeys(keys.values())))
+        outcomes = readable_outcomes(
+            store.metadata(list(dict.fromkeys(keys.values()))), generator.schema
+        )
         pending = _pending_keys(store, base)
         corrections = store.corrections(list(dict.fromkeys(profile.id for profile in profiles)))
         attributes = set(generator.schema.model_fields)
@@ -211,6 +228,11 @@ class AnnotationPlan:
     def link(self, store: Store) -> None:
         """Links keys to people before anything is stored under them, so that `forget` erases it."""
         store.link((self.profiles[index].id, key) for index, key in self.keys.items())
+
+    def without(self, keys: Collection[str]) -> AnnotationPlan:
+        """The plan without the photos of some keys."""
+        kept = {key: profile for key, profile in self.to_submit.items() if key not in keys}
+        return dataclasses.replace(self, to_submit=kept)
 
     def check_consent(self, allow_upload: bool, *, batch: bool = False) -> None:
         """Raises `UploadError` if photos would leave this machine without permission."""
@@ -238,15 +260,20 @@ class AnnotationPlan:
             usage=usage,
             pending=len(pending),
             notice=notice,
+            route=getattr(generator, "route", ""),
+            key_variable=getattr(generator, "api_key_variable", None),
         )
 
-    def annotation(self, store: Store, submitted: int, usage: Usage) -> Annotation:
+    def annotation(
+        self, store: Store, submitted: int, usage: Usage, uncounted: int = 0
+    ) -> Annotation:
         """The result of a run, from the outcomes that exist by now.
 
         Args:
             store: Store with the batches that are unfinished by now.
             submitted: Number of photos that the run submitted.
             usage: Cost of the answers that the run received.
+            uncounted: Number of answers of unknown cost.
         """
         pending = _pending_keys(store, generator_key(self.generator))
         profiles: list[Profile] = []
@@ -259,7 +286,7 @@ class AnnotationPlan:
                 elif index in self.keys:
                     refused[profile.id] = self._refusal(self.keys[index], pending)
             profiles.append(profile)
-        return Annotation(tuple(profiles), refused, submitted, usage)
+        return Annotation(tuple(profiles), refused, submitted, usage, uncounted)
 
     def _metadata(self, index: int) -> BaseModel | None:
         """Generated and corrected metadata of a person who had none."""

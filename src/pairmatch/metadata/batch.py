@@ -6,24 +6,26 @@ import json
 import logging
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from contextlib import closing
+from dataclasses import dataclass, field
 
 from pairmatch.core.errors import ConfigurationError, GeneratorError, ImageError
 from pairmatch.core.interfaces import MetadataGenerator
 from pairmatch.core.types import Profile, Refusal, Usage
 from pairmatch.io.store import Store, SubmittedBatch
 from pairmatch.metadata.annotate import Annotation, AnnotationPlan
+from pairmatch.metadata.batch_lines import read_lines
+from pairmatch.metadata.batch_provider import ENDPOINT, BatchProvider, ProviderError
 from pairmatch.metadata.limits import CostLimit
 from pairmatch.metadata.openai import OpenAIMetadata
-from pairmatch.metadata.outcomes import Answer, add_usage, generator_key, stored_outcome
+from pairmatch.metadata.outcomes import (
+    add_usage,
+    generator_key,
+    is_uncounted,
+    stored_outcome,
+)
 
 _log = logging.getLogger(__name__)
-_ENDPOINT = "/v1/responses"
-_UNFINISHED = ("validating", "in_progress", "finalizing", "cancelling")
-# The provider then deletes files that a killed process left behind
-_FILE_LIFETIME_SECONDS = 7 * 24 * 3600
-_CLOCK_TOLERANCE_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +89,15 @@ def annotate_in_batches(
         )
     base = generator_key(generator)
     AnnotationPlan.of(profiles, generator, store).link(store)
-    usage = Usage()
-    states = []
     with store.exclusive("batches"):
         batches = store.batches(base)
         if batches:
             generator.check()
-        for batch in batches:
-            state, cost = _collect(generator, store, batch)
-            usage = add_usage(usage, cost)
-            states += [state] if state else []
+        collected = _collect_all(generator, store, batches)
+        states = list(collected.under_way)
         plan = AnnotationPlan.of(profiles, generator, store, retry_refused=retry_refused)
+        # What a finished batch left out is not submitted again before somebody could see that
+        plan = plan.without(collected.unanswered)
         submitted = 0
         if plan.to_submit:
             plan.check_consent(allow_upload, batch=True)
@@ -107,7 +107,8 @@ def annotate_in_batches(
                 remote = _submit(generator, store, base, lines)
                 submitted += len(lines)
                 states.append(f"{remote}, {len(lines)} photos, submitted now")
-    return BatchRun(plan.annotation(store, submitted, usage), tuple(states))
+    annotation = plan.annotation(store, submitted, collected.usage, collected.uncounted)
+    return BatchRun(annotation, tuple(states))
 
 
 # Submitting
@@ -135,7 +136,7 @@ def _split(
             store.put_metadata({key: plan.outcomes[key]})
             continue
         # The key is a digest of the photo, which identifies no person
-        request = {"custom_id": key, "method": "POST", "url": _ENDPOINT, "body": body}
+        request = {"custom_id": key, "method": "POST", "url": ENDPOINT, "body": body}
         line = json.dumps(request, ensure_ascii=False).encode() + b"\n"
         if lines and (len(lines) == max_requests or size + len(line) > max_bytes):
             yield lines
@@ -150,165 +151,127 @@ def _split(
 
 def _submit(generator: OpenAIMetadata, store: Store, base: str, lines: Mapping[str, bytes]) -> str:
     """Uploads and starts a batch; returns the provider's id."""
-    import openai
-
     name = uuid.uuid4().hex
     store.put_batch(name, base, list(lines))
-    client = generator.client
+    with closing(BatchProvider(generator)) as provider:
+        remote = _start(provider, store, name, b"".join(lines.values()))
+    store.name_batch(name, remote)
+    return remote
+
+
+def _start(provider: BatchProvider, store: Store, name: str, content: bytes) -> str:
+    """Uploads and starts a batch that is recorded; returns the provider's id."""
     try:
-        file = client.files.create(
-            file=("batch.jsonl", b"".join(lines.values())),
-            purpose="batch",
-            expires_after={"anchor": "created_at", "seconds": _FILE_LIFETIME_SECONDS},
-        )
-    except openai.APIError as error:
+        file = provider.upload(content)
+    except ProviderError as error:
         store.put_metadata({}, batch=name)
-        message = generator.reader.exception_message(error)
-        raise GeneratorError(f"The batch was not started. {message}") from None
+        raise GeneratorError(f"The batch was not started. {error}") from None
     try:
-        # Not retried: a retry could start a second batch
-        batch = client.with_options(max_retries=0).batches.create(
-            input_file_id=file.id,
-            endpoint=_ENDPOINT,
-            completion_window="24h",
-            metadata={"pairmatch": name},
-        )
-    except openai.APIError as error:
-        message = generator.reader.exception_message(error)
-        if getattr(error, "status_code", 500) < 500:
+        return provider.start(file, name)
+    except ProviderError as error:
+        if error.is_rejection:
             store.put_metadata({}, batch=name)
-            raise GeneratorError(f"The batch was not started. {message}") from None
+            raise GeneratorError(f"The batch was not started. {error}") from None
         raise GeneratorError(
-            f"{message} while the batch was being started. Run the same command again: it finds "
+            f"{error} while the batch was being started. Run the same command again: it finds "
             "out whether the batch was started."
         ) from None
-    store.name_batch(name, batch.id)
-    return str(batch.id)
 
 
 # Collecting
 
 
+@dataclass(slots=True)
+class _Collected:
+    """What the finished batches delivered.
+
+    Attributes:
+        usage: Cost of the answers.
+        uncounted: Number of answers of unknown cost.
+        under_way: State of each unfinished batch.
+        unanswered: Keys for which a finished batch held no answer.
+        failures: Errors of batches that could not be collected, or that failed as a whole.
+    """
+
+    usage: Usage = field(default_factory=Usage)
+    uncounted: int = 0
+    under_way: list[str] = field(default_factory=list)
+    unanswered: set[str] = field(default_factory=set)
+    failures: list[str] = field(default_factory=list)
+
+
+def _collect_all(
+    generator: OpenAIMetadata, store: Store, batches: Sequence[SubmittedBatch]
+) -> _Collected:
+    """Stores the answers of all finished batches; one that fails does not keep the others.
+
+    Raises:
+        GeneratorError: Batches failed; the answers of the others are stored.
+    """
+    collected = _Collected()
+    if not batches:
+        return collected
+    with closing(BatchProvider(generator)) as provider:
+        for batch in batches:
+            try:
+                _collect(generator, provider, store, batch, collected)
+            except ProviderError as error:
+                collected.failures.append(f"{error} while batches were being collected.")
+    if collected.failures:
+        raise GeneratorError(" ".join(dict.fromkeys(collected.failures)))
+    return collected
+
+
 def _collect(
-    generator: OpenAIMetadata, store: Store, batch: SubmittedBatch
-) -> tuple[str | None, Usage]:
+    generator: OpenAIMetadata,
+    provider: BatchProvider,
+    store: Store,
+    batch: SubmittedBatch,
+    collected: _Collected,
+) -> None:
     """Stores the answers of a batch, if it is finished.
 
-    Returns:
-        The state of the batch, or None if it is finished, and the cost of its answers.
+    Raises:
+        ProviderError: The provider does not answer as expected.
     """
-    import openai
-
-    client = generator.client
-    try:
-        record = client.batches.retrieve(batch.remote) if batch.remote else _find(client, batch)
-        if record is None:  # the process was killed before it started the batch
-            store.put_metadata({}, batch=batch.id)
-            return None, Usage()
-        if batch.remote is None:
-            store.name_batch(batch.id, record.id)
-        if record.status in _UNFINISHED:
-            return _state(record), Usage()
-        lines = _read_lines(client, record)
-    except openai.NotFoundError as error:
-        if batch.remote is None:
-            raise GeneratorError(generator.reader.exception_message(error)) from None
-        _log.warning(
-            "The provider no longer has the batch %s: its photos will be submitted again.",
-            batch.remote,
-        )
-        store.put_metadata({}, batch=batch.id)
-        return None, Usage()
-    except openai.APIError as error:
-        message = generator.reader.exception_message(error)
-        raise GeneratorError(f"{message} while batches were being collected.") from None
-    usage = _store_answers(generator, store, batch, lines)
-    _delete_files(generator, record)
-    if record.status == "failed":
-        raise _failure(generator, record)
-    return None, usage
-
-
-def _find(client: Any, batch: SubmittedBatch) -> Any:
-    """The provider's record of a batch with an unknown id; None if it was never started."""
-    for record in client.batches.list(limit=100):  # newest first
-        if (record.metadata or {}).get("pairmatch") == batch.id:
-            return record
-        if record.created_at < batch.created - _CLOCK_TOLERANCE_SECONDS:
-            return None
-    return None
-
-
-def _state(record: Any) -> str:
-    """Id, status and progress of a batch."""
-    counts = record.request_counts
-    progress = f", {counts.completed + counts.failed} of {counts.total} done" if counts else ""
-    return f"{record.id}, {record.status}{progress}"
-
-
-def _output_files(record: Any) -> list[str]:
-    return [file for file in (record.output_file_id, record.error_file_id) if file]
-
-
-def _read_lines(client: Any, record: Any) -> list[bytes]:
-    """Lines of the output files."""
-    # Bytes, because `str.splitlines` also splits at separators inside answers (U+2028, …)
-    return [
-        line
-        for file in _output_files(record)
-        for line in client.files.content(file).content.splitlines()
-        if line.strip()
-    ]
-
-
-def _store_answers(
-    generator: OpenAIMetadata, store: Store, batch: SubmittedBatch, lines: Sequence[bytes]
-) -> Usage:
-    """Stores the answers of a batch and closes it; returns their cost."""
-    outcomes = {}
-    usage = Usage()
-    for line in map(json.loads, lines):
-        outcome, cost = _read_answer(generator, line)
-        outcomes[str(line["custom_id"])] = stored_outcome(outcome, cost)
-        usage = add_usage(usage, cost)
-    store.put_metadata(outcomes, model=generator.model, batch=batch.id)
-    return usage
-
-
-def _read_answer(generator: OpenAIMetadata, line: Mapping[str, Any]) -> Answer:
-    """Outcome and cost in a line of an output file."""
-    reader = generator.reader
-    response = line.get("response")
-    error = line.get("error")
-    if response is None:
-        return Refusal("error", reader.error_message(None, error or {})), Usage()
-    body = response.get("body") or {}
-    if response["status_code"] == 200:
-        return reader.answer(body, batch=True)
-    failure = reader.failure(response["status_code"], body.get("error") or error or {})
-    return failure if isinstance(failure, Refusal) else Refusal("error", str(failure)), Usage()
-
-
-def _delete_files(generator: OpenAIMetadata, record: Any) -> None:
-    """Deletes the files of a batch at the provider; logs those that cannot be deleted."""
-    import openai
-
-    for file in [record.input_file_id, *_output_files(record)]:
-        try:
-            generator.client.files.delete(file)
-        except openai.APIError as error:
+    record = provider.find(batch.id) if batch.remote is None else provider.record(batch.remote)
+    if record is None:
+        if batch.remote is not None:
             _log.warning(
-                "The file %s at %s could not be deleted: %s.",
-                file,
-                generator.host,
-                type(error).__name__,
+                "The provider no longer has the batch %s: its photos will be submitted again.",
+                batch.remote,
             )
-
-
-def _failure(generator: OpenAIMetadata, record: Any) -> GeneratorError:
-    """The error of a batch that failed as a whole."""
-    errors = (record.errors.data or []) if record.errors else []
-    first = {"message": errors[0].message, "code": errors[0].code} if errors else {}
-    message = f"the batch {record.id} failed: {first.get('message')}"
-    failure = generator.reader.failure(400, {**first, "message": message})
-    return GeneratorError(failure.detail) if isinstance(failure, Refusal) else failure
+        store.put_metadata({}, batch=batch.id)  # else the process was killed before it started
+        return
+    if batch.remote is None:
+        store.name_batch(batch.id, record.id)
+    if not record.is_finished:
+        collected.under_way.append(record.state)
+        return
+    contents = [
+        provider.download(file, len(batch.keys), generator.max_output_tokens)
+        for file in record.output_files
+    ]
+    if contents or record.status == "completed":
+        delivered = read_lines(contents, batch.keys, provider.reader)
+        delivered.report(record.id)
+        outcomes = {
+            key: stored_outcome(outcome, usage)
+            for key, (outcome, usage) in delivered.answers.items()
+        }
+        for _, usage in delivered.answers.values():
+            collected.usage = add_usage(collected.usage, usage)
+            collected.uncounted += is_uncounted(usage)
+        collected.unanswered |= delivered.unanswered
+        if delivered.fault is not None:
+            collected.failures.append(str(delivered.fault))
+    else:
+        outcomes = {}
+    store.put_metadata(outcomes, model=generator.model, batch=batch.id)
+    for file in (record.input_file, *record.output_files):
+        if file is not None:
+            provider.delete(file)
+    if record.status == "failed":
+        failure = provider.reader.failure(400, record.error)
+        words = failure.detail if isinstance(failure, Refusal) else str(failure)
+        collected.failures.append(words)

@@ -29,8 +29,8 @@ from pairmatch.metadata.cells import (
     read_correction,
     read_corrections,
 )
-from pairmatch.metadata.outcomes import generator_key
-from pairmatch.metadata.schema import problems_of
+from pairmatch.metadata.outcomes import REFUSALS, generator_key
+from pairmatch.metadata.schema import dump, problems_of
 
 _log = logging.getLogger(__name__)
 _TOKENS = ("input_tokens", "cached_tokens", "output_tokens")
@@ -296,6 +296,9 @@ def _outcome(
             return None
     usage = {**{name: int(costs[name] or 0) for name in _TOKENS}, "usd": costs["usd"]}
     if "refusal" in cells:
+        if cells["refusal"] not in REFUSALS:
+            table.problem(row, "refusal", unknown_name("refusal", str(cells["refusal"]), REFUSALS))
+            return None
         return {
             "refusal": cells["refusal"],
             "detail": str(cells.get("detail", "")),
@@ -305,7 +308,7 @@ def _outcome(
         name: parse_cell(schema, name, cells[name]) for name in schema.model_fields if name in cells
     }
     try:
-        return {"metadata": schema.model_validate(values).model_dump(mode="json"), "usage": usage}
+        return {"metadata": dump(schema.model_validate(values)), "usage": usage}
     except ValidationError as error:
         table.problem(row, "attributes", problems_of(error))
         return None

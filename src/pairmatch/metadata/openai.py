@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 import math
-import os
+import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel
 
-from pairmatch.core.errors import ConfigurationError, GeneratorError, ImageError
+from pairmatch.core.errors import ConfigurationError, GeneratorError
 from pairmatch.core.interfaces import MetadataGenerator, OnOutcome
 from pairmatch.core.types import Profile, Refusal, Usage
 from pairmatch.metadata.limits import CostLimit, RateLimit
 from pairmatch.metadata.models import PHOTO_TOKENS, Pricing, end_notice
 from pairmatch.metadata.openai_request import photo_content, request_template
 from pairmatch.metadata.openai_response import ResponseReader
+from pairmatch.metadata.openai_run import OpenAIRun
 from pairmatch.metadata.options import below_minimum, raise_problems
-from pairmatch.metadata.outcomes import Answer
+from pairmatch.metadata.outside import OutsideText
 from pairmatch.metadata.parallel import ParallelRequests
 from pairmatch.metadata.schema import INSTRUCTIONS, Metadata, SchemaSpec, json_schema, read_schema
+from pairmatch.metadata.servers import (
+    check_server,
+    host_name,
+    key_variable_problem,
+    read_key,
+    route,
+    server_url,
+    url_problem,
+)
 
 _log = logging.getLogger(__name__)
 _ANSWER_TOKENS = 150  # for eight attributes; used for estimates only
@@ -39,9 +48,11 @@ class OpenAIMetadata(MetadataGenerator):
         model: Name of the model.
         schema: Flat pydantic model, or its JSON Schema (an object, or the path to a file); by
             default the recipe's eight attributes.
-        base_url: URL of the server; None for the provider's own.
-        api_key_variable: Environment variable that holds the key. The key itself is never an
-            option, so no saved matcher, store or log can contain it.
+        base_url: URL of the server, without credentials; None for the provider's own. Saved
+            matchers never hold it.
+        api_key_variable: Environment variable that holds the key: `OPENAI_API_KEY`,
+            `AZURE_OPENAI_API_KEY`, `VLLM_API_KEY`, or a name that begins with `PAIRMATCH_`. The
+            key itself is never an option, so no saved matcher, store or log can contain it.
         detail: Level of detail at which the model reads the photo: `low`, `high` or `auto`.
         longest_side_px: Size of the longest side in pixels to which photos are shrunk before they
             are sent.
@@ -49,7 +60,7 @@ class OpenAIMetadata(MetadataGenerator):
         requests_per_minute: Request limit of the account; None for no limit.
         tokens_per_minute: Token limit of the account; None for no limit.
         max_output_tokens: Maximum number of tokens per answer, reasoning included.
-        timeout_seconds: Timeout per request, in seconds.
+        timeout_seconds: Time per request, its whole answer included, in seconds.
         max_retries: Number of retries per request, after growing delays or the delay that the
             server asks for (`Retry-After`).
         input_usd: Price per million input tokens, in USD; None for the price in the table.
@@ -79,6 +90,12 @@ class OpenAIMetadata(MetadataGenerator):
         input_usd: float | None = None,
         output_usd: float | None = None,
     ) -> None:
+        problems = [
+            problem
+            for problem in (url_problem(base_url), key_variable_problem(api_key_variable))
+            if problem
+        ]
+        raise_problems(self, problems)
         problems = below_minimum(
             1,
             longest_side_px=longest_side_px,
@@ -113,11 +130,20 @@ class OpenAIMetadata(MetadataGenerator):
     @property
     def host(self) -> str:
         """Server that receives the photos."""
-        return self._base_url or "api.openai.com"
+        return host_name(self._base_url, self._key)
+
+    @property
+    def route(self) -> str:
+        """What else decides where photos go: an environment variable, or a proxy."""
+        return route(self.base_url)
 
     @property
     def _base_url(self) -> str | None:
-        return self.base_url or os.environ.get("OPENAI_BASE_URL") or None
+        return server_url(self.base_url)
+
+    @property
+    def _key(self) -> str:
+        return read_key(self.api_key_variable)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Model, prompt, schema, and how photos are sent."""
@@ -172,17 +198,13 @@ class OpenAIMetadata(MetadataGenerator):
         """Checks that there is a key, and warns of a model that will be shut down soon.
 
         Raises:
-            GeneratorError: The key is missing, or the provider has shut the model down.
+            GeneratorError: The key or the server is missing, or the provider has shut the model
+                down.
         """
         notice = self.notice(today)
         if notice is not None:
             _log.warning(notice)
-        if not os.environ.get(self.api_key_variable):
-            raise GeneratorError(
-                f"No API key: set the environment variable {self.api_key_variable}. Without a key, "
-                "use metadata='qwen3-vl', 'measured' or none, which stay on this machine, or pass "
-                "base_url= with your own server (and any key)."
-            )
+        check_server(self._base_url, self.api_key_variable)
 
     @property
     def _input_tokens(self) -> int:
@@ -214,33 +236,50 @@ class OpenAIMetadata(MetadataGenerator):
             return []
         cost = CostLimit(max_usd, 0.0 if max_usd is None else self.worst_usd())
         self.check()
-        self.client  # noqa: B018  # created once, before the worker threads share it
-        return ParallelRequests(
-            profiles,
-            self._request_answer,
-            on_outcome,
-            concurrency=self.concurrency,
-            rate=RateLimit(self.requests_per_minute, self.tokens_per_minute),
-            cost=cost,
-            expected_tokens=self._input_tokens + _ANSWER_TOKENS,
-        ).run()
+        run = OpenAIRun(self)
+        try:
+            return ParallelRequests(
+                profiles,
+                run.request,
+                on_outcome,
+                concurrency=self.concurrency,
+                rate=RateLimit(self.requests_per_minute, self.tokens_per_minute),
+                cost=cost,
+                expected_tokens=self._input_tokens + _ANSWER_TOKENS,
+                close=run.close,
+            ).run()
+        finally:
+            run.end()
 
-    @cached_property
-    def client(self) -> Any:
-        """The provider's client."""
-        import openai
+    def client(
+        self, *, most_bytes: int | None = None, stopped: threading.Event | None = None
+    ) -> Any:
+        """A client of the provider for one thread.
 
-        return openai.OpenAI(
-            api_key=os.environ[self.api_key_variable],
-            base_url=self.base_url,
-            timeout=self.timeout_seconds,
+        Args:
+            most_bytes: Largest body of an answer; None for that of an answer to one photo.
+            stopped: When it is set, nothing more is sent.
+        """
+        from pairmatch.metadata.openai_client import MOST_ANSWER_BYTES, connect
+
+        return connect(
+            base_url=self._base_url,
+            api_key=self._key,
+            timeout_seconds=self.timeout_seconds,
             max_retries=self.max_retries,
+            most_bytes=most_bytes or MOST_ANSWER_BYTES,
+            stopped=stopped,
         )
 
-    @property
     def reader(self) -> ResponseReader:
         """Reads the server's responses and errors."""
-        return ResponseReader(self.host, self.api_key_variable, self.schema, self._pricing)
+        return ResponseReader(
+            self.host,
+            self.api_key_variable,
+            self.schema,
+            self._pricing,
+            OutsideText([self._key]),
+        )
 
     def request(self, profile: Profile) -> dict[str, Any]:
         """The body of a request, as JSON values: prompt, schema and the first photo.
@@ -256,37 +295,6 @@ class OpenAIMetadata(MetadataGenerator):
     @cached_property
     def _template(self) -> dict[str, Any]:
         return request_template(self.model, self.schema, max_output_tokens=self.max_output_tokens)
-
-    def _request_answer(self, profile: Profile) -> Answer:
-        """Makes one request."""
-        import openai
-
-        try:
-            body = self.request(profile)
-        except ImageError as error:
-            return Refusal("unreadable", str(error)), Usage()
-        try:
-            # `extra_body` and the raw response bypass the client's own checks, which double the
-            # time of a request and would reject an answer that misses the schema
-            response = self.client.responses.with_raw_response.create(
-                model=self.model, extra_body=body
-            )
-        except openai.APIStatusError as error:
-            details = error.body if isinstance(error.body, Mapping) else {}
-            failure = self.reader.failure(
-                error.status_code, {"message": error.message, "code": error.code, **details}
-            )
-            if isinstance(failure, GeneratorError):
-                raise failure from None  # the cause holds the request, and thus the key
-            return failure, Usage()
-        except openai.APIConnectionError as error:  # including timeouts, after all retries
-            return Refusal("error", f"{self.host}: {type(error).__name__}"), Usage()
-        try:
-            return self.reader.answer(json.loads(response.content))
-        except (ValueError, AttributeError, KeyError, TypeError) as error:
-            return Refusal(
-                "error", f"{self.host} returned an invalid response: {type(error).__name__}"
-            ), Usage()
 
 
 class GPT5NanoMetadata(OpenAIMetadata):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 
 from pydantic import BaseModel
@@ -13,6 +14,9 @@ from pairmatch.core.interfaces import OnOutcome
 from pairmatch.core.types import Profile, Refusal
 from pairmatch.metadata.limits import CostLimit, RateLimit
 from pairmatch.metadata.outcomes import Answer
+
+_STEP_SECONDS = 1.0  # a wait without an end cannot be interrupted on every system
+_GRACE_SECONDS = 3.0  # for running requests, after an interruption
 
 
 class ParallelRequests:
@@ -27,6 +31,7 @@ class ParallelRequests:
         rate: Limit of requests and tokens per minute.
         cost: Cost limit.
         expected_tokens: Expected number of tokens per request, for `rate`.
+        close: Called at the end of each worker thread.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class ParallelRequests:
         rate: RateLimit,
         cost: CostLimit,
         expected_tokens: int,
+        close: Callable[[], None] | None = None,
     ) -> None:
         self._profiles = profiles
         self._request = request
@@ -47,9 +53,12 @@ class ParallelRequests:
         self._rate = rate
         self._cost = cost
         self._expected_tokens = expected_tokens
+        self._close = close
         self._waiting = deque(range(len(profiles)))
-        self._running: dict[Future[Answer], int] = {}
-        self._finished: SimpleQueue[Future[Answer]] = SimpleQueue()
+        self._running: set[int] = set()
+        self._tasks: SimpleQueue[int | None] = SimpleQueue()
+        self._finished: SimpleQueue[tuple[int, Answer | BaseException]] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
         self._outcomes: list[BaseModel | Refusal] = [
             Refusal("stopped", "not submitted: the cost limit was reached")
         ] * len(profiles)
@@ -57,21 +66,30 @@ class ParallelRequests:
     def run(self) -> list[BaseModel | Refusal]:
         """Runs the requests and returns one outcome per profile, in order.
 
-        An exception of a request cancels those that have not started. Those that are running are
-        paid for, so their outcomes are still passed to `on_outcome` before the exception is raised.
+        After an exception of a request no further one is started. Those that are running are paid
+        for, so their outcomes are still passed to `on_outcome` before the exception is raised.
+        After an interruption (Ctrl-C), they have a few seconds for that.
         """
-        with ThreadPoolExecutor(self._concurrency, "pairmatch-metadata") as pool:
-            try:
-                while True:
-                    delay = self._start(pool)
-                    if not self._running and not delay:
-                        return self._outcomes
-                    self._receive(timeout=delay or None)
-            except BaseException:
-                self._drain()
-                raise
+        try:
+            while True:
+                delay = self._start()
+                if not self._running and not delay:
+                    return self._outcomes
+                self._receive(min(delay or _STEP_SECONDS, _STEP_SECONDS))
+        except Exception:
+            self._drain(None)
+            raise
+        except BaseException:
+            self._drain(_GRACE_SECONDS)
+            raise
+        finally:
+            for _ in self._threads:
+                self._tasks.put(None)
+            if not self._running:
+                for thread in self._threads:
+                    thread.join()
 
-    def _start(self, pool: Executor) -> float:
+    def _start(self) -> float:
         """Starts as many requests as the limits allow; returns the delay that the rate imposes."""
         while (
             self._waiting
@@ -83,33 +101,49 @@ class ParallelRequests:
                 return delay
             self._rate.start(self._expected_tokens)
             index = self._waiting.popleft()
-            future = pool.submit(self._request, self._profiles[index])
-            self._running[future] = index
-            future.add_done_callback(self._finished.put)
+            self._running.add(index)
+            if len(self._threads) < len(self._running):
+                # Daemons: the process does not wait for them when it ends
+                thread = threading.Thread(target=self._work, name="pairmatch-metadata", daemon=True)
+                thread.start()
+                self._threads.append(thread)
+            self._tasks.put(index)
         return 0.0
 
-    def _receive(self, timeout: float | None) -> None:
+    def _work(self) -> None:
+        """Makes requests until there are none, in a thread."""
+        while (index := self._tasks.get()) is not None:
+            try:
+                self._finished.put((index, self._request(self._profiles[index])))
+            except BaseException as error:
+                self._finished.put((index, error))
+        if self._close is not None:
+            self._close()
+
+    def _receive(self, timeout: float) -> None:
         """Waits for the next answer, at most until the timeout."""
         try:
-            future = self._finished.get(timeout=timeout)
+            index, answer = self._finished.get(timeout=timeout)
         except Empty:
             return
-        index = self._running.pop(future)
-        outcome, usage = future.result()
+        self._running.remove(index)
+        if isinstance(answer, BaseException):
+            raise answer
+        outcome, usage = answer
         self._outcomes[index] = outcome
         self._cost.spend(usage)
         self._rate.settle(self._expected_tokens, usage.input_tokens + usage.output_tokens)
         if self._on_outcome is not None and self._on_outcome(index, outcome, usage):
             self._waiting.clear()
 
-    def _drain(self) -> None:
-        """Cancels what has not started, and passes on the outcomes of what is running."""
-        for future in self._running:
-            future.cancel()
-        for future, index in self._running.items():
-            if (
-                not future.cancelled()
-                and future.exception() is None
-                and self._on_outcome is not None
-            ):
-                self._on_outcome(index, *future.result())
+    def _drain(self, seconds: float | None) -> None:
+        """Passes on the outcomes of running requests, for some seconds or until all have ended."""
+        end = None if seconds is None else time.monotonic() + seconds
+        while self._running and (end is None or time.monotonic() < end):
+            try:
+                index, answer = self._finished.get(timeout=0.1 if end else _STEP_SECONDS)
+            except Empty:
+                continue
+            self._running.remove(index)
+            if not isinstance(answer, BaseException) and self._on_outcome is not None:
+                self._on_outcome(index, *answer)

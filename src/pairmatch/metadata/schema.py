@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.errors import PydanticUserError
 
 from pairmatch.core.errors import ConfigurationError
-from pairmatch.io.files import expand_user
+from pairmatch.core.text import printable
+from pairmatch.io.files import expand_user, parse_json, read_file
 from pairmatch.io.store import content_key
+from pairmatch.metadata.outside import OutsideText
+from pairmatch.metadata.schema_types import python_type
 
 Level = Literal["low", "medium", "high"]
 #: A pydantic model, or its JSON Schema: an object, or the path to a file.
@@ -23,18 +29,8 @@ INSTRUCTIONS = (
     "plainly visible, in English, kindly and without guessing at ethnicity, health, religion, "
     "orientation or income."
 )
-_TYPES: dict[str, type] = {"string": str, "integer": int, "number": float, "boolean": bool}
-_LIMITS = {
-    "minimum": "ge",
-    "maximum": "le",
-    "exclusiveMinimum": "gt",
-    "exclusiveMaximum": "lt",
-    "minLength": "min_length",
-    "maxLength": "max_length",
-    "minItems": "min_length",
-    "maxItems": "max_length",
-    "pattern": "pattern",
-}
+_MOST_SCHEMA_BYTES = 1_000_000
+_MOST_REPLY = 100_000  # characters of an answer; a caption has a few hundred
 
 
 class Metadata(BaseModel):
@@ -97,19 +93,19 @@ def json_schema(schema: type[BaseModel]) -> dict[str, Any]:
     Raises:
         ConfigurationError: The model is not flat (an attribute is itself an object) or is empty.
     """
+    try:
+        written = schema.model_json_schema()
+    except PydanticUserError as error:
+        raise ConfigurationError(
+            f"{schema.__name__} cannot be written as JSON Schema: {error.message}"
+        ) from error
     properties = {}
-    for name, attribute in schema.model_json_schema().get("properties", {}).items():
-        choices = [choice for choice in attribute.get("anyOf", []) if choice.get("type") != "null"]
-        if len(choices) == 1:
-            attribute = {
-                **choices[0],
-                **{key: attribute[key] for key in ("description",) if key in attribute},
-            }
-        plain = {key: value for key, value in attribute.items() if key not in ("default", "title")}
+    for name, attribute in written.get("properties", {}).items():
+        plain = _plain_attribute(attribute)
         if "$ref" in json.dumps(plain) or plain.get("type") == "object" or "anyOf" in plain:
             raise ConfigurationError(
                 f"The attribute {name!r} of {schema.__name__} is not flat: use text, numbers, "
-                "booleans, Literal, or lists of those."
+                "dates, booleans, Literal, or lists of those."
             )
         properties[name] = plain
     if not properties:
@@ -120,6 +116,15 @@ def json_schema(schema: type[BaseModel]) -> dict[str, Any]:
         "required": list(properties),
         "additionalProperties": False,
     }
+
+
+def _plain_attribute(attribute: Mapping[str, Any]) -> dict[str, Any]:
+    """An attribute as the API requires it: not null, without a title and a default."""
+    choices = [choice for choice in attribute.get("anyOf", []) if choice.get("type") != "null"]
+    if len(choices) == 1:
+        kept = {key: attribute[key] for key in ("description",) if key in attribute}
+        attribute = {**choices[0], **kept}
+    return {key: value for key, value in attribute.items() if key not in ("default", "title")}
 
 
 def schema_key(schema: type[BaseModel]) -> str:
@@ -136,34 +141,61 @@ def read_schema(schema: SchemaSpec) -> type[BaseModel]:
     """The pydantic model of a schema.
 
     A model that is read from JSON has the same key, prompt and rendering as the original. Python
-    validators are lost, because JSON Schema cannot hold them.
+    validators are lost, because JSON Schema cannot hold them. A pydantic model that JSON cannot
+    hold is refused, so that no answer is paid for that a loaded matcher would not find.
 
     Raises:
         ConfigurationError: The file cannot be read, or is not the JSON Schema of a flat object, or
-            attributes have unsupported types. Lists all such attributes.
+            attributes have unsupported types, or an alias. Lists all such attributes.
     """
     if isinstance(schema, type) and issubclass(schema, BaseModel):
-        json_schema(schema)
+        _check_fields(schema)
+        _model(write_schema(schema), f" {schema.__name__}")
         return schema
     origin = ""
     if isinstance(schema, str | Path):
-        origin = f" in {schema}"
+        named = printable(str(schema))
+        origin = f" in {named}"
         try:
-            schema = json.loads(expand_user(schema).read_bytes())
+            schema = parse_json(read_file(expand_user(schema), most_bytes=_MOST_SCHEMA_BYTES))
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or f"not valid JSON: {error}"
-            raise ConfigurationError(f"The schema {schema} cannot be read: {reason}.") from error
+            raise ConfigurationError(f"The schema {named} cannot be read: {reason}.") from error
     if not isinstance(schema, Mapping) or not isinstance(schema.get("properties"), Mapping):
         raise ConfigurationError(
             "A schema must be a pydantic model, or a JSON Schema with `properties`; got "
-            f"{str(schema)[:100]}{origin}."
+            f"{printable(str(schema))[:100]}{origin}."
         )
+    return _model(schema, origin)
+
+
+def _check_fields(schema: type[BaseModel]) -> None:
+    """Refuses attributes that are stored under another name than they are read, or not at all."""
+    renamed = [
+        name
+        for name, info in schema.model_fields.items()
+        if info.alias or info.validation_alias or info.serialization_alias or info.exclude
+    ]
+    if renamed:
+        raise ConfigurationError(
+            f"{schema.__name__} has attributes with an alias, or that are excluded: "
+            f"{', '.join(renamed)}. Answers are stored and read back under the names of "
+            "attributes: rename the attributes themselves, and exclude none."
+        )
+
+
+def _model(schema: Mapping[str, Any], origin: str) -> type[BaseModel]:
+    """A pydantic model whose JSON Schema has exactly these attributes."""
+    title = str(schema.get("title", "Attributes"))
+    properties: dict[str, Any] = {}
     fields: dict[str, Any] = {}
     problems = []
-    for name, attribute in schema["properties"].items():
+    for name, written in schema["properties"].items():
         try:
+            _check_name(name)
+            properties[name] = attribute = _plain_attribute(written)
             fields[name] = (
-                _python_type(attribute) | None,
+                python_type(attribute) | None,
                 Field(None, description=attribute.get("description")),
             )
         except (ConfigurationError, TypeError, AttributeError) as error:
@@ -172,29 +204,28 @@ def read_schema(schema: SchemaSpec) -> type[BaseModel]:
         raise ConfigurationError(
             f"The schema{origin} has unsupported attributes: {'; '.join(problems)}"
         )
-    model = create_model(
-        str(schema.get("title", "Attributes")), __config__=ConfigDict(extra="forbid"), **fields
-    )
-    json_schema(model)
+
+    def keep_original(json_schema: dict[str, Any]) -> None:
+        json_schema["properties"] = copy.deepcopy(properties)
+
+    config = ConfigDict(extra="forbid", json_schema_extra=keep_original)
+    try:
+        with warnings.catch_warnings():  # an attribute may have the name of a pydantic method
+            warnings.simplefilter("ignore")
+            model = create_model(title, __config__=config, **fields)
+        schema_key(model)
+    except ConfigurationError:
+        raise
+    except Exception as error:  # pydantic has many: limits of another type, invalid patterns, …
+        raise ConfigurationError(f"The schema{origin} cannot be used: {error}.") from error
     return model
 
 
-def _python_type(attribute: Mapping[str, Any]) -> Any:
-    """The Python type of an attribute of a JSON Schema, with its limits."""
-    if "enum" in attribute or "const" in attribute:
-        return Literal[tuple(attribute.get("enum", [attribute.get("const")]))]
-    limits = {_LIMITS[key]: value for key, value in attribute.items() if key in _LIMITS}
-    kind = attribute.get("type")
-    if kind == "array":
-        python_type: Any = list[_python_type(attribute.get("items", {}))]  # type: ignore[misc]
-    elif kind in _TYPES:
-        python_type = _TYPES[kind]
-    else:
-        raise ConfigurationError(
-            f"its type is {kind!r}; use an enum, {', '.join(map(repr, _TYPES))}, or an 'array' "
-            "of those."
-        )
-    return Annotated[python_type, Field(**limits)] if limits else python_type
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not name or name.startswith("_"):
+        raise ConfigurationError("names must not be empty or begin with an underscore.")
+    if name.startswith("model_") and hasattr(BaseModel, name):
+        raise ConfigurationError("pydantic uses this name itself: choose another one.")
 
 
 def instructions(schema: type[BaseModel]) -> str:
@@ -226,24 +257,54 @@ def _type_phrase(attribute: Mapping[str, Any]) -> str:
     return phrases.get(str(attribute.get("type")), "text")
 
 
-def read_reply(schema: type[BaseModel], text: str) -> BaseModel | str:
+def read_reply(
+    schema: type[BaseModel], text: str, texts: OutsideText | None = None
+) -> BaseModel | str:
     """The metadata in the JSON text of a reply, or what is wrong with it.
 
     Local models receive the problem in the request for a second answer.
+
+    Args:
+        schema: Pydantic model of the metadata.
+        text: The reply.
+        texts: Filter of the texts in it; None for one that knows no key.
     """
+    if len(text) > _MOST_REPLY:
+        return f"the answer has {len(text):,} characters, more than {_MOST_REPLY:,}"
     try:
-        reply = json.loads(text)
+        reply = parse_json(text)
     except ValueError as error:
         return f"not valid JSON: {error}"
     if not isinstance(reply, Mapping):
         return "not a JSON object"
+    reply = (texts or OutsideText()).clean_json(reply)
     missing = [name for name in schema.model_fields if reply.get(name) in (None, "")]
     if missing:
         return f"attributes are missing: {', '.join(missing)}"
     try:
-        return schema.model_validate(reply)
+        metadata = schema.model_validate(reply)
+        return metadata if is_storable(metadata) else "holds values that cannot be stored"
     except ValidationError as error:
         return problems_of(error)
+
+
+def dump(metadata: BaseModel) -> dict[str, Any]:
+    """The attributes of metadata as JSON values, as the store holds them."""
+    values = metadata.model_dump(mode="json", include=set(type(metadata).model_fields))
+    for name in values:
+        if isinstance(getattr(metadata, name), set | frozenset):
+            values[name] = sorted(values[name], key=json.dumps)
+    return values
+
+
+def is_storable(metadata: BaseModel) -> bool:
+    """Whether the stored form can be written as JSON and is valid again."""
+    try:
+        text = json.dumps(dump(metadata), ensure_ascii=False, allow_nan=False)
+        type(metadata).model_validate(json.loads(text.encode()))
+    except (ValueError, TypeError):  # ValidationError is a ValueError
+        return False
+    return True
 
 
 def problems_of(error: ValidationError) -> str:
