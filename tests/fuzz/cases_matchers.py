@@ -136,10 +136,10 @@ def _sweep(corpus: Path, output: Path, store: Path | None = None) -> dict[str, A
     from pairmatch.experiments.sweep import grid, sweep
 
     people = crowd(_PEOPLE, output.parent / "photos")
-    base = {"backbone": "descriptor", "metadata": None, "training": {"epochs": 1}}
+    base = {"backbone": "descriptor", "metadata": None}
     result = sweep(
         pairs_of(people),
-        grid({**base, "head": ("mlp", {"width": 4, "hidden": 4})}, {"head.width": [4, 8]}),
+        grid(base, {"learner": ["whitened", "popularity"]}),
         baselines=("frozen", "centred"),
         repeats=1,
         folds=2,

@@ -238,9 +238,7 @@ class Exports(Subject):
                 export_metadata(target, people, maker, store)
                 with Store(case.output / f"copy{suffix}.sqlite") as other:
                     import_metadata(target, people, maker, other)
-                    kept, copied = (
-                        _values(at.metadata(_keys(maker, people))) for at in (store, other)
-                    )
+                    kept, copied = (_outcomes(at, maker, people) for at in (store, other))
                     case.expect(kept == copied, "an export loses metadata")
                     ids = [person.id for person in people]
                     case.expect(

@@ -1,6 +1,8 @@
 """The kinds of mutated inputs, and which of them a run tries."""
 
 import random
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from .cases_galleries import Galleries, Journals, SlateFolders
 from .cases_images import Photos
@@ -10,6 +12,12 @@ from .cases_rules import Rules
 from .cases_stores import Stores
 from .cases_tables import People
 from .subject import Subject
+
+
+class Weighted(Protocol):
+    """What has a share of the cases of a run."""
+
+    weight: int
 
 
 def subjects() -> dict[str, Subject]:
@@ -32,11 +40,23 @@ def subjects() -> dict[str, Subject]:
 
 
 def draw_jobs(
-    seed: int, count: int, kind: str | None = None, case: int | None = None
+    kinds: Mapping[str, Weighted],
+    seed: int,
+    count: int,
+    only: Sequence[str] = (),
+    case: int | None = None,
 ) -> list[tuple[str, int]]:
-    """The (kind, number) of each case; a case depends on seed, kind and number alone."""
-    kinds = subjects()
-    weights = [subject.weight for subject in kinds.values()]
-    drawn = random.Random(seed).choices(list(kinds), weights, k=count)
-    jobs = [(kind or name, number) for number, name in enumerate(drawn)]
+    """The (kind, number) of each case; a case depends on seed, kind and number alone.
+
+    Args:
+        kinds: Kinds of input, or of work, by name.
+        seed: Seed of the run.
+        count: Number of cases.
+        only: Kinds to draw from; by default all.
+        case: The only number; None for all.
+    """
+    names = list(only) or list(kinds)
+    weights = [kinds[name].weight for name in names]
+    drawn = random.Random(seed).choices(names, weights, k=max(count, (case or 0) + 1))
+    jobs = [(name, number) for number, name in enumerate(drawn)]
     return jobs if case is None else [jobs[case]]

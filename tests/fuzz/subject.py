@@ -16,6 +16,7 @@ class Case:
     """One input on disk and what its use led to.
 
     Attributes:
+        number: Number of the case.
         rng: Source of all random choices.
         corpus: Folder of the valid files of this kind of input; read only.
         input: Folder for the mutated files.
@@ -24,6 +25,7 @@ class Case:
     """
 
     def __init__(self, seed: int, kind: str, number: int, corpus: Path, folder: Path) -> None:
+        self.number = number
         self.rng = random.Random(f"{seed}:{kind}:{number}")
         self.corpus = corpus
         self.input = folder / "input"

@@ -10,7 +10,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection, get_context
 from pathlib import Path
@@ -30,12 +30,16 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 
 
-def forkserver() -> Any:
-    """The context whose processes start from one that has imported the package already."""
+def forkserver(more: Sequence[str] = ()) -> Any:
+    """The context whose processes start from one that has imported the package already.
+
+    Args:
+        more: Further modules to import; those of the first call of this process count.
+    """
     # No thread pool may exist in a process that forks
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     context = get_context("forkserver")
-    context.set_forkserver_preload([__name__, *_PRELOADED])
+    context.set_forkserver_preload([__name__, *_PRELOADED, *more])
     return context
 
 
@@ -230,7 +234,7 @@ def _work(
 def _prepare(subject: Any, kind: str, corpus: Path, folder: Path) -> Result:
     corpus.mkdir(parents=True)
     tempfile.tempdir = str(folder)
-    return _judged(kind, -1, lambda: subject.prepare(corpus))
+    return judged(kind, -1, lambda: subject.prepare(corpus))
 
 
 def run_case(subject: Any, seed: int, number: int, corpus: Path, folder: Path) -> Result:
@@ -248,14 +252,15 @@ def run_case(subject: Any, seed: int, number: int, corpus: Path, folder: Path) -
         subject.use(case)
         return "refused" if case.refusals else "ok"
 
-    result = _judged(subject.name, number, use, time.monotonic() - started)
+    result = judged(subject.name, number, use, time.monotonic() - started)
     left = leftovers(folder)
     if left and not result.is_fault:
         return Result(subject.name, number, "half-written", f"left behind: {', '.join(left[:5])}")
     return result
 
 
-def _judged(kind: str, number: int, act: Callable[[], Any], before: float = 0.0) -> Result:
+def judged(kind: str, number: int, act: Callable[[], Any], before: float = 0.0) -> Result:
+    """The result of an act that raises what went wrong and may return a verdict."""
     from pairmatch import PairmatchError
 
     started = time.monotonic()
