@@ -253,6 +253,7 @@ INTERNAL = {
     "gallery.index",
     "gallery.journal",
     "gallery.lance_columns",
+    "gallery.lance_errors",
     "gallery.lance_index",
     "gallery.lance_search",
     "gallery.ranking",

@@ -122,6 +122,14 @@ def test_a_table_that_is_no_gallery_is_an_error(tmp_path):
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("options", [{"nonsense": 3}, {"num_partitions": "x"}])
+def test_an_index_that_cannot_be_built_is_one_error(tmp_path, options):
+    lance = LanceGallery(tmp_path / "l")
+    lance.add(["a", "b"], vectors(2))
+    with pytest.raises(ConfigurationError, match="LanceDB cannot build the index IVF_PQ"):
+        lance.build_index(**options)
+
+
 def test_damaged_tables_are_one_error(tmp_path):
     lance = LanceGallery(tmp_path / "l")
     lance.add([f"p{n}" for n in range(9)], vectors(9))

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar, final
 
 import numpy as np
-import pyarrow as pa
 
 from pairmatch.core.arrays import Vectors
-from pairmatch.core.errors import ConfigurationError, PairmatchError, StoreError, missing_extra
-from pairmatch.core.text import printable
+from pairmatch.core.errors import ConfigurationError, missing_extra
 from pairmatch.core.types import AttributeValue, Side
 from pairmatch.gallery.attributes import attributes_of
 from pairmatch.gallery.blocks import Chunk, chunks_of, vectors_of
@@ -33,6 +31,7 @@ from pairmatch.gallery.lance_columns import (
     table_schema,
     width_of,
 )
+from pairmatch.gallery.lance_errors import is_of_lance, lance_errors
 from pairmatch.gallery.lance_index import build_index, is_indexed
 from pairmatch.gallery.lance_search import SCAN_ROWS, batches, one_of, scan, search_table
 from pairmatch.gallery.request import SearchRequest
@@ -43,8 +42,6 @@ from pairmatch.rules import Kind
 _TABLE = "gallery"
 _FOLDER_KIND = "lance gallery"
 _ATTEMPTS = 3  # readings of a table that other processes rewrite
-# What LanceDB raises on files that are damaged, or that another process deleted
-_ERRORS = (OSError, RuntimeError, ValueError, pa.ArrowException)
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
@@ -124,7 +121,7 @@ class LanceGallery(Gallery):
             Number of people that were in the gallery.
         """
         count = self.remove(ids)
-        with self._lock:
+        with self._lock, lance_errors(self.folder):
             table = self._open_table()
             if table is not None:
                 if is_indexed(table):
@@ -175,7 +172,7 @@ class LanceGallery(Gallery):
         """
         table = self._open_table()
         if table is not None:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), lance_errors(self.folder):
                 # LanceDB warns that processes that read an old version will fail
                 warnings.filterwarnings("ignore", "optimize")
                 table.optimize(cleanup_older_than=timedelta(0), delete_unverified=delete_unverified)
@@ -217,12 +214,10 @@ class LanceGallery(Gallery):
         """Returns the table, always at its latest version; None until people are added."""
         with self._lock:
             if self._table is None and self.exists(self.folder):
-                try:
+                with lance_errors(self.folder):
                     table = self._database.open_table(_TABLE)
                     check_schema(table.schema)
                     about = description_of(table.schema)
-                except _ERRORS as error:
-                    raise self._unreadable(error) from error
                 self._table = table
                 if about is not None:  # galleries of older versions do not have it
                     self.side = about["side"]
@@ -233,50 +228,41 @@ class LanceGallery(Gallery):
         """Returns the table fixed at its present version; None until people are added."""
         if self._open_table() is None:
             return None
-        try:
+        with lance_errors(self.folder):
             table = self._database.open_table(_TABLE)
             table.checkout(table.version)
-        except _ERRORS as error:
-            raise self._unreadable(error) from error
         return table
 
     def _read(self, read: Callable[[Any], _Result], empty: _Result) -> _Result:
         """Reads one version of the table; again, if another process deleted its files."""
-        for attempt in range(_ATTEMPTS):
+        for _ in range(_ATTEMPTS - 1):
             table = self._snapshot()
             if table is None:
                 return empty
             try:
                 return read(table)
-            except PairmatchError:
-                raise
-            except _ERRORS as error:
-                if attempt == _ATTEMPTS - 1:
-                    raise self._unreadable(error) from error
-        raise AssertionError("unreachable")
+            except Exception as error:
+                if not is_of_lance(error):
+                    raise
+        table = self._snapshot()
+        with lance_errors(self.folder):
+            return empty if table is None else read(table)
 
     def _guarded(self, parts: Iterator[_Result]) -> Iterator[_Result]:
         """Yields parts of the table; errors of LanceDB become those of pairmatch."""
-        try:
+        with lance_errors(self.folder):
             yield from parts
-        except PairmatchError:
-            raise
-        except _ERRORS as error:
-            raise self._unreadable(error) from error
-
-    def _unreadable(self, error: Exception) -> StoreError:
-        if isinstance(error, StoreError):
-            return error
-        return StoreError(
-            f"The gallery {self.folder} cannot be read: {printable(str(error))[:300]}. If no other "
-            "process is erasing people from it, it is damaged: build it again."
-        )
 
     def _make_private(self) -> None:
         """Lets only the owner enter the table's folder: LanceDB creates files by the umask."""
         (self.folder / f"{_TABLE}.lance").chmod(0o700)
 
     def _add(self, additions: Additions) -> Additions:
+        with lance_errors(self.folder):
+            return self._merge(additions)
+
+    def _merge(self, additions: Additions) -> Additions:
+        """Inserts people, or replaces those with the same id."""
         table = self._open_table()
         if table is None:
             additions, kinds = additions.fitted(None, {})
@@ -298,9 +284,10 @@ class LanceGallery(Gallery):
         table = self._open_table()
         if table is None or not ids:
             return 0
-        count = int(table.count_rows(one_of(ids)))
-        if count:
-            table.delete(one_of(ids))
+        with lance_errors(self.folder):
+            count = int(table.count_rows(one_of(ids)))
+            if count:
+                table.delete(one_of(ids))
         return count
 
     def _attributes(self, ids: Sequence[str]) -> dict[str, dict[str, AttributeValue]]:

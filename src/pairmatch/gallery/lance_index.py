@@ -11,7 +11,9 @@ import numpy.typing as npt
 
 from pairmatch.core.arrays import Ints, Vectors
 from pairmatch.core.errors import ConfigurationError, unknown_name
+from pairmatch.core.text import printable
 from pairmatch.gallery.blocks import vectors_of
+from pairmatch.gallery.lance_errors import is_of_lance
 
 _CONFIGURATIONS = {
     "IVF_FLAT": "IvfFlat",
@@ -33,7 +35,8 @@ def build_index(table: Any, index_type: str, options: dict[str, Any]) -> None:
     """Builds an index for inner products.
 
     Raises:
-        ConfigurationError: LanceDB has no such type of index.
+        ConfigurationError: LanceDB has no such type of index, or cannot build it from these people
+            with these options.
     """
     if index_type not in _CONFIGURATIONS:
         raise ConfigurationError(unknown_name("index type", index_type, _CONFIGURATIONS))
@@ -46,7 +49,15 @@ def build_index(table: Any, index_type: str, options: dict[str, Any]) -> None:
     names = {field.name for field in fields(configuration)}
     own = {name: value for name, value in options.items() if name in names}
     rest = {name: value for name, value in options.items() if name not in names}
-    table.create_index("vector", config=configuration(distance_type="dot", **own), **rest)
+    try:
+        table.create_index("vector", config=configuration(distance_type="dot", **own), **rest)
+    except Exception as error:
+        if not is_of_lance(error) and not isinstance(error, TypeError):
+            raise
+        raise ConfigurationError(
+            f"LanceDB cannot build the index {index_type} with these options: "
+            f"{printable(str(error))[:300]}."
+        ) from error
 
 
 def nearest(table: Any, query: Vectors, k: int) -> tuple[npt.NDArray[Any], Vectors, Ints]:
