@@ -581,6 +581,19 @@ def test_damaged_metadata_counts_as_absent(text, tmp_path, caplog):
         assert store.corrections(["anna", "ben"]) == {"ben": {"age": 31}}
 
 
+@pytest.mark.parametrize("key", [b"\xff\x00", bytes(32), 5, 1.5])
+def test_people_with_damaged_keys_can_be_forgotten(key, tmp_path):
+    with Store(tmp_path / "s.sqlite") as store:
+        store.link([("anna", "k1"), ("ben", "k2")])
+    connection = sqlite3.connect(tmp_path / "s.sqlite")
+    with connection:
+        connection.execute("UPDATE people SET key = ? WHERE person = 'anna'", (key,))
+    connection.close()
+    with Store(tmp_path / "s.sqlite") as store:
+        assert store.forget(["anna"]).people == 1
+        assert store.counts()["people"] == 1
+
+
 def test_damaged_files_are_errors(tmp_path):
     with Store(tmp_path / "s.sqlite") as store:
         vectors = {f"{i:064x}": np.ones(64, np.float32) for i in range(100)}

@@ -240,11 +240,14 @@ class Save(Scenario):
 def _same_matcher(folder: Path, first: str, second: str) -> bool:
     """Whether the files of two folders of matchers are equal."""
     contents = [
-        {file.name: file.read_bytes() for file in (folder / name).iterdir() if file.is_file()}
+        {
+            file.name: file.read_bytes()
+            for file in (folder / name).rglob("*")
+            if file.is_file() and file.name != ".pairmatch"
+        }
         for name in (first, second)
     ]
-    common = contents[0].keys() & contents[1].keys()
-    return "matcher.json" in common and all(contents[0][n] == contents[1][n] for n in common)
+    return contents[0] == contents[1]
 
 
 class Fit(Scenario):

@@ -58,9 +58,10 @@ def enter_sandbox(folder: Path, *, memory: bool = True) -> None:
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     if memory:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        # Written memory: address space also counts what threads reserve and never use
+        pages = int(Path("/proc/self/statm").read_text().split()[5])
         limit = pages * resource.getpagesize() + _MEMORY_BYTES
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 #: The key that no file, message or report may repeat.

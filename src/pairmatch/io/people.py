@@ -121,7 +121,9 @@ def forget_people(database: Database, ids: Sequence[str]) -> Forgotten:
 def _check_erased(database: Database, keys: set[str]) -> None:
     """Searches the bytes of the files for keys that are in no table."""
     with database.snapshot():  # no checkpoint of another process rewrites what is read
-        traces = find_traces(database.files(), keys)
+        # A damaged file may hold keys that are no text
+        texts = {key for key in keys if isinstance(key, str)}
+        traces = find_traces(database.files(), texts)
         # Another process may have stored a person again in the meantime
         query = "SELECT key FROM people WHERE key IN ({})"
         traces -= {key for (key,) in database.select_in(query, sorted(traces))}
