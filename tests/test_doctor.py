@@ -59,7 +59,7 @@ def test_the_store_is_summarized(tmp_path):
     (tmp_path / "bad.sqlite").write_text("no store" * 100)
     check = by_subject(examine(tmp_path / "bad.sqlite"))["store"]
     assert check.state == "missing"
-    assert check.fix == "move the file away; a new store is created when it is needed"
+    assert check.fix == "move the file away, or name another one with --store"
 
 
 def test_names_claimed_twice_are_shown(install, tmp_path):

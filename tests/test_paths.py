@@ -1,7 +1,12 @@
 """What a command writes is checked before it starts; what it only reads is never created."""
 
 import os
+import resource
 import shlex
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -12,7 +17,7 @@ from pairmatch.cli import app
 from pairmatch.core.devices import resolve_device
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.gallery import Gallery, forget
-from pairmatch.io.files import expand_user
+from pairmatch.io.files import expand_user, write_file
 from pairmatch.io.outputs import MARKER
 from pairmatch.io.store import Store, store_path
 
@@ -214,3 +219,96 @@ def test_home_folders_that_do_not_exist_are_an_error(monkeypatch, tmp_path):
 def test_names_that_no_file_can_have_are_an_error(name):
     with pytest.raises(ConfigurationError, match="no file can have this name"):
         Store(name)
+
+
+@contextmanager
+def small_files(limit):
+    """No file may grow beyond a number of bytes, as on a full disk; writing fails with EFBIG."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("name", ["a.json", "x" * 250, "é" * 122])
+def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path, name):
+    path = tmp_path / name
+    write_file(path, b"old")
+    with small_files(1000), pytest.raises(OSError, match="File too large") as caught:
+        write_file(path, bytes(2000))
+    assert caught.value.filename == str(path)
+    with pytest.raises(OSError, match="No such file") as caught:
+        write_file(tmp_path / "gone" / name, b"")
+    assert caught.value.filename == str(tmp_path / "gone" / name)
+    assert entries(tmp_path) == [name]
+    assert path.read_bytes() == b"old"
+
+
+def test_a_full_disk_is_a_message_and_loses_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run("demo --pairs 20 --output demo --quiet", code=0)
+    before = entries(tmp_path)
+    pairs = "demo/people/pairs.csv"
+    fit = f"fit {pairs} --backbone descriptor --metadata none --set training.epochs=1 -o new"
+    with small_files(50_000):  # the log of the store is small, the head is not
+        text = run(f"{fit} --store demo/store.sqlite --quiet")
+    assert "File too large: raise the limit" in text
+    assert "Test pairs of people" in text  # the evaluation is printed all the same
+    assert entries(tmp_path) == before
+    with Store("demo/store.sqlite", create=False) as store:
+        assert store.counts()["features"] == 40
+
+
+def test_a_deleted_current_folder_is_a_message(tmp_path, monkeypatch):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    for line in ("doctor", "gallery info g", "fit p.csv -o out", "forget a --store s.sqlite"):
+        assert "The current folder cannot be used" in run(line)
+
+
+def test_a_user_without_a_home_folder_is_told_what_to_name(monkeypatch):
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 54321)  # no user of this machine
+    for line in ("forget a", "evaluate no no.csv", "annotate no.csv"):
+        assert "name a store with `store=` (--store), or set HOME" in run(line)
+    assert "name a store" in run("doctor", code=0)
+
+
+def test_places_without_permission_are_named(tmp_path):
+    prefix = []
+    if os.getuid() == 0:  # the superuser may read everything, unless the capability is dropped
+        prefix = [shutil.which("setpriv"), "--bounding-set=-dac_override,-dac_read_search"]
+        if prefix[0] is None:
+            pytest.skip("needs setpriv, or another user than root")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    for arguments in (
+        ["gallery", "info", str(closed / "g")],
+        ["fit", "p.csv", "-o", str(closed / "m")],
+    ):
+        done = subprocess.run(
+            [*prefix, sys.executable, "-m", "pairmatch", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.startswith("Error: ")
+        assert str(closed) in done.stderr
+        assert "Permission denied" in done.stderr
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no photo"])
+def test_the_query_photo_is_read_before_anything_else(tmp_path, content):
+    photo = tmp_path / "q.jpg"
+    if content is not None:
+        photo.write_bytes(content)
+    text = run(f"recommend no --query {photo} --gallery no")
+    assert "The photo of the query person cannot be read:" in text
+    assert str(photo) in text

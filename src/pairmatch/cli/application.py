@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from pairmatch.cli.output import SafeStream, echo, open_standard_streams, safe_output
-from pairmatch.core.errors import PairmatchError
+from pairmatch.core.errors import ConfigurationError, PairmatchError
 from pairmatch.core.text import printable
 
 _INTERRUPTED = 130
@@ -28,7 +29,7 @@ _FIXES = {
     errno.EMFILE: "raise the limit on open files (ulimit -n), or close other programs",
     errno.ENFILE: "raise the limit on open files (ulimit -n), or close other programs",
     errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ENOENT: "check the path, and that the current folder still exists",
+    errno.ENOENT: "check the path",
 }
 
 
@@ -58,6 +59,7 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
+            _check_current_folder()
             return super().invoke(ctx)
         except PairmatchError as error:
             _fail(str(error), error)
@@ -91,6 +93,16 @@ def run_app() -> None:
 def _fail(message: str, error: BaseException) -> NoReturn:
     echo(f"Error: {message}", lines=True, err=True, color="red")
     raise typer.Exit(2) from error
+
+
+def _check_current_folder() -> None:
+    """Raises ConfigurationError in a folder that was deleted: torch ends the process there."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise ConfigurationError(
+            f"The current folder cannot be used ({error.strerror}): change to another one with cd."
+        ) from error
 
 
 def _describe(error: OSError) -> str:

@@ -171,7 +171,7 @@ def _store(named: Path | None) -> Check:
             "store",
             "missing",
             str(error),
-            "move the file away; a new store is created when it is needed",
+            "move the file away, or name another one with --store",
         )
     return Check(
         "store", "ok", f"{path}, {size / 1e6:.1f} MB, {features} features of {people} people"

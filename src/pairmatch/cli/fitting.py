@@ -224,9 +224,11 @@ def evaluate(
         quiet=quiet,
     )
     evaluation = loaded.evaluate(data, ks=k or None)
-    if json_file is not None:
-        write_json(json_file, evaluation)
-    echo(str(evaluation), lines=True)
+    try:
+        if json_file is not None:
+            write_json(json_file, evaluation)
+    finally:  # a full disk loses the file, not the evaluation
+        echo(str(evaluation), lines=True)
 
 
 def _fit_and_report(
@@ -262,10 +264,13 @@ def _fit_and_report(
     with claimed_folder(output, "matcher"):  # the store may be in it
         matcher.fit(train, validation)
         evaluation = matcher.evaluate(test)
-        matcher.save(output)
-    if json_file is not None:
-        write_json(json_file, evaluation)
-    echo(f"\nTest pairs of people who are not in the training pairs:\n{evaluation}\n", lines=True)
+        try:
+            matcher.save(output)
+            if json_file is not None:
+                write_json(json_file, evaluation)
+        finally:  # a full disk loses the files, not the evaluation
+            heading = "Test pairs of people who are not in the training pairs:"
+            echo(f"\n{heading}\n{evaluation}\n", lines=True)
     for note in matcher.notes:
         echo(note, err=True, color="yellow")
     if learning_curve is None:

@@ -31,7 +31,7 @@ from pairmatch.cli.reading import (
     read_text,
     read_texts,
 )
-from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.errors import ConfigurationError, DataError
 from pairmatch.core.text import printable
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def recommend(
 
     from pairmatch.core.types import Profile
     from pairmatch.gallery import Exclusions, Gallery
+    from pairmatch.io.images import check_image
     from pairmatch.io.store import QUERY_ID
 
     if exclude is not None and not person_id:
@@ -122,6 +123,9 @@ def recommend(
             "--exclude needs --id: exclusions are for the person of that id, and without it they "
             "would hide nobody."
         )
+    problems = [problem for path in query if (problem := check_image(path))]
+    if problems:
+        raise DataError("The photo of the query person cannot be read:", problems)
     excluded = (
         Exclusions()
         if exclude is None

@@ -191,9 +191,12 @@ def sweep(
             return
         result, text = tested, _result_text(tested, note)
     saved = ""
-    if output is not None:
-        saved = _write(output, result, title=f"Sweep: {pairs.name}", note=note, sections=sections)
-    echo(text, lines=True)
+    try:
+        if output is not None:
+            title = f"Sweep: {pairs.name}"
+            saved = _write(output, result, title=title, note=note, sections=sections)
+    finally:  # a full disk loses the files, not the result
+        echo(text, lines=True)
     if saved:
         echo(saved)
 

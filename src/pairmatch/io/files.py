@@ -150,15 +150,26 @@ def write_file(path: Path, content: bytes, *, private: bool = False) -> None:
         path: Path to the file; an existing file is replaced.
         content: Content of the whole file.
         private: Whether only the owner may read the file (mode 0600).
+
+    Raises:
+        OSError: The file cannot be written; `filename` is its path. Nothing is left behind.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    is_long = len(os.fsencode(path.name)) > 240  # near the limit of 255, together with the rest
+    prefix = ".pairmatch." if is_long else f".{path.name}."
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
         Path(name).chmod(0o600 if private else 0o666 & ~_umask())
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None
         raise
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pairmatch.core.errors import StoreError
+from pairmatch.core.errors import ConfigurationError, StoreError
 from pairmatch.core.text import printable
 from pairmatch.io import outcomes as _outcomes
 from pairmatch.io import people as _people
@@ -70,9 +70,20 @@ def content_key(parts: Mapping[str, Any]) -> str:
 
 
 def default_path() -> Path:
-    """`~/.cache/pairmatch/store.sqlite`, or the same under `$XDG_CACHE_HOME`."""
+    """`~/.cache/pairmatch/store.sqlite`, or the same under `$XDG_CACHE_HOME`.
+
+    Raises:
+        ConfigurationError: There is no home folder.
+    """
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else expand_user("~/.cache")) / "pairmatch" / "store.sqlite"
+    try:
+        cache = Path(base) if base else Path.home() / ".cache"
+    except RuntimeError:
+        raise ConfigurationError(
+            "The default store is in the home folder, and there is none: name a store with "
+            "`store=` (--store), or set HOME."
+        ) from None
+    return cache / "pairmatch" / "store.sqlite"
 
 
 def store_path(path: str | Path | None = None) -> Path:
