@@ -256,13 +256,15 @@ def load_matcher(
     allow_upload: bool,
     quiet: bool,
 ) -> Matcher:
-    """Loads a saved matcher; `--set` overrides options of its backbones."""
+    """Loads a saved matcher; `--set` overrides options of its backbones and of its metadata."""
     from pairmatch.matcher.matcher import Matcher
 
     options = parse_options(settings or ())
+    metadata = options.pop("metadata", None)
     return Matcher.load(
         folder,
         backbone=_override_backbones(folder, options) if options else None,
+        metadata=metadata,
         store=store,
         device=device,
         allow_upload=allow_upload,
@@ -279,7 +281,7 @@ def _override_backbones(
     record, _, _ = saving.read(folder)
     backbones = record["parts"]["backbones"]
     names = {"backbone", *(entry["name"] for entry in backbones)}
-    check_names(options, names, "backbone of this matcher in --set")
+    check_names(options, {*names, "metadata"}, "part of this matcher in --set")
     shared = options.get("backbone", {})
     return [
         (entry["name"], {**entry["options"], **options.get(entry["name"], {}), **shared})

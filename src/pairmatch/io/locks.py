@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pairmatch.core.errors import PairmatchError, StoreError
@@ -35,6 +35,7 @@ def exclusive_lock(path: Path, message: str) -> Iterator[None]:
         raise StoreError(f"The lock {named} cannot be opened: {error}.") from error
     try:
         try:
+            connection.execute("PRAGMA journal_mode = OFF")  # nothing is written, so no file for it
             connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.Error as error:
             if is_busy(error):
@@ -43,3 +44,16 @@ def exclusive_lock(path: Path, message: str) -> Iterator[None]:
         yield
     finally:
         connection.close()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock; the file of a lock that nobody holds is deleted."""
+    if not path.exists():
+        return False
+    try:
+        with exclusive_lock(path, "held"):
+            with suppress(OSError):
+                path.unlink()
+            return False
+    except StoreError:
+        return True

@@ -90,14 +90,20 @@ def write_outcomes(
     outcomes: Mapping[str, Mapping[str, Any]],
     model: str | None,
     batch: str | None,
+    owner: str | None,
 ) -> None:
-    """Writes outcomes, their cost if a model is named, and closes the batch that delivered them."""
+    """Writes outcomes and, if a model is named, their cost.
+
+    Closes the batch that delivered them, or gives up the claims of the run that generated them.
+    """
     now = time.time()
     calls = [] if model is None else _calls(model, outcomes, now)
     with database.transaction() as connection:
         wanted = set(outcomes)
         if batch is not None:
             wanted &= _close_batch(connection, batch)
+        if owner is not None:
+            wanted &= _give_up(connection, owner, list(wanted))
         rows = [
             (key, json.dumps(outcome, ensure_ascii=False), now)
             for key, outcome in outcomes.items()
@@ -135,6 +141,17 @@ def _close_batch(connection: sqlite3.Connection, batch: str) -> set[str]:
     connection.execute("DELETE FROM batched WHERE batch = ?", (batch,))
     connection.execute("DELETE FROM batches WHERE id = ?", (batch,))
     return {key for (key,) in rows}
+
+
+def _give_up(connection: sqlite3.Connection, owner: str, keys: Sequence[str]) -> set[str]:
+    """Gives up claims; returns their keys, without those that were forgotten since."""
+    return {
+        key
+        for key in keys
+        if connection.execute(
+            "DELETE FROM claims WHERE key = ? AND owner = ?", (key, owner)
+        ).rowcount
+    }
 
 
 def read_spending(database: Database) -> list[Spent]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pairmatch.core.errors import StoreError
+from pairmatch.io.claims import TABLE as CLAIMS_TABLE
 from pairmatch.io.reading import MISSING, Damage
 from pairmatch.io.sqlite import Database, chunks, marks
 from pairmatch.io.traces import find_traces
@@ -154,9 +155,11 @@ def _delete_content(connection: sqlite3.Connection, keys: Iterable[str]) -> tupl
     """Deletes everything under the keys; returns the number of features and of outcomes."""
     features = 0
     metadata = 0
+    connection.execute(CLAIMS_TABLE)
     for key in keys:
         features += connection.execute("DELETE FROM features WHERE key = ?", (key,)).rowcount
         metadata += connection.execute("DELETE FROM metadata WHERE key = ?", (key,)).rowcount
         connection.execute("DELETE FROM people WHERE key = ?", (key,))
         connection.execute("DELETE FROM batched WHERE key = ?", (key,))
+        connection.execute("DELETE FROM claims WHERE key = ?", (key,))
     return features, metadata

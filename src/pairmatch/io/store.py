@@ -21,8 +21,10 @@ import numpy.typing as npt
 
 from pairmatch.core.errors import ConfigurationError, StoreError
 from pairmatch.core.text import printable
+from pairmatch.io import claims as _claims
 from pairmatch.io import outcomes as _outcomes
 from pairmatch.io import people as _people
+from pairmatch.io.claims import Claims
 from pairmatch.io.files import check_path, expand_user
 from pairmatch.io.locks import exclusive_lock
 from pairmatch.io.outcomes import Spent, SubmittedBatch
@@ -48,6 +50,7 @@ _SCHEMA = (
     "WITHOUT ROWID",
     *_outcomes.SCHEMA,
     *_people.SCHEMA,
+    _claims.TABLE,
 )
 # A vector that can be read: the width is checked again by those who read several
 _IS_SOUND = (
@@ -192,6 +195,7 @@ class Store:
         *,
         model: str | None = None,
         batch: str | None = None,
+        claims: Claims | None = None,
     ) -> None:
         """Writes outcomes (JSON objects), all or none; a later outcome replaces an earlier one.
 
@@ -201,8 +205,18 @@ class Store:
                 outcome's `usage`; None records no cost.
             batch: Id of the submitted batch that delivered the outcomes; it is then closed. Keys
                 that were forgotten since the submission are dropped, but their cost is recorded.
+            claims: Claims of the run that generated the outcomes; those of the keys end. Keys that
+                were forgotten since they were claimed are dropped, but their cost is recorded.
         """
-        _outcomes.write_outcomes(self._database, outcomes, model, batch)
+        owner = None if claims is None else claims.owner
+        _outcomes.write_outcomes(self._database, outcomes, model, batch, owner)
+
+    def claims(self) -> AbstractContextManager[Claims]:
+        """Claims on keys, so that no other run generates the same outcomes at the same time.
+
+        They end with the block, or with the process, however it ends.
+        """
+        return _claims.hold_claims(self._database)
 
     def spent(self) -> list[Spent]:
         """Cost of every model so far, including retries and outcomes that were erased since."""

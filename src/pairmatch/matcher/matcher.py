@@ -524,7 +524,14 @@ class Matcher:
         return cls.load(folder, **options)
 
     @classmethod
-    def load(cls, folder: str | Path, *, backbone: PartSpec = None, **options: Any) -> Matcher:
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        backbone: PartSpec = None,
+        metadata: PartSpec | Mapping[str, Any] = None,
+        **options: Any,
+    ) -> Matcher:
         """Loads a saved matcher. Nothing in the folder is executed.
 
         Parts come from installed distributions.
@@ -533,6 +540,9 @@ class Matcher:
             folder: Folder that `save` wrote.
             backbone: Replaces the saved backbones, for example if the weights are at another path.
                 It must return the same features; a warning says if its fingerprint differs.
+            metadata: Options of the metadata generator that override the saved ones, or another
+                generator. The address of a server (`base_url`) and the name of the variable that
+                holds the key are never saved: name them here.
             options: `store`, `device`, `allow_upload`, `max_usd` and `progress`, as in the
                 constructor.
 
@@ -546,7 +556,7 @@ class Matcher:
         path = Path(folder)
         record, weights, history = saving.read(path)
         with saving.explained_errors(path, record):
-            arguments = saving.constructor_arguments(record)
+            arguments = saving.constructor_arguments(record, metadata)
             if backbone is not None:
                 arguments["backbone"] = backbone
             matcher = cls(**arguments, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,19 @@ from typing import Any
 from pydantic import BaseModel
 
 from pairmatch.core import registry
-from pairmatch.core.config import TrainingConfig, parse_spec
-from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.config import PartSpec, TrainingConfig, parse_spec
+from pairmatch.core.errors import ConfigurationError, SavedMatcherError
 from pairmatch.core.interfaces import ContrastiveLoss, Learner, ProjectionHead
 from pairmatch.learning.heads import describe_head
 from pairmatch.matcher.card import without_folder
 from pairmatch.metadata.schema import write_schema
+from pairmatch.metadata.servers import NOT_SAVED
 
-_MACHINE_OPTIONS = ("device", "threads", "progress")  # describe a machine or a run, not the matcher
+_log = logging.getLogger(__name__)
+# Describe a machine or a run, not the matcher
+_MACHINE_OPTIONS = ("device", "threads", "progress", "api_key_variable")
+# Decide where photos and keys are sent: neither written into a saved matcher nor read from one
+_SENDING_OPTIONS = ("base_url", "api_key_variable")
 
 
 def part_record(kind: str, part: Any) -> dict[str, Any]:
@@ -43,6 +49,8 @@ def part_record(kind: str, part: Any) -> dict[str, Any]:
 def named_record(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The record of a part whose name and options are known."""
     kept = {key: _plain(value) for key, value in options.items() if key not in _MACHINE_OPTIONS}
+    if kept.get("base_url") is not None:
+        kept["base_url"] = NOT_SAVED
     for key, value in kept.items():
         try:
             json.dumps(value, allow_nan=False)
@@ -68,6 +76,47 @@ def learner_record(learner: Learner) -> dict[str, Any]:
                 {"kind": kind, "name": name, "distribution": distribution, "version": version}
             )
     return {**record, "uses": uses}
+
+
+def generator_spec(
+    entry: Mapping[str, Any] | None, given: PartSpec | Mapping[str, Any]
+) -> PartSpec:
+    """The metadata generator of a saved matcher, with what is given when it is loaded.
+
+    Where photos and keys go is only taken from what is given: a saved matcher may be a stranger's.
+
+    Args:
+        entry: The generator's record; None if the matcher has none.
+        given: Another generator, or options that override the saved ones.
+
+    Raises:
+        SavedMatcherError: The record names a file as its schema.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        return given
+    if entry is None:
+        if given:
+            raise ConfigurationError(
+                "This matcher was saved without a metadata generator: `load(metadata=...)` needs "
+                "a generator, and not only options."
+            )
+        return None
+    options = dict(entry["options"])
+    sending = {key: options.pop(key) for key in _SENDING_OPTIONS if key in options}
+    if sending.get("base_url") is not None:
+        options["base_url"] = NOT_SAVED
+    if sending.get("api_key_variable") or sending.get("base_url") not in (None, NOT_SAVED):
+        _log.warning(
+            "The saved matcher names a server or a key for its metadata: both are ignored. A "
+            "saved matcher does not decide where photos go: name them yourself with "
+            "`load(metadata={...})` (--set metadata.base_url=URL)."
+        )
+    if not isinstance(options.get("schema", {}), Mapping):
+        raise SavedMatcherError(
+            "The saved matcher names its schema instead of holding it: pass the schema with "
+            "`load(metadata={'schema': ...})`, if you trust it."
+        )
+    return entry["name"], {**options, **(given or {})}
 
 
 def provider_hint(record: Mapping[str, Any]) -> str:

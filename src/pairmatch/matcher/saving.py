@@ -35,6 +35,7 @@ from pairmatch.learning.heads import PerSideHead, build_head, describe_head
 from pairmatch.matcher.card import model_card
 from pairmatch.matcher.pipeline import FeaturePipeline
 from pairmatch.matcher.records import (
+    generator_spec,
     learner_record,
     named_record,
     part_record,
@@ -75,13 +76,20 @@ def describe(pipeline: FeaturePipeline, learner: Learner, head: ProjectionHead) 
     }
 
 
-def constructor_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `Matcher` that a record stands for."""
+def constructor_arguments(
+    record: Mapping[str, Any], metadata: PartSpec | Mapping[str, Any] = None
+) -> dict[str, Any]:
+    """Arguments of `Matcher` that a record stands for.
+
+    Args:
+        record: The record.
+        metadata: Generator that replaces the saved one, or options that override its own.
+    """
     parts = record["parts"]
     return {
         "backbone": [_spec(entry) for entry in parts["backbones"]],
         "pooler": [_spec(entry) for entry in parts["poolers"]],
-        "metadata": _spec(parts["metadata"]),
+        "metadata": generator_spec(parts["metadata"], metadata),
         "learner": _spec(parts["learner"]),
         "seed": record["seed"],
         "weights": record["weights"],

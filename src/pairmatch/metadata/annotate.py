@@ -17,17 +17,14 @@ from pairmatch.core.errors import UploadError
 from pairmatch.core.interfaces import MetadataGenerator
 from pairmatch.core.progress import progress_bar
 from pairmatch.core.types import Profile, Refusal, Usage
-from pairmatch.io.photo_notices import grouped_notices
 from pairmatch.io.store import Store
+from pairmatch.metadata.generating import Spending, generate
 from pairmatch.metadata.outcomes import (
-    add_usage,
     apply_corrections,
     generator_key,
-    is_uncounted,
     needs_generation,
     outcome_key,
     readable_outcomes,
-    stored_outcome,
 )
 
 
@@ -136,27 +133,19 @@ def annotate(
     """
     plan = AnnotationPlan.of(profiles, generator, store, retry_refused=retry_refused)
     plan.link(store)
-    usage = Usage()
-    uncounted = 0
-    if plan.to_submit:
-        plan.check_consent(allow_upload)
-        keys = list(plan.to_submit)
-        with progress_bar(progress) as bar:
-            task = bar.add_task("Annotating", total=len(keys))
-
-            def keep(index: int, outcome: BaseModel | Refusal, cost: Usage) -> None:
-                nonlocal usage, uncounted
-                record = stored_outcome(outcome, cost)
-                store.put_metadata({keys[index]: record}, model=getattr(generator, "model", None))
-                plan.outcomes[keys[index]] = record
-                usage = add_usage(usage, cost)
-                uncounted += is_uncounted(cost)
-                bar.advance(task)
-
-            with grouped_notices():
-                generator.generate(list(plan.to_submit.values()), keep, max_usd=max_usd)
-    submitted = sum(key in plan.outcomes for key in plan.to_submit)
-    return plan.annotation(store, submitted, usage, uncounted)
+    if not plan.to_submit:
+        return plan.annotation(store, Spending())
+    plan.check_consent(allow_upload)
+    with progress_bar(progress) as bar:
+        task = bar.add_task("Annotating", total=len(plan.to_submit))
+        spending = generate(
+            plan,
+            store,
+            max_usd=max_usd,
+            retry_refused=retry_refused,
+            advance=lambda: bar.advance(task),
+        )
+    return plan.annotation(store, spending)
 
 
 def estimate(
@@ -184,6 +173,7 @@ class AnnotationPlan:
         to_submit: Profiles to submit by key, one per distinct photo.
         pending: Keys in unfinished batches.
         corrections: Corrections by person and attribute.
+        elsewhere: Keys that another run is submitting.
     """
 
     profiles: Sequence[Profile]
@@ -193,6 +183,7 @@ class AnnotationPlan:
     to_submit: dict[str, Profile]
     pending: frozenset[str]
     corrections: dict[str, dict[str, Any]]
+    elsewhere: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -229,10 +220,15 @@ class AnnotationPlan:
         """Links keys to people before anything is stored under them, so that `forget` erases it."""
         store.link((self.profiles[index].id, key) for index, key in self.keys.items())
 
-    def without(self, keys: Collection[str]) -> AnnotationPlan:
-        """The plan without the photos of some keys."""
-        kept = {key: profile for key, profile in self.to_submit.items() if key not in keys}
-        return dataclasses.replace(self, to_submit=kept)
+    def only(self, keys: Collection[str], elsewhere: Collection[str] = ()) -> AnnotationPlan:
+        """The plan with the photos of some keys only.
+
+        Args:
+            keys: Keys of the photos to submit.
+            elsewhere: Keys that another run is submitting.
+        """
+        kept = {key: profile for key, profile in self.to_submit.items() if key in keys}
+        return dataclasses.replace(self, to_submit=kept, elsewhere=frozenset(elsewhere))
 
     def check_consent(self, allow_upload: bool, *, batch: bool = False) -> None:
         """Raises `UploadError` if photos would leave this machine without permission."""
@@ -264,16 +260,25 @@ class AnnotationPlan:
             key_variable=getattr(generator, "api_key_variable", None),
         )
 
-    def annotation(
-        self, store: Store, submitted: int, usage: Usage, uncounted: int = 0
-    ) -> Annotation:
+    def refresh(self, store: Store, keys: Collection[str], *, retry_refused: bool) -> list[str]:
+        """Reads outcomes again; returns the keys, of those given, that still need generation."""
+        pending = _pending_keys(store, generator_key(self.generator))
+        fresh = readable_outcomes(store.metadata(list(keys)), self.generator.schema)
+        self.outcomes.update(fresh)
+        return [
+            key
+            for key in self.to_submit
+            if key in keys
+            and key not in pending
+            and needs_generation(fresh.get(key), retry_refused=retry_refused)
+        ]
+
+    def annotation(self, store: Store, spending: Spending) -> Annotation:
         """The result of a run, from the outcomes that exist by now.
 
         Args:
             store: Store with the batches that are unfinished by now.
-            submitted: Number of photos that the run submitted.
-            usage: Cost of the answers that the run received.
-            uncounted: Number of answers of unknown cost.
+            spending: What the run submitted and spent.
         """
         pending = _pending_keys(store, generator_key(self.generator))
         profiles: list[Profile] = []
@@ -286,7 +291,9 @@ class AnnotationPlan:
                 elif index in self.keys:
                     refused[profile.id] = self._refusal(self.keys[index], pending)
             profiles.append(profile)
-        return Annotation(tuple(profiles), refused, submitted, usage, uncounted)
+        return Annotation(
+            tuple(profiles), refused, spending.submitted, spending.usage, spending.uncounted
+        )
 
     def _metadata(self, index: int) -> BaseModel | None:
         """Generated and corrected metadata of a person who had none."""
@@ -301,6 +308,8 @@ class AnnotationPlan:
         if key in pending:
             return Refusal("pending", "in an unfinished batch; `annotate --batch` collects it")
         outcome = self.outcomes.get(key)
+        if key in self.elsewhere:
+            return Refusal("pending", "submitted by another run; run this again to see its answer")
         if outcome is None:
             return Refusal("stopped", "not submitted: the cost limit was reached")
         return Refusal(outcome["refusal"], outcome["detail"])

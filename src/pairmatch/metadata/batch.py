@@ -16,12 +16,11 @@ from pairmatch.io.store import Store, SubmittedBatch
 from pairmatch.metadata.annotate import Annotation, AnnotationPlan
 from pairmatch.metadata.batch_lines import read_lines
 from pairmatch.metadata.batch_provider import ENDPOINT, BatchProvider, ProviderError
+from pairmatch.metadata.generating import Spending
 from pairmatch.metadata.limits import CostLimit
 from pairmatch.metadata.openai import OpenAIMetadata
 from pairmatch.metadata.outcomes import (
-    add_usage,
     generator_key,
-    is_uncounted,
     stored_outcome,
 )
 
@@ -89,7 +88,7 @@ def annotate_in_batches(
         )
     base = generator_key(generator)
     AnnotationPlan.of(profiles, generator, store).link(store)
-    with store.exclusive("batches"):
+    with store.exclusive("batches"), store.claims() as claims:
         batches = store.batches(base)
         if batches:
             generator.check()
@@ -97,18 +96,19 @@ def annotate_in_batches(
         states = list(collected.under_way)
         plan = AnnotationPlan.of(profiles, generator, store, retry_refused=retry_refused)
         # What a finished batch left out is not submitted again before somebody could see that
-        plan = plan.without(collected.unanswered)
-        submitted = 0
-        if plan.to_submit:
-            plan.check_consent(allow_upload, batch=True)
+        wanted = plan.to_submit.keys() - collected.unanswered
+        if wanted:
+            plan.only(wanted).check_consent(allow_upload, batch=True)
             limit = CostLimit(max_usd, 0.0 if max_usd is None else generator.worst_usd(batch=True))
             generator.check()
+            mine = claims.take(wanted)
+            work = plan.refresh(store, mine, retry_refused=retry_refused)
+            plan = plan.only(work, elsewhere=wanted - mine)
             for lines in _split(plan, generator, store, limit, max_requests, max_megabytes * 1e6):
                 remote = _submit(generator, store, base, lines)
-                submitted += len(lines)
+                collected.spending.submitted += len(lines)
                 states.append(f"{remote}, {len(lines)} photos, submitted now")
-    annotation = plan.annotation(store, submitted, collected.usage, collected.uncounted)
-    return BatchRun(annotation, tuple(states))
+    return BatchRun(plan.annotation(store, collected.spending), tuple(states))
 
 
 # Submitting
@@ -186,15 +186,13 @@ class _Collected:
     """What the finished batches delivered.
 
     Attributes:
-        usage: Cost of the answers.
-        uncounted: Number of answers of unknown cost.
+        spending: Cost of the answers.
         under_way: State of each unfinished batch.
         unanswered: Keys for which a finished batch held no answer.
         failures: Errors of batches that could not be collected, or that failed as a whole.
     """
 
-    usage: Usage = field(default_factory=Usage)
-    uncounted: int = 0
+    spending: Spending = field(default_factory=Spending)
     under_way: list[str] = field(default_factory=list)
     unanswered: set[str] = field(default_factory=set)
     failures: list[str] = field(default_factory=list)
@@ -260,8 +258,7 @@ def _collect(
             for key, (outcome, usage) in delivered.answers.items()
         }
         for _, usage in delivered.answers.values():
-            collected.usage = add_usage(collected.usage, usage)
-            collected.uncounted += is_uncounted(usage)
+            collected.spending.add(usage)
         collected.unanswered |= delivered.unanswered
         if delivered.fault is not None:
             collected.failures.append(str(delivered.fault))

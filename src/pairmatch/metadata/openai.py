@@ -35,6 +35,7 @@ from pairmatch.metadata.servers import (
 )
 
 _log = logging.getLogger(__name__)
+_MOST_SECONDS = 86_400
 _ANSWER_TOKENS = 150  # for eight attributes; used for estimates only
 
 
@@ -107,8 +108,11 @@ class OpenAIMetadata(MetadataGenerator):
         problems += below_minimum(
             0, max_retries=max_retries, input_usd=input_usd, output_usd=output_usd
         )
-        if timeout_seconds <= 0:
-            problems.append(f"timeout_seconds must be above 0, got {timeout_seconds}")
+        if not 0 < timeout_seconds <= _MOST_SECONDS:
+            problems.append(
+                f"timeout_seconds must be above 0 and at most {_MOST_SECONDS}, got "
+                f"{timeout_seconds}"
+            )
         if detail not in ("low", "high", "auto"):
             problems.append(f"detail must be 'low', 'high' or 'auto', got {detail!r}")
         raise_problems(self, problems)
