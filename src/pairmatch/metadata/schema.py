@@ -156,8 +156,9 @@ def read_schema(schema: SchemaSpec) -> type[BaseModel]:
     if isinstance(schema, str | Path):
         named = printable(str(schema))
         origin = f" in {named}"
+        path = expand_user(schema)
         try:
-            schema = parse_json(read_file(expand_user(schema), most_bytes=_MOST_SCHEMA_BYTES))
+            schema = parse_json(read_file(path, most_bytes=_MOST_SCHEMA_BYTES))
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or f"not valid JSON: {error}"
             raise ConfigurationError(f"The schema {named} cannot be read: {reason}.") from error
