@@ -1,5 +1,7 @@
 """Answers of a server, lines of batches, and exported metadata."""
 
+import csv
+import io
 import json
 import random
 from pathlib import Path
@@ -107,6 +109,7 @@ def _answer(rng: random.Random) -> tuple[int, bytes]:
     return status, mutate_bytes(rng, body) if rng.random() < 0.15 else body
 
 
+_PROSE = ("caption", "physical_features", "personality_impression", "corrections", "detail")
 _REQUEST = {"input": [{"content": [{"image_url": "x"}]}]}
 
 
@@ -171,7 +174,7 @@ def _lines(rng: random.Random, content: bytes) -> bytes:
         at = rng.randrange(len(lines))
         act = rng.randrange(9)
         if act < 4:
-            lines[at] = json_bytes(mutate_json(rng, json.loads(content.splitlines()[at])))
+            lines[at] = json_bytes(mutate_json(rng, json.loads(rng.choice(content.splitlines()))))
         elif act == 4:
             lines[at] = rng.choice((b"null", b"[]", b"{}", b"5", b'"x"', b"{", b"\xff"))
         elif act == 5:
@@ -211,21 +214,30 @@ class Exports(Subject):
         rng = case.rng
         suffix = rng.choice((".csv", ".jsonl"))
         content = (case.corpus / f"export{suffix}").read_bytes()
-        lines = content.splitlines()
-        act = rng.randrange(4)
-        at = rng.randrange(len(lines))
-        if act == 0:
+        if rng.random() < 0.2:
             content = mutate_bytes(rng, content)
         elif suffix == ".jsonl":
-            lines[at] = json_bytes(mutate_json(rng, json.loads(lines[at])))
+            lines = content.splitlines()
+            at = rng.randrange(len(lines))
+            row = json.loads(lines[at])
+            if rng.random() < 0.5:
+                row[rng.choice(_PROSE)] = rng.choice((*TEXTS, hostile_value(rng)))
+            else:
+                row = mutate_json(rng, row)
+            lines[at] = json_bytes(row)
             content = b"\n".join(lines)
         else:
-            cells = lines[at].decode().split(",")
-            cells[rng.randrange(len(cells))] = rng.choice(TEXTS)
-            lines[at] = ",".join(cells).encode("utf-8", "surrogatepass")
-            content = b"\n".join(lines)
+            rows = list(csv.reader(io.StringIO(content.decode())))
+            for _ in range(rng.choice((1, 3))):
+                name = rng.choice(_PROSE if rng.random() < 0.6 else rows[0])
+                rng.choice(rows[1:])[rows[0].index(name)] = rng.choice(TEXTS)
+            edited = io.StringIO()
+            csv.writer(edited).writerows(rows)
+            content = edited.getvalue().encode("utf-8", "surrogatepass")
         (case.input / f"edited{suffix}").write_bytes(content)
         copy(case.corpus / "photos", case.output / "photos")
+        if rng.random() < 0.5:
+            copy(case.corpus / "store.sqlite", case.output / "store.sqlite")
 
     def use(self, case: Case) -> None:
         from pairmatch.io.store import Store
@@ -239,7 +251,8 @@ class Exports(Subject):
                 case.attempt(lambda act=act: act(path, people, maker, store))
             for suffix in (".csv", ".jsonl"):
                 target = case.output / f"again{suffix}"
-                export_metadata(target, people, maker, store)
+                if not export_metadata(target, people, maker, store):
+                    continue
                 with Store(case.output / f"copy{suffix}.sqlite") as other:
                     import_metadata(target, people, maker, other)
                     kept, copied = (_outcomes(at, maker, people) for at in (store, other))
