@@ -221,6 +221,7 @@ def serving(scenario: Scenario, folder: Path) -> Iterator[str]:
             server.finish()
 
     server = BatchServer(answer, hook=finish) if scenario.name == "batch" else Server(answer)
+    server.http.handle_error = lambda *_: None  # a killed client does not end its connections
     with server:
         yield server.url
     os.close(log)
