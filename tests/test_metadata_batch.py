@@ -340,3 +340,250 @@ def test_unicode_line_separators_in_an_answer_do_not_split_lines(people, store):
             ).encode()
         annotation = run(people, store, server).annotation
     assert annotation.profiles[0].metadata.caption == "One\u2028two\u0085three"
+
+
+def deliver(server, change):
+    """Finishes the batch, with the bytes of its output file changed."""
+    server.finish()
+    (batch,) = [batch for batch in server.batches.values() if batch["status"] == "completed"]
+    name = batch["output_file_id"]
+    server.files[name] = change(server.files[name].splitlines(keepends=True))
+
+
+SPOILED = {
+    "no JSON": lambda lines: [b"{broken\n", *lines[1:]],
+    "null": lambda lines: [b"null\n", *lines[1:]],
+    "a list": lambda lines: [b"[1]\n", *lines[1:]],
+    "no custom_id": lambda lines: [lines[0].replace(b'"custom_id"', b'"id"'), *lines[1:]],
+    "a custom_id that is a number": lambda lines: [b'{"custom_id": 5}\n', *lines[1:]],
+    "an unknown custom_id": lambda lines: [b'{"custom_id": "x"}\n', *lines[1:]],
+    "nested 100,000 deep": lambda lines: [b"[" * 100_000 + b"\n", *lines[1:]],
+    "bytes that are not UTF-8": lambda lines: [b"\xff\xfe\n", *lines[1:]],
+    "a long line": lambda lines: [b'{"a": "' + b"x" * 4_000_001 + b'"}\n', *lines[1:]],
+    "a missing line": lambda lines: lines[1:],
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_one_bad_line_does_not_affect_the_others(name, people, store, caplog):
+    with BatchServer(good) as server:
+        run(people, store, server)
+        deliver(server, lambda lines: b"".join(SPOILED[name](lines)))
+        result = run(people, store, server).annotation
+        # Not submitted, and paid for, again before this could be seen
+        assert result.asked == 0
+        assert len(result.refused) == 1
+        (refusal,) = result.refused.values()
+        assert refusal.kind == "error"
+        assert "no answer to this photo" in refusal.detail
+        assert "finished without an answer to 1 of 6 photos" in caplog.text
+        assert ("cannot be used" in caplog.text) == (name != "a missing line")
+        assert run(people, store, server).annotation.asked == 1
+        server.finish()
+        assert not run(people, store, server).annotation.refused
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"<html>login</html>", b"[]\n", b"\0" * 1000])
+def test_an_output_file_without_answers_is_said_before_anything_is_paid_again(
+    content, people, store, caplog
+):
+    with BatchServer(good) as server:
+        run(people, store, server)
+        deliver(server, lambda lines: content)
+        result = run(people, store, server).annotation
+        assert result.asked == 0
+        assert {refusal.kind for refusal in result.refused.values()} == {"error"}
+        assert "without an answer to 6 of 6 photos" in caplog.text
+        assert len(server.batches) == 1
+        assert run(people, store, server).annotation.asked == 6
+
+
+def test_a_finished_batch_without_files_is_said_before_anything_is_paid_again(people, store):
+    with BatchServer(good) as server:
+        run(people, store, server)
+        server.batches["batch_0"]["status"] = "completed"
+        assert run(people, store, server).annotation.asked == 0
+        assert run(people, store, server).annotation.asked == 6
+
+
+def test_repeated_lines_count_once(people, store, caplog):
+    with BatchServer(good) as server:
+        run(people, store, server)
+        deliver(server, lambda lines: b"".join([*lines, *lines]))
+        assert not run(people, store, server).annotation.refused
+        assert "6 repeated" in caplog.text
+        assert store.spent()[0].calls == 6
+
+
+BAD_FIELDS = {
+    "response": 5,
+    "a response without a body": {"status_code": 200},
+    "a body of text": {"status_code": 200, "body": "hello"},
+    "a failed body": {
+        "status_code": 200,
+        "body": {"status": "failed", "error": {"code": "server_error"}, "output": []},
+    },
+    "a status of text": {"status_code": "OK", "body": {}},
+    "a refusal that is an object": {
+        "status_code": 200,
+        "body": reply([{"type": "refusal", "refusal": {}}]),
+    },
+}
+
+
+@pytest.mark.parametrize("name", BAD_FIELDS)
+def test_fields_of_a_line_are_checked(name, people, store):
+    def change(lines):
+        line = json.loads(lines[0]) | {"response": BAD_FIELDS[name]}
+        return b"".join([json.dumps(line).encode() + b"\n", *lines[1:]])
+
+    with BatchServer(good) as server:
+        run(people, store, server)
+        deliver(server, change)
+        annotation = run(people, store, server).annotation
+        assert annotation.asked == 1  # an error: in a new batch
+        assert {refusal.kind for refusal in annotation.refused.values()} == {"pending"}
+
+
+def test_refusals_of_policy_in_a_batch_are_final(people, store):
+    answers = [
+        error(400, "no", code="invalid_prompt"),
+        error(400, "no", code="image_parse_error"),
+    ]
+    with BatchServer(
+        lambda number, body: answers[number] if number < 2 else good(number, body)
+    ) as server:
+        run(people, store, server)
+        server.finish()
+        annotation = run(people, store, server).annotation
+        assert annotation.asked == 0
+        assert [refusal.kind for refusal in annotation.refused.values()] == [
+            "content_filter",
+            "unreadable",
+        ]
+
+
+def test_a_fault_of_the_request_in_every_line_stops_before_the_next_batch(people, store):
+    fault = error(400, "Unsupported parameter: x", code="unsupported_parameter")
+    with BatchServer(lambda number, body: fault) as server:
+        run(people, store, server)
+        server.finish()
+        with pytest.raises(GeneratorError, match="Unsupported parameter: x"):
+            run(people, store, server)
+        assert len(server.batches) == 1
+        server.behave = good
+        assert run(people, store, server).annotation.asked == 6
+
+
+def test_one_batch_that_fails_does_not_keep_the_others(people, store):
+    broken = []
+
+    def hook(method, path):
+        return error(500, "oops") if broken and path == "/batches/batch_0" else None
+
+    with BatchServer(good, hook=hook) as server:
+        run(people, store, server, max_requests=3)
+        server.finish()
+        broken.append(True)
+        with pytest.raises(GeneratorError, match="oops while batches were being collected"):
+            annotate_in_batches(people, generator(server, max_retries=0), store)
+        assert store.counts()["metadata"] == 3
+        broken.clear()
+        assert not run(people, store, server).annotation.refused
+
+
+@pytest.mark.parametrize("record", [[], "text", {}, {"id": "../files/x", "status": "completed"}])
+def test_a_record_in_an_unknown_format_leaves_the_batch_open(record, people, store):
+    hostile = []
+
+    def hook(method, path):
+        return record if hostile and path == "/batches/batch_0" else None
+
+    with BatchServer(good, hook=hook) as server:
+        run(people, store, server)
+        server.finish()
+        hostile.append(True)
+        with pytest.raises(GeneratorError, match="unknown format"):
+            run(people, store, server)
+        hostile.clear()
+        assert not run(people, store, server).annotation.refused
+        assert len(server.batches) == 1
+
+
+def test_an_unknown_state_is_not_the_end_of_a_batch(people, store):
+    with BatchServer(good) as server:
+        run(people, store, server)
+        server.batches["batch_0"]["status"] = "thinking"
+        assert run(people, store, server).under_way == ("batch_0, thinking, 0 of 0 done",)
+
+
+@pytest.mark.parametrize("offset", [-10 * 86_400, 0, 10 * 86_400])
+def test_no_clock_decides_whether_a_batch_was_started(offset, people, store):
+    """The provider's clock differs by days, and other batches were started since."""
+
+    def drop(method, at):
+        return BatchServer.HANG_UP if (method, at) == ("POST", "/batches") else None
+
+    with BatchServer(good, hook=drop) as server:
+        with pytest.raises(GeneratorError, match="it finds out whether the batch was started"):
+            run(people, store, server)
+        server.hook = lambda method, at: None
+        for number in range(3):
+            other = {**server.batches["batch_0"], "id": f"other_{number}", "metadata": None}
+            server.batches[f"other_{number}"] = other
+        for batch in server.batches.values():
+            batch["created_at"] += offset
+        assert run(people, store, server).annotation.asked == 0
+        server.finish()
+        assert not run(people, store, server).annotation.refused
+
+
+def test_all_pages_of_batches_are_searched(people, store):
+    def drop(method, at):
+        return BatchServer.HANG_UP if (method, at) == ("POST", "/batches") else None
+
+    with BatchServer(good, hook=drop) as server:
+        with pytest.raises(GeneratorError, match="it finds out"):
+            run(people, store, server)
+        (started,) = server.batches.values()
+        other = {**started, "metadata": {}}
+        pages = [
+            {"data": [{**other, "id": f"x{page}_{n}"} for n in range(3)], "has_more": True}
+            for page in range(3)
+        ]
+        pages.append({"data": [started], "has_more": False})
+        asked = iter(pages)
+        listing = ("GET", "/batches")
+        server.hook = lambda method, at: next(asked) if (method, at) == listing else None
+        assert run(people, store, server).annotation.asked == 0
+        # A list without an end is no proof that the batch was never started
+        store.put_batch("never", store._database.select("SELECT generator FROM batches")[0][0], [])
+        server.hook = lambda method, at: pages[0] if (method, at) == listing else None
+        with pytest.raises(GeneratorError, match="lists batches without an end"):
+            run(people, store, server)
+
+
+def test_a_key_in_the_answers_of_the_batch_api_is_never_shown(people, store, caplog):
+    with BatchServer(good) as server:
+        run(people, store, server)
+        server.batches["batch_0"] |= {
+            "status": "failed",
+            "errors": {"data": [{"code": "server_error", "message": f"bad {'x' * 270} {KEY}"}]},
+        }
+        with pytest.raises(GeneratorError) as caught:
+            run(people, store, server)
+        assert KEY[:12] not in f"{caught.value} {caplog.text}"
+
+
+def test_redirects_of_the_batch_api_are_refused(people, store):
+    with BatchServer(good) as other:
+
+        def hook(method, path):
+            return 307, b"", {"Location": f"{other.url}{path}"}
+
+        with (
+            BatchServer(good, hook=hook) as server,
+            pytest.raises(GeneratorError, match=r"was not started.*a redirect to 127.0.0.1"),
+        ):
+            run(people, store, server)
+        assert not other.requests

@@ -21,6 +21,7 @@ _FILE_LIFETIME_SECONDS = 7 * 24 * 3600
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 _MOST_PAGES = 1_000
 _BYTES_PER_SECOND = 500_000  # slowest transfer of large files
+_FILE_BYTES = 10_000_000  # besides the answers, in an output file
 _LINE_BYTES = 20_000  # of an answer in an output file, which repeats prompt and schema
 
 
@@ -158,7 +159,7 @@ class BatchProvider:
 
         from pairmatch.metadata.openai_client import AnswerError
 
-        most_bytes = 1_000_000 + photos * (_LINE_BYTES + 10 * tokens)
+        most_bytes = _FILE_BYTES + photos * (_LINE_BYTES + 10 * tokens)
         try:
             with self._generator.client(most_bytes=most_bytes) as client:
                 response = client.files.with_raw_response.content(
