@@ -12,6 +12,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from pairmatch.core.arrays import Ints, Vectors
+from pairmatch.evaluation.medians import POINTS, rank_points
 from pairmatch.evaluation.query_table import QueryTable
 
 _RESAMPLE_BYTES = 64 * 2**20
@@ -25,8 +26,8 @@ class Metrics:
         queries: Number of rows of the table: a query that was tested twice counts twice.
         recall: Recall@K by K, in [0, 1].
         mrr: Mean reciprocal rank, in (0, 1].
-        median_rank: Median over queries of the (expected) rank of the best-ranked partner; 1 is
-            first.
+        median_rank: Median rank of the best-ranked partner, over queries and over all orders of
+            tied candidates; 1 is first.
         recall_interval: (low, high) by K; empty if no intervals were requested.
         mrr_interval: (low, high) or None.
         median_rank_interval: (low, high) or None.
@@ -132,7 +133,8 @@ class _Subset:
 
     def __init__(self, table: QueryTable, labels: Ints, clusters: int) -> None:
         self.ks = table.ks
-        self.ranks = table["rank"]
+        self.median_rank = table.median_rank
+        ranks, labels_of_ranks, self.points = _median_points(table, labels)
         ones = np.ones(len(table))
         self.values = np.column_stack([table.recall, table["reciprocal_rank"], ones])
         sums = [np.bincount(labels, column, clusters) for column in self.values.T]
@@ -140,13 +142,13 @@ class _Subset:
         self.means: list[npt.NDArray[np.floating]] = []
         self.medians: list[npt.NDArray[np.floating]] = []
         # A resample's median is within 8 standard deviations of the middle: only those are examined
-        order = np.argsort(self.ranks, kind="stable")
-        reach = int(4 * np.sqrt(np.square(self.sums[:, -1]).sum())) + 2
+        order = np.argsort(ranks, kind="stable")
+        reach = self.points * (int(4 * np.sqrt(np.square(self.sums[:, -1]).sum())) + 2)
         low = max(0, len(order) // 2 - reach)
         high = min(len(order), len(order) // 2 + reach)
-        self.window = self.ranks[order[low:high]]
-        self.window_labels = labels[order[low:high]]
-        before = np.bincount(labels[order[:low]], minlength=clusters)
+        self.window = ranks[order[low:high]]
+        self.window_labels = labels_of_ranks[order[low:high]]
+        before = np.bincount(labels_of_ranks[order[:low]], minlength=clusters)
         self.before = before.astype(np.float32)
 
     def resample(self, weights: Vectors) -> None:
@@ -154,7 +156,7 @@ class _Subset:
         self.means.append(totals[:, :-1] / totals[:, -1:])
         cumulative = np.cumsum(weights[:, self.window_labels], axis=1)
         passed = (weights @ self.before)[:, None] + cumulative
-        half = totals[:, -1:] / 2
+        half = totals[:, -1:] * self.points / 2
         last = len(self.window) - 1
         lower = np.minimum((passed < half).sum(1), last)
         upper = np.minimum((passed <= half).sum(1), last)
@@ -166,7 +168,7 @@ class _Subset:
             queries=len(self.values),
             recall={k: float(value) for k, value in zip(self.ks, means[:-1], strict=True)},
             mrr=float(means[-1]),
-            median_rank=float(np.median(self.ranks)),
+            median_rank=self.median_rank,
         )
         if not self.means:
             return point
@@ -179,3 +181,11 @@ class _Subset:
             mrr_interval=bounds[-1],
             median_rank_interval=(float(median_low), float(median_high)),
         )
+
+
+def _median_points(table: QueryTable, labels: Ints) -> tuple[Vectors, Ints, int]:
+    """Ranks that stand for all queries, the label of each, and how many stand for one query."""
+    if "tied" not in table.columns or (table["tied"] == 1).all():
+        return table["rank"], labels, 1
+    points = rank_points(table["ahead"], table["tied"], table["tied_partners"])
+    return points.ravel(), np.repeat(labels, POINTS), POINTS

@@ -20,6 +20,7 @@ from pairmatch.core.arrays import Ints, Vectors, unit_rows
 from pairmatch.core.errors import ConfigurationError, unknown_name
 from pairmatch.core.interfaces import ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.evaluation.medians import median_rank
 from pairmatch.evaluation.ranks import Doubles, PartnerRanks, query_metrics, rank_partners
 from pairmatch.io.files import write_file
 from pairmatch.io.spreadsheets import csv_bytes
@@ -38,7 +39,10 @@ class QueryTable:
             a, 1 if on side b), `query` (row of the query person on their side), `component`
             (people of one label are one observation), `candidates` (size of the gallery),
             `recall_at_K` for each K, `reciprocal_rank`, and `rank` (expected rank of the
-            best-ranked partner). Cross-validation adds `repeat` and `fold`.
+            best-ranked partner). Evaluations add what the rank is made of: `ahead` (candidates
+            that score above that partner), `tied` (candidates that score the same, the partner
+            included) and `tied_partners` (partners among those). Cross-validation adds `repeat`
+            and `fold`.
     """
 
     ks: tuple[int, ...]
@@ -67,6 +71,13 @@ class QueryTable:
     def metric_names(self) -> list[str]:
         """Names that `metric` takes: `MRR`, and `R@K` for each K."""
         return ["MRR", *(f"R@{k}" for k in self.ks)]
+
+    @property
+    def median_rank(self) -> float:
+        """Median rank of the best-ranked partner, over queries and orders of tied candidates."""
+        if "tied" not in self.columns:
+            return float(np.median(self["rank"]))
+        return median_rank(self["ahead"], self["tied"], self["tied_partners"])
 
     @property
     def queries(self) -> int:
@@ -174,10 +185,19 @@ def rank_queries(
         }
         recall = {f"recall_at_{k}": metrics.recall[:, i] for i, k in enumerate(ks)}
         chance = {f"recall_at_{k}": metrics.chance_recall[:, i] for i, k in enumerate(ks)}
-        recall |= {"reciprocal_rank": metrics.reciprocal_rank, "rank": metrics.rank}
+        recall |= {
+            "reciprocal_rank": metrics.reciprocal_rank,
+            "rank": metrics.rank,
+            "ahead": metrics.ahead,
+            "tied": metrics.tied,
+            "tied_partners": metrics.tied_partners,
+        }
         chance |= {
             "reciprocal_rank": metrics.chance_reciprocal_rank,
             "rank": metrics.chance_rank,
+            "ahead": np.zeros(size),
+            "tied": np.full(size, float(partner_ranks.candidates)),
+            "tied_partners": metrics.partners,
         }
         tables.append(QueryTable(tuple(ks), shared | recall))
         chances.append(QueryTable(tuple(ks), shared | chance))

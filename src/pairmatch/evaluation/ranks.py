@@ -54,6 +54,10 @@ class QueryMetrics:
         recall: [Q, number of K] float64 in [0, 1].
         reciprocal_rank: [Q] float64 in (0, 1].
         rank: [Q] float64 expected rank of the best-ranked partner; 1 is first.
+        ahead: [Q] float64 number of candidates that score above the best-ranked partner.
+        tied: [Q] float64 number of candidates that score the same, at least 1.
+        tied_partners: [Q] float64 number of partners among those, at least 1.
+        partners: [Q] float64 number of all partners.
         chance_recall: [Q, number of K] float64.
         chance_reciprocal_rank: [Q] float64.
         chance_rank: [Q] float64.
@@ -63,6 +67,10 @@ class QueryMetrics:
     recall: Doubles
     reciprocal_rank: Doubles
     rank: Doubles
+    ahead: Doubles
+    tied: Doubles
+    tied_partners: Doubles
+    partners: Doubles
     chance_recall: Doubles
     chance_reciprocal_rank: Doubles
     chance_rank: Doubles
@@ -183,6 +191,10 @@ def query_metrics(ranks: PartnerRanks, ks: Sequence[int]) -> QueryMetrics:
         recall=recall,
         reciprocal_rank=_expected_reciprocal(best, width, sharing),
         rank=best + (width + 1) / (sharing + 1),
+        ahead=best,
+        tied=width,
+        tied_partners=sharing.astype(np.float64),
+        partners=partners.astype(np.float64),
         chance_recall=np.repeat((cutoffs / ranks.candidates)[None, :], len(queries), axis=0),
         chance_reciprocal_rank=_expected_reciprocal(nothing_better, candidates, partners),
         chance_rank=(candidates + 1) / (partners + 1),

@@ -23,7 +23,7 @@ from pairmatch.evaluation.splits import Split
 from pairmatch.io.files import write_file
 from pairmatch.io.store import content_key
 
-_FORMAT = 2
+_FORMAT = 3
 _INTERFACES = {"heads": ProjectionHead, "losses": ContrastiveLoss, "learners": Learner}
 
 
