@@ -173,13 +173,34 @@ def test_slices_contain_the_query_people_with_the_value():
     by_region = {part.value: part for part in slices(result, "ridge", "region", regions, regions)}
     assert set(by_region) == {"north", "south"}
     assert not by_region["north"].small
-    rare = ["x" if i < 5 else "y" for i in range(60)]
+    rare = ["x" if i < 10 else "y" for i in range(60)]
     assert [part.small for part in slices(result, "ridge", "rare", rare, ["y"] * 60)] == [
         True,
         False,
     ]
     with pytest.raises(ConfigurationError, match="one per person of side a"):
         slices(result, "ridge", "age", ages[:10], ages)
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([f"anna{i}@example.com" for i in range(60)], set()),
+        ([f"name {i % 25}" for i in range(60)], set()),  # each of 2 or 3 people, 25 values
+        (["anna"] * 9 + ["region"] * 51, {"region"}),
+        (["anna"] * 10 + ["region"] * 50, {"anna", "region"}),
+        ([True] * 1 + [False] * 59, {"False"}),
+        ([7] * 3 + [8] * 57, {"8"}),
+        ([4915112345600 + i for i in range(60)], {"4.915e+12 to 4.915e+12"}),
+        ([f"v{i % 21}" for i in range(60)], set()),
+    ],
+)
+def test_no_slice_is_about_few_people(values, shown):
+    data = rotated_pairs(60)
+    result = cross_validate(data, ["frozen"], repeats=1, ks=(5,))
+    parts = slices(result, "frozen", "fact", values, [None] * 60, resamples=0)
+    assert {part.value for part in parts} == shown
+    assert all(part.metrics.queries >= 10 for part in parts)
 
 
 def test_a_trait_explains_a_ranking_made_from_it():

@@ -140,6 +140,7 @@ def test_a_loaded_matcher_equals_the_saved_one(tmp_path, small_pairs):
     evaluation = fitted.evaluate(test)
     folder = fitted.save(tmp_path / "saved")
     assert sorted(file.name for file in folder.iterdir()) == [
+        ".pairmatch",
         "README.md",
         "head.safetensors",
         "history.csv",

@@ -75,7 +75,7 @@ def test_chance_with_several_partners_is_what_random_vectors_reach():
     chance = evaluations[0].chance.median_rank
     error = np.std(medians) / np.sqrt(len(medians))
     assert abs(np.mean(medians) - chance) < 4 * error
-    expected = [evaluation.chance_table["rank"] for evaluation in evaluations[:1]][0]
+    expected = evaluations[0].chance_table["rank"]
     assert abs(np.mean(medians) - np.median(expected)) > 20 * error  # the median of expectations
 
 

@@ -364,7 +364,7 @@ def test_a_failed_write_keeps_the_old_page(evaluation, tmp_path, monkeypatch):
     def full(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("pathlib.Path.replace", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="disk full"):
         write_report(path, example(evaluation))
     assert path.read_text() == "old"

@@ -264,6 +264,8 @@ def _fit_and_report(
     with claimed_folder(output, "matcher"):  # the store may be in it
         matcher.fit(train, validation)
         evaluation = matcher.evaluate(test)
+        for name in ("report.html", "report.json"):  # about the matcher that is replaced
+            (output / name).unlink(missing_ok=True)
         try:
             matcher.save(output)
             if json_file is not None:

@@ -276,9 +276,9 @@ def _override_backbones(
     folder: Path, options: dict[str, dict[str, Any]]
 ) -> list[tuple[str, dict[str, Any]]]:
     """Backbones of a saved matcher with the options of `--set`."""
-    from pairmatch.matcher import saving
+    from pairmatch.matcher.folder import read_folder
 
-    record, _, _ = saving.read(folder)
+    record, _, _ = read_folder(folder)
     backbones = record["parts"]["backbones"]
     names = {"backbone", *(entry["name"] for entry in backbones)}
     check_names(options, {*names, "metadata"}, "part of this matcher in --set")
@@ -290,7 +290,8 @@ def _override_backbones(
 
 
 def write_json(path: Path, evaluation: Evaluation) -> None:
-    """Writes an evaluation as JSON."""
+    """Writes an evaluation as JSON, readable only by its owner."""
     from pairmatch.io.files import write_file
 
-    write_file(path, (json.dumps(evaluation.to_dict(), indent=2) + "\n").encode())
+    content = (json.dumps(evaluation.to_dict(), indent=2) + "\n").encode()
+    write_file(path, content, private=True)

@@ -13,12 +13,6 @@ import typer
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.text import printable
 
-#: What folders of each kind hold that earlier versions wrote without a mark.
-_EARLIER = {
-    "matcher": ("matcher.json",),
-    "sweep": ("lines", "queries.csv"),
-}
-
 
 def folder_to_write(kind: str) -> Callable[[Path | None], Path | None]:
     """A check that a folder is new, empty, or of a kind; see `check_output_folder`."""
@@ -53,12 +47,19 @@ def claimed_folder(folder: Path, kind: str) -> Iterator[None]:
 
 
 def _is_earlier(kind: str, folder: Path) -> bool:
-    if kind in ("gallery", "slates"):
-        from pairmatch.gallery.folder import is_earlier_gallery
-        from pairmatch.gallery.slates import is_earlier_slates
+    """Whether an earlier version wrote a folder, which has no mark then."""
+    from pairmatch.experiments.sweep_folder import is_earlier_sweep
+    from pairmatch.gallery.folder import is_earlier_gallery
+    from pairmatch.gallery.slates import is_earlier_slates
+    from pairmatch.matcher.files import is_earlier_matcher
 
-        return (is_earlier_gallery if kind == "gallery" else is_earlier_slates)(folder)
-    return any((folder / name).exists() for name in _EARLIER[kind])
+    checks = {
+        "gallery": is_earlier_gallery,
+        "slates": is_earlier_slates,
+        "sweep": is_earlier_sweep,
+        "matcher": is_earlier_matcher,
+    }
+    return checks[kind](folder)
 
 
 def file_to_write(path: Path | None) -> Path | None:

@@ -14,6 +14,7 @@ from scipy.stats import t as student
 from pairmatch.core.arrays import Ints, Vectors
 from pairmatch.evaluation.medians import POINTS, rank_points
 from pairmatch.evaluation.query_table import QueryTable
+from pairmatch.evaluation.ranks import Doubles
 
 _RESAMPLE_BYTES = 64 * 2**20
 
@@ -183,7 +184,7 @@ class _Subset:
         )
 
 
-def _median_points(table: QueryTable, labels: Ints) -> tuple[Vectors, Ints, int]:
+def _median_points(table: QueryTable, labels: Ints) -> tuple[Doubles, Ints, int]:
     """Ranks that stand for all queries, the label of each, and how many stand for one query."""
     if "tied" not in table.columns or (table["tied"] == 1).all():
         return table["rank"], labels, 1

@@ -257,7 +257,7 @@ def usable_ks(ks: Sequence[int] | None, candidates: int) -> tuple[tuple[int, ...
 
 
 def save_rows(rows: Iterator[dict[str, Any]], path: str | Path) -> Path:
-    """Writes rows as CSV or Parquet, by the file's extension.
+    """Writes rows as CSV or Parquet, by the file's extension, readable only by their owner.
 
     Raises:
         ConfigurationError: The extension is unknown.
@@ -265,14 +265,14 @@ def save_rows(rows: Iterator[dict[str, Any]], path: str | Path) -> Path:
     target = Path(path)
     if target.suffix == ".csv":
         listed = list(rows)
-        write_file(target, csv_bytes(list(listed[0]), listed))
+        write_file(target, csv_bytes(list(listed[0]), listed), private=True)
     elif target.suffix == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(list(rows)), buffer)
-        write_file(target, buffer.getvalue())
+        write_file(target, buffer.getvalue(), private=True)
     else:
         raise ConfigurationError(f"`save` writes .csv or .parquet, got {target.name!r}.")
     return target

@@ -20,6 +20,7 @@ from pairmatch.core.interfaces import ContrastiveLoss, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.query_table import QueryTable
 from pairmatch.evaluation.splits import Split
+from pairmatch.experiments.sweep_folder import ROWS
 from pairmatch.io.files import write_file
 from pairmatch.io.store import content_key
 
@@ -40,7 +41,7 @@ class FinishedRows:
     def __init__(
         self, output: str | Path | None, splits: Sequence[Split], chance: QueryTable, seed: int
     ) -> None:
-        self.folder = None if output is None else Path(output) / "lines"
+        self.folder = None if output is None else Path(output) / ROWS
         self.chance = chance
         self.shared_key = {
             "format": _FORMAT,

@@ -31,6 +31,7 @@ from pairmatch.evaluation.splits import (
     holdout_splits,
     smallest_gallery,
 )
+from pairmatch.experiments import sweep_folder
 from pairmatch.experiments.building import build_matchers
 from pairmatch.experiments.grid import Combination, grid
 from pairmatch.experiments.rows import FinishedRows, digest_features
@@ -106,9 +107,12 @@ def sweep(
         shared: Arguments of every `Matcher`: `store`, `device`, `allow_upload`, `max_usd`.
 
     Raises:
-        ConfigurationError: Names all combinations that cannot be built.
+        ConfigurationError: Names all combinations that cannot be built; or the folder holds files
+            that pairmatch did not write.
     """
     matchers = build_matchers(combinations, seed, {**shared, "progress": progress})
+    if output is not None:
+        sweep_folder.claim(Path(output))
     requests = (request for m in matchers for request in m.extraction_requests(pairs.people))
     for extraction in plan_extractions(requests):
         extraction.run()

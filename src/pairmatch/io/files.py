@@ -12,6 +12,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:
+    fcntl = None  # type: ignore[assignment]
+
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.text import printable
 
@@ -163,9 +168,11 @@ def write_file(path: Path, content: bytes, *, private: bool = False) -> None:
         raise
     try:
         with os.fdopen(handle, "wb") as file:
+            lock(handle)
             file.write(content)
-        Path(name).chmod(0o600 if private else 0o666 & ~_umask())
-        Path(name).replace(path)
+            file.flush()
+            Path(name).chmod(0o600 if private else default_mode())
+            Path(name).replace(path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError):
@@ -173,7 +180,23 @@ def write_file(path: Path, content: bytes, *, private: bool = False) -> None:
         raise
 
 
-def _umask() -> int:
+def lock(handle: int) -> bool:
+    """Whether an open file could be locked for this process; closing the file unlocks it.
+
+    A lock tells temporary files in use from those that a killed process left. Always false where
+    there are no locks that end with the process (Windows).
+    """
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held by another process, or a network file system without locks
+        return False
+    return True
+
+
+def default_mode() -> int:
+    """Mode of new files under the umask of this process."""
     mask = os.umask(0o077)
     os.umask(mask)
-    return mask
+    return 0o666 & ~mask

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,12 @@ from pathlib import Path
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.text import printable
 from pairmatch.io.files import check_path, parse_json, read_file, write_file
+from pairmatch.io.replacing import is_leftover
+from pairmatch.io.sqlite_files import is_ours
 
 #: Name of the file that marks a folder as written by pairmatch.
 MARKER = ".pairmatch"
+_MARKER_IN_WORK = re.compile(rf"\.{re.escape(MARKER)}\.[a-z0-9_]{{8}}")  # as `write_file` names it
 # What systems put into folders that are otherwise empty
 _SYSTEM_FILES = frozenset({MARKER, ".DS_Store", "Thumbs.db", "desktop.ini", "lost+found"})
 
@@ -74,7 +78,7 @@ def check_output_folder(
                 f"{named} holds a {printable(marked)} of pairmatch, not a {kind}: name another "
                 "folder."
             )
-        others = sorted(item.name for item in folder.iterdir() if item.name not in _SYSTEM_FILES)
+        others = foreign_names(folder)
     except OSError as error:
         raise ConfigurationError(f"{named} cannot be written: {_reason(error)}.") from error
     if others and not (is_earlier and is_earlier(folder)):
@@ -113,6 +117,22 @@ def claim_folder(
         raise ConfigurationError(
             f"{printable(str(folder))} cannot be written: {_reason(error)}."
         ) from error
+
+
+def foreign_names(folder: Path) -> list[str]:
+    """Names in a folder that are neither those of the system nor recognizably ours.
+
+    Ours are marks, stores and gallery journals with their logs, and what a killed run leaves.
+    """
+    databases = {item.name for item in folder.iterdir() if is_ours(item)}
+    return sorted(
+        item.name
+        for item in folder.iterdir()
+        if item.name not in _SYSTEM_FILES
+        and not is_leftover(item.name)
+        and not _MARKER_IN_WORK.fullmatch(item.name)
+        and not any(item.name in (name, f"{name}-wal", f"{name}-shm") for name in databases)
+    )
 
 
 def folder_kind(folder: Path) -> str | None:

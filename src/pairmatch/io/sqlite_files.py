@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from pairmatch.core.text import printable
+from pairmatch.io.files import read_header
 
 DatabaseKind = Literal["store", "gallery"]
 
@@ -54,14 +55,23 @@ def why_not_ours(
         return "it is not a regular file"
     if status.st_size == 0:
         return None
-    with path.open("rb") as file:
-        header = file.read(100)
+    header = read_header(path, 100)
     if not header.startswith(_MAGIC):
         return "file is not a database"
     if int.from_bytes(header[_MARK], "big") == APPLICATION_IDS[kind]:
         return None
     with closing(read_only(path)) as connection:
         return _why_other(connection, kind, version, schema)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file carries the mark of any kind in its header; False if it cannot be read."""
+    try:
+        header = read_header(path, 100)
+    except OSError:
+        return False
+    mark = int.from_bytes(header[_MARK], "big")
+    return header.startswith(_MAGIC) and mark in APPLICATION_IDS.values()
 
 
 def read_only(path: Path) -> sqlite3.Connection:

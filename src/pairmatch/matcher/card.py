@@ -24,17 +24,24 @@ def summary(
     pipeline: FeaturePipeline, learner: Learner, head: ProjectionHead | None
 ) -> dict[str, str]:
     """Parts and options of a matcher, by name of the part."""
-    unread = "none" if pipeline.metadata is None else "none: no backbone here reads text"
-    has_metadata = pipeline.metadata is not None and pipeline.reads_text
     parts = {
         "Backbone": " + ".join(_part("backbones", backbone) for backbone in pipeline.backbones),
         "Pooling": ", ".join(_part("poolers", pooler) for pooler in pipeline.poolers),
-        "Metadata": _part("metadata", pipeline.metadata) if has_metadata else unread,
+        "Metadata": _metadata(pipeline),
         **_learner(learner),
     }
     if head is not None:
         parts["Head"] = _words(*describe_head(head))
     return parts
+
+
+def _metadata(pipeline: FeaturePipeline) -> str:
+    if pipeline.metadata is None:
+        return "none"
+    if not pipeline.reads_text:
+        return "none: no backbone here reads text"
+    part = _part("metadata", pipeline.metadata)
+    return f"none: {part} described no training photo" if pipeline.described == 0 else part
 
 
 def _learner(learner: Learner) -> dict[str, str]:
@@ -93,7 +100,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         f"Made by pairmatch {record['pairmatch']} on {record['created']}. Load it with "
         '`pairmatch.Matcher.from_pretrained("this folder, or owner/name on the hub")`.',
         "",
-        *_parts_table(record["parts"]),
+        *_parts_table(_parts_in_effect(record)),
         "",
     ]
     data = record.get("data")
@@ -106,6 +113,14 @@ def model_card(record: Mapping[str, Any]) -> str:
     for note in record.get("notes", []):
         lines += ["", f"Note: {note}"]
     return "\n".join(lines) + "\n" + _LIMITS
+
+
+def _parts_in_effect(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts, without a metadata generator that described no photo of the training people."""
+    parts = dict(record["parts"])
+    if (record.get("data") or {}).get("described") == 0:
+        parts["metadata"] = None
+    return parts
 
 
 def _parts_table(parts: Mapping[str, Any]) -> list[str]:

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 
 from pairmatch.core.errors import SavedMatcherError
+from pairmatch.matcher.files import FILES
 from pairmatch.matcher.records import without_folders
-
-FILES = ("matcher.json", "head.safetensors", "history.csv", "README.md")
 
 
 def push(
@@ -23,7 +22,7 @@ def push(
     """Uploads the files of a saved matcher, and nothing else in the folder, as one commit.
 
     Options that are absolute paths are reduced to the file name, so that nothing about this machine
-    is shared.
+    is shared. The table that recognizes training people is left out.
 
     Returns:
         URL of the repository.
@@ -35,6 +34,7 @@ def push(
 
     hub = HfApi(endpoint=endpoint, token=token)
     record = without_folders(json.loads((folder / "matcher.json").read_bytes()))
+    record.pop("training_people", None)
     contents = {name: (folder / name).read_bytes() for name in FILES}
     contents["matcher.json"] = (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
     try:

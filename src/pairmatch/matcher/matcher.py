@@ -27,6 +27,7 @@ from pairmatch.gallery import Exclusions, Gallery, Recommendations, Slates, reco
 from pairmatch.io.store import Store
 from pairmatch.matcher import hub, saving
 from pairmatch.matcher.card import summary
+from pairmatch.matcher.folder import read_folder, write_folder
 from pairmatch.matcher.pipeline import FeaturePipeline, build_backbones, check_weights
 from pairmatch.matcher.presets import preset_arguments
 from pairmatch.matcher.recommending import (
@@ -36,6 +37,7 @@ from pairmatch.matcher.recommending import (
     rank_candidates,
     shown_candidates,
 )
+from pairmatch.matcher.training_people import TrainingPeople
 
 _log = logging.getLogger(__name__)
 _COMMAND_LINE = {"head": "--head", "loss": "--loss", "training": "--set training.…"}
@@ -132,6 +134,7 @@ class Matcher:
         self.metrics: dict[str, Any] | None = None
         self.data: dict[str, int] | None = None
         self._seen: frozenset[str] = frozenset()  # people who took part in `fit`; never saved
+        self._training_people: TrainingPeople | None = None  # of a matcher that was loaded
 
     @classmethod
     def preset(cls, name: str, **options: Any) -> Matcher:
@@ -235,7 +238,9 @@ class Matcher:
         previous = self.pipeline.trained_on
         self.pipeline.trained_on = None
         try:
-            fitted = self.learner.fit(*self.pipeline.paired_features(parts), seed=self.seed)
+            features = self.pipeline.paired_features(parts)
+            described = self.pipeline.last_described
+            fitted = self.learner.fit(*features, seed=self.seed)
         except BaseException:
             self.pipeline.trained_on = previous  # the earlier head stays
             raise
@@ -253,9 +258,15 @@ class Matcher:
             _log.warning(note)
         self.sides = train.sides
         self.metrics = None
-        self.data = {"pairs": len(train.matches), "people": len(train.people)}
+        self.data = {
+            "pairs": len(train.matches),
+            "people": len(train.people),
+            "described": described,
+        }
+        self.pipeline.described = described
         self.pipeline.trained_on = list(self.pipeline.fingerprints())
         self._seen = frozenset(person for part in parts for person in part.profiles)
+        self._training_people = None
         return self
 
     def evaluate(
@@ -263,7 +274,8 @@ class Matcher:
     ) -> Evaluation:
         """Recall@K and MRR on pairs, in both directions, with chance and frozen features.
 
-        A note and a warning say how many people took part in `fit`.
+        A note and a warning say how many people took part in `fit`; after `load`, about how many,
+        if there are at least 10.
 
         Args:
             pairs: Held-out pairs; each side is the other's gallery.
@@ -281,10 +293,13 @@ class Matcher:
         head = self._ready_head(data.dim)
         evaluator = Evaluator(ks=ks, resamples=resamples, seed=self.seed)
         evaluation = evaluator.evaluate(data, None if self.head is None else head)
-        seen = sum(profile.id in self._seen for profile in pairs.people)
+        ids = [profile.id for profile in pairs.people]
+        seen, about = sum(person in self._seen for person in ids), ""
+        if self._training_people is not None:
+            seen, about = self._training_people.count(ids), "About "
         if seen:
             note = (
-                f"{seen} of {len(pairs.people)} people took part in training: these figures say "
+                f"{about}{seen} of {len(ids)} people took part in training: these figures say "
                 "nothing about new people."
             )
             _log.warning(note)
@@ -440,21 +455,27 @@ class Matcher:
     def save(self, folder: str | Path) -> Path:
         """Writes the matcher as JSON and safetensors, with a model card.
 
-        The folder holds no photo, id, text or feature of any person. A head or loss that was given
-        as an instance is recorded by name and options: after loading, the fitted head is the same,
-        but another `fit` starts from new weights.
+        All files are replaced at once, or none if the save fails or is killed; other files in the
+        folder are kept. It holds no photo, id, text or feature of any person. A head or loss that
+        was given as an instance is recorded by name and options: after loading, the fitted head is
+        the same, but another `fit` starts from new weights.
 
         Raises:
             NotFittedError: The matcher is not fitted.
             PartError: A part's class has no registered name, so it could not be loaded.
-            ConfigurationError: An option cannot be written as JSON.
+            ConfigurationError: The folder holds files that pairmatch did not write, or cannot be
+                written; or an option cannot be written as JSON.
         """
         if self.head is None:
             raise NotFittedError("There is nothing to save before `fit`.")
         state = {name: getattr(self, name) for name in saving.STATE}
+        table = self._training_people
+        if table is None and self._seen:
+            table = TrainingPeople.of(self._seen, head_digest(self.head) or "pairmatch")
+        state["training_people"] = None if table is None else table.to_json()
         record = saving.describe(self.pipeline, self.learner, self.head) | state
         target = Path(folder)
-        saving.write(target, record, self.head.state_dict(), self.history)
+        write_folder(target, record, self.head.state_dict(), self.history)
         return target
 
     def push_to_hub(
@@ -554,7 +575,7 @@ class Matcher:
         """
         saving.check_load_options(options)
         path = Path(folder)
-        record, weights, history = saving.read(path)
+        record, weights, history = read_folder(path)
         with saving.explained_errors(path, record):
             arguments = saving.constructor_arguments(record, metadata)
             if backbone is not None:
@@ -564,6 +585,10 @@ class Matcher:
             for name in saving.STATE:
                 setattr(matcher, name, record[name])
             matcher.pipeline.trained_on = record["fingerprints"]
+            matcher.pipeline.described = (matcher.data or {}).get("described")
+            if record.get("training_people"):
+                table = TrainingPeople.from_json(record["training_people"])
+                matcher._training_people = table
         matcher.history = list(history)
         return matcher
 

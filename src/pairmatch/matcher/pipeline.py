@@ -41,6 +41,7 @@ class FeaturePipeline:
         max_usd: Cost limit of paid metadata; None for no limit.
         progress: Whether to show progress bars.
         trained_on: Fingerprints of the backbones whose features the head was trained on.
+        described: Number of training people whose metadata were generated; None if unknown.
     """
 
     backbones: list[Backbone]
@@ -55,6 +56,8 @@ class FeaturePipeline:
     max_usd: float | None
     progress: bool
     trained_on: list[Mapping[str, Any]] | None = None
+    described: int | None = None
+    last_described: int = 0  # by the latest `annotate`
     _feature_store: FeatureStore | None = field(default=None, repr=False)
     _compared: bool = False
 
@@ -74,6 +77,7 @@ class FeaturePipeline:
 
     def annotate(self, profiles: Sequence[Profile]) -> list[Profile]:
         """Profiles with metadata, if there is a generator and a backbone that reads text."""
+        self.last_described = 0
         if self.metadata is None or not self.reads_text:
             return list(profiles)
         annotation = annotate(
@@ -87,6 +91,10 @@ class FeaturePipeline:
         if annotation.asked or annotation.refused:
             level = logging.WARNING if annotation.refused else logging.INFO
             _log.log(level, "%s", annotation)
+        self.last_described = sum(
+            before.metadata is None and after.metadata is not None
+            for before, after in zip(profiles, annotation.profiles, strict=True)
+        )
         return list(annotation.profiles)
 
     def requests(self, profiles: Sequence[Profile]) -> list[ExtractionRequest]:

@@ -1,22 +1,14 @@
-"""The folder of a saved matcher: JSON, safetensors, CSV and a model card.
-
-It contains no pickle, no import path, and no photo, id, text or feature of any person.
-"""
+"""Between a matcher and its record: names and options of parts, never pickles or import paths."""
 
 from __future__ import annotations
 
-import csv
 import datetime
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+import torch
 from torch import Tensor
 
 from pairmatch.core._version import __version__
@@ -29,10 +21,9 @@ from pairmatch.core.errors import (
     unknown_name,
 )
 from pairmatch.core.interfaces import Learner, ProjectionHead
-from pairmatch.io.files import write_file
-from pairmatch.io.spreadsheets import csv_bytes
+from pairmatch.core.text import printable
 from pairmatch.learning.heads import PerSideHead, build_head, describe_head
-from pairmatch.matcher.card import model_card
+from pairmatch.matcher.files import RECORD, WEIGHTS
 from pairmatch.matcher.pipeline import FeaturePipeline
 from pairmatch.matcher.records import (
     generator_spec,
@@ -42,7 +33,6 @@ from pairmatch.matcher.records import (
     provider_hint,
 )
 
-FORMAT = 2
 #: Attributes of a matcher that are saved unchanged.
 STATE = ("sides", "seed", "data", "notes", "metrics")
 _LOAD_OPTIONS = ("store", "device", "allow_upload", "max_usd", "progress")
@@ -56,7 +46,8 @@ def describe(pipeline: FeaturePipeline, learner: Learner, head: ProjectionHead) 
         ConfigurationError: An option cannot be written as JSON.
     """
     name, options = describe_head(head)
-    metadata = pipeline.metadata
+    # Metadata that no backbone reads are not in effect: no generator is asked for them
+    metadata = pipeline.metadata if pipeline.reads_text else None
     return {
         "pairmatch": __version__,
         "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -101,9 +92,37 @@ def constructor_arguments(
 
 def build_saved_head(record: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ProjectionHead:
     """The fitted head, in evaluation mode."""
-    head = build_head(_spec(record["parts"]["head"]), dim=record["dim"])
+    spec = _spec(record["parts"]["head"])
+    problems = _shape_problems(spec, record["dim"], weights)
+    if problems:
+        raise SavedMatcherError(f"{WEIGHTS} does not fit its head: {'; '.join(problems)}.")
+    head = build_head(spec, dim=record["dim"])
     head.load_state_dict(weights)
     return head.eval()
+
+
+def _shape_problems(spec: PartSpec, dim: int, weights: Mapping[str, Tensor]) -> list[str]:
+    """Tensors that differ from those of the head, which takes no memory to find out."""
+    try:
+        with torch.device("meta"):
+            expected = build_head(spec, dim=dim).state_dict()
+    except PairmatchError:
+        raise
+    except Exception:  # a head that needs real tensors: `load_state_dict` compares
+        return []
+    problems = []
+    for name in sorted({*expected, *weights}):
+        if name not in weights:
+            problems.append(f"{name} is missing")
+        elif name not in expected:
+            problems.append(f"{printable(name)} is not a tensor of this head")
+        elif weights[name].shape != expected[name].shape:
+            shapes = (list(weights[name].shape), list(expected[name].shape))
+            problems.append(f"{name} has shape {shapes[0]} instead of {shapes[1]}")
+        elif weights[name].is_floating_point() != expected[name].is_floating_point():
+            types = (weights[name].dtype, expected[name].dtype)
+            problems.append(f"{name} has the type {types[0]} instead of {types[1]}")
+    return problems
 
 
 def check_load_options(options: Mapping[str, Any]) -> None:
@@ -117,111 +136,23 @@ def check_load_options(options: Mapping[str, Any]) -> None:
 
 @contextmanager
 def explained_errors(folder: Path, record: Mapping[str, Any]) -> Iterator[None]:
-    """Explains errors that occur while a matcher is built from its record."""
+    """Explains errors that occur while a matcher is built from its record.
+
+    Options of a damaged record reach the constructors of any part, so any error may occur.
+    """
     try:
         yield
-    except (KeyError, TypeError, AttributeError) as error:
-        raise SavedMatcherError(
-            f"{folder / 'matcher.json'} was not written by `save`: {error!r}."
-        ) from error
     except PartError as error:
-        try:
-            hint = provider_hint(record)
-        except (KeyError, TypeError, AttributeError):  # a damaged record has no hint to give
-            hint = ""
+        hint = provider_hint(record)
         raise PartError(f"{error} {hint}".strip()) from error
     except PairmatchError:
         raise
-    except RuntimeError as error:  # load_state_dict: names or shapes
+    except Exception as error:
+        reason = printable(" ".join(str(error).split()))[:300]
         raise SavedMatcherError(
-            f"{folder / 'head.safetensors'} does not fit its head: {error}"
+            f"No matcher can be built from {printable(str(folder / RECORD))}, which is damaged or "
+            f"was not written by `save`: {type(error).__name__}: {reason}."
         ) from error
-
-
-def write(
-    folder: Path,
-    record: Mapping[str, Any],
-    weights: Mapping[str, Tensor],
-    history: Sequence[Mapping[str, float]],
-) -> None:
-    """Writes the files of a matcher.
-
-    `matcher.json` comes last and holds the digest of the weights, so that an interrupted save is
-    noticed.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = save_tensors({key: value.cpu().contiguous() for key, value in weights.items()})
-    record = {"format": FORMAT, **record, "head_sha256": hashlib.sha256(tensors).hexdigest()}
-    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    write_file(folder / "head.safetensors", tensors)
-    write_file(folder / "history.csv", _csv(history))
-    write_file(folder / "README.md", model_card(record).encode())
-    write_file(folder / "matcher.json", text.encode())
-
-
-def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[dict[str, float]]]:
-    """Reads record, weights and history; nothing is executed.
-
-    Records of format 1 are converted to format 2.
-
-    Raises:
-        SavedMatcherError: The folder does not exist, a file is missing or damaged, or the format is
-            unknown.
-    """
-    path = folder / "matcher.json"
-    if not path.is_file():
-        raise SavedMatcherError(f"{folder} holds no saved matcher (there is no {path.name}).")
-    try:
-        record = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise SavedMatcherError(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(record, dict) or not isinstance(record.get("format"), int):
-        raise SavedMatcherError(f"{path} is not a saved matcher: it has no format version.")
-    if not 1 <= record["format"] <= FORMAT:
-        raise SavedMatcherError(
-            f"{path} has format {record['format']}, this pairmatch reads formats 1 to {FORMAT}: "
-            "upgrade pairmatch, or fit again."
-        )
-    weights_path = folder / "head.safetensors"
-    try:
-        content = weights_path.read_bytes()
-    except OSError as error:
-        raise SavedMatcherError(f"{weights_path} cannot be read: {error.strerror}.") from error
-    if hashlib.sha256(content).hexdigest() != record.get("head_sha256"):
-        raise SavedMatcherError(
-            f"{weights_path} does not belong to {path.name} (its digest differs): the folder was "
-            "changed or saving was interrupted. Save the matcher again."
-        )
-    try:
-        weights = load_tensors(content)
-    except SafetensorError as error:
-        raise SavedMatcherError(f"{weights_path} is damaged: {error}.") from error
-    record = _converted(record, path)
-    _check_state(record, path)
-    return record, weights, _history(folder / "history.csv")
-
-
-def _check_state(record: Mapping[str, Any], path: Path) -> None:
-    """Raises SavedMatcherError that names every value of a wrong type."""
-    kinds: dict[str, Any] = {
-        "parts": Mapping,
-        "fingerprints": list | None,
-        "sides": int | None,
-        "seed": int,
-        "data": Mapping | None,
-        "notes": list,
-        "metrics": Mapping | None,
-    }
-    wrong = [
-        f"{name} is {type(record.get(name)).__name__}"
-        for name, kind in kinds.items()
-        if name not in record or not isinstance(record[name], kind)
-    ]
-    fingerprints = record.get("fingerprints") or []
-    if isinstance(fingerprints, list) and not all(isinstance(f, Mapping) for f in fingerprints):
-        wrong.append("fingerprints holds other values than objects")
-    if wrong:
-        raise SavedMatcherError(f"{path} was not written by `save`: {'; '.join(wrong)}.")
 
 
 def _spec(entry: Mapping[str, Any] | None) -> PartSpec:
@@ -231,47 +162,3 @@ def _spec(entry: Mapping[str, Any] | None) -> PartSpec:
 def _dim(head: ProjectionHead) -> int:
     """Width of the features that a head takes."""
     return int((head.a if isinstance(head, PerSideHead) else head).dim)  # type: ignore[arg-type]
-
-
-def _converted(record: dict[str, Any], path: Path) -> dict[str, Any]:
-    """A record of format 1, which named head, loss, method and training apart, as format 2."""
-    if record["format"] == FORMAT:
-        return record
-    try:
-        parts = dict(record["parts"])
-        loss = parts.pop("loss")
-        method = parts.pop("method")
-        training = record["training"]
-        contrastive = {
-            "head": list(_spec(parts["head"])),
-            "loss": list(_spec(loss)),
-            "training": training,
-        }
-        learner = method or {
-            "name": "contrastive",
-            "options": contrastive,
-            "distribution": "pairmatch",
-            "version": record["pairmatch"],
-            "uses": [{"kind": "losses", **loss}],
-        }
-        parts["learner"] = learner
-        return {**record, "format": FORMAT, "parts": parts, "seed": training["seed"]}
-    except (KeyError, TypeError) as error:
-        raise SavedMatcherError(f"{path} was not written by `save`: {error!r}.") from error
-
-
-def _csv(history: Sequence[Mapping[str, float]]) -> bytes:
-    return csv_bytes(list(dict.fromkeys(key for row in history for key in row)), history)
-
-
-def _history(path: Path) -> list[dict[str, float]]:
-    if not path.is_file():
-        return []
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [
-                {key: float(value) for key, value in row.items() if value}
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, ValueError, TypeError, csv.Error) as error:
-        raise SavedMatcherError(f"{path} is damaged: {error}.") from error

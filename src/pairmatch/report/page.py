@@ -11,7 +11,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pairmatch.core.text import replace_surrogates
 from pairmatch.io.files import write_file
+from pairmatch.io.replacing import replace_files
 from pairmatch.report.content import Report, Row, Table
 from pairmatch.report.plots import confidence, percent, plots
 
@@ -20,6 +22,8 @@ _ROUNDING = 1e-6  # intervals come from float32 sums: a bound that equals chance
 
 def write_report(path: Path, report: Report) -> None:
     """Writes the page, and a `.json` file of the same name with its figures but no photos.
+
+    Both files are readable only by their owner (mode 0600).
 
     Args:
         path: Path to the page; its folder is created.
@@ -44,8 +48,12 @@ def write_report(path: Path, report: Report) -> None:
         plots=plots(report),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, page.encode())
-    write_json(path.with_suffix(".json"), report)
+    contents = {path.name: page, path.with_suffix(".json").name: _figures(report)}
+    replace_files(
+        path.parent,
+        {name: replace_surrogates(text).encode() for name, text in contents.items()},
+        private=contents,
+    )
 
 
 def _sha256(text: str) -> str:
@@ -53,15 +61,18 @@ def _sha256(text: str) -> str:
 
 
 def write_json(path: Path, report: Report) -> None:
-    """Writes the figures of the page as JSON, without photos."""
+    """Writes the figures of the page as JSON, without photos, readable only by their owner."""
+    write_file(path, replace_surrogates(_figures(report)).encode(), private=True)
+
+
+def _figures(report: Report) -> str:
     figures = {
         name: getattr(report, name) for name in Report.__dataclass_fields__ if name != "queries"
     }
     figures["sections"] = [
         {"title": section.title, "data": section.data} for section in report.sections
     ]
-    content = json.dumps(figures, indent=1, ensure_ascii=False, default=_plain)
-    write_file(path, f"{content}\n".encode())
+    return json.dumps(figures, indent=1, ensure_ascii=False, default=_plain) + "\n"
 
 
 def _plain(value: Any) -> Any:

@@ -18,6 +18,7 @@ from pairmatch.evaluation.diagnostics import (
     Shortcut,
     Slice,
 )
+from pairmatch.evaluation.diagnostics.slicing import SMALLEST_SLICE
 from pairmatch.evaluation.intervals import Metrics
 from pairmatch.evaluation.query_table import DEFAULT_KS
 from pairmatch.experiments.paper import PaperTables
@@ -223,7 +224,8 @@ def slices_section(parts: Sequence[Slice]) -> Section:
     table = Table("query person", columns, rows, "Results by attribute")
     text = [
         "Metrics by attribute of the query person. If intervals overlap, the difference may be "
-        "due to chance."
+        f"due to chance. Groups of fewer than {SMALLEST_SLICE} people, and attributes with many "
+        "different values, are not shown."
     ]
     small = [f"{part.attribute} {part.value}" for part in parts if part.small]
     if small:

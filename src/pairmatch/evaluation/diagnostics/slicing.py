@@ -14,6 +14,10 @@ from pairmatch.evaluation.intervals import Metrics, summarize
 from pairmatch.evaluation.query_table import QueryTable
 
 SMALL_SLICE = 30
+#: Slices of fewer people are never made: they would be figures, and facts, of single persons.
+SMALLEST_SLICE = 10
+_MOST_VALUES = 20  # words; more are names, addresses or free text
+_DIGITS = 4  # of the bounds of ranges: whole numbers such as phone numbers stand for a person
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,9 @@ def slices(
 ) -> list[Slice]:
     """Metrics of a learner by an attribute of the query person, with intervals.
 
+    Slices of fewer than 10 people are left out, and attributes with more than 20 different words
+    have none, so that no figure is about a single person and no name becomes a heading.
+
     Args:
         result: Result of `cross_validate`.
         learner: One of its learners.
@@ -65,6 +72,8 @@ def slices(
     parts = []
     for name in sorted({name for name in names if name is not None}, key=_natural_order):
         rows = table.select(names == name)
+        if rows.queries < SMALLEST_SLICE:
+            continue
         metrics = summarize(
             rows, resamples=resamples, confidence=result.confidence, seed=result.seed
         )
@@ -96,6 +105,8 @@ def _slice_names(values: Sequence[Any], bins: int) -> list[str | None]:
         isinstance(value, int | float | np.number) and not isinstance(value, bool)
         for value in present
     )
+    if not numeric and len({str(value) for value in present}) > _MOST_VALUES:
+        return [None] * len(values)
     if not numeric or len(set(present)) <= bins:
         return [None if _is_unknown(value) else str(value) for value in values]
     cuts = np.unique(np.quantile(present, np.linspace(0, 1, bins + 1)))[1:-1]
@@ -104,8 +115,14 @@ def _slice_names(values: Sequence[Any], bins: int) -> list[str | None]:
     for value, index in bin_of.items():
         members.setdefault(index, []).append(value)
     # A range is named by the values in it, so that no two ranges share a bound
-    names = {index: f"{min(held):g} to {max(held):g}" for index, held in members.items()}
+    names = {
+        index: f"{_rounded(min(held))} to {_rounded(max(held))}" for index, held in members.items()
+    }
     return [None if _is_unknown(value) else names[bin_of[value]] for value in values]
+
+
+def _rounded(value: float) -> str:
+    return f"{float(f'{value:.{_DIGITS}g}'):g}"
 
 
 def _is_unknown(value: Any) -> bool:

@@ -1,0 +1,162 @@
+"""Several files of one folder, replaced as a whole or not at all, whatever happens in between.
+
+New files are written to a hidden folder inside the folder. Renaming that folder to `NEXT` is the
+one moment at which the new files count; after it they are moved to their places, by the process
+that wrote them or, if it was killed, by the next one that writes. Readers look into `NEXT` first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from pairmatch.io.files import default_mode, lock
+
+#: Folder of files that count already and are not in their places yet.
+NEXT = ".pairmatch-next"
+_NEW = ".pairmatch-new-"
+_ATTEMPTS = 100
+_ABANDONED_SECONDS = 86_400.0  # on Windows, where no lock tells
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}")  # as `write_file` names them
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a name in a folder is one of those that a killed `replace_files` leaves."""
+    return name == NEXT or name.startswith(_NEW)
+
+
+def current_file(folder: Path, name: str) -> Path:
+    """Where the current version of a file is."""
+    waiting = folder / NEXT / name
+    return waiting if waiting.exists() else folder / name
+
+
+def replace_files(
+    folder: Path, contents: Mapping[str, bytes], *, private: Collection[str] = ()
+) -> None:
+    """Writes files: after a kill at any moment, readers see all old files or all new ones.
+
+    Other files in the folder are kept. What killed runs left is finished or removed.
+
+    Args:
+        folder: Path to an existing folder.
+        contents: Content of each file by name.
+        private: Names of the files that only the owner may read (mode 0600).
+
+    Raises:
+        OSError: A file cannot be written; the old files are unchanged then.
+    """
+    remove_leftovers(folder, contents)
+    for name in contents:
+        if (folder / name).is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / name))
+    new = Path(tempfile.mkdtemp(prefix=_NEW, dir=folder))
+    with _held(new):
+        try:
+            mode = default_mode()
+            for name, content in contents.items():
+                with (new / name).open("xb") as file:
+                    (new / name).chmod(0o600 if name in private else mode)
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            _sync(new)
+            _commit(new, folder)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+    _move(folder)
+
+
+def remove_leftovers(folder: Path, names: Collection[str]) -> None:
+    """Finishes what a killed run left to be moved, and removes its temporary files of these names.
+
+    Nothing else is touched.
+    """
+    _move(folder)
+    with contextlib.suppress(FileNotFoundError):
+        for item in sorted(folder.iterdir()):
+            temporary = _TEMPORARY.fullmatch(item.name)
+            if item.name.startswith(_NEW) and item.is_dir() and not item.is_symlink():
+                if _is_abandoned(item):
+                    shutil.rmtree(item, ignore_errors=True)
+            elif temporary and temporary["name"] in names and _is_abandoned(item):
+                item.unlink(missing_ok=True)
+
+
+def _commit(new: Path, folder: Path) -> None:
+    """Makes the new files count; waits while another process moves its own."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            new.rename(folder / NEXT)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or attempt == _ATTEMPTS - 1:
+                raise
+            _move(folder)
+        else:
+            _sync(folder)
+            return
+
+
+def _move(folder: Path) -> None:
+    """Moves the files that count to their places; several processes may do so at once."""
+    waiting = folder / NEXT
+    if waiting.is_symlink() or not waiting.is_dir():
+        return
+    with contextlib.suppress(FileNotFoundError):  # another process may move them too
+        for item in sorted(waiting.iterdir()):
+            with contextlib.suppress(FileNotFoundError):
+                item.replace(folder / item.name)
+    _sync(folder)
+    with contextlib.suppress(OSError):  # another process was faster, or filled it again
+        waiting.rmdir()
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Shows other processes that a folder is in use; the lock ends with the process."""
+    if os.name != "posix":  # folders cannot be opened
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        lock(handle)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether no living process is writing a file or folder."""
+    try:
+        if os.name != "posix":
+            return time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        return lock(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync(folder: Path) -> None:
+    """Brings the names in a folder to the disk."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot
+            raise
+    finally:
+        os.close(handle)
