@@ -83,7 +83,8 @@ def test_mutated_values_can_be_written():
 
 def test_a_sample_of_mutated_inputs(tmp_path, capsys):
     """Without a traceback, a hang, a crash, a half-written file or a wrong result."""
-    kinds = ("pairs", "images", "store", "exports")  # those that need little preparation
+    # Those that need little preparation
+    kinds = ("pairs", "images", "store", "journals", "slates", "answers", "exports")
     arguments = [word for kind in kinds for word in ("--kind", kind)]
     arguments += ["--count", "100", "--quiet", "--json", str(tmp_path / "figures.json")]
     assert main(["inputs", *arguments]) == 0, capsys.readouterr().out
