@@ -7,6 +7,7 @@ replaces all files at once, whatever interrupts it.
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -78,9 +79,12 @@ def write_folder(
     try:
         replace_files(folder, contents)
     except OSError as error:
+        advice = "name another folder"
+        if error.errno == errno.EFBIG:
+            advice = "raise the limit on the size of files (ulimit -f), or name another folder"
         raise ConfigurationError(
             f"The matcher cannot be written to {printable(str(folder))}: "
-            f"{error.strerror or error}. The files of before are unchanged."
+            f"{error.strerror or error}: {advice}. The previous files are unchanged."
         ) from error
 
 

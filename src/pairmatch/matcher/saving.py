@@ -46,8 +46,7 @@ def describe(pipeline: FeaturePipeline, learner: Learner, head: ProjectionHead) 
         ConfigurationError: An option cannot be written as JSON.
     """
     name, options = describe_head(head)
-    # Metadata that no backbone reads are not in effect: no generator is asked for them
-    metadata = pipeline.metadata if pipeline.reads_text else None
+    metadata = pipeline.metadata
     return {
         "pairmatch": __version__,
         "created": datetime.datetime.now(datetime.UTC).date().isoformat(),
