@@ -228,6 +228,7 @@ INTERNAL = {
     "backbones.qwen3_vl_inputs",
     "core.arrays",
     "core.components",
+    "core.ids",
     "core.partition",
     "core.progress",
     "core.text",

@@ -634,6 +634,60 @@ def test_forgetting_tries_every_place(tmp_path):
         assert Gallery.open(tmp_path / name).ids == ["b"]
 
 
+@pytest.mark.parametrize("content", [None, b"", b"damaged" * 100, b"SQLite format 3\0"])
+def test_forgetting_goes_on_after_a_store_that_cannot_be_opened(tmp_path, content):
+    Gallery.of(["a", "b"], vectors(2)).save(tmp_path / "g")
+    path = tmp_path / "typo.sqlite"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"1 of 2 places .* \(erased: .*g\): .*typo\.sqlite"):
+        forget(["a"], store=path, galleries=[tmp_path / "g"])
+    assert Gallery.open(tmp_path / "g").ids == ["b"]
+    assert (path.read_bytes() if path.exists() else b"") == (content or b"")
+
+
+def test_people_who_were_only_removed_are_not_unknown(tmp_path):
+    gallery = Gallery.of(["anna-17", "b"], vectors(2))
+    gallery.save(tmp_path / "g")
+    Gallery.open(tmp_path / "g").remove(["anna-17"])
+    assert traces(tmp_path, b"anna-17")
+    assert forget(["anna-17", "x"], galleries=[tmp_path / "g"]).unknown == ("x",)
+    assert not traces(tmp_path, b"anna-17")
+    assert forget(["anna-17"], galleries=[tmp_path / "g"]).unknown == ("anna-17",)
+
+
+def test_every_place_finds_ids_in_other_normal_forms(tmp_path, hash_backbone):
+    from pairmatch import Matcher
+
+    given, typed = "Jose\u0301", "Jos\u00e9"
+    matcher = Matcher(backbone=hash_backbone, metadata=None, store=tmp_path / "store.sqlite")
+    matcher.features([Profile(given, text="hi")])
+    gallery = Gallery.of([given, "b"], vectors(2))
+    gallery.save(tmp_path / "g")
+    recommend_all(gallery, None, tmp_path / "s", k=1)
+    assert Slates(tmp_path / "s").of(typed) == Slates(tmp_path / "s").of(given) != []
+    erased = forget(
+        [typed], store=matcher.store, galleries=[tmp_path / "g"], slates=[tmp_path / "s"]
+    )
+    assert (erased.store.people, erased.unknown) == (1, ())
+    assert list(erased.galleries.values()) == [1]
+    assert list(erased.slates.values()) == [2]
+    assert not traces(tmp_path, given.encode())
+
+
+def test_exclusions_hold_in_all_normal_forms(simple_matcher):
+    people = [Profile(person, text=person) for person in ("Jose\u0301", "b", "c")]
+    me = Profile("Zoe\u0308", text="me")
+    for candidates in (people, simple_matcher.gallery(people)):
+        for exclude in (["Jos\u00e9"], Exclusions([("Zo\u00eb", "Jos\u00e9")])):
+            shown = simple_matcher.recommend(me, candidates, exclude=exclude)
+            assert {one.profile.id for one in shown} == {"b", "c"}
+    assert Exclusions([(1, 2)]).of("1") == {"2"}
+    for pairs in (["ab"], [("a",)], [("a", None)], [(1.0, 2.0)]):
+        with pytest.raises(ConfigurationError, match=r"pairs of ids|must be text"):
+            Exclusions(pairs)
+
+
 def test_saving_over_a_gallery_of_another_kind_is_refused(tmp_path):
     pytest.importorskip("lancedb")
     lance = LanceGallery(tmp_path / "l")

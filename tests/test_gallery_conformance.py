@@ -3,7 +3,9 @@
 import datetime
 import importlib.util
 import math
+import re
 import threading
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,7 +16,13 @@ from hypothesis import strategies as st
 from pairmatch import Exclusions, Gallery, Matcher, Profile
 from pairmatch.core.arrays import unit_rows
 from pairmatch.core.errors import ConfigurationError, DataError
-from pairmatch.gallery import FolderGallery, LanceGallery, MemoryGallery, recommend_all
+from pairmatch.gallery import (
+    FolderGallery,
+    LanceGallery,
+    MemoryGallery,
+    forget,
+    recommend_all,
+)
 
 needs_lance = pytest.mark.skipif(
     importlib.util.find_spec("lancedb") is None, reason="the extra `lance` is not installed"
@@ -442,6 +450,106 @@ def test_ids_that_no_file_can_hold_are_an_error(new_gallery):
     assert gallery.profiles(odd) == [Profile(person) for person in odd]
     assert gallery.remove(odd[:5]) == 5
     assert gallery.forget(odd[5:]) == 6
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("Jos\u00e9", "Jose\u0301"),
+        ("\ud55c\uad6d", "\u1112\u1161\u11ab\u1100\u116e\u11a8"),
+        ("\u212b", "A\u030a"),
+    ],
+)
+def test_ids_in_two_normal_forms_are_one_person(new_gallery, first, second):
+    gallery = new_gallery()
+    with pytest.raises(ConfigurationError, match="same characters in different Unicode"):
+        gallery.add([first, second], vectors(2))
+    gallery.add(["a", second], vectors(2))
+    with pytest.raises(ConfigurationError, match=re.escape(ascii(second))):
+        gallery.add([first], vectors(1))
+    gallery.add([second], vectors(1, seed=1))  # replaces the person
+    assert gallery.ids == ["a", second]  # as it was given
+    form = unicodedata.normalize("NFC", first)  # as command lines and files have it
+    assert form in gallery
+    assert gallery.present([form, "a", "b"]) == {form, "a"}
+    assert gallery.profile(form).id == second
+    assert gallery.search(vectors(1), excluded=[[form]]).ids.tolist() == [["a", None]]
+    assert gallery.remove([form]) == 1
+    assert gallery.known([form]) == {form}
+    assert gallery.forget([form]) == 0
+    assert gallery.known([form]) == set()
+    gallery.add([first], vectors(1))
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_removed_people_are_known_until_they_are_erased(new_gallery, many):
+    gallery = new_gallery()
+    ids = [f"person-{number}" for number in range(1_500 if many else 5)]
+    gallery.add(ids, vectors(len(ids)))
+    gallery.remove(ids[1:3])
+    gallery.add(["new"], vectors(1))
+    assert gallery.known([ids[0], ids[1], "new", "stranger", "\ud800"]) == {*ids[:2], "new"}
+    gallery.forget([ids[1]])
+    assert gallery.known(ids[:3]) == {ids[0]}
+
+
+@pytest.mark.parametrize("ids", ["12", [None], [1.0], [True], [b"1"]])
+def test_what_is_no_list_of_ids_is_one_error(new_gallery, ids):
+    gallery = new_gallery()
+    gallery.add(["1", "2", "12"], vectors(3))
+    for call in (
+        gallery.remove,
+        gallery.forget,
+        gallery.profiles,
+        gallery.present,
+        gallery.known,
+        forget,
+        lambda ids: gallery.search(vectors(1), excluded=[ids]),
+        lambda ids: gallery.add(ids, vectors(1)),
+    ):
+        with pytest.raises(ConfigurationError, match=r"takes a list of|must be text"):
+            call(ids)
+    with pytest.raises(ConfigurationError, match="takes a list of ids, got 12"):
+        gallery.remove(12)
+    assert len(gallery) == 3
+
+
+def test_numbers_as_ids_are_text(new_gallery):
+    gallery = new_gallery()
+    gallery.add([1, np.int64(2)], vectors(2))
+    assert gallery.ids == ["1", "2"]
+    assert gallery.search(vectors(1), excluded=[[1]]).ids.tolist() == [["2", None]]
+    assert gallery.remove([2]) == 1
+
+
+def test_ids_that_nobody_can_have_are_not_there(new_gallery):
+    gallery = new_gallery()
+    gallery.add(["a"], vectors(1))
+    assert gallery.remove(["a\ud83d"]) == gallery.forget(["\ud800"]) == 0
+    assert gallery.search(vectors(1), excluded=[["\ud800"]]).ids.tolist() == [["a"]]
+    with pytest.raises(DataError, match=r"no candidate with the id 'a\\+ud83d'"):
+        gallery.profile("a\ud83d")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda gallery: list(gallery.chunks(0)),
+        lambda gallery: list(gallery.chunks(-5)),
+        lambda gallery: gallery.search(np.full((1, 4), 1e300)),
+        lambda gallery: gallery.search(vectors(1), where=5),
+        lambda gallery: gallery.search(vectors(1), where="age = 1", asking=[None]),
+        lambda gallery: gallery.search(vectors(1), bonus=["x"]),
+        lambda gallery: gallery.add([Profile("b", attributes={None: 1})], vectors(1)),
+        lambda gallery: gallery.add([Profile(None)], vectors(1)),
+    ],
+)
+def test_other_types_are_one_error(new_gallery, call):
+    gallery = new_gallery()
+    gallery.add([Profile("a", attributes={"age": 1})], vectors(1))
+    with pytest.raises(ConfigurationError):
+        call(gallery)
+    assert gallery.ids == ["a"]
 
 
 def test_equal_scores_keep_the_order_of_insertion(new_gallery):

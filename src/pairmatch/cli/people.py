@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -223,13 +222,14 @@ def forget(
     Ids that are in none of these places are an error, after all others are erased.
     """
     from pairmatch.gallery import forget as erase
-    from pairmatch.io.store import Store, store_path
+    from pairmatch.io.store import store_path
 
     # Without --store, the default store need not exist if galleries or slates are named
     path = store_path(store)
     is_stored = store is not None or path.exists() or not (gallery or slates)
-    with Store(store, create=False) if is_stored else nullcontext() as opened:
-        erased = erase(ids, store=opened, galleries=gallery or (), slates=slates or ())
+    erased = erase(
+        ids, store=path if is_stored else None, galleries=gallery or (), slates=slates or ()
+    )
     count = len(set(ids))
     if erased.store is not None:
         echo(
@@ -245,5 +245,6 @@ def forget(
         names = ", ".join(map(repr, erased.unknown))
         raise DataError(
             f"Found nowhere: {names}. Check these ids, and name every place that may hold them "
-            "(--store, --gallery, --slates)."
+            "(--store, --gallery, --slates). The places named hold no traces of people who were "
+            "deleted earlier."
         )

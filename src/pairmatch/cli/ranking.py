@@ -118,6 +118,7 @@ def recommend(
     from pairmatch.io.images import check_image
     from pairmatch.io.store import QUERY_ID
 
+    _check_symmetric(exclude, symmetric)
     if exclude is not None and not person_id:
         raise ConfigurationError(
             "--exclude needs --id: exclusions are for the person of that id, and without it they "
@@ -160,6 +161,11 @@ def recommend(
         _print_json(ranking)
     else:
         _print_ranking(ranking, total)
+
+
+def _check_symmetric(exclude: Path | None, symmetric: bool) -> None:
+    if symmetric and exclude is None:
+        raise ConfigurationError("--symmetric needs --exclude: without it, nobody is hidden.")
 
 
 def _without_photos(people: Sequence[Profile], photos: Sequence[Path]) -> list[Profile]:
@@ -244,6 +250,7 @@ def slates(
     """
     from pairmatch.gallery import Exclusions, Gallery, recommend_all
 
+    _check_symmetric(exclude, symmetric)
     a = Gallery.open(gallery_a)
     b = None if gallery_b is None else Gallery.open(gallery_b)
     options: dict[str, Any] = {"where": where or None, "mutual": mutual}

@@ -93,7 +93,8 @@ def check_vectors(name: str, vectors: object) -> None:
         raise ConfigurationError(f"`{name}` must be numbers, got dtype {array.dtype}.")
     if array.dtype.kind != "f":
         return
-    bad = np.flatnonzero(~np.isfinite(array).all(1))
+    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite either
+        bad = np.flatnonzero(~np.isfinite(np.asarray(array, np.float32)).all(1))
     if len(bad):
         rows = ", ".join(map(str, bad[:5])) + (", …" if len(bad) > 5 else "")
         raise ConfigurationError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Container, Iterable
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 #: Control characters, line and paragraph separators, and marks that reorder or hide text.
@@ -35,6 +37,33 @@ def has_surrogates(text: str) -> bool:
 def replace_surrogates(text: str) -> str:
     """Text with each lone surrogate replaced by U+FFFD; for prose, never for ids."""
     return _SURROGATES.sub("\ufffd", text)
+
+
+def spellings(person: str) -> tuple[str, ...]:
+    """An id, and the same characters in the Unicode normal forms C and D, each once.
+
+    Ids of files and of the command line are in form C; those of Python objects are in any form.
+    """
+    if person.isascii():
+        return (person,)
+    forms = (unicodedata.normalize("NFC", person), unicodedata.normalize("NFD", person))
+    return tuple(dict.fromkeys((person, *forms)))
+
+
+def all_spellings(ids: Iterable[str]) -> list[str]:
+    """The spellings of all ids that a file can hold, each once."""
+    forms = (form for person in ids if not has_surrogates(person) for form in spellings(person))
+    return list(dict.fromkeys(forms))
+
+
+def spelled(person: str, known: Container[str]) -> str | None:
+    """The spelling of an id that is among the known ids; None if there is none."""
+    return next((form for form in spellings(person) if form in known), None)
+
+
+def matching(ids: Iterable[str], known: Container[str]) -> set[str]:
+    """Those of the ids that are among the known ids in any spelling."""
+    return {person for person in ids if spelled(person, known) is not None}
 
 
 def _escaped(character: str) -> str:

@@ -27,13 +27,19 @@ def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, AttributeValue]
     Integers that no float holds exactly become floats.
 
     Raises:
-        ConfigurationError: Lists all attributes that have another type, are too large, or hold
-            characters that no file can hold.
+        ConfigurationError: They are no mapping; or lists all attributes that have another type, are
+            too large, or hold characters that no file can hold.
     """
+    if not isinstance(attributes, Mapping):
+        raise ConfigurationError(
+            f"Attributes must be a mapping of names to values, got {type(attributes).__name__}."
+        )
     plain: dict[str, AttributeValue] = {}
     problems = []
     for name, value in attributes.items():
         try:
+            if not isinstance(name, str):
+                raise ConfigurationError("a name must be text")
             converted = _plain(value)
             if has_surrogates(name) or (isinstance(converted, str) and has_surrogates(converted)):
                 raise ConfigurationError("it holds characters that are not valid Unicode")

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pairmatch.core.arrays import Ints, Vectors
+from pairmatch.core.arrays import Ints, Vectors, check_count
 from pairmatch.core.types import AttributeValue
 from pairmatch.gallery.attributes import (
     PREFIX,
@@ -142,6 +142,7 @@ class Block:
 
 def chunks_of(blocks: Iterable[Block], rows: int) -> Iterator[Chunk]:
     """Yields the people that are alive in order, `rows` at a time: ids, attributes, vectors."""
+    rows = check_count("chunks(rows=...)", rows)
     ids: list[str] = []
     attributes: list[dict[str, AttributeValue]] = []
     vectors: list[Vectors] = []

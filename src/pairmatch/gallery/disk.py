@@ -91,6 +91,9 @@ class FolderGallery(Gallery):
         self._folder.check_erased()
         return count
 
+    def _known(self, ids: Sequence[str]) -> set[str]:
+        return self._snapshot().known(ids) | self._folder.journaled(ids)
+
     def save(self, folder: str | Path | None = None) -> Path:
         is_own = folder is None
         target = self._folder if folder is None else Folder(self.check_target(folder), create=True)

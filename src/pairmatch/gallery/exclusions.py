@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
 from pairmatch.core.errors import ConfigurationError, DataError
+from pairmatch.core.ids import id_text, id_texts
 from pairmatch.core.text import printable
 from pairmatch.io.tables import read_table, words_for_missing
 
@@ -26,12 +28,19 @@ class Exclusions:
         pairs: (id, id of the person who is not shown).
         symmetric: Whether neither is shown to the other. Use it for blocks rather than for
             candidates that were seen before.
+
+    Raises:
+        ConfigurationError: A pair is not two ids.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]] = (), *, symmetric: bool = False) -> None:
         self._excluded: dict[str, set[str]] = {}
-        for person, other in pairs:
-            self.add(person, other, symmetric=symmetric)
+        for pair in pairs:
+            if isinstance(pair, str) or len(pair) != 2:
+                raise ConfigurationError(
+                    f"`Exclusions(pairs)` takes pairs of ids, got {printable(repr(pair))[:100]}."
+                )
+            self.add(*pair, symmetric=symmetric)
 
     @classmethod
     def read(
@@ -67,14 +76,19 @@ class Exclusions:
         return cls(pairs, symmetric=symmetric)
 
     def add(self, person: str, other: str, *, symmetric: bool = False) -> None:
-        """Adds a pair: `other` is not shown to `person`, and if symmetric, nor vice versa."""
+        """Adds a pair: `other` is not shown to `person`, and if symmetric, nor vice versa.
+
+        Raises:
+            ConfigurationError: One of the two is not an id.
+        """
+        person, other = _normal(id_text(person)), _normal(id_text(other))
         self._excluded.setdefault(person, set()).add(other)
         if symmetric:
             self._excluded.setdefault(other, set()).add(person)
 
     def forget(self, ids: Iterable[str]) -> None:
         """Removes all pairs of people."""
-        forgotten = set(ids)
+        forgotten = set(map(_normal, id_texts("forget(ids)", ids)))
         self._excluded = {
             person: kept
             for person, others in self._excluded.items()
@@ -83,7 +97,7 @@ class Exclusions:
 
     def of(self, person: str) -> Collection[str]:
         """Returns the ids that are not shown to a person."""
-        return self._excluded.get(person, frozenset())
+        return self._excluded.get(_normal(person), frozenset())
 
     def ids(self) -> Iterator[str]:
         """Ids of all people of all pairs, some of them several times."""
@@ -145,12 +159,16 @@ def hidden_from(
         place: Where the candidates are, such as "among the candidates".
 
     Raises:
-        ConfigurationError: `exclude` is a single text, or matches nobody at all.
+        ConfigurationError: `exclude` is not a list of ids, or matches nobody at all.
     """
     if isinstance(exclude, str):
         raise ConfigurationError(f"`exclude` takes ids: write exclude=[{exclude!r}].")
     of_person = isinstance(exclude, Exclusions)
-    hidden = set(exclude.of(person) if isinstance(exclude, Exclusions) else map(str, exclude))
+    hidden = set(
+        exclude.of(person)
+        if isinstance(exclude, Exclusions)
+        else id_texts("recommend(exclude=...)", exclude)
+    )
     known = present(hidden) if hidden else set()
     if isinstance(exclude, Exclusions) and not hidden and len(exclude):
         # Other people have exclusions; if no id of these is known, ids are written differently
@@ -172,6 +190,11 @@ def hidden_from(
             place,
         )
     return hidden
+
+
+def _normal(person: str) -> str:
+    """An id in Unicode normal form C, as files have it."""
+    return unicodedata.normalize("NFC", person)
 
 
 def _nobody(count: int, example: str, place: str) -> ConfigurationError:

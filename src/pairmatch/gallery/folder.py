@@ -43,13 +43,23 @@ _SCHEMA = (
 )
 
 
-def check_folder(path: Path) -> None:
+def check_folder(path: Path, other: type[Any] | None = None) -> None:
     """Checks that a gallery can be saved to a folder, without creating anything.
 
+    Args:
+        path: Path to the folder.
+        other: Another kind of gallery that the folder holds.
+
     Raises:
+        StoreError: The folder holds a gallery of another kind.
         ConfigurationError: The folder holds files that pairmatch did not write, or cannot be
             written.
     """
+    if other is not None:
+        raise StoreError(
+            f"{path} holds a {other.__name__}, which saving would not replace: choose another "
+            "folder, or delete it first."
+        )
     check_output_folder(path, _KIND, is_earlier=is_earlier_gallery)
 
 
@@ -197,6 +207,11 @@ class Folder:
             "INSERT INTO journal (act, name, attributes) VALUES ('file', ?, ?)",
             (name, json.dumps(checksums)),
         )
+
+    def journaled(self, ids: Sequence[str]) -> set[str]:
+        """Those of the ids that changes name, removals included."""
+        query = "SELECT DISTINCT name FROM journal WHERE act != 'file' AND name IN ({})"
+        return {str(name) for (name,) in self.database.select_in(query, ids)}
 
     def replace(
         self, blocks: Sequence[Block], *, side: Side, made_by: str | None, width: int | None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from pairmatch.core.errors import PairmatchError, StoreError
+from pairmatch.core.ids import id_texts
 from pairmatch.core.text import printable
 from pairmatch.gallery.gallery import Gallery
 from pairmatch.gallery.slates import Slates
@@ -33,7 +35,7 @@ class Erased:
 def forget(
     ids: Sequence[str],
     *,
-    store: Store | None = None,
+    store: Store | str | Path | None = None,
     galleries: Iterable[str | Path] = (),
     slates: Iterable[str | Path] = (),
 ) -> Erased:
@@ -43,47 +45,59 @@ def forget(
 
     Args:
         ids: Ids of people; those that are in no place are in the result's `unknown`.
-        store: Store of features and metadata. Those of a photo are erased even if another person
-            has the same photo.
+        store: Store of features and metadata, or the path to its file, which must exist. The data
+            of a photo are erased even if another person has the same photo.
         galleries: Folders of galleries; each is rewritten.
         slates: Folders of slates.
 
     Raises:
+        ConfigurationError: `ids` is not a list of ids.
         StoreError: A place holds no gallery or no slates, is damaged, or cannot be written. All
             other places are erased then; the message lists both.
     """
+    ids = id_texts("forget(ids)", ids)
     known: set[str] = set()
     store_counts: Forgotten | None = None
     gallery_counts: dict[str, int] = {}
     slate_counts: dict[str, int] = {}
-    failures = []
+    failures: list[str] = []
+    erased = []
     if store is not None:
-        try:
-            known |= store.known(ids)
-            store_counts = store.forget(ids)
-        except PairmatchError as error:
-            failures.append(str(error))
-    for folder in galleries:
-        try:
-            gallery = Gallery.open(folder)
-            known.update(person for person in ids if person in gallery)
-            gallery_counts[str(folder)] = gallery.forget(ids)
-        except PairmatchError as error:
-            failures.append(str(error))
-    for folder in slates:
-        try:
-            opened = Slates(folder)
+        with _noted(failures), _opened(store) as opened:
             known |= opened.known(ids)
-            slate_counts[str(folder)] = opened.forget(ids)
-        except PairmatchError as error:
-            failures.append(str(error))
+            store_counts = opened.forget(ids)
+            erased.append(str(opened.path))
+    for folder in galleries:
+        with _noted(failures):
+            gallery = Gallery.open(folder)
+            known |= gallery.known(ids)
+            gallery_counts[str(folder)] = gallery.forget(ids)
+    for folder in slates:
+        with _noted(failures):
+            saved = Slates(folder)
+            known |= saved.known(ids)
+            slate_counts[str(folder)] = saved.forget(ids)
+    erased += [*gallery_counts, *slate_counts]
+    if len(failures) == 1 and not erased:
+        raise StoreError(failures[0])
     if failures:
-        done = [str(store.path)] if store is not None and store_counts is not None else []
-        done += [*gallery_counts, *slate_counts]
         raise StoreError(
-            f"{len(failures)} of {len(failures) + len(done)} places are not erased completely "
-            f"(erased: {', '.join(printable(place) for place in done) or 'none'}): "
+            f"{len(failures)} of {len(failures) + len(erased)} places are not erased completely "
+            f"(erased: {', '.join(printable(place) for place in erased) or 'none'}): "
             + " ".join(failures)
         )
     unknown = tuple(person for person in dict.fromkeys(ids) if person not in known)
     return Erased(store_counts, gallery_counts, slate_counts, unknown)
+
+
+@contextmanager
+def _noted(failures: list[str]) -> Iterator[None]:
+    """Notes an error of the block, so that the next place is tried."""
+    try:
+        yield
+    except PairmatchError as error:
+        failures.append(str(error))
+
+
+def _opened(store: Store | str | Path) -> AbstractContextManager[Store]:
+    return nullcontext(store) if isinstance(store, Store) else Store(store, create=False)

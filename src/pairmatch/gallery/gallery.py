@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pairmatch.core.arrays import Floats, Vectors
-from pairmatch.core.errors import DataError, StoreError
-from pairmatch.core.text import has_surrogates
+from pairmatch.core.errors import DataError
+from pairmatch.core.ids import check_distinct, id_texts
+from pairmatch.core.text import all_spellings, matching, printable, spelled
 from pairmatch.core.types import AttributeValue, Profile, Side
 from pairmatch.gallery.attributes import Attributes, plain_attributes
 from pairmatch.gallery.blocks import Chunk
@@ -98,10 +99,7 @@ class Gallery(ABC):
 
     @staticmethod
     def check_target(folder: str | Path) -> Path:
-        """Checks that a gallery can be saved to a folder, without creating anything.
-
-        Returns:
-            The folder.
+        """Checks that a gallery can be saved to a folder, and returns it; creates nothing.
 
         Raises:
             StoreError: It holds a gallery of another kind, which would stay beside the new one.
@@ -109,13 +107,8 @@ class Gallery(ABC):
         """
         path = Path(folder)
         kind = Gallery._on_disk[0]  # what `save` writes
-        other = [other for other in Gallery._on_disk if other is not kind and other.exists(path)]
-        if other:
-            raise StoreError(
-                f"{path} holds a {other[0].__name__}, which saving would not replace: choose "
-                "another folder, or delete it first."
-            )
-        check_folder(path)
+        others = (other for other in Gallery._on_disk if other is not kind and other.exists(path))
+        check_folder(path, next(others, None))
         return path
 
     @classmethod
@@ -131,13 +124,15 @@ class Gallery(ABC):
             embeddings: [N, K] finite, unit length.
 
         Raises:
-            ConfigurationError: Shapes do not fit, an id occurs twice, or an attribute has two
-                kinds.
+            ConfigurationError: Shapes do not fit, an id occurs twice, perhaps in another Unicode
+                normal form, or an attribute has two kinds.
         """
         additions = Additions.of(people, embeddings)
         if not additions.ids:
             return
         with self._lock:
+            others = sorted({*all_spellings(additions.ids)}.difference(additions.ids))
+            check_distinct(additions.ids, self._present(others) if others else ())
             additions = self._add(additions)
             self._profiles.update((profile.id, profile) for profile in additions.profiles)
 
@@ -155,7 +150,7 @@ class Gallery(ABC):
         Returns:
             Number of people that were in the gallery.
         """
-        wanted = list(dict.fromkeys(ids))
+        wanted = all_spellings(id_texts("remove(ids)", ids))
         with self._lock:
             count = self._remove(wanted)
             for person in wanted:
@@ -173,6 +168,16 @@ class Gallery(ABC):
         Returns:
             Number of people that were in the gallery.
         """
+
+    def known(self, ids: Iterable[str]) -> set[str]:
+        """Those of the ids that are in the gallery, or were removed and are not yet erased."""
+        wanted = id_texts("known(ids)", ids)
+        with self._lock:
+            return matching(wanted, self._known(all_spellings(wanted)))
+
+    @abstractmethod
+    def _known(self, ids: Sequence[str]) -> set[str]:
+        """Those of the ids that are in memory or files."""
 
     @abstractmethod
     def save(self, folder: str | Path | None = None) -> Path:
@@ -218,13 +223,7 @@ class Gallery(ABC):
             ConfigurationError: The rule cannot be used, or shapes do not fit.
         """
         request = SearchRequest.of(
-            queries,
-            k,
-            where=where,
-            asking=asking,
-            mutual=mutual,
-            excluded=excluded,
-            bonus=bonus,
+            queries, k, where=where, asking=asking, mutual=mutual, excluded=excluded, bonus=bonus
         )
         return self._search(request)
 
@@ -276,14 +275,18 @@ class Gallery(ABC):
         A profile is complete if this object added it; otherwise it has only an id and attributes.
 
         Raises:
+            ConfigurationError: `ids` is not a list of ids.
             DataError: An id is not in the gallery.
         """
-        attributes = self._attributes(list(dict.fromkeys(ids))) if len(ids) else {}
-        missing = [person for person in ids if person not in attributes]
+        wanted = id_texts("profiles(ids)", ids)
+        attributes = self._attributes(all_spellings(wanted)) if wanted else {}
+        found = [spelled(person, attributes) for person in wanted]
+        missing = [person for person in wanted if spelled(person, attributes) is None]
         if missing:
-            shown = ", ".join(map(repr, missing[:5])) + (", …" if len(missing) > 5 else "")
-            raise DataError(f"The gallery has no candidate with the id {shown}.")
-        return [self._restored(person, attributes[person]) for person in ids]
+            shown = ", ".join(f"{printable(person)!r}" for person in missing[:5])
+            more = ", …" if len(missing) > 5 else ""
+            raise DataError(f"The gallery has no candidate with the id {shown}{more}.")
+        return [self._restored(form, attributes[form]) for form in found if form is not None]
 
     @abstractmethod
     def _attributes(self, ids: Sequence[str]) -> dict[str, dict[str, AttributeValue]]:
@@ -310,7 +313,8 @@ class Gallery(ABC):
 
     def present(self, ids: Collection[str]) -> set[str]:
         """Those of the ids that are in the gallery."""
-        return self._present([person for person in ids if not has_surrogates(person)])
+        wanted = id_texts("present(ids)", ids)
+        return matching(wanted, self._present(all_spellings(wanted)))
 
     @abstractmethod
     def _present(self, ids: Sequence[str]) -> set[str]:

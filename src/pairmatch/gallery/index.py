@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pairmatch.core.arrays import Floats, Vectors, check_vectors
 from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.ids import check_distinct, id_text
 from pairmatch.core.text import has_surrogates, printable
 from pairmatch.core.types import AttributeValue, Profile
 from pairmatch.gallery.attributes import Attributes, fit_attributes, plain_attributes
@@ -47,7 +48,11 @@ class Additions:
                 embeddings are not finite.
         """
         profiles = [person for person in people if isinstance(person, Profile)]
-        ids = [person.id if isinstance(person, Profile) else str(person) for person in people]
+        if isinstance(people, str):
+            raise ConfigurationError(
+                f"`add(people)` takes a list of people: write [{printable(people)!r}] for one."
+            )
+        ids = [id_text(person.id if isinstance(person, Profile) else person) for person in people]
         attributes = _plain(ids, people)
         if not ids and len(embeddings) == 0:
             return cls([], [], np.empty((0, 0), np.float32), [])
@@ -61,8 +66,9 @@ class Additions:
         if repeated:
             raise ConfigurationError(
                 "A gallery holds each person once; these ids occur more than once: "
-                f"{', '.join(repeated[:5])}{', …' if len(repeated) > 5 else ''}."
+                f"{', '.join(map(printable, repeated[:5]))}{', …' if len(repeated) > 5 else ''}."
             )
+        check_distinct(ids)
         return cls(ids, attributes, np.ascontiguousarray(embeddings, np.float32), profiles)
 
     def fitted(

@@ -33,7 +33,7 @@ from pairmatch.gallery.lance_columns import (
 )
 from pairmatch.gallery.lance_errors import is_of_lance, lance_errors
 from pairmatch.gallery.lance_index import build_index, is_indexed
-from pairmatch.gallery.lance_search import SCAN_ROWS, batches, one_of, scan, search_table
+from pairmatch.gallery.lance_search import SCAN_ROWS, batches, ids_in, one_of, scan, search_table
 from pairmatch.gallery.request import SearchRequest
 from pairmatch.gallery.results import SearchResult
 from pairmatch.io.outputs import claim_folder
@@ -133,6 +133,26 @@ class LanceGallery(Gallery):
                 self._make_private()
                 self._compact(delete_unverified=True)
         return count
+
+    def _known(self, ids: Sequence[str]) -> set[str]:
+        """Looks in the earlier versions of the table as well, newest first."""
+        held = self._present(ids)
+        missing = [person for person in ids if person not in held]
+        if self._open_table() is None or not missing:
+            return held
+        with lance_errors(self.folder):
+            table = self._database.open_table(_TABLE)
+            versions = sorted(
+                (version["version"] for version in table.list_versions()), reverse=True
+            )
+            for version in versions[1:]:
+                table.checkout(version)
+                if "id" in table.schema.names:
+                    held |= ids_in(table, missing)
+                missing = [person for person in missing if person not in held]
+                if not missing:
+                    break
+        return held
 
     def save(self, folder: str | Path | None = None) -> Path:
         """Writes all people to a folder for `Gallery.open`, or compacts the gallery's own files.
@@ -294,11 +314,7 @@ class LanceGallery(Gallery):
         return self._read(lambda table: dict(_people_of(table, one_of(ids))), {})
 
     def _present(self, ids: Sequence[str]) -> set[str]:
-        def read(table: Any) -> set[str]:
-            parts = batches(table, ["id"], one_of(ids))
-            return {person for part in parts for person in part.column("id").to_pylist()}
-
-        return self._read(read, set())
+        return self._read(lambda table: ids_in(table, ids), set())
 
     def _people(self) -> Iterator[tuple[str, dict[str, AttributeValue]]]:
         table = self._snapshot()

@@ -187,6 +187,12 @@ def _row_ids(rows: pa.RecordBatch | pa.Table) -> Ints:
     return numbers
 
 
+def ids_in(table: Any, ids: Sequence[str]) -> set[str]:
+    """Those of the ids that one version of a table has."""
+    parts = batches(table, ["id"], one_of(ids))
+    return {person for part in parts for person in part.column("id").to_pylist()}
+
+
 def one_of(ids: Iterable[str]) -> str:
     """The condition that a person has one of the ids."""
     quoted = ["'" + person.replace("'", "''") + "'" for person in ids]

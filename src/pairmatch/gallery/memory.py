@@ -52,6 +52,9 @@ class MemoryGallery(Gallery, in_memory=True):
             self._index.drop_removed()
         return count
 
+    def _known(self, ids: Sequence[str]) -> set[str]:
+        return self._snapshot().known(ids)
+
     def save(self, folder: str | Path | None = None) -> Path:
         if folder is None:
             raise ConfigurationError(

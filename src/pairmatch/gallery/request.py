@@ -11,6 +11,8 @@ import numpy as np
 
 from pairmatch.core.arrays import Floats, Vectors, check_count, check_vectors
 from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.ids import id_texts
+from pairmatch.core.text import all_spellings
 from pairmatch.gallery.attributes import Attributes, as_kind, plain_attributes
 from pairmatch.rules import Kind, Rule, kind_of, parse_rule
 
@@ -91,8 +93,8 @@ class SearchRequest:
             groups=_groups(persons, rule, mutual),
             query_kinds={} if rule is None else _kinds(persons),
             mutual=mutual,
-            excluded=excluded,
-            bonus=None if bonus is None else np.asarray(bonus, np.float32),
+            excluded=None if excluded is None else [_hidden(ids) for ids in excluded],
+            bonus=None if bonus is None else _bonus(bonus),
         )
 
     @property
@@ -175,6 +177,19 @@ class SearchRequest:
         """The request without its rule, once the rule has been applied."""
         everyone = QueryGroup(list(range(len(self.queries))), {})
         return dataclasses.replace(self, rule=None, groups=[everyone], mutual=False)
+
+
+def _hidden(ids: Collection[str]) -> Collection[str]:
+    """Ids in all normal forms, so that none is shown because it is written differently."""
+    return set(all_spellings(id_texts("excluded", ids)))
+
+
+def _bonus(values: Floats) -> Vectors:
+    try:
+        with np.errstate(over="ignore"):  # what is too large is not finite, and refused below
+            return np.asarray(values, np.float32)
+    except (TypeError, ValueError):
+        raise ConfigurationError("`bonus` needs one finite number per candidate.") from None
 
 
 def _groups(persons: Sequence[Attributes], rule: Rule | None, mutual: bool) -> Sequence[QueryGroup]:

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from pairmatch.core.arrays import Ints
 from pairmatch.core.errors import ConfigurationError, DataError, StoreError
-from pairmatch.core.text import has_surrogates, printable
+from pairmatch.core.ids import id_texts
+from pairmatch.core.text import all_spellings, matching, printable
 from pairmatch.core.types import Side
 from pairmatch.io.files import parse_json, read_file, write_file
 from pairmatch.io.outputs import check_output_folder, claim_folder, folder_kind
@@ -80,11 +81,10 @@ class Slates:
     def of(self, person: str, side: Side = "a") -> list[tuple[str, float]]:
         """Candidates and scores of the slate of one person, best first."""
         slate: list[tuple[str, float]] = []
-        if has_surrogates(person):
-            return slate
+        wanted = _ids([person])
         for file in self.files(side):
             table = read_slates(file)
-            rows = table.filter(pc.equal(table["id"], person))
+            rows = table.filter(pc.is_in(table["id"], value_set=wanted))
             slate += zip(rows["candidate"].to_pylist(), rows["score"].to_pylist(), strict=True)
         return slate
 
@@ -100,7 +100,8 @@ class Slates:
 
     def known(self, ids: Iterable[str]) -> set[str]:
         """Subset of the ids of people who have a slate or are in one; damaged files are skipped."""
-        wanted = _ids(ids)
+        people = id_texts("known(ids)", ids)
+        wanted = _ids(people)
         found: set[str] = set()
         for file in self.files():
             try:
@@ -110,7 +111,7 @@ class Slates:
             for name in ("id", "candidate"):
                 shown = table[name]
                 found.update(shown.filter(pc.is_in(shown, value_set=wanted)).to_pylist())
-        return found
+        return matching(people, found)
 
     def forget(self, ids: Iterable[str]) -> int:
         """Erases people: their own slates, and their rows in those of others.
@@ -124,7 +125,7 @@ class Slates:
         """
         erased = 0
         failures = []
-        wanted = _ids(ids)
+        wanted = _ids(id_texts("forget(ids)", ids))
         for file in self.files():
             try:
                 erased += _forget_in(file, wanted)
@@ -231,8 +232,8 @@ def _forget_in(file: Path, wanted: pa.Array) -> int:
 
 
 def _ids(ids: Iterable[str]) -> pa.Array:
-    """Ids as an Arrow array, without those that no file can hold."""
-    return pa.array([person for person in ids if not has_surrogates(person)], pa.string())
+    """All spellings of ids as an Arrow array, without those that no file can hold."""
+    return pa.array(all_spellings(ids), pa.string())
 
 
 def _split(content: bytes) -> tuple[bytes, bytes]:

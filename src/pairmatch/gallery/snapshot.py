@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pairmatch.core.arrays import Vectors
 from pairmatch.core.types import AttributeValue
@@ -71,6 +72,16 @@ class Snapshot:
             person
             for block in self.blocks
             for person in block.ids.take(pa.array(block.find(wanted))).to_pylist()
+        }
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Those of the ids that the blocks hold, those of removed people included."""
+        wanted = pa.array(ids, pa.string())
+        masks = [pc.is_in(block.ids, value_set=wanted) for block in self.blocks]
+        return {
+            person
+            for block, mask in zip(self.blocks, masks, strict=True)
+            for person in block.ids.filter(mask).to_pylist()
         }
 
     def attributes(self, ids: Sequence[str]) -> dict[str, dict[str, AttributeValue]]:

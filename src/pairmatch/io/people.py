@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pairmatch.core.errors import StoreError
+from pairmatch.core.text import all_spellings, matching
 from pairmatch.io.claims import TABLE as CLAIMS_TABLE
 from pairmatch.io.reading import MISSING, Damage
 from pairmatch.io.sqlite import Database, chunks, marks
@@ -86,13 +87,14 @@ def write_corrections(database: Database, corrections: Mapping[str, Mapping[str,
 
 def known_people(database: Database, ids: Sequence[str]) -> set[str]:
     """Subset of the ids that have links or corrections."""
-    return {
+    found = {
         person
         for table in ("people", "corrections")
         for (person,) in database.select_in(
-            f"SELECT DISTINCT person FROM {table} WHERE person IN ({{}})", ids
+            f"SELECT DISTINCT person FROM {table} WHERE person IN ({{}})", all_spellings(ids)
         )
     }
+    return matching(ids, found)
 
 
 def forget_people(database: Database, ids: Sequence[str]) -> Forgotten:
@@ -107,7 +109,7 @@ def forget_people(database: Database, ids: Sequence[str]) -> Forgotten:
     keys: set[str] = set()
     corrections = 0
     with database.transaction() as connection:
-        for chunk in chunks(ids):
+        for chunk in chunks(all_spellings(ids)):
             linked, linked_keys = _unlink(connection, chunk)
             corrected, removed = _delete_corrections(connection, chunk)
             people |= linked | corrected

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pairmatch.core.errors import ConfigurationError, StoreError
+from pairmatch.core.ids import id_texts
 from pairmatch.core.text import printable
 from pairmatch.io import claims as _claims
 from pairmatch.io import outcomes as _outcomes
@@ -128,6 +129,11 @@ class Store:
 
     def __init__(self, path: str | Path | None = None, *, create: bool = True) -> None:
         self.path = store_path(path)
+        if not create and not self.path.exists():
+            raise StoreError(
+                f"The store {printable(str(self.path))} does not exist: name another one with "
+                "`store=` (--store)."
+            )
         self._database = Database(
             self.path,
             kind="store",
@@ -268,8 +274,8 @@ class Store:
         _people.link_people(self._database, people)
 
     def known(self, ids: Sequence[str]) -> set[str]:
-        """Subset of the ids of people with anything in the store."""
-        return _people.known_people(self._database, ids)
+        """Subset of the ids of people with anything in the store, in any Unicode normal form."""
+        return _people.known_people(self._database, id_texts("known(ids)", ids))
 
     def forget(self, ids: Sequence[str]) -> Forgotten:
         """Erases people: everything under their keys, even if another person has the same photo.
@@ -279,10 +285,11 @@ class Store:
         in proportion to the size of the store.
 
         Raises:
+            ConfigurationError: `ids` is not a list of ids.
             StoreError: The deletion fails; or it succeeds, but another process keeps reading the
                 file, so that deleted bytes remain. Call `forget` again then.
         """
-        return _people.forget_people(self._database, ids)
+        return _people.forget_people(self._database, id_texts("forget(ids)", ids))
 
     def forget_queries(self) -> Forgotten:
         """Erases everything about query people without an id, such as those of `recommend`.

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pairmatch.core.arrays import Vectors
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import ProjectionHead
+from pairmatch.core.text import all_spellings, matching
 from pairmatch.core.types import Profile
 from pairmatch.gallery import Exclusions, Gallery, Recommendations, eligible
 from pairmatch.gallery.exclusions import hidden_from
@@ -26,9 +27,10 @@ def hidden_ids(
     def present(ids: Collection[str]) -> set[str]:
         if isinstance(candidates, Gallery):
             return candidates.present(ids)
-        return {candidate.id for candidate in candidates}.intersection(ids)
+        return matching(ids, {candidate.id for candidate in candidates})
 
-    return {profile.id, *hidden_from(profile.id, exclude, present, "among the candidates")}
+    hidden = hidden_from(profile.id, exclude, present, "among the candidates")
+    return set(all_spellings([profile.id, *hidden]))
 
 
 def shown_candidates(

@@ -130,9 +130,28 @@ class KindChecker:
             operand_kind = self._kind(operand)
             if kind and operand_kind and kind != operand_kind:
                 left = f"{node.this.sql()} is {KIND_LABELS[kind]}"
-                self._note(node, f"{left}, {operand.sql()} is {KIND_LABELS[operand_kind]}")
+                right = f"{operand.sql()} is {KIND_LABELS[operand_kind]}"
+                self._note(node, f"{left}, {right}{_quotes(kind, operand)}")
         if kind == "bool" and not isinstance(node, exp.EQ | exp.NEQ | exp.In):
             self._note(node, f"{node.this.sql()} is true or false, which has no order")
+
+
+def _quotes(kind: Kind, operand: exp.Expr) -> str:
+    """Advice for a number that is compared with text or the reverse, such as a postal code."""
+    if not isinstance(operand, exp.Literal):
+        return ""
+    if kind == "text" and not operand.is_string:
+        return f". Put text in quotes: '{operand.this}'"
+    if kind == "number" and operand.is_string and _is_number(operand.this):
+        return f". Write numbers without quotes: {operand.this}"
+    return ""
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _position(node: exp.Expr) -> int | None:

@@ -94,6 +94,8 @@ def parse_rule(text: str | Iterable[str]) -> Rule:
     Raises:
         ConfigurationError: The text is not such an expression; gives the position of the fault.
     """
+    if not isinstance(text, Iterable):
+        raise ConfigurationError(f"A rule must be text, got {type(text).__name__}.")
     texts = (text,) if isinstance(text, str) else tuple(text)
     for part in texts:
         if not isinstance(part, str):
