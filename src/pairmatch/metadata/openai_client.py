@@ -14,6 +14,7 @@ import openai
 
 # The HTTP library that the client is built on: httpx or its successor
 _HTTP: Any = sys.modules[openai.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0]]
+_READING = threading.Lock()
 #: Largest body of an answer.
 MOST_ANSWER_BYTES = 4_000_000
 
@@ -43,7 +44,9 @@ def connect(
         most_bytes: Largest body of an answer.
         stopped: When it is set, nothing more is sent.
     """
-    http = _LimitedClient(timeout=timeout_seconds, verify=_certificates())
+    with _READING:  # threads that start together would all read the certificates
+        certificates = _certificates()
+    http = _LimitedClient(timeout=timeout_seconds, verify=certificates)
     http.most_bytes = most_bytes
     http.stopped = stopped
     return openai.OpenAI(
