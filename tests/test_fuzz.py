@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import time
 
 import pytest
@@ -16,7 +17,7 @@ from pairmatch.core.errors import DataError
 
 _OUTCOMES = (
     *("ok", "refused", "traceback", "hang", "crash", "half-written", "wrong"),
-    *("too much memory", "left behind"),
+    *("too much memory", "left behind", "starts a program"),
 )
 
 
@@ -46,6 +47,8 @@ class Planted(Subject):
             case.whole(case.output / "out.json", lambda path: json.loads(path.read_text()))
         if outcome == "too much memory":
             bytearray(10**11)
+        if outcome == "starts a program":
+            subprocess.run(["true"], check=True)
         if outcome == "left behind":
             (case.output / ".out.json.a1b2").write_text("x")
         case.expect(outcome != "wrong", "another value")
@@ -60,6 +63,7 @@ def test_every_kind_of_fault_is_noticed(tmp_path):
         *_OUTCOMES[:7],
         "traceback",
         "half-written",
+        "wrong",
     ]
     kept = sorted(folder.name for folder in (tmp_path / "kept").iterdir())
     assert kept == [f"planted-{number}" for number in range(2, len(_OUTCOMES))]

@@ -6,6 +6,7 @@ import logging
 import os
 import resource
 import shutil
+import sys
 import tempfile
 import time
 import traceback
@@ -57,11 +58,31 @@ def enter_sandbox(folder: Path, *, memory: bool = True) -> None:
     faulthandler.enable()
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
+    sys.addaudithook(_watch)
     if memory:
         # Written memory: address space also counts what threads reserve and never use
         pages = int(Path("/proc/self/statm").read_text().split()[5])
         limit = pages * resource.getpagesize() + _MEMORY_BYTES
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+_PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "pty.spawn")
+_FOREIGN = ("/etc/passwd", "/dev/zero", "/root/.ssh", "/root/.aws")
+_acts: list[str] = []  # forbidden acts of the current case
+
+
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    """Notes programs that are started, other hosts that are called, and files of the system."""
+    if event in _PROGRAMS and arguments[0] != "uname":  # the provider's client names the system
+        _acts.append(f"started {arguments[0]!r}")
+    elif event == "socket.connect":
+        address = arguments[1]
+        if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            _acts.append(f"connected to {address[0]!r}")
+    elif event == "socket.getaddrinfo" and arguments[0] not in ("127.0.0.1", "::1", "localhost"):
+        _acts.append(f"asked for the address of {arguments[0]!r}")
+    elif event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(_FOREIGN):
+        _acts.append(f"opened {arguments[0]}")
 
 
 #: The key that no file, message or report may repeat.
@@ -247,6 +268,7 @@ def run_case(subject: Any, seed: int, number: int, corpus: Path, folder: Path) -
     os.environ["TMPDIR"] = str(temporary)
     tempfile.tempdir = None
     started = time.monotonic()
+    _acts.clear()
     subject.write(case)  # an error here is one of this suite: it ends the worker
 
     def use() -> str:
@@ -254,6 +276,8 @@ def run_case(subject: Any, seed: int, number: int, corpus: Path, folder: Path) -
         return "refused" if case.refusals else "ok"
 
     result = judged(subject.name, number, use, time.monotonic() - started)
+    if _acts:
+        return Result(subject.name, number, "wrong", f"{_acts[0]}", result.detail, result.seconds)
     left = leftovers(folder)
     if left and not result.is_fault:
         return Result(subject.name, number, "half-written", f"left behind: {', '.join(left[:5])}")
