@@ -8,7 +8,13 @@ import sys
 import pytest
 
 from pairmatch.io.files import write_file
-from pairmatch.io.replacing import NEXT, current_file, remove_leftovers, replace_files
+from pairmatch.io.replacing import (
+    NEXT,
+    current_file,
+    remove_leftovers,
+    replace_file,
+    replace_files,
+)
 
 OLD = {"a.bin": b"old a", "b.json": b"old b"}
 NEW = {"a.bin": b"new a" * 1000, "b.json": b"new b"}
@@ -142,3 +148,25 @@ def test_files_in_work_are_not_removed(tmp_path):
         patch.setattr(os, "fsync", remove_in_another_process)
         replace_files(tmp_path, {"a.bin": b"content"})
     assert (tmp_path / "a.bin").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("name", ["export.csv", ".pairmatch", "a-00000.parquet", "with space.json"])
+def test_a_file_is_written_without_what_killed_writes_of_it_left(tmp_path, name):
+    killed = """
+import os, sys
+from pathlib import Path
+from pairmatch.io import files
+
+Path.replace = lambda *_: os._exit(9)
+files.write_file(Path(sys.argv[1]), b"half")
+"""
+    target = tmp_path / name
+    for _ in range(2):
+        assert subprocess.run([sys.executable, "-c", killed, target]).returncode == 9
+    others = ["other.a1b2c3d4", f".other-{name}.a1b2c3d4", f".{name}.A1B2"]
+    for other in others:
+        (tmp_path / other).write_text("of somebody else")
+    assert len(list(tmp_path.iterdir())) == 5
+    replace_file(target, b"whole", private=True)
+    assert target.read_bytes() == b"whole"
+    assert sorted(item.name for item in tmp_path.iterdir()) == sorted([name, *others])

@@ -291,7 +291,7 @@ def _override_backbones(
 
 def write_json(path: Path, evaluation: Evaluation) -> None:
     """Writes an evaluation as JSON, readable only by its owner."""
-    from pairmatch.io.files import write_file
+    from pairmatch.io.replacing import replace_file
 
     content = (json.dumps(evaluation.to_dict(), indent=2) + "\n").encode()
-    write_file(path, content, private=True)
+    replace_file(path, content, private=True)

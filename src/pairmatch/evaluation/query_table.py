@@ -22,7 +22,7 @@ from pairmatch.core.interfaces import ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.medians import median_rank
 from pairmatch.evaluation.ranks import Doubles, PartnerRanks, query_metrics, rank_partners
-from pairmatch.io.files import write_file
+from pairmatch.io.replacing import replace_file
 from pairmatch.io.spreadsheets import csv_bytes
 
 DEFAULT_KS = (5, 10, 20, 30, 50)
@@ -265,14 +265,14 @@ def save_rows(rows: Iterator[dict[str, Any]], path: str | Path) -> Path:
     target = Path(path)
     if target.suffix == ".csv":
         listed = list(rows)
-        write_file(target, csv_bytes(list(listed[0]), listed), private=True)
+        replace_file(target, csv_bytes(list(listed[0]), listed), private=True)
     elif target.suffix == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(list(rows)), buffer)
-        write_file(target, buffer.getvalue(), private=True)
+        replace_file(target, buffer.getvalue(), private=True)
     else:
         raise ConfigurationError(f"`save` writes .csv or .parquet, got {target.name!r}.")
     return target

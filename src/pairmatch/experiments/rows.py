@@ -21,7 +21,7 @@ from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.query_table import QueryTable
 from pairmatch.evaluation.splits import Split
 from pairmatch.experiments.sweep_folder import ROWS
-from pairmatch.io.files import write_file
+from pairmatch.io.replacing import replace_file
 from pairmatch.io.store import content_key
 
 _FORMAT = 3
@@ -85,7 +85,7 @@ class FinishedRows:
         file.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **table.columns)  # type: ignore[arg-type]
-        write_file(file, buffer.getvalue())
+        replace_file(file, buffer.getvalue())
 
 
 def describe_learner(learner: Learner) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from pairmatch.core.errors import ConfigurationError, DataError, StoreError
 from pairmatch.core.ids import id_texts
 from pairmatch.core.text import all_spellings, matching, printable
 from pairmatch.core.types import Side
-from pairmatch.io.files import parse_json, read_file, write_file
+from pairmatch.io.files import parse_json, read_file
 from pairmatch.io.outputs import check_output_folder, claim_folder, folder_kind
+from pairmatch.io.replacing import replace_file
 
 SETTINGS = "slates.json"
 SCHEMA = pa.schema(
@@ -169,7 +170,7 @@ def claim_slates(folder: Path, settings: dict[str, Any]) -> None:
     try:
         recorded = _settings(folder)
     except FileNotFoundError:
-        write_file(file, (json.dumps(settings, indent=2) + "\n").encode(), private=True)
+        replace_file(file, (json.dumps(settings, indent=2) + "\n").encode(), private=True)
         return
     except _FAULTS as error:
         raise DataError(_damaged(file, error)) from error
@@ -216,7 +217,7 @@ def write_slates(file: Path, table: pa.Table) -> None:
     content = sink.getvalue().to_pybytes()
     data, footer = _split(content)
     checksum = hashlib.sha256(content).digest()
-    write_file(file, data + _MARK + checksum + footer, private=True)
+    replace_file(file, data + _MARK + checksum + footer, private=True)
 
 
 def _forget_in(file: Path, wanted: pa.Array) -> int:

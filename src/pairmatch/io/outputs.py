@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.text import printable
-from pairmatch.io.files import check_path, parse_json, read_file, write_file
-from pairmatch.io.replacing import is_leftover
+from pairmatch.io.files import check_path, parse_json, read_file
+from pairmatch.io.replacing import is_leftover, replace_file
 from pairmatch.io.sqlite_files import is_ours
 
 #: Name of the file that marks a folder as written by pairmatch.
@@ -112,7 +112,7 @@ def claim_folder(
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
         if folder_kind(folder) is None:
-            write_file(folder / MARKER, json.dumps({"kind": kind}).encode() + b"\n")
+            replace_file(folder / MARKER, json.dumps({"kind": kind}).encode() + b"\n")
     except OSError as error:
         raise ConfigurationError(
             f"{printable(str(folder))} cannot be written: {_reason(error)}."

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from pairmatch.io.files import default_mode, lock
+from pairmatch.io.files import default_mode, lock, write_file
 
 #: Folder of files that count already and are not in their places yet.
 NEXT = ".pairmatch-next"
@@ -74,6 +74,19 @@ def replace_files(
             shutil.rmtree(new, ignore_errors=True)
             raise
     _move(folder)
+
+
+def replace_file(path: Path, content: bytes, *, private: bool = False) -> None:
+    """Writes a file as `write_file` does, and removes what killed writes of this file left.
+
+    It lists the folder; use `write_file` for many files in one folder.
+
+    Raises:
+        OSError: The file cannot be written; the old file is unchanged then.
+    """
+    with contextlib.suppress(OSError):  # an error that matters comes again
+        remove_leftovers(path.parent, [path.name])
+    write_file(path, content, private=private)
 
 
 def remove_leftovers(folder: Path, names: Collection[str]) -> None:

@@ -14,8 +14,8 @@ from pydantic_core import PydanticUndefined
 from pairmatch.core.errors import ConfigurationError, DataError, id_hint, unknown_name
 from pairmatch.core.interfaces import MetadataGenerator
 from pairmatch.core.types import Profile
-from pairmatch.io.files import write_file
 from pairmatch.io.images import image_digest
+from pairmatch.io.replacing import replace_file
 from pairmatch.io.spreadsheets import csv_bytes
 from pairmatch.io.store import Store
 from pairmatch.io.tables import Table, read_table
@@ -89,7 +89,7 @@ def export_metadata(
     else:
         cells = ({name: format_cell(value) for name, value in row.items()} for row in rows)
         content = csv_bytes([*_LEADING, *names, *_TRAILING], cells)
-    write_file(path, content, private=True)
+    replace_file(path, content, private=True)
     return len(rows)
 
 

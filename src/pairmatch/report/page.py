@@ -12,8 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pairmatch.core.text import replace_surrogates
-from pairmatch.io.files import write_file
-from pairmatch.io.replacing import replace_files
+from pairmatch.io.replacing import replace_file, replace_files
 from pairmatch.report.content import Report, Row, Table
 from pairmatch.report.plots import confidence, percent, plots
 
@@ -62,7 +61,7 @@ def _sha256(text: str) -> str:
 
 def write_json(path: Path, report: Report) -> None:
     """Writes the figures of the page as JSON, without photos, readable only by their owner."""
-    write_file(path, replace_surrogates(_figures(report)).encode(), private=True)
+    replace_file(path, replace_surrogates(_figures(report)).encode(), private=True)
 
 
 def _figures(report: Report) -> str:
