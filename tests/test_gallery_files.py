@@ -125,6 +125,57 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
         write["gallery"](tmp_path / "file")
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "training.arrow", "a-00000.parquet"])
+def test_an_unmarked_gallery_among_other_files_is_not_replaced(name, tmp_path, saved):
+    folder = tmp_path / "g"
+    shutil.copytree(saved / "gallery", folder)
+    (folder / ".pairmatch").unlink()
+    (folder / name).write_text("mine")
+    with pytest.raises(ConfigurationError, match=name.replace(".", r"\.")):
+        Gallery.of(["a"], vectors(1)).save(folder)
+    assert len(Gallery.open(folder)) == 30  # it can still be used
+
+
+def test_an_unmarked_damaged_journal_is_not_replaced(tmp_path):
+    content = b"SQLite format 3\0" + random.Random(0).randbytes(9_000)
+    (tmp_path / "gallery.sqlite").write_bytes(content)
+    with pytest.raises(ConfigurationError, match="did not write"):
+        Gallery.of(["a"], vectors(1)).save(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["gallery.sqlite"]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "y" * 5_000, "a\0b", "a\ud83d"])
+def test_names_that_no_file_can_have_are_one_error(name):
+    gallery = Gallery.of(crowd(3), vectors(3))
+    assert not Gallery.exists(name)
+    for call in (
+        Gallery.open,
+        gallery.save,
+        Slates,
+        lambda folder: recommend_all(gallery, None, folder),
+        lambda folder: forget(["a"], store=folder, galleries=[folder], slates=[folder]),
+    ):
+        with pytest.raises(PairmatchError):
+            call(name)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TRIGGER t AFTER INSERT ON journal BEGIN DELETE FROM journal; END",
+        "CREATE TRIGGER t BEFORE DELETE ON journal BEGIN SELECT RAISE(IGNORE); END",
+        "CREATE VIEW v AS SELECT * FROM journal",
+    ],
+)
+def test_journals_that_run_statements_are_refused(statement, tmp_path, saved):
+    shutil.copytree(saved / "gallery", tmp_path / "g")
+    with sqlite3.connect(tmp_path / "g" / "gallery.sqlite") as base:
+        base.execute(statement)
+    base.close()
+    with pytest.raises(StoreError, match="triggers or views"):
+        Gallery.open(tmp_path / "g")
+
+
 def test_a_database_of_another_application_is_refused(tmp_path):
     (tmp_path / "d").mkdir()
     with sqlite3.connect(tmp_path / "d" / "gallery.sqlite") as base:

@@ -20,6 +20,7 @@ from pairmatch.gallery import Gallery, forget
 from pairmatch.io.files import expand_user, write_file
 from pairmatch.io.outputs import MARKER
 from pairmatch.io.store import Store, store_path
+from pairmatch.report import write_report
 
 
 def run(line, code=2):
@@ -99,6 +100,108 @@ def test_the_format_of_an_export_is_checked_before_anything_is_read(tmp_path, na
     assert "exported as .csv or .jsonl" in run(f"annotate no.csv --export {tmp_path / name}")
 
 
+@pytest.mark.parametrize(
+    ("line", "place", "content", "words"),
+    [
+        ("evaluate no no.csv --json {}", "pairs.csv", "id_a,id_b\n", "figures of an evaluation"),
+        ("evaluate no no.csv --json {}", "package.json", '{"name": 1}', "figures of an evaluation"),
+        ("fit no.csv -o new --json {}", "README.md", "mine", "figures of an evaluation"),
+        ("annotate no.csv --export {}", "people.csv", "id,image,text\n", "exported metadata"),
+        (
+            "annotate no.csv --export {}",
+            "p.jsonl",
+            '{"id": "a", "image": "b"}',
+            "exported metadata",
+        ),
+        ("fit no.csv -o new --store {}", "pairs.csv", "id_a,id_b\n", "file is not a database"),
+        ("annotate no.csv --store {}", "notes", "mine", "file is not a database"),
+        ("recommend no --query q --gallery g --store {}", "a.db", "mine", "is not a database"),
+    ],
+)
+def test_a_file_of_somebody_else_is_not_replaced(
+    tmp_path, monkeypatch, line, place, content, words
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / place).write_text(content)
+    assert words in run(line.format(place))
+    assert entries(tmp_path) == [place]
+    assert (tmp_path / place).read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("line", "content"),
+    [
+        ("evaluate no no.csv --json {}.json", '{\n  "queries": 9,'),
+        ("evaluate no no.csv --json {}.json", ""),
+        ("annotate no.csv --metadata measured --export {}.csv", "id,photo,generator,x\n"),
+        ("annotate no.csv --metadata measured --export {}.jsonl", '{"id": "a", "photo": "b"}'),
+    ],
+)
+def test_an_earlier_output_is_replaced(tmp_path, monkeypatch, line, content):
+    monkeypatch.chdir(tmp_path)
+    Store("s.sqlite").close()
+    suffix = line.rpartition("{}")[2]
+    (tmp_path / f"mine{suffix}").write_text(content)
+    text = run(f"{line.format('mine')} --store s.sqlite")
+    assert "no.csv" in text or "no holds no saved matcher" in text  # the check has passed
+    assert "something else" not in text
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        "-o new --json new",
+        "-o new --json new/matcher.json",
+        "-o new --json ./new/../new/report.json",
+        "-o new --json s.sqlite --store s.sqlite",
+    ],
+)
+def test_two_outputs_in_one_place_are_refused_before_anything_is_read(
+    tmp_path, monkeypatch, places
+):
+    monkeypatch.chdir(tmp_path)
+    assert "the command writes something else there" in run(f"fit no.csv {places}")
+    assert entries(tmp_path) == []
+
+
+def test_figures_may_be_in_the_new_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "no.csv: No such file" in run(
+        "fit no.csv --backbone descriptor -o new --json new/f.json"
+    )
+
+
+def test_home_folders_of_outputs_are_expanded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    run("demo --pairs 20 --output=~/couples --quiet", code=0)
+    assert (tmp_path / "home" / "couples" / "matcher.json").is_file()
+    assert "there is no such user" in run("fit no.csv -o ~nouser/x")
+    assert "there is no such user" in run("evaluate no no.csv --json ~nouser/x.json")
+    assert not (tmp_path / "~").exists()
+    assert not (tmp_path / "~nouser").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("pkg.html", "pkg.json holds something else than figures of a report"),
+        ("folder", "is a folder"),
+        ("pkg.json/x.html", "is not a folder"),
+        ("/proc/nowhere.html", "no file can be created"),
+    ],
+)
+def test_a_report_replaces_nothing_of_somebody_else(tmp_path, name, words):
+    (tmp_path / "pkg.json").write_text('{"name": "mine"}')
+    (tmp_path / "folder").mkdir()
+    before = entries(tmp_path)
+    with pytest.raises(ConfigurationError, match=words):
+        write_report(tmp_path / name, None)  # refused before the report is looked at
+    assert entries(tmp_path) == before
+    assert (tmp_path / "pkg.json").read_text() == '{"name": "mine"}'
+
+
 def test_a_folder_of_another_kind_is_refused(tmp_path):
     (tmp_path / MARKER).write_text('{"kind": "gallery"}')
     text = run(f"fit no.csv --output {tmp_path}")
@@ -144,8 +247,7 @@ def test_reading_commands_create_no_store(tmp_path, monkeypatch, name):
     (tmp_path / "a.png").write_bytes(b"")
     (tmp_path / "pairs.csv").write_text("id_a,image_a,text_a,id_b,image_b,text_b\na,,hi,b,,ho\n")
     text = run(f"forget anna --store {name}")
-    assert f"The store {store_path(name)} cannot be opened" in text
-    assert f"{store_path(name)} does not exist" in text
+    assert f"The store {store_path(name)} does not exist: name another one" in text
     run(f"doctor --store {name}", code=0)
     text = run(f"annotate pairs.csv --metadata measured --export m.csv --store {name}")
     assert "does not exist" in text

@@ -114,6 +114,16 @@ def test_ids_are_in_one_normal_form(tmp_path):
         read_profiles(tmp_path)
 
 
+def test_a_link_to_nowhere_matters_only_if_it_claims_to_be_a_photo(tmp_path, caplog):
+    fill(tmp_path, "a.jpg")
+    (tmp_path / "notes.txt").symlink_to("gone.txt")
+    assert ids(tmp_path) == ["a"]
+    assert "1 files that are not photos, such as 'notes.txt'" in caplog.text
+    (tmp_path / "b.jpg").symlink_to("gone.jpg")
+    with pytest.raises(DataError, match=r"b\.jpg: the link leads nowhere"):
+        ids(tmp_path)
+
+
 def test_links_to_folders_are_followed_on_request(tmp_path, caplog):
     fill(tmp_path, "photos/a.jpg", "elsewhere/b.jpg")
     photos = tmp_path / "photos"

@@ -418,6 +418,21 @@ def test_commas_at_the_end_of_lines(folder, caplog):
     )
 
 
+@pytest.mark.parametrize("name", ["Unnamed: 0_a", "Unnamed: 12_b", "__index_level_0___a"])
+def test_nameless_columns_of_merged_tables_are_ignored(name, folder, caplog):
+    row = "id_a,image_a,id_b,image_b"
+    path = write(folder, f"{row},{name}\n1,a.png,2,b.png,9\n")
+    assert [person.attributes for person in Pairs.read(path).people] == [{}, {}]
+    assert f"columns without a name are ignored: {name} (1 value)" in caplog.text
+
+
+@pytest.mark.parametrize("note", ["sep=,", "sep=;", "SEP=\t", "\ufeffsep=|"])
+def test_the_note_about_the_separator_is_named(note, folder):
+    path = write(folder, f"{note}\nid,image\na,a.png\n")
+    with pytest.raises(DataError, match="line 1 is Excel's note about the separator"):
+        read_profiles(path)
+
+
 def test_a_named_index_is_kept(folder):
     table = pa.table({"image": ["a.png"], "id": ["a"], "index": [3]})
     metadata = {b"pandas": json.dumps({"index_columns": ["id"]}).encode()}

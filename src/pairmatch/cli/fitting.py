@@ -36,7 +36,7 @@ from pairmatch.cli.options import (
     write_json,
 )
 from pairmatch.cli.output import echo
-from pairmatch.cli.paths import JSONFile, Output, StorePath, claimed_folder
+from pairmatch.cli.paths import JSONFile, Output, StorePath, check_place, claimed_folder
 from pairmatch.cli.reading import FollowLinks, KeepWords, read_pairs
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ def fit(
     Splits by person, generates metadata, extracts features, learns the head.
     The output folder holds the matcher and report.html.
     """
+    check_place(json_file, "--json", output=output, store=store)
     parts = parts_of(
         backbones=backbone,
         poolers=pooler,
@@ -210,6 +211,7 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Evaluates a saved matcher on pairs that it was not trained on."""
+    check_place(json_file, "--json", store=store)
     loaded = load_matcher(
         matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
     )

@@ -13,16 +13,23 @@ import typer
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.text import printable
 
+# How the JSON form of an evaluation starts
+_FIGURES = rb'\{\s*"queries":'
+_REPORT = ("report.html", "report.json")
+
 
 def folder_to_write(kind: str) -> Callable[[Path | None], Path | None]:
     """A check that a folder is new, empty, or of a kind; see `check_output_folder`."""
 
     def check(path: Path | None) -> Path | None:
+        from pairmatch.io.files import expand_user
         from pairmatch.io.outputs import check_output_folder
 
-        if path is not None:
-            check_output_folder(path, kind, is_earlier=partial(_is_earlier, kind))
-        return path
+        if path is None:
+            return None
+        folder = expand_user(path)  # shells leave the ~ of --output=~/couples
+        check_output_folder(folder, kind, is_earlier=partial(_is_earlier, kind))
+        return folder
 
     return check
 
@@ -63,24 +70,71 @@ def _is_earlier(kind: str, folder: Path) -> bool:
 
 
 def file_to_write(path: Path | None) -> Path | None:
-    """A check that a file can be written in a folder that exists."""
+    """A check that a file can be written."""
+    from pairmatch.io.files import expand_user
     from pairmatch.io.outputs import check_output_file
 
-    if path is not None:
-        check_output_file(path)
-        if not path.absolute().parent.is_dir():
-            named = printable(str(path))
-            raise ConfigurationError(f"{named} cannot be written: its folder does not exist.")
-    return path
+    if path is None:
+        return None
+    file = expand_user(path)
+    check_output_file(file)
+    return file
+
+
+def _figures_to_write(path: Path | None) -> Path | None:
+    """A check that a JSON file of an evaluation can be written, and replaces nothing else."""
+    from pairmatch.io.outputs import check_replaced_file
+
+    file = file_to_write(path)
+    if file is not None:
+        check_replaced_file(file, _FIGURES, "figures of an evaluation")
+    return file
+
+
+def check_place(
+    file: Path | None, option: str, *, output: Path | None = None, store: Path | None = None
+) -> None:
+    """Checks where a file is written, once all options are known.
+
+    Args:
+        file: Path to the file.
+        option: Option that named it, for messages.
+        output: Folder that the command writes; it may not exist yet.
+        store: Store that the command names.
+
+    Raises:
+        ConfigurationError: The folder of the file does not exist and is not created, or the file
+            would take the place of another one that the command writes.
+    """
+    from pairmatch.io.store import store_path
+    from pairmatch.matcher.files import FILES
+
+    if file is None:
+        return
+    place = file.resolve()
+    named = f"{option} {printable(str(file))}"
+    folder = None if output is None else output.resolve()
+    taken = {store_path(store).resolve()}
+    if folder is not None:
+        taken |= {folder, *(folder / name for name in (*FILES, *_REPORT))}
+    if place in taken:
+        raise ConfigurationError(
+            f"{named} cannot be written: the command writes something else there. Name another "
+            "file."
+        )
+    if place.parent != folder and not place.parent.is_dir():
+        raise ConfigurationError(f"{named} cannot be written: its folder does not exist.")
 
 
 def _store_to_write(path: Path | None) -> Path | None:
     """A check that the store, or the default store, exists or can be created; creates nothing."""
     from pairmatch.io.outputs import check_output_file
-    from pairmatch.io.store import store_path
+    from pairmatch.io.store import check_store, store_path
 
     file = store_path(path)
-    if not file.is_file():  # one on a read-only disk can be read
+    if file.is_file():  # one on a read-only disk can be read
+        check_store(file)
+    else:
         check_output_file(file)
     return path
 
@@ -117,6 +171,6 @@ JSONFile = Annotated[
         "--json",
         metavar="FILE",
         help="File to write the evaluation to, as JSON.",
-        callback=file_to_write,
+        callback=_figures_to_write,
     ),
 ]

@@ -24,7 +24,7 @@ from pairmatch.cli.options import (
     show_progress,
 )
 from pairmatch.cli.output import echo
-from pairmatch.cli.paths import ExistingStorePath, StorePath, file_to_write
+from pairmatch.cli.paths import ExistingStorePath, StorePath, check_place, file_to_write
 from pairmatch.cli.reading import FollowLinks, KeepWords, read_ids, read_pairs
 from pairmatch.core.errors import DataError
 
@@ -37,11 +37,12 @@ _NAMED = 5
 
 
 def _export_to_write(path: Path | None) -> Path | None:
-    if path is not None:
-        from pairmatch.metadata.exchange import check_export_name
+    from pairmatch.metadata.exchange import check_export
 
-        check_export_name(path)
-    return file_to_write(path)
+    file = file_to_write(path)
+    if file is not None:
+        check_export(file)
+    return file
 
 
 @app.command(epilog="Example: pairmatch annotate pairs.csv --images photos --dry-run")
@@ -95,6 +96,7 @@ def annotate(
     quiet: Quiet = False,
 ) -> None:
     """Generates metadata for people's photos and stores it; stored photos are skipped."""
+    check_place(export_file, "--export", store=store)
     options = parse_options(settings or ())
     check_names(options, ["metadata"], "part in --set")
 

@@ -125,7 +125,7 @@ def _add(contents: _Contents, folder: Path, file: Path) -> None:
     if _is_system_name(file.name):
         contents.skip(_HIDDEN, name)
         return
-    if not file.exists():
+    if not file.exists() and file.suffix.lower() in _PHOTO_SUFFIXES:
         contents.problems.append(f"{file}: the link leads nowhere.")
         return
     if not file.is_file():

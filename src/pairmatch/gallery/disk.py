@@ -19,6 +19,7 @@ from pairmatch.gallery.journal import Change
 from pairmatch.gallery.request import SearchRequest
 from pairmatch.gallery.results import SearchResult
 from pairmatch.gallery.snapshot import Snapshot
+from pairmatch.io.files import is_present
 from pairmatch.rules import Kind
 
 _MAX_JOURNALED = 1000  # people; more are added as a separate file
@@ -49,7 +50,7 @@ class FolderGallery(Gallery):
     @classmethod
     def exists(cls, folder: str | Path) -> bool:
         """Whether a folder holds a gallery that `save` wrote."""
-        return (Path(folder) / JOURNAL).exists()
+        return is_present(Path(folder) / JOURNAL)
 
     def _snapshot(self, *, vectors: bool = False) -> Snapshot:
         """The people of this moment.

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,17 +23,19 @@ import pyarrow as pa
 
 from pairmatch.core.arrays import Vectors
 from pairmatch.core.errors import StoreError
+from pairmatch.core.text import printable
 from pairmatch.core.types import AttributeValue, Side
 from pairmatch.gallery.arrow_files import check_vectors_of, read_people, sync, write_people
 from pairmatch.gallery.blocks import Block
 from pairmatch.gallery.description import checked_description
 from pairmatch.gallery.journal import FILE_NAME, Change, read_changes
 from pairmatch.io.files import parse_json
-from pairmatch.io.outputs import check_output_folder, claim_folder
+from pairmatch.io.outputs import check_output_folder, claim_folder, foreign_names
 from pairmatch.io.sqlite import Database
 from pairmatch.io.sqlite_files import why_not_ours
 
 JOURNAL = "gallery.sqlite"
+_JOURNAL_FILES = {f"{JOURNAL}{end}" for end in ("", "-wal", "-shm", "-journal")}
 _KIND = "gallery"
 _FORMAT = 1
 _SCHEMA = (
@@ -64,10 +67,18 @@ def check_folder(path: Path, other: type[Any] | None = None) -> None:
 
 
 def is_earlier_gallery(path: Path) -> bool:
-    """Whether a folder without a mark holds a gallery of an earlier version."""
+    """Whether a folder without a mark holds a gallery of an earlier version, and nothing else."""
     journal = path / JOURNAL
-    return journal.is_file() and (
-        why_not_ours(journal, "gallery", version=_FORMAT, schema=_SCHEMA) is None
+    try:
+        is_ours = journal.is_file() and (
+            why_not_ours(journal, "gallery", version=_FORMAT, schema=_SCHEMA) is None
+        )
+        names = foreign_names(path)
+    except (OSError, sqlite3.Error):
+        return False
+    return is_ours and all(
+        name in _JOURNAL_FILES or FILE_NAME.fullmatch(name.removeprefix(".").removesuffix(".part"))
+        for name in names
     )
 
 
@@ -89,10 +100,8 @@ class Folder:
         journal = path / JOURNAL
         if create:
             claim_folder(path, _KIND, is_earlier=is_earlier_gallery, private=True)
-        if not create and not journal.exists():
-            raise StoreError(
-                f"{path} holds no gallery (no {JOURNAL}): build one with `Gallery.save(folder)`."
-            )
+        if not create:
+            _check_present(journal)
         self.database = Database(
             journal,
             kind="gallery",
@@ -294,6 +303,21 @@ class Folder:
     def close(self) -> None:
         """Closes the journal."""
         self.database.close()
+
+
+def _check_present(journal: Path) -> None:
+    """Raises StoreError if there is no journal, or its folder cannot be read."""
+    try:
+        journal.stat()
+        return
+    except (FileNotFoundError, NotADirectoryError):
+        reason = f"no {JOURNAL}"
+    except (OSError, ValueError) as error:  # no permission, or no file can have this name
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+    raise StoreError(
+        f"{printable(str(journal.parent))} holds no gallery ({reason}): build one with "
+        "`Gallery.save(folder)`."
+    )
 
 
 def _names(about: Mapping[str, Any]) -> set[str]:

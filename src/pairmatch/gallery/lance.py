@@ -36,6 +36,7 @@ from pairmatch.gallery.lance_index import build_index, is_indexed
 from pairmatch.gallery.lance_search import SCAN_ROWS, batches, ids_in, one_of, scan, search_table
 from pairmatch.gallery.request import SearchRequest
 from pairmatch.gallery.results import SearchResult
+from pairmatch.io.files import is_present
 from pairmatch.io.outputs import claim_folder
 from pairmatch.rules import Kind
 
@@ -95,7 +96,8 @@ class LanceGallery(Gallery):
     @classmethod
     def exists(cls, folder: str | Path) -> bool:
         """Whether a folder holds a LanceGallery."""
-        return (Path(folder) / f"{_TABLE}.lance").is_dir()
+        table = Path(folder) / f"{_TABLE}.lance"
+        return is_present(table) and table.is_dir()
 
     def build_index(self, index_type: str = "IVF_PQ", **options: Any) -> None:
         """Builds LanceDB's approximate index; later searches without a bonus use it.

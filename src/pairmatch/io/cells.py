@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from pairmatch.io.tables import Table
 
 _log = logging.getLogger(__name__)
-#: Names that programs give to columns without one: pandas' index and blank headers, readr's `...1`.
-_UNNAMED = re.compile(r"|Unnamed: \d+(\.\d+)?(_level_\d+)?|__index_level_\d+__|\.\.\.\d+")
+#: Names that programs give to columns without one: pandas' index and blank headers, readr's `...1`;
+#: with `_a` or `_b` once two tables were merged into pairs.
+_UNNAMED = re.compile(r"|(Unnamed: \d+(\.\d+)?(_level_\d+)?|__index_level_\d+__|\.\.\.\d+)(_[ab])?")
 _MOST_CHARACTERS = 10_000_000
 _LARGEST = int(sys.float_info.max)
 _WHOLE = 2.0**53  # floats beyond it have no last digit

@@ -51,6 +51,15 @@ def check_path(path: Path) -> None:
         raise ConfigurationError(f"{printable(str(path))}: no file can have this name.")
 
 
+def is_present(path: Path) -> bool:
+    """Whether there is a file or folder; False for names that none can have, as too long ones."""
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def read_file(path: Path, *, most_bytes: int) -> bytes:
     """Content of a regular file.
 

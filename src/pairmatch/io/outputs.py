@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.text import printable
-from pairmatch.io.files import check_path, parse_json, read_file
+from pairmatch.io.files import check_path, parse_json, read_file, read_header
 from pairmatch.io.replacing import is_leftover, replace_file
 from pairmatch.io.sqlite_files import is_ours
 
@@ -44,6 +44,28 @@ def check_output_file(path: Path) -> None:
         _check_parents(path.parent, with_path)
     except OSError as error:
         raise ConfigurationError(f"{with_path} cannot be written: {_reason(error)}.") from error
+
+
+def check_replaced_file(path: Path, start: bytes, kind: str) -> None:
+    """Checks that a file is new, empty, or starts as the files do that may take its place.
+
+    Args:
+        path: Path to the file.
+        start: Regular expression of the start of such files.
+        kind: What such a file holds, such as "figures of an evaluation".
+
+    Raises:
+        ConfigurationError: The file holds something else, or cannot be read.
+    """
+    named = printable(str(path))
+    try:
+        header = read_header(path, 4_096) if path.exists() else b""
+    except OSError as error:
+        raise ConfigurationError(f"{named} cannot be written: {_reason(error)}.") from error
+    if header and not re.match(start, header):
+        raise ConfigurationError(
+            f"{named} holds something else than {kind}: name a new file, or delete this one first."
+        )
 
 
 def check_output_folder(

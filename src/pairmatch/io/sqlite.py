@@ -125,6 +125,9 @@ class Database:
             if finding != "ok":
                 words = " ".join(str(finding).split())
                 raise sqlite3.DatabaseError(f"the file is damaged ({words[:200]})")
+        query = "SELECT count(*) FROM sqlite_master WHERE type IN ('trigger', 'view')"
+        if self.connection.execute(query).fetchone()[0]:
+            raise sqlite3.DatabaseError("it holds triggers or views that pairmatch did not write")
 
     def _use_write_ahead_log(self) -> None:
         """Switches to WAL mode; retries, because SQLite's own timeout does not cover this switch.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -32,6 +33,7 @@ from pairmatch.io.outcomes import Spent, SubmittedBatch
 from pairmatch.io.people import QUERY_ID, Forgotten
 from pairmatch.io.reading import Damage
 from pairmatch.io.sqlite import Database
+from pairmatch.io.sqlite_files import why_not_ours
 
 __all__ = [
     "QUERY_ID",
@@ -45,6 +47,7 @@ __all__ = [
 ]
 
 _FORMAT = 2
+_REMEDY = "move this file away, or name another one with `store=` (--store)"
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS features ("
     "key TEXT PRIMARY KEY, dtype TEXT NOT NULL, vector BLOB NOT NULL, created REAL NOT NULL) "
@@ -111,6 +114,23 @@ def store_path(path: str | Path | None = None) -> Path:
     return file / "store.sqlite" if is_folder else file
 
 
+def check_store(file: Path) -> None:
+    """Checks that a file may be opened as a store; writes nothing.
+
+    Raises:
+        StoreError: The file holds something else, or cannot be read.
+    """
+    try:
+        reason = why_not_ours(file, "store", version=_FORMAT, schema=_SCHEMA)
+    except (OSError, sqlite3.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    if reason:
+        raise StoreError(
+            f"The store {printable(str(file))} cannot be opened: {reason}. {_REMEDY[0].upper()}"
+            f"{_REMEDY[1:]}."
+        )
+
+
 class Store:
     """The SQLite file (WAL mode) that holds features, metadata outcomes and their people.
 
@@ -141,7 +161,7 @@ class Store:
             version=_FORMAT,
             schema=_SCHEMA,
             create=create,
-            remedy="move this file away, or name another one with `store=` (--store)",
+            remedy=_REMEDY,
         )
 
     def features(self, keys: Sequence[str]) -> dict[str, npt.NDArray[np.floating]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,11 @@ def _csv_header(cells: Cells, header: Sequence[str]) -> list[str]:
         DataError: The separator is not a comma, or names occur twice.
     """
     path = cells.table.path
+    if header and re.fullmatch("sep=.?", header[0].strip(), re.IGNORECASE):
+        raise DataError(
+            f"{path}: line 1 is Excel's note about the separator. Delete this line, and separate "
+            "columns by commas."
+        )
     if len(header) == 1:
         for separator in ";\t|":
             if separator in header[0]:

@@ -15,6 +15,7 @@ from pairmatch.core.errors import ConfigurationError, DataError, id_hint, unknow
 from pairmatch.core.interfaces import MetadataGenerator
 from pairmatch.core.types import Profile
 from pairmatch.io.images import image_digest
+from pairmatch.io.outputs import check_replaced_file
 from pairmatch.io.replacing import replace_file
 from pairmatch.io.spreadsheets import csv_bytes
 from pairmatch.io.store import Store
@@ -36,6 +37,8 @@ _log = logging.getLogger(__name__)
 _TOKENS = ("input_tokens", "cached_tokens", "output_tokens")
 _USAGE = (*_TOKENS, "usd")
 _LEADING = ("id", "photo", "generator")
+# How an export starts, as .csv or as .jsonl
+_START = rb'(\xef\xbb\xbf)?"?id"?[,;]"?photo"?[,;]"?generator|\{"id": ?"[^\n]*"photo":'
 _TRAILING = ("refusal", "detail", *_USAGE, "corrections")
 
 
@@ -59,10 +62,11 @@ def export_metadata(
         Number of rows.
 
     Raises:
-        ConfigurationError: The extension is unknown, or an attribute has the name of a column.
+        ConfigurationError: The extension is unknown, the file holds something else than an earlier
+            export, or an attribute has the name of a column.
     """
     path = Path(path)
-    check_export_name(path)
+    check_export(path)
     base = generator_key(generator)
     plan = AnnotationPlan.of(profiles, generator, store)
     names = _attributes(generator.schema)
@@ -93,10 +97,15 @@ def export_metadata(
     return len(rows)
 
 
-def check_export_name(path: Path) -> None:
-    """Raises ConfigurationError if metadata cannot be exported to a file of this name."""
+def check_export(path: Path) -> None:
+    """Checks the name of a file, and that it holds nothing else than an earlier export.
+
+    Raises:
+        ConfigurationError: Metadata cannot be exported there.
+    """
     if path.suffix.lower() not in (".csv", ".jsonl"):
         raise ConfigurationError(f"Metadata is exported as .csv or .jsonl, got {path.name!r}.")
+    check_replaced_file(path, _START, "exported metadata")
 
 
 def import_metadata(

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pairmatch.core.text import replace_surrogates
+from pairmatch.io.outputs import check_output_file, check_replaced_file
 from pairmatch.io.replacing import replace_file, replace_files
 from pairmatch.report.content import Report, Row, Table
 from pairmatch.report.plots import confidence, percent, plots
@@ -27,7 +28,15 @@ def write_report(path: Path, report: Report) -> None:
     Args:
         path: Path to the page; its folder is created.
         report: Content of the page.
+
+    Raises:
+        ConfigurationError: The files cannot be written, or the JSON file holds something else than
+            the figures of a report.
     """
+    check_output_file(path)
+    figures = path.with_suffix(".json")
+    check_output_file(figures)
+    check_replaced_file(figures, rb'\{\s*"title":', "figures of a report")
     environment = Environment(
         loader=PackageLoader("pairmatch.report"),
         autoescape=True,
@@ -47,7 +56,7 @@ def write_report(path: Path, report: Report) -> None:
         plots=plots(report),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    contents = {path.name: page, path.with_suffix(".json").name: _figures(report)}
+    contents = {path.name: page, figures.name: _figures(report)}
     replace_files(
         path.parent,
         {name: replace_surrogates(text).encode() for name, text in contents.items()},
