@@ -4,6 +4,8 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -170,3 +172,39 @@ files.write_file(Path(sys.argv[1]), b"half")
     replace_file(target, b"whole", private=True)
     assert target.read_bytes() == b"whole"
     assert sorted(item.name for item in tmp_path.iterdir()) == sorted([name, *others])
+
+
+def test_a_cleaning_that_comes_before_the_lock_costs_nothing(tmp_path, monkeypatch):
+    """Between its creation and its lock, a temporary file looks like one that was left behind."""
+    for name in ("mkstemp", "mkdtemp"):
+        create, calls = getattr(tempfile, name), []
+
+        def cleaned(*args, create=create, calls=calls, **options):
+            created = create(*args, **options)
+            calls.append(created)
+            if len(calls) < 3:
+                remove_leftovers(tmp_path, ["x.json"])
+            return created
+
+        monkeypatch.setattr(tempfile, name, cleaned)
+        replace_files(tmp_path, {"x.json": name.encode()})
+        write_file(tmp_path / "x.json", name.encode())
+        assert len(calls) >= 3
+        assert (tmp_path / "x.json").read_bytes() == name.encode()
+        assert [item.name for item in tmp_path.iterdir()] == ["x.json"]
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_threads_write_the_same_file(tmp_path, together):
+    def work(number):
+        for _ in range(40):
+            if together:
+                replace_files(tmp_path, {"x": b"%d" % number, "y": b"%d" % number})
+            else:
+                replace_file(tmp_path / "x", b"%d" % number)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert (tmp_path / "x").read_bytes() in (b"0", b"1", b"2", b"3")
+    assert {item.name for item in tmp_path.iterdir()} <= {"x", "y"}

@@ -171,13 +171,12 @@ def write_file(path: Path, content: bytes, *, private: bool = False) -> None:
     is_long = len(os.fsencode(path.name)) > 240  # near the limit of 255, together with the rest
     prefix = ".pairmatch." if is_long else f".{path.name}."
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix)
+        handle, name = _locked_file(path.parent, prefix)
     except OSError as error:
         error.filename = str(path)
         raise
     try:
         with os.fdopen(handle, "wb") as file:
-            lock(handle)
             file.write(content)
             file.flush()
             Path(name).chmod(0o600 if private else default_mode())
@@ -189,16 +188,31 @@ def write_file(path: Path, content: bytes, *, private: bool = False) -> None:
         raise
 
 
-def lock(handle: int) -> bool:
+def _locked_file(folder: Path, prefix: str) -> tuple[int, str]:
+    """Handle and path of a new temporary file that no cleaning takes for a leftover."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=folder, prefix=prefix)
+        lock(handle, wait=True)
+        if Path(name).exists():  # nobody removed it before it was locked
+            return handle, name
+        os.close(handle)
+
+
+def lock(handle: int, *, wait: bool = False) -> bool:
     """Whether an open file could be locked for this process; closing the file unlocks it.
 
-    A lock tells temporary files in use from those that a killed process left. Always false where
-    there are no locks that end with the process (Windows).
+    A lock tells temporary files in use from those that a killed process left: whoever removes one
+    holds its lock meanwhile. Always false where there are no locks that end with the process
+    (Windows).
+
+    Args:
+        handle: The open file or folder.
+        wait: Whether to wait until nobody else holds the lock.
     """
     if fcntl is None:
         return False
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError:  # held by another process, or a network file system without locks
         return False
     return True

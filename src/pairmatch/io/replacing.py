@@ -58,8 +58,7 @@ def replace_files(
     for name in contents:
         if (folder / name).is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / name))
-    new = Path(tempfile.mkdtemp(prefix=_NEW, dir=folder))
-    with _held(new):
+    with _new_folder(folder) as new:
         try:
             mode = default_mode()
             for name, content in contents.items():
@@ -99,10 +98,13 @@ def remove_leftovers(folder: Path, names: Collection[str]) -> None:
         for item in sorted(folder.iterdir()):
             temporary = _TEMPORARY.fullmatch(item.name)
             if item.name.startswith(_NEW) and item.is_dir() and not item.is_symlink():
-                if _is_abandoned(item):
-                    shutil.rmtree(item, ignore_errors=True)
-            elif temporary and temporary["name"] in names and _is_abandoned(item):
-                item.unlink(missing_ok=True)
+                with _abandoned(item) as is_abandoned:
+                    if is_abandoned:
+                        shutil.rmtree(item, ignore_errors=True)
+            elif temporary and temporary["name"] in names:
+                with _abandoned(item) as is_abandoned:
+                    if is_abandoned:
+                        item.unlink(missing_ok=True)
 
 
 def _commit(new: Path, folder: Path) -> None:
@@ -134,31 +136,42 @@ def _move(folder: Path) -> None:
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Shows other processes that a folder is in use; the lock ends with the process."""
-    if os.name != "posix":  # folders cannot be opened
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        lock(handle)
-        yield
-    finally:
-        os.close(handle)
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A new folder inside a folder; a lock that ends with the process shows that it is in use."""
+    while True:
+        new = Path(tempfile.mkdtemp(prefix=_NEW, dir=folder))
+        if os.name != "posix":  # folders cannot be opened
+            yield new
+            return
+        try:
+            handle = os.open(new, os.O_RDONLY)
+        except FileNotFoundError:  # a cleaning removed it before it was locked
+            continue
+        try:
+            lock(handle, wait=True)
+            if new.exists():
+                yield new
+                return
+        finally:
+            os.close(handle)
 
 
-def _is_abandoned(path: Path) -> bool:
-    """Whether no living process is writing a file or folder."""
+@contextmanager
+def _abandoned(path: Path) -> Iterator[bool]:
+    """Whether no living process is writing a file or folder; none begins to meanwhile."""
+    handle = None
+    is_abandoned = False
+    with contextlib.suppress(OSError):
+        if os.name == "posix":
+            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+            is_abandoned = lock(handle)
+        else:
+            is_abandoned = time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
     try:
-        if os.name != "posix":
-            return time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        return lock(handle)
+        yield is_abandoned
     finally:
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
 
 
 def _sync(folder: Path) -> None:
