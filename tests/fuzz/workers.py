@@ -98,7 +98,27 @@ class _Worker:
     folder: Path
     job: tuple[str, int] | None = None
     deadline: float = 0.0
+    last_deadline: float = 0.0
+    processor_limit: float = 0.0
     done: int = 0
+
+    def is_overdue(self) -> bool:
+        """Whether the case had its time; a deadline is put off while others had the processors."""
+        now = time.monotonic()
+        if now <= self.deadline:
+            return False
+        left = self.processor_limit - _processor_seconds(self.process.pid)
+        self.deadline = min(now + max(left, 0.0), self.last_deadline)
+        return now >= self.deadline
+
+
+def _processor_seconds(pid: int) -> float:
+    """Processor time that a process has used; 0 if it has just ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
@@ -109,7 +129,7 @@ class Pool:
         subjects: Kinds of input by name.
         scratch: Folder for all files of the run.
         seed: Seed of the run.
-        limit: Seconds that a case may take.
+        limit: Seconds of processor time that a case may take; it may wait for three times as long.
         processes: Number of workers.
         keep: Folder that receives the files of each case with a fault; None for none.
     """
@@ -152,9 +172,12 @@ class Pool:
     def _assign(self, job: tuple[str, int]) -> None:
         worker = next((w for w in self._workers if w.job is None), None) or self._start()
         worker.job = job
-        worker.deadline = time.monotonic() + (self.limit if job[1] >= 0 else _PREPARE_SECONDS)
+        limit = self.limit if job[1] >= 0 else _PREPARE_SECONDS
         if not worker.done:
-            worker.deadline += _PREPARE_SECONDS  # a new process has its imports before it
+            limit += _PREPARE_SECONDS  # a new process has its imports before it
+        worker.deadline = time.monotonic() + limit
+        worker.last_deadline = time.monotonic() + 4 * limit
+        worker.processor_limit = _processor_seconds(worker.process.pid) + limit
         worker.pipe.send(job)
 
     def _collect(self) -> Iterator[Result]:
@@ -180,7 +203,7 @@ class Pool:
                 code = f"exit code {worker.process.exitcode}"
                 result = Result(kind, number, "crash", code, _log(worker.folder))
                 self._end(worker)
-            elif time.monotonic() > worker.deadline:
+            elif worker.is_overdue():
                 result = Result(kind, number, "hang", f"killed after {self.limit:.0f} s")
                 self._end(worker)
             if result is None:
