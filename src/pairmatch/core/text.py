@@ -31,7 +31,7 @@ def has_surrogates(text: str) -> bool:
 
     Python makes them from invalid bytes (`surrogateescape`) and from JSON such as `"\\ud83d"`.
     """
-    return _SURROGATES.search(text) is not None
+    return not text.isascii() and _SURROGATES.search(text) is not None
 
 
 def replace_surrogates(text: str) -> str:

@@ -54,6 +54,8 @@ def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, AttributeValue]
 
 
 def _plain(value: Any) -> AttributeValue | None:
+    if type(value) in (str, bool):
+        return value
     if value is None or (isinstance(value, float | np.floating) and value != value):
         return None
     kind = kind_of(value)
@@ -87,7 +89,7 @@ def attributes_of(people: pa.Table) -> list[dict[str, AttributeValue]]:
 
 def fit_attributes(
     ids: Sequence[str], attributes: Sequence[Attributes], kinds: Mapping[str, Kind]
-) -> tuple[list[dict[str, AttributeValue]], dict[str, Kind]]:
+) -> tuple[list[Attributes], dict[str, Kind]]:
     """Gives the attributes of added people the kinds that they have in a gallery.
 
     An attribute is text, a number or a bool for all people. Text stays text: a new attribute is
@@ -106,12 +108,15 @@ def fit_attributes(
         ConfigurationError: An attribute has two kinds; the message names the people.
     """
     merged = dict(kinds)
-    for row in attributes:
-        for name, value in row.items():
-            kind = kind_of(value)
-            if name not in kinds and (name not in merged or kind == "text"):
-                merged[name] = kind
-    fitted: list[dict[str, AttributeValue]] = []
+    # One value of each type stands for all: kinds depend on types
+    samples = {(name, type(value)): value for row in attributes for name, value in row.items()}
+    found = [(name, kind_of(value)) for (name, _), value in samples.items()]
+    for name, kind in found:
+        if name not in kinds and (name not in merged or kind == "text"):
+            merged[name] = kind
+    if all(kind == merged[name] for name, kind in found):
+        return list(attributes), merged
+    fitted: list[Attributes] = []
     problems = []
     for person, row in zip(ids, attributes, strict=True):
         values = {name: as_kind(value, merged[name]) for name, value in row.items()}

@@ -35,7 +35,7 @@ class Additions:
     """
 
     ids: list[str]
-    attributes: list[dict[str, AttributeValue]]
+    attributes: Sequence[Attributes]
     vectors: Vectors
     profiles: list[Profile]
 

@@ -95,8 +95,9 @@ def _search_group(
     """Searches for queries whose eligible candidates are the same."""
     if request.rule is None:
         return _search_index(table, request, None, count) or _search_exactly(table, request)
-    rows, remaining = _eligible_rows(table, request, group)
-    if len(rows) <= (_MAX_TAKEN if indexed else _MAX_TAKEN_SHARE * count):
+    most = None if indexed else int(_MAX_TAKEN_SHARE * count)
+    rows, remaining = _eligible_rows(table, request, group, most)
+    if len(rows) <= (_MAX_TAKEN if most is None else most):
         ranking, finalists = rank_stream(_taken(table, rows), request.without_rule())
         result = ranking.result(finalists, ("no candidates",))
         excluded_by = tuple(
@@ -108,8 +109,13 @@ def _search_group(
     return indexed_result or _search_exactly(table, request)
 
 
-def _eligible_rows(table: Any, request: SearchRequest, group: QueryGroup) -> tuple[Ints, Ints]:
-    """Row ids of the candidates that satisfy the rule, and their number after each filter."""
+def _eligible_rows(
+    table: Any, request: SearchRequest, group: QueryGroup, most: int | None
+) -> tuple[Ints, Ints]:
+    """Row ids of the candidates that satisfy the rule, and their number after each filter.
+
+    It stops at the first batch with which there are more than `most`.
+    """
     columns = column_names(table.schema)
     names = [columns[name] for name in request.attributes if name in columns]
     rows: list[Ints] = []
@@ -119,6 +125,8 @@ def _eligible_rows(table: Any, request: SearchRequest, group: QueryGroup) -> tup
         selection = select([block], request.rule, group.person, mutual=request.mutual)
         remaining += selection.remaining
         rows.append(_row_ids(batch)[selection.rows])
+        if most is not None and sum(map(len, rows)) > most:
+            break
     return np.concatenate([np.empty(0, np.int64), *rows]), remaining
 
 
