@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from pairmatch.cli import app, parse_options
 from pairmatch.core.errors import ConfigurationError
+from pairmatch.io.store import Store
 
 FAST = "--set training.epochs=2 --quiet"
 FASTER = f"{FAST} --no-learning-curve"
@@ -82,6 +83,14 @@ def test_recommend_ranks_eligible_candidates(demo):
     assert ranks == list(range(1, min(20, result["candidates"]) + 1))
     result = json.loads(run(f"{common} --gallery {photos} --json -k 999"))
     assert result["candidates"] == 119  # all people in the folder except the query person
+    with Store(folder / "s") as store:
+        before = store.counts()["features"]
+    # The photo of the query is also that of a person: erased with it, as for `forget ID`
+    assert "1 features" in run(f"forget --queries --store {folder / 's'}")
+    assert "0 features" in run(f"forget --queries --store {folder / 's'}")
+    with Store(folder / "s") as store:
+        assert store.counts()["features"] == before - 1
+    assert "Name the ids to erase, or --queries" in run(f"forget --store {folder / 's'}", code=2)
     output = run(f"{common} --gallery {table} --where 'age > 200'")
     assert "0 of 60 candidates are eligible." in output
     assert "The last candidates were removed by: age > 200" in output
@@ -133,6 +142,8 @@ def test_features_of_multiple_backbones_are_joined(pairs, tmp_path):
         ("--set head", "--set needs PART.OPTION=VALUE"),
         ("--set haed.width=3", "Did you mean 'head'?"),
         ("--backbone descriptor --set training.epoch=3", "Did you mean 'epochs'?"),
+        ("--backbone descriptor --set training.lr=3", "Did you mean 'learning_rate'?"),
+        ("--backbone descriptor --set training.bs=3", "Did you mean 'batch_size'?"),
         ("--backbone descriptor --set training.epochs=many", "epochs"),
         ("--set training.seed=3", "Unknown option of training 'seed'"),
         ("--set learner.strength=1", "--set learner.strength needs --learner."),

@@ -156,6 +156,7 @@ def test_a_matcher_is_uploaded_and_loaded(fitted, tmp_path, monkeypatch):
     people = list(pairs.people)
     np.testing.assert_array_equal(loaded.embed(people), matcher.embed(people))
     content = b"".join(hub.files.values())
+    assert b"training_people" not in content  # not even the table that recognizes a set of people
     for person in people:
         assert f'"{person.id}"'.encode() not in content
         assert person.text.encode() not in content

@@ -26,7 +26,7 @@ from pairmatch.cli.options import (
 from pairmatch.cli.output import echo
 from pairmatch.cli.paths import ExistingStorePath, StorePath, check_place, file_to_write
 from pairmatch.cli.reading import FollowLinks, KeepWords, read_ids, read_pairs
-from pairmatch.core.errors import DataError
+from pairmatch.core.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
     from pairmatch.core.interfaces import MetadataGenerator
@@ -207,9 +207,18 @@ def _refusals(refused: Mapping[str, Refusal]) -> Iterator[str]:
 @app.command(epilog="Example: pairmatch forget anna-17 ben-4 --gallery gallery --slates slates")
 def forget(
     ids: Annotated[
-        list[str],
-        typer.Argument(metavar="IDS", help="Ids of the people to erase.", callback=read_ids),
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="IDS",
+            help="Ids of the people to erase.",
+            callback=lambda texts: read_ids(texts or []),
+            show_default=False,
+        ),
+    ] = None,
+    queries: Annotated[
+        bool,
+        typer.Option("--queries", help="Erase what the store keeps of photos of `recommend`."),
+    ] = False,
     store: ExistingStorePath = None,
     gallery: Annotated[
         list[Path] | None, typer.Option(help="Gallery to erase them from; repeatable.")
@@ -223,15 +232,35 @@ def forget(
     Erases their features, metadata, corrections and every trace of their ids.
     Ids that are in none of these places are an error, after all others are erased.
     """
+    from pairmatch.io.store import Store, store_path
+
+    path = store_path(store)
+    if queries:
+        with Store(path, create=False) as opened:
+            found = opened.forget_queries()
+        echo(
+            f"Erased query photos from {path}: {found.features} features, {found.metadata} "
+            "metadata outcomes."
+        )
+    elif not ids:
+        raise ConfigurationError("Name the ids to erase, or --queries.")
+    if ids:
+        _forget(ids, path, store is not None, gallery or (), slates or ())
+
+
+def _forget(
+    ids: list[str],
+    path: Path,
+    is_named: bool,
+    galleries: Sequence[Path],
+    slates: Sequence[Path],
+) -> None:
+    """Erases people everywhere, and prints where they were."""
     from pairmatch.gallery import forget as erase
-    from pairmatch.io.store import store_path
 
     # Without --store, the default store need not exist if galleries or slates are named
-    path = store_path(store)
-    is_stored = store is not None or path.exists() or not (gallery or slates)
-    erased = erase(
-        ids, store=path if is_stored else None, galleries=gallery or (), slates=slates or ()
-    )
+    is_stored = is_named or path.exists() or not (galleries or slates)
+    erased = erase(ids, store=path if is_stored else None, galleries=galleries, slates=slates)
     count = len(set(ids))
     if erased.store is not None:
         echo(

@@ -6,6 +6,7 @@ A message says what was being done, what was expected, what came instead, and ho
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
@@ -85,9 +86,17 @@ def _escaped(message: str) -> str:
     return "\n  ".join(printable(line) for line in message.split("\n  "))
 
 
+_INITIALS = re.compile(r"(?<=[^_])[^_]+|_+")  # what initials leave out of a name
+
+
 def suggestion(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str:
-    """A sentence with the closest name, " Did you mean 'mlp'?", or "" if none is similar."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=cutoff)
+    """A sentence with the closest name, " Did you mean 'mlp'?", or "" if none is similar.
+
+    A name is also found by its initials: `lr` is `learning_rate`.
+    """
+    known = list(names)
+    close = [other for other in known if len(name) > 1 and _INITIALS.sub("", other) == name.lower()]
+    close = close or difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pairmatch.core import registry
 from pairmatch.core.config import PartSpec, TrainingConfig, parse_spec
-from pairmatch.core.errors import ConfigurationError, PartError
+from pairmatch.core.errors import ConfigurationError, PartError, unknown_name
 from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.splits import hold_out
@@ -53,6 +53,10 @@ class Contrastive(Learner):
                 "`Contrastive(training=...)` takes a `TrainingConfig` or its fields, got "
                 f"{training!r}."
             )
+        fields = [field.name for field in dataclasses.fields(TrainingConfig)]
+        for name in training if isinstance(training, Mapping) else ():
+            if name not in fields:
+                raise ConfigurationError(unknown_name("option of training", name, fields))
         if not isinstance(head, ProjectionHead):
             build_head(head, dim=_PROBE_DIM)  # a wrong option fails now, not after extraction
         self.head = head
