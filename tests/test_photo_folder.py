@@ -43,6 +43,10 @@ JUNK = [
     "sub/a.jpg~",
     "Thumbs.db",
     "desktop.ini",
+    "Thumbnails/a.jpg",
+    "a.jpg.tmp",
+    "b.jpg.crdownload",
+    "sub/a.jpg.part",
 ]
 
 
@@ -51,7 +55,7 @@ def test_hidden_and_system_files_are_skipped(name, tmp_path, caplog):
     fill(tmp_path, "a.jpg", "b/a.jpg", name)
     assert ids(tmp_path) == ["a", "b/a"]
     assert caplog.messages[0].startswith(
-        f"{tmp_path}: skipped 1 hidden or system files and folders, such as "
+        f"{tmp_path}: skipped 1 hidden, system or unfinished files and folders, such as "
     )
 
 
@@ -92,7 +96,7 @@ def test_a_damaged_photo_is_reported(tmp_path):
 
 def test_an_empty_folder_says_what_was_skipped(tmp_path):
     fill(tmp_path, ".hidden/a.jpg", "@eaDir/b.jpg")
-    with pytest.raises(DataError, match=r"no photos .*; skipped 2 hidden or system files"):
+    with pytest.raises(DataError, match=r"no photos .*; skipped 2 hidden, system or unfinished files"):
         read_profiles(tmp_path)
 
 

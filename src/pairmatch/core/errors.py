@@ -92,10 +92,12 @@ _INITIALS = re.compile(r"(?<=[^_])[^_]+|_+")  # what initials leave out of a nam
 def suggestion(name: str, names: Iterable[str], *, cutoff: float = 0.6) -> str:
     """A sentence with the closest name, " Did you mean 'mlp'?", or "" if none is similar.
 
-    A name is also found by its initials: `lr` is `learning_rate`.
+    A name is also found in another case, and by its initials: `lr` is `learning_rate`.
     """
     known = list(names)
-    close = [other for other in known if len(name) > 1 and _INITIALS.sub("", other) == name.lower()]
+    lower = name.lower()
+    close = [other for other in known if other.lower() == lower]
+    close += [other for other in known if len(name) > 1 and _INITIALS.sub("", other) == lower]
     close = close or difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
     return f" Did you mean {close[0]!r}?" if close else ""
 

@@ -23,17 +23,20 @@ _SYSTEM_NAMES = frozenset(
     {
         *("__macosx", "__pycache__", "lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini"),
         *("network trash folder", "temporary items", "_vti_cnf"),
+        *("thumbnails", "_thumbnails", "thumbs", "_thumbs"),
         *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000"),
         *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "@__thumb", "#recycle", "#snapshot"),
     }
 )
+#: Of downloads and copies that were not finished.
+_UNFINISHED_SUFFIXES = (".tmp", ".part", ".partial", ".filepart", ".crdownload", ".download")
 _PHOTO_SUFFIXES = SUFFIXES | {
     *(".jfif", ".jpe", ".pjpeg", ".pjp", ".jp2", ".j2k", ".jpx", ".jpf", ".apng", ".dib"),
     *(".heic", ".heif", ".hif", ".jxl"),
 }
 _ANYMAP_SUFFIXES = frozenset((".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ""))
 _UNREAD_PHOTOS = ("HEIC", "JPEG XL", "camera raw file (CR3)", "camera raw file (RAF)")
-_HIDDEN = "hidden or system files and folders"
+_HIDDEN = "hidden, system or unfinished files and folders"
 _LINKS = "linked folders (follow_links=True, --follow-links, reads them)"
 _OTHERS = "files that are not photos"
 
@@ -152,7 +155,8 @@ def _add(contents: _Contents, folder: Path, file: Path) -> None:
 def _is_system_name(name: str) -> bool:
     # ~$a.jpg and a.jpg~ are what editors leave
     is_marked = name.startswith((".", "~$")) or name.endswith("~")
-    return is_marked or name.lower() in _SYSTEM_NAMES
+    lower = name.lower()
+    return is_marked or lower in _SYSTEM_NAMES or lower.endswith(_UNFINISHED_SUFFIXES)
 
 
 def _ids(folder: Path, files: Sequence[Path]) -> list[str]:
