@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import stat
 import subprocess
 import sys
 
@@ -66,6 +67,8 @@ def test_demo_fits_evaluates_and_reports(demo):
     page = (folder / "report.html").read_text()
     assert page.count("<img") > 9  # the demo shows photos
     assert (folder / "matcher.json").exists()
+    for name in ("report.html", "report.json", "s"):
+        assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
 
 
 def test_recommend_ranks_eligible_candidates(demo):
@@ -115,6 +118,7 @@ def test_fit_evaluate_and_forget(pairs, tmp_path):
     assert saved["metrics"] == json.loads(metrics.read_text())
     text = run(f"evaluate {output} {pairs} -k 1 -k 5 --json {metrics} {store} --quiet")
     assert "R@1" in text
+    assert stat.S_IMODE(metrics.stat().st_mode) == 0o600
     assert list(json.loads(metrics.read_text())["both"]["recall"]) == ["1", "5"]
     text = run(f"evaluate {output} {pairs} -k 61 {store} --quiet", code=2)
     assert "the smallest gallery (60 candidates)" in text
