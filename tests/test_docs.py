@@ -244,6 +244,8 @@ INTERNAL = {
     "experiments.building",
     "experiments.portraits",
     "experiments.rows",
+    "experiments.simulated_feed",
+    "experiments.simulated_people",
     "experiments.sweep_folder",
     "features.inputs",
     "features.running",
