@@ -67,7 +67,7 @@ def test_demo_fits_evaluates_and_reports(demo):
     page = (folder / "report.html").read_text()
     assert page.count("<img") > 9  # the demo shows photos
     assert (folder / "matcher.json").exists()
-    for name in ("report.html", "report.json", "s"):
+    for name in ("report.html", "report.json"):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
 
 
