@@ -395,7 +395,7 @@ def test_problems_of_a_profiles_file(folder):
         "profiles.csv line 4, column id: the id is blank.",
         f"profiles.csv line 7, column image: '../x.png' leaves the image folder {folder}.",
         f"profiles.csv line 7, column image: 'gone.png' does not exist in {folder}.",
-        "profiles.csv line 5, column image: 'q' has neither a photo nor a text.",
+        "profiles.csv line 5, column image: 'q' has neither a photo nor a text nor an attribute.",
         (
             f"profiles.csv line 6, column image: {folder / 'broken.png'}: not a photo in a "
             "format that pairmatch reads."
@@ -472,6 +472,26 @@ def test_invalid_parquet_files(folder):
     # A stray byte in a column declared as UTF-8
     path.write_bytes(path.read_bytes().replace(b"naive", b"na\xefve"))
     assert Pairs.read(path).profiles["b"].text == "na\ufffdve"
+
+
+def test_people_may_have_only_texts_or_attributes(folder):
+    header = "id_a,age_a,image_count_a,id_b,age_b,text_b\n"
+    pairs = Pairs.read(write(folder, "a,31,2,b,,hello", header=header))
+    assert pairs.profiles["a"].attributes == {"age": 31, "image_count": 2}
+    assert (pairs.profiles["a"].images, pairs.profiles["b"].text) == ((), "hello")
+    people = write(folder, "p,31", "q,", name="profiles.csv", header="id,age\n")
+    message = r"'q' has neither a photo nor a text nor an attribute"
+    with pytest.raises(DataError, match=message) as caught:
+        read_profiles(people)
+    assert len(caught.value.problems) == 1
+    bare = write(folder, "p", name="profiles.csv", header="id\n")
+    with pytest.raises(DataError, match="there is no column 'image'"):
+        read_profiles(bare)
+    assert "there is no column 'image_b'" in problems(
+        write(folder, "a,31,b", header="id_a,age_a,id_b\n")
+    )
+    misspelled = write(folder, "a,31,1,b,2", header="id_a,age_a,photo_a,id_b,photo_b\n")
+    assert "there is no column 'image_a'" in problems(misspelled)
 
 
 def test_invalid_tables(folder):

@@ -16,6 +16,7 @@ from conftest import HashBackbone
 from PIL import Image
 
 from pairmatch import FeatureStore, Profile, TokenStates
+from pairmatch.backbones.descriptor import DescriptorBackbone
 from pairmatch.core.errors import BackboneError, ConfigurationError, DataError
 from pairmatch.core.types import Item
 from pairmatch.features.extractor import ExtractionRequest, join, plan_extractions
@@ -244,6 +245,14 @@ def test_people_without_readable_inputs_are_reported_before_extraction(
         f"lost: {tmp_path / 'gone.png'}: No such file or directory.",
     )
     assert hash_backbone.seen == 0
+
+
+def test_one_sentence_says_that_the_backbone_reads_nothing_of_all_people(tmp_path):
+    people = [Profile(str(number), attributes={"age": number}) for number in range(50)]
+    with pytest.raises(DataError) as caught:
+        FeatureStore(tmp_path / "s.sqlite").extract(people, DescriptorBackbone(), NATIVE)
+    assert len(caught.value.problems) == 1
+    assert "has anything that DescriptorBackbone reads (photos)" in caught.value.problems[0]
 
 
 def test_no_people_or_no_poolers_is_an_error(tmp_path, people, hash_backbone):

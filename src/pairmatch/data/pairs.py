@@ -61,13 +61,15 @@ class Pairs:
         """Reads a pairs file, and optionally a profiles file.
 
         Args:
-            path: Path to a `.csv`, `.parquet` or `.jsonl` file with the columns `id_a, image_a,
-                id_b, image_b` and optionally `text_a, text_b, outcome, group`; other columns that
-                end in `_a` or `_b` become attributes.
+            path: Path to a `.csv`, `.parquet` or `.jsonl` file with the columns `id_a, id_b` and
+                optionally `image_a, image_b, text_a, text_b, outcome, group`; other columns that
+                end in `_a` or `_b` become attributes. A person needs a photo, a text or an
+                attribute.
             images: Folder that photo paths are relative to and must not leave. Default: the folder
                 of the file that names the photos.
-            profiles: Path to a file with the columns `id, image` (several photos separated by `;`)
-                and optionally `text` and attributes; the pairs file then needs only `id_a, id_b`.
+            profiles: Path to a file with the column `id` and optionally `image` (several photos
+                separated by `;`), `text` and attributes; the pairs file then needs only `id_a,
+                id_b`.
             sides: 2, or 1 if anyone may match anyone.
             check_images: Whether to decode every photo, to make sure that it can be read.
             follow_links: Whether links may lead out of the folder of the photos.

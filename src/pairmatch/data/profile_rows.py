@@ -101,11 +101,11 @@ class ProfileRows:
     def profiles(self) -> dict[str, Profile]:
         """Profiles by id; people without content and broken photos are recorded as problems."""
         for person, description in self._people.items():
-            if not description.cells.keys() & {"image", "text"}:
+            if not description.cells:
                 self._table.problem(
                     description.row,
                     f"image{description.suffix}",
-                    f"{person!r} has neither a photo nor a text.",
+                    f"{person!r} has neither a photo nor a text nor an attribute.",
                 )
         if self._photos.check_images:
             self._check_photos()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,11 @@ from pairmatch.data.photo_folder import read_photo_folder
 from pairmatch.data.photos import PhotoOptions
 from pairmatch.data.profile_rows import ProfileRows, SidedProfileRows
 from pairmatch.io.tables import Table, read_table, words_for_missing
+
+# A misspelled `image`, which must not silently become an attribute
+_LIKE_IMAGE = re.compile(
+    r"(image|img|photo|picture|pic)s?_?(file|path|url)?s?_?[ab]?", re.IGNORECASE
+)
 
 
 def read_pairs(
@@ -36,7 +42,9 @@ def read_pairs(
         paths=("image_a", "image_b"),
         missing_words=missing_words,
     )
-    table.require(["id_a", "id_b"] if profiles else ["id_a", "id_b", "image_a", "image_b"])
+    table.require(["id_a", "id_b"])
+    if profiles is None:
+        table.require(_missing_image_columns(table, ("_a", "_b")))
     if not {"id_a", "id_b"} <= set(table.columns):
         raise table.error()
     pair_rows = PairRows(table, sides)
@@ -72,9 +80,9 @@ def read_profiles(
     """Reads profiles from a file, or from a folder with one photo per person.
 
     Args:
-        path: Path to a `.csv`, `.parquet` or `.jsonl` file with the columns `id`, `image` (several
-            photos separated by `;`), `text` and attributes; or to a folder of photos, whose names
-            without extension become ids.
+        path: Path to a `.csv`, `.parquet` or `.jsonl` file with the column `id` and optionally
+            `image` (several photos separated by `;`), `text` and attributes; or to a folder of
+            photos, whose names without extension become ids.
         images: Folder that photo paths are relative to. Default: the folder of the file.
         check_images: Whether to decode every photo, to make sure that it can be read.
         follow_links: Whether links may lead out of the folder of the photos.
@@ -131,7 +139,7 @@ def _read_profile_table(
 ) -> tuple[dict[str, Profile], Table]:
     """Profiles by id, and the table with the problems."""
     table = read_table(path, ids=("id",), paths=("image",), missing_words=missing_words)
-    table.require(["id", "image"])
+    table.require(["id", *_missing_image_columns(table, ("",))])
     if "id" not in table.columns:
         table.is_complete = False
         return {}, table
@@ -153,3 +161,24 @@ def _read_profile_table(
         else:
             people.add(row, person, cells)
     return people.profiles(), table
+
+
+def _missing_image_columns(table: Table, suffixes: Sequence[str]) -> list[str]:
+    """The columns of photos that a table lacks and needs: people may have only texts or attributes.
+
+    They are needed if no other column describes people, or if a column seems to be misspelled.
+
+    Args:
+        table: Table with people.
+        suffixes: Endings of the columns about each side.
+    """
+    names = [f"image{suffix}" for suffix in suffixes]
+    is_misspelled = any(
+        _LIKE_IMAGE.fullmatch(column) for column in table.columns if column not in names
+    )
+    missing = []
+    for name, suffix in zip(names, suffixes, strict=True):
+        columns = {column for column in table.columns if column.endswith(suffix)} - {f"id{suffix}"}
+        if name not in columns and (is_misspelled or not columns):
+            missing.append(name)
+    return missing

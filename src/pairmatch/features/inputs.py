@@ -37,12 +37,19 @@ def digest_items(
     Raises:
         DataError: Every person with nothing to read or with a missing photo file.
     """
-    kinds = ["photos"] * backbone.reads_images + ["text"] * backbone.reads_text
-    problems = [
-        f"{profile.id}: has nothing that {type(backbone).__name__} reads ({' or '.join(kinds)})"
+    kinds = " or ".join(["photos"] * backbone.reads_images + ["text"] * backbone.reads_text)
+    name = type(backbone).__name__
+    empty = [
+        profile.id
         for profile, item in zip(profiles, items, strict=True)
         if not item.images and not item.text
     ]
+    problems = [f"{person}: has nothing that {name} reads ({kinds})" for person in empty]
+    if len(empty) == len(profiles) > 1:
+        problems = [
+            f"none of these people has anything that {name} reads ({kinds}): check the columns of "
+            "the file, or choose another backbone"
+        ]
     outcomes = map_in_threads(_digest, items, workers=worker_count())
     problems += [
         f"{profile.id}: {outcome}"
