@@ -96,7 +96,9 @@ def test_a_damaged_photo_is_reported(tmp_path):
 
 def test_an_empty_folder_says_what_was_skipped(tmp_path):
     fill(tmp_path, ".hidden/a.jpg", "@eaDir/b.jpg")
-    with pytest.raises(DataError, match=r"no photos .*; skipped 2 hidden, system or unfinished files"):
+    with pytest.raises(
+        DataError, match=r"no photos .*; skipped 2 hidden, system or unfinished files"
+    ):
         read_profiles(tmp_path)
 
 

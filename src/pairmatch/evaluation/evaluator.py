@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,16 @@ from pairmatch.core.interfaces import ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.comparison import Comparison, compare
 from pairmatch.evaluation.intervals import Metrics, summarize, summarize_directions
+from pairmatch.evaluation.known import Flags, Known
 from pairmatch.evaluation.query_table import (
     QueryTable,
     check_ks,
     embed_sides,
-    rank_queries,
+    tabulate,
     text_table,
     usable_ks,
 )
-from pairmatch.evaluation.ranks import PartnerRanks, recall_curve
+from pairmatch.evaluation.ranks import PartnerRanks, rank_partners, recall_curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,14 @@ class Evaluation:
         b_to_a: The reverse; None in one-sided sets.
         chance: Exact expectation of a random order, for the queries of `both`.
         frozen: Evaluation of the features before the head; None if there is no head.
-        candidates: Size of the gallery of each direction.
+        candidates: Size of the gallery of each direction; of the smallest, if they differ.
         confidence: Confidence level of the intervals, for example 0.95.
         notes: Caveats about the results, for example a K that was left out.
         table: One row per query.
         chance_table: The same rows for a random order.
         partner_ranks: Ranks of all true partners, one entry per direction.
+        seen: Evaluation of the queries of people who were seen in training, if it is known who was:
+            all other figures are then those of new people among new people.
     """
 
     both: Metrics
@@ -56,6 +59,7 @@ class Evaluation:
     table: QueryTable = field(repr=False)
     chance_table: QueryTable = field(repr=False)
     partner_ranks: tuple[PartnerRanks, ...] = field(repr=False)
+    seen: Evaluation | None = None
 
     @property
     def queries(self) -> int:
@@ -71,7 +75,8 @@ class Evaluation:
         """[smallest gallery] float64: Recall@K for K = 1, 2, …, over the queries of both."""
         length = min(self.candidates)
         curves = [recall_curve(ranks)[:length] for ranks in self.partner_ranks]
-        return np.average(np.stack(curves), axis=0, weights=np.bincount(self.table["direction"]))
+        queries = np.bincount(self.table["direction"])
+        return np.average(np.stack(curves), axis=0, weights=queries[queries > 0])
 
     def compare(
         self,
@@ -119,6 +124,8 @@ class Evaluation:
             figures["frozen"] = {
                 key: frozen[key] for key in ("both", "a_to_b", "b_to_a") if key in frozen
             }
+        if self.seen is not None:
+            figures["seen"] = self.seen.to_dict()
         figures["notes"] = list(self.notes)
         return figures
 
@@ -150,11 +157,15 @@ class Evaluation:
                 median_rank = "{:.1f}–{:.1f}".format(*metrics.median_rank_interval)
                 rows.append(["", *recall, mrr, median_rank])
         galleries = " and ".join(str(size) for size in dict.fromkeys(self.candidates))
+        least = "at least " if (self.table["candidates"] > max(self.candidates)).any() else ""
         summary = (
-            f"{self.queries} queries, each among {galleries} candidates; recall in percent; "
+            f"{self.queries} queries, each among {least}{galleries} candidates; recall in percent; "
             f"{100 * self.confidence:g} % intervals"
         )
-        return "\n".join([*text_table(rows), summary, *(f"Note: {note}" for note in self.notes)])
+        lines = [*text_table(rows), summary, *(f"Note: {note}" for note in self.notes)]
+        if self.seen is not None:
+            lines += ["", "People who were seen in training:", str(self.seen)]
+        return "\n".join(lines)
 
 
 class Evaluator:
@@ -189,13 +200,23 @@ class Evaluator:
         self.confidence = confidence
         self.seed = seed
 
-    def evaluate(self, data: PairedFeatures, head: ProjectionHead | None = None) -> Evaluation:
+    def evaluate(
+        self,
+        data: PairedFeatures,
+        head: ProjectionHead | None = None,
+        *,
+        known: Known | None = None,
+    ) -> Evaluation:
         """Ranks all people of the other side for every person who has a partner, by cosine.
 
         Args:
             data: Features and matches. People without a match are candidates only.
             head: Projects the features; the table then also shows the features themselves, as
                 `frozen`. None evaluates the features.
+            known: What was known in training. The figures are then those of matches between new
+                people among new people; those of queries of seen people, among everyone but their
+                known partners, are in `seen`. With fewer than two matches of new people, the
+                figures are those of seen people, and a note says so.
 
         Raises:
             ConfigurationError: A requested K is larger than the gallery.
@@ -205,8 +226,20 @@ class Evaluator:
                 f"`Evaluator.evaluate` takes `PairedFeatures`, got {type(data).__name__}: build "
                 "them with `PairedFeatures.of(a, b)`, or call `evaluate_arrays`."
             )
-        frozen = None if head is None else self._measure(data, None, None)
-        return self._measure(data, head, frozen)
+        if known is None:
+            return self._compare(data, head)
+        seen_units = known.seen_units(data)
+        fresh = data.inside(a=~seen_units, b=~seen_units)
+        seen = None
+        if seen_units[data.unit_pairs(data.matches)].any():
+            seen = self._compare(data, head, seen_units, known.matches)
+        if len(fresh) < 2 and seen is not None:
+            note = (
+                f"Only {len(fresh)} of {len(data)} matches are between two new people: these are "
+                "figures of people who were seen in training, which say little about new ones."
+            )
+            return replace(seen, notes=(*seen.notes, note))
+        return replace(self._compare(data.take(fresh), head, seen_units), seen=seen)
 
     def evaluate_arrays(
         self,
@@ -242,25 +275,63 @@ class Evaluator:
         frozen = PairedFeatures.of(frozen_a, frozen_b, matches=data.matches, name="frozen")
         return self._measure(data, None, self._measure(frozen, None, None))
 
-    def _measure(
-        self, data: PairedFeatures, head: ProjectionHead | None, frozen: Evaluation | None
+    def _compare(
+        self,
+        data: PairedFeatures,
+        head: ProjectionHead | None,
+        seen_units: Flags | None = None,
+        known: Ints | None = None,
     ) -> Evaluation:
-        ks, notes = usable_ks(self.ks, min(data.galleries))
-        ranked = rank_queries(data, *embed_sides(data, head), ks)
+        frozen = None if head is None else self._measure(data, None, None, seen_units, known)
+        return self._measure(data, head, frozen, seen_units, known)
+
+    def _measure(
+        self,
+        data: PairedFeatures,
+        head: ProjectionHead | None,
+        frozen: Evaluation | None,
+        seen_units: Flags | None = None,
+        known: Ints | None = None,
+    ) -> Evaluation:
+        """Figures of all queries; only of those of seen people, if known matches are given."""
+        ranks = rank_partners(
+            *embed_sides(data, head), data.matches, one_sided=data.one_sided, known=known
+        )
+        seen = None if seen_units is None else _by_side(data, seen_units)
+        if seen is not None and known is not None:
+            ranks = [part.of_queries(seen[side]) for side, part in enumerate(ranks)]
+        smallest = tuple(int(part.candidates.min()) for part in ranks if len(part.queries))
+        ks, notes = usable_ks(self.ks, min(smallest))
+        ranked = tabulate(data, ranks, ks)
+        table, chance = ranked.table, ranked.chance
+        if seen is not None:
+            is_seen = np.concatenate(
+                [
+                    seen[side][table["query"][table["direction"] == side]]
+                    for side in range(len(ranks))
+                ]
+            ).astype(np.int64)
+            table, chance = (part.with_column("seen", is_seen) for part in (table, chance))
         both, *directions = summarize_directions(
-            ranked.table, resamples=self.resamples, confidence=self.confidence, seed=self.seed
+            table, resamples=self.resamples, confidence=self.confidence, seed=self.seed
         )
         a_to_b, b_to_a = directions or (None, None)
         return Evaluation(
             both=both,
             a_to_b=a_to_b,
             b_to_a=b_to_a,
-            chance=summarize(ranked.chance, resamples=0),
+            chance=summarize(chance, resamples=0),
             frozen=frozen,
-            candidates=data.galleries,
+            candidates=smallest,
             confidence=self.confidence,
             notes=tuple(notes),
-            table=ranked.table,
-            chance_table=ranked.chance,
+            table=table,
+            chance_table=chance,
             partner_ranks=ranked.ranks,
         )
+
+
+def _by_side(data: PairedFeatures, units: Flags) -> list[Flags]:
+    """Flags of units as flags of the people of each side, or of all people."""
+    sides = [data.units_a] if data.units_b is None else [data.units_a, data.units_b]
+    return [units[side] for side in sides]

@@ -41,8 +41,9 @@ class QueryTable:
             `recall_at_K` for each K, `reciprocal_rank`, and `rank` (expected rank of the
             best-ranked partner). Evaluations add what the rank is made of: `ahead` (candidates
             that score above that partner), `tied` (candidates that score the same, the partner
-            included) and `tied_partners` (partners among those). Cross-validation adds `repeat`
-            and `fold`.
+            included) and `tied_partners` (partners among those). Evaluations that know who was seen
+            in training add `seen`: 1 if the query person was, else 0. Cross-validation adds
+            `repeat` and `fold`.
     """
 
     ks: tuple[int, ...]
@@ -97,6 +98,10 @@ class QueryTable:
             raise ConfigurationError(unknown_name("metric", name, self.metric_names))
         return self["reciprocal_rank" if name == "MRR" else f"recall_at_{name[2:]}"]
 
+    def with_column(self, name: str, values: npt.NDArray[Any]) -> QueryTable:
+        """The table with another column, [Q] values."""
+        return QueryTable(self.ks, {**self.columns, name: values})
+
     def select(self, rows: npt.NDArray[np.bool_] | Ints) -> QueryTable:
         """Some of the rows, by mask or by number."""
         return QueryTable(self.ks, {name: values[rows] for name, values in self.columns.items()})
@@ -131,7 +136,7 @@ class RankedQueries:
     """Every query of one set of people, ranked.
 
     Attributes:
-        ranks: Ranks of the true partners, one entry per direction.
+        ranks: Ranks of the true partners, one entry per direction that has queries.
         table: One row per query.
         chance: The same rows for a random order.
     """
@@ -171,17 +176,34 @@ def rank_queries(
         e_b: [M, K] float32, unit length.
         ks: K of Recall@K, ascending, each at most the size of the smallest gallery.
     """
-    ranks = rank_partners(e_a, e_b, data.matches, one_sided=data.one_sided)
+    return tabulate(data, rank_partners(e_a, e_b, data.matches, one_sided=data.one_sided), ks)
+
+
+def tabulate(
+    data: PairedFeatures, ranks: Sequence[PartnerRanks], ks: Sequence[int]
+) -> RankedQueries:
+    """One row per query from the ranks of the partners.
+
+    Args:
+        data: People and matches; its components become the table's.
+        ranks: Ranks in the directions of `rank_partners`; a direction may have no queries.
+        ks: K of Recall@K, ascending.
+    """
     tables = []
     chances = []
     for direction, partner_ranks in enumerate(ranks):
+        if not len(partner_ranks.queries):
+            continue
         metrics = query_metrics(partner_ranks, ks)
         size = len(metrics.queries)
+        candidates = partner_ranks.candidates[
+            np.searchsorted(partner_ranks.queries, metrics.queries)
+        ]
         shared = {
             "direction": np.full(size, direction, np.int64),
             "query": metrics.queries,
             "component": _component_of(data, direction)[metrics.queries],
-            "candidates": np.full(size, partner_ranks.candidates, np.int64),
+            "candidates": candidates,
         }
         recall = {f"recall_at_{k}": metrics.recall[:, i] for i, k in enumerate(ks)}
         chance = {f"recall_at_{k}": metrics.chance_recall[:, i] for i, k in enumerate(ks)}
@@ -196,13 +218,15 @@ def rank_queries(
             "reciprocal_rank": metrics.chance_reciprocal_rank,
             "rank": metrics.chance_rank,
             "ahead": np.zeros(size),
-            "tied": np.full(size, float(partner_ranks.candidates)),
+            "tied": candidates.astype(np.float64),
             "tied_partners": metrics.partners,
         }
         tables.append(QueryTable(tuple(ks), shared | recall))
         chances.append(QueryTable(tuple(ks), shared | chance))
     return RankedQueries(
-        tuple(ranks), QueryTable.concatenate(tables), QueryTable.concatenate(chances)
+        tuple(partner_ranks for partner_ranks in ranks if len(partner_ranks.queries)),
+        QueryTable.concatenate(tables),
+        QueryTable.concatenate(chances),
     )
 
 

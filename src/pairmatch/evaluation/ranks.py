@@ -35,14 +35,25 @@ class PartnerRanks:
         better: [R] int64 number of candidates that score above the partner.
         tied: [R] int64 number of candidates that score the same, at least 1: the partner counts.
         scores: [R] float32 cosine of the partner.
-        candidates: Size of the gallery.
+        candidates: [R] int64 number of candidates of the query person.
     """
 
     queries: Ints
     better: Ints
     tied: Ints
     scores: Vectors
-    candidates: int
+    candidates: Ints
+
+    def of_queries(self, chosen: npt.NDArray[np.bool_]) -> PartnerRanks:
+        """The ranks of some queries: [people of their side] whether a person is one of them."""
+        rows = chosen[self.queries]
+        return PartnerRanks(
+            self.queries[rows],
+            self.better[rows],
+            self.tied[rows],
+            self.scores[rows],
+            self.candidates[rows],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +88,12 @@ class QueryMetrics:
 
 
 def rank_partners(
-    e_a: Vectors, e_b: Vectors, matches: Ints, *, one_sided: bool = False
+    e_a: Vectors,
+    e_b: Vectors,
+    matches: Ints,
+    *,
+    one_sided: bool = False,
+    known: Ints | None = None,
 ) -> list[PartnerRanks]:
     """Ranks every true partner, in both directions, in one pass over the scores.
 
@@ -88,12 +104,18 @@ def rank_partners(
         matches: [P, 2] int64 distinct rows of `e_a` and `e_b` that match.
         one_sided: Whether the rows of both arrays are the same people, who are never their own
             candidates.
+        known: [K, 2] int64 rows of `e_a` and `e_b` that are known to match: the two are no
+            candidates of each other. None of them is in `matches`.
 
     Returns:
         Directions a → b and b → a; a single entry for one-sided sets.
     """
+    known = np.empty((0, 2), np.int64) if known is None else known
     if one_sided:
-        matches = np.unique(np.concatenate([matches, matches[:, ::-1]]), axis=0)
+        matches, known = (
+            np.unique(np.concatenate([pairs, pairs[:, ::-1]]), axis=0) for pairs in (matches, known)
+        )
+    known = known[np.argsort(known[:, 0], kind="stable")]
     matches = matches[np.argsort(matches[:, 0], kind="stable")]
     query, partner = matches[:, 0], matches[:, 1]
     left, right = torch.from_numpy(e_a), torch.from_numpy(e_b).T
@@ -109,22 +131,27 @@ def rank_partners(
         if one_sided:
             diagonal = np.arange(len(block))
             score[diagonal, start + diagonal] = -np.inf
+        rows_known = slice(*np.searchsorted(known[:, 0], [start, start + len(block)]))
+        score[known[rows_known, 0] - start, known[rows_known, 1]] = -np.inf
         # Strips stay in the processor's cache: four comparisons, one trip to memory
         for top in range(0, len(block), _STRIP_ROWS):
             strip = score[top : top + _STRIP_ROWS]
             _count_forward(forward, strip, query, start + top, bounds)
             if not one_sided:
                 _count_backward(backward, strip, partner, bounds)
-    ranks = [_partner_ranks(query, forward, scores, len(e_b) - one_sided)]
+    left_out = np.bincount(known[:, 0], minlength=len(e_a))
+    ranks = [_partner_ranks(query, forward, scores, len(e_b) - one_sided - left_out)]
     if not one_sided:
         order = np.argsort(partner, kind="stable")
-        ranks.append(_partner_ranks(partner[order], backward[:, order], scores[order], len(e_a)))
+        candidates = len(e_a) - np.bincount(known[:, 1], minlength=len(e_b))
+        ranks.append(_partner_ranks(partner[order], backward[:, order], scores[order], candidates))
     return ranks
 
 
-def _partner_ranks(queries: Ints, counts: Ints, scores: Vectors, candidates: int) -> PartnerRanks:
+def _partner_ranks(queries: Ints, counts: Ints, scores: Vectors, candidates: Ints) -> PartnerRanks:
+    """Ranks from counts; `candidates` are those of all people of the side of the queries."""
     tied = np.maximum(counts[1] - counts[0], 1)
-    return PartnerRanks(queries, counts[0], tied, scores, candidates)
+    return PartnerRanks(queries, counts[0], tied, scores, candidates[queries])
 
 
 def _count_forward(
@@ -184,7 +211,7 @@ def query_metrics(ranks: PartnerRanks, ks: Sequence[int]) -> QueryMetrics:
     at_best = better == np.repeat(best, partners)
     sharing = np.add.reduceat(at_best.astype(np.int64), first)
     width = np.maximum.reduceat(np.where(at_best, tied, 0), first)
-    candidates = np.full(len(queries), float(ranks.candidates))
+    candidates = ranks.candidates[first].astype(np.float64)
     nothing_better = np.zeros(len(queries))
     return QueryMetrics(
         queries=queries,
@@ -195,7 +222,7 @@ def query_metrics(ranks: PartnerRanks, ks: Sequence[int]) -> QueryMetrics:
         tied=width,
         tied_partners=sharing.astype(np.float64),
         partners=partners.astype(np.float64),
-        chance_recall=np.repeat((cutoffs / ranks.candidates)[None, :], len(queries), axis=0),
+        chance_recall=np.minimum(cutoffs[None, :] / candidates[:, None], 1),
         chance_reciprocal_rank=_expected_reciprocal(nothing_better, candidates, partners),
         chance_rank=(candidates + 1) / (partners + 1),
     )
@@ -229,11 +256,11 @@ def _log_choose(n: Floats, k: float) -> Floats:
 
 
 def recall_curve(ranks: PartnerRanks) -> Doubles:
-    """[candidates] float64: Recall@K for K = 1, 2, …, averaged over queries."""
+    """[most candidates] float64: Recall@K for K = 1, 2, …, averaged over queries."""
     _, inverse, partners = np.unique(ranks.queries, return_inverse=True, return_counts=True)
     weights = 1 / partners[inverse] / len(partners)
     # A partner tied with t − 1 others adds weight / t at each position better + 1 … better + t
-    steps = np.zeros(ranks.candidates + 1)
+    steps = np.zeros(int(ranks.candidates.max()) + 1)
     np.add.at(steps, ranks.better, weights / ranks.tied)
     np.add.at(steps, ranks.better + ranks.tied, -weights / ranks.tied)
     return np.minimum(np.cumsum(np.cumsum(steps[:-1])), 1)

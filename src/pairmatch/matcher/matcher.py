@@ -22,6 +22,7 @@ from pairmatch.core.types import Profile, Side
 from pairmatch.data import Pairs
 from pairmatch.evaluation.crossvalidation import BASELINES, CrossValidation, cross_validate
 from pairmatch.evaluation.evaluator import Evaluation, Evaluator
+from pairmatch.evaluation.known import Known, without_known
 from pairmatch.features.extractor import ExtractionRequest, FeatureStore
 from pairmatch.gallery import Exclusions, Gallery, Recommendations, Slates, recommend_all
 from pairmatch.io.store import Store
@@ -270,7 +271,12 @@ class Matcher:
         return self
 
     def evaluate(
-        self, pairs: Pairs, *, ks: Sequence[int] | None = None, resamples: int = 1000
+        self,
+        pairs: Pairs,
+        *,
+        known: Pairs | None = None,
+        ks: Sequence[int] | None = None,
+        resamples: int = 1000,
     ) -> Evaluation:
         """Recall@K and MRR on pairs, in both directions, with chance and frozen features.
 
@@ -279,33 +285,54 @@ class Matcher:
 
         Args:
             pairs: Held-out pairs; each side is the other's gallery.
+            known: Pairs that were known at training time, if `pairs` holds some of their people.
+                The figures are then those of new people, and `seen` of the result holds those of
+                people in `known`; known matches are neither candidates nor to be found.
             ks: K of Recall@K; by default the recipe's.
             resamples: Number of bootstrap resamples of the intervals; 0 for no intervals.
 
         Raises:
             NotFittedError: The learner needs pairs and `fit` was not called.
+            DataError: All matches are known.
         """
-        if self.sides is not None and pairs.sides != self.sides:
+        sides = {part.sides for part in (pairs, known) if part is not None}
+        if self.sides is not None and sides != {self.sides}:
             raise ConfigurationError(
-                f"This matcher was trained on pairs with sides={self.sides}, got {pairs.sides}."
+                f"This matcher was trained on pairs with sides={self.sides}, got "
+                f"{', '.join(str(number) for number in sorted(sides))}."
             )
+        notes, what_was_known = [], None
+        if known is not None:
+            pairs, left_out = without_known(pairs, known)
+            what_was_known = Known.of(pairs, known)
+            if left_out:
+                notes.append(f"{left_out} matches are left out: they were known at training time.")
         data = self.paired_features(pairs)
         head = self._ready_head(data.dim)
         evaluator = Evaluator(ks=ks, resamples=resamples, seed=self.seed)
-        evaluation = evaluator.evaluate(data, None if self.head is None else head)
-        ids = [profile.id for profile in pairs.people]
+        evaluation = evaluator.evaluate(
+            data, None if self.head is None else head, known=what_was_known
+        )
+        notes += self._overlap(pairs, known)
+        evaluation = dataclasses.replace(evaluation, notes=(*evaluation.notes, *notes))
+        self.metrics = evaluation.to_dict()
+        return evaluation
+
+    def _overlap(self, pairs: Pairs, known: Pairs | None) -> list[str]:
+        """A note, which is logged too, if people took part in training and are not known to."""
+        given = frozenset() if known is None else known.profiles.keys()
+        ids = [profile.id for profile in pairs.people if profile.id not in given]
         seen, about = sum(person in self._seen for person in ids), ""
         if self._training_people is not None:
             seen, about = self._training_people.count(ids), "About "
-        if seen:
-            note = (
-                f"{about}{seen} of {len(ids)} people took part in training: these figures say "
-                "nothing about new people."
-            )
-            _log.warning(note)
-            evaluation = dataclasses.replace(evaluation, notes=(*evaluation.notes, note))
-        self.metrics = evaluation.to_dict()
-        return evaluation
+        if not seen:
+            return []
+        note = (
+            f"{about}{seen} of {len(ids)} people took part in training: these figures say "
+            "nothing about new people."
+        )
+        _log.warning(note)
+        return [note]
 
     def cross_validate(
         self,

@@ -252,9 +252,9 @@ def _chance_of_bars(evaluation: Evaluation, edges: npt.NDArray[np.float64]) -> l
     """
     within = np.zeros(len(edges))
     for ranks in evaluation.partner_ranks:
-        m = np.unique(ranks.queries, return_counts=True)[1]
-        n = ranks.candidates
-        rest = np.maximum(n - np.floor(edges), 0)[:, None]
+        _, first, m = np.unique(ranks.queries, return_index=True, return_counts=True)
+        n = ranks.candidates[first]
+        rest = np.maximum(n - np.floor(edges)[:, None], 0)
         log_none = gammaln(rest + 1) - gammaln(rest - m + 1) - gammaln(n + 1) + gammaln(n - m + 1)
         within += (1 - np.exp(log_none)).sum(1)
     return np.diff(within / evaluation.queries).tolist()

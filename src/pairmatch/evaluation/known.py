@@ -1,0 +1,112 @@
+"""What was known when a head was learned: which people were seen, and which matches are no news."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pairmatch.core.arrays import Ints
+from pairmatch.core.errors import ConfigurationError, DataError
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.data import Pairs
+
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """What was known about the people of a `PairedFeatures` when a head was learned.
+
+    Attributes:
+        matches: [K, 2] int64 rows of a and of b that were known to match. The two are no candidates
+            of each other, as in the filtered ranks of Bordes et al. (2013, "Translating Embeddings
+            for Modeling Multi-relational Data").
+        seen_a: [N] whether each person of side a was seen in training; of all people in one-sided
+            sets.
+        seen_b: [M] the same for side b; None in one-sided sets.
+    """
+
+    matches: Ints
+    seen_a: Flags
+    seen_b: Flags | None
+
+    @classmethod
+    def of(cls, pairs: Pairs, known: Pairs) -> Known:
+        """What pairs tell about the people of other pairs.
+
+        Args:
+            pairs: Pairs whose people are asked for, none of them a known match.
+            known: Pairs that were known. Their people, and all people of their groups, are seen.
+        """
+        groups = {pair.group for pair in known.pairs if pair.group is not None}
+        seen = set(known.profiles)
+        for pair in pairs.pairs:
+            if pair.group in groups:
+                seen |= {pair.a, pair.b}
+        row_a = {person: row for row, person in enumerate(pairs.ids_a)}
+        row_b = {person: row for row, person in enumerate(pairs.ids_b)}
+        matches = [
+            (row_a[pair.a], row_b[pair.b])
+            for pair in known.pairs
+            if pair.outcome == "match" and pair.a in row_a and pair.b in row_b
+        ]
+        return cls(
+            np.array(matches, np.int64).reshape(-1, 2),
+            _are_in(pairs.ids_a, seen),
+            None if pairs.sides == 1 else _are_in(pairs.ids_b, seen),
+        )
+
+    def seen_units(self, data: PairedFeatures) -> Flags:
+        """[units] whether a person of each unit was seen.
+
+        Raises:
+            ConfigurationError: The rows are not those of `data`, or a match of `data` is known.
+        """
+        sizes = [None if side is None else len(side) for side in (self.seen_a, self.seen_b)]
+        if sizes != [len(data.a), None if data.b is None else len(data.b)]:
+            raise ConfigurationError(
+                f"`known` is about {sizes} people of the sides, the features about others: build "
+                "it with `Known.of(pairs, known)` from the same pairs."
+            )
+        matched = {tuple(pair) for pair in data.matches.tolist()}
+        if any(tuple(pair) in matched for pair in self.matches.tolist()):
+            raise ConfigurationError(
+                "`known` holds matches that are to be found: leave them out with `without_known`."
+            )
+        units = np.zeros(int(data.units.max(initial=-1)) + 1, bool)
+        units[data.units_a[self.seen_a]] = True
+        if self.seen_b is not None and data.units_b is not None:
+            units[data.units_b[self.seen_b]] = True
+        return units
+
+
+def without_known(pairs: Pairs, known: Pairs) -> tuple[Pairs, int]:
+    """The pairs that are not known matches, and the number of matches that are.
+
+    Raises:
+        DataError: All matches are known.
+    """
+    keys = {_key(pair.a, pair.b, pairs.sides) for pair in known.pairs if pair.outcome == "match"}
+    kept = [
+        row for row, pair in enumerate(pairs.pairs) if _key(pair.a, pair.b, pairs.sides) not in keys
+    ]
+    if len(kept) == len(pairs.pairs):
+        return pairs, 0
+    rest = pairs.subset(kept)
+    if len(pairs) and not len(rest):
+        raise DataError(
+            f"All {len(pairs)} matches to test on were known at training time: there is nothing to "
+            "find. Test on matches that are not in the training pairs."
+        )
+    return rest, len(pairs) - len(rest)
+
+
+def _key(a: str, b: str, sides: int) -> tuple[str, ...]:
+    return (a, b) if sides == 2 else tuple(sorted((a, b)))
+
+
+def _are_in(ids: Collection[str], chosen: Collection[str]) -> Flags:
+    return np.array([person in chosen for person in ids], bool)
