@@ -133,6 +133,31 @@ def test_display_p3_becomes_srgb(form, options):
     assert load_image(content).info == {}
 
 
+def with_profile_in_gif(image):
+    content = encoded(image.quantize(64), "GIF")
+    start = 13 + 3 * 2 ** ((content[10] & 7) + 1)
+    pieces = [P3[i : i + 255] for i in range(0, len(P3), 255)]
+    blocks = b"".join(bytes([len(piece)]) + piece for piece in pieces)
+    return content[:start] + b"\x21\xff\x0bICCRGBG1012" + blocks + b"\0" + content[start:]
+
+
+def with_profile_in_jpeg_2000(image):
+    content = encoded(image, "JPEG2000")
+    start, color = content.index(b"jp2h") - 4, content.index(b"colr") - 4
+    length, end = (struct.unpack_from(">I", content, place)[0] for place in (start, color))
+    box = struct.pack(">I", 11 + len(P3)) + b"colr\2\0\0" + P3
+    header = struct.pack(">I", length - end + len(box)) + content[start + 4 : color] + box
+    return content[:start] + header + content[color + end :]
+
+
+@pytest.mark.parametrize("add", [with_profile_in_gif, with_profile_in_jpeg_2000])
+def test_profiles_that_pillow_does_not_read(add):
+    content = add(palette_of_colors())
+    raw = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    assert np.abs(np.asarray(load_image(content)) - p3_as_srgb(raw)).max() < 3
+    assert pixels_digest(content) != image_digest(content)
+
+
 def test_known_colors_of_display_p3():
     for stored, shown in (
         ((255, 255, 255), (255, 255, 255)),

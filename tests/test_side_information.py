@@ -57,6 +57,15 @@ EXIF = {
     "a loop of directories": (directory(ORIENTATION, (0x8769, 4, 1, b"\x08\0\0\0"))[:-4], True),
     "orientation as text": (directory((0x0112, 2, 4, b"six\0")), False),
     "no directory": (b"II*\0\xff\xff\xff\x7f" + bytes(20), False),
+    "orientation typed RATIONAL": (
+        directory((0x0112, 5, 1, b"\x1a\0\0\0")) + struct.pack("<II", 6, 1),
+        True,
+    ),
+    "orientation typed FLOAT": (directory((0x0112, 11, 1, struct.pack("<f", 6))), True),
+    "orientation divided by 0": (
+        directory((0x0112, 10, 1, b"\x1a\0\0\0")) + struct.pack("<ii", 6, 0),
+        False,
+    ),
     "garbage": (b"\x93garbage\xff\xd8\xff" * 9, False),
     "nothing": (b"\0", False),
 }
@@ -169,6 +178,66 @@ def test_valid_side_information_is_not_reported(caplog):
 )
 def test_png_chunks_do_not_decide(chunk, caplog):
     assert_read(with_png_chunk(chunk[1]), "PNG", None, caplog)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "crc"),
+    [
+        (b"tRNS", b"", None),
+        (b"tRNS", b"\0", None),
+        (b"tRNS", bytes(6), 1),
+        (b"PLTE", bytes(4), 1),  # a suggestion, in a photo that has no palette
+    ],
+)
+def test_png_chunks_that_a_photo_needs_not(kind, body, crc, caplog):
+    content = with_png_chunk(png_chunk(kind, body, crc))
+    warnings = assert_read(content, "PNG", None, caplog)
+    assert [("transparency" in line) for line in warnings] == [True] * len(warnings)
+    assert bool(warnings) is (kind == b"tRNS")
+
+
+def with_gif_extension(extension):
+    content = encoded("GIF")
+    start = 13 + 3 * 2 ** ((content[10] & 7) + 1)  # after the header and the palette
+    return content[:start] + extension + content[start:]
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [
+        b"\xff\0",  # an application without a name
+        b"\xf9\0",
+        b"\xf9\x01\x01\0",
+        b"\xff\x0bNETSCAPE2.0\x01\x01\0",
+        b"\xff\x0bXMP DataXMP\x05hello\0",
+        b"\xff\x0bICCRGBG1012\x05hello\0",
+        b"\xfe" + (b"\xff" + b"x" * 255) * 5000 + b"\0",
+        b"\x77\x03abc\0",
+    ],
+)
+def test_gif_extensions_do_not_decide(extension, caplog):
+    assert_read(with_gif_extension(b"\x21" + extension), "GIF", None, caplog)
+
+
+@pytest.mark.skipif(not features.check("jpg_2000"), reason="needs JPEG 2000")
+@pytest.mark.parametrize(
+    "box",
+    [
+        (b"res ", b""),
+        (b"res ", b"\0\0\0\x0aresc\0\0"),
+        (b"colr", b""),
+        (b"colr", b"\2\0\0garbage"),
+        (b"xml ", b"\xff"),
+    ],
+)
+def test_jpeg_2000_boxes_do_not_decide(box, caplog):
+    content = encoded("JPEG2000")
+    start = content.index(b"jp2h") - 4
+    length = struct.unpack_from(">I", content, start)[0]
+    added = struct.pack(">I", len(box[1]) + 8) + b"".join(box)
+    header = struct.pack(">I", length + len(added)) + content[start + 4 : start + length] + added
+    damaged = content[:start] + header + content[start + length :]
+    assert_read(damaged, "JPEG2000", None, caplog)
 
 
 def test_exif_as_imagemagick_writes_it(caplog):

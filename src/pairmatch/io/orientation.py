@@ -30,6 +30,7 @@ _TURNS = {
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _TYPE_BYTES |= {16: 8, 17: 8, 18: 8}
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}
+_FRACTIONS = {5: "II", 10: "ii", 11: "f", 12: "d"}
 # Description, make, model, software, date, artist, copyright
 _TEXT_TAGS = frozenset({270, 271, 272, 305, 306, 315, 33432})
 
@@ -75,6 +76,16 @@ class Directory:
             if entry.tag == tag and entry.value and entry.type in _INTEGERS:
                 number = struct.unpack_from(self.order + _INTEGERS[entry.type], entry.value)[0]
                 return int(number)
+        return None
+
+    def whole_fraction(self, tag: int) -> int | None:
+        """First value of a tag of a fractional type, if it is a whole number."""
+        for entry in self.entries:
+            if entry.tag == tag and entry.value and entry.type in _FRACTIONS:
+                value = struct.unpack_from(self.order + _FRACTIONS[entry.type], entry.value)
+                numerator, denominator = (*value, 1)[:2]
+                is_whole = denominator != 0 and numerator % denominator == 0
+                return int(numerator / denominator) if is_whole else None
         return None
 
 
@@ -147,6 +158,8 @@ def xmp_orientation(xmp: bytes) -> int | None:
 def tiff_orientation(directory: Directory) -> int | None:
     """Orientation of a TIFF file, 1 to 8; None if it states none."""
     orientation = directory.integer(_ORIENTATION)
+    if orientation is None:
+        orientation = directory.whole_fraction(_ORIENTATION)  # of writers that mistake its type
     return orientation if orientation in range(1, 9) else None
 
 

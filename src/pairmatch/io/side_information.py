@@ -23,6 +23,7 @@ from pairmatch.io.orientation import (
 _MOST_BYTES = 16_000_000  # of one decompressed text or profile
 _XMP_HEADER = b"http://ns.adobe.com/xap/1.0/\0"
 _PROFILE_HEADER = b"ICC_PROFILE\0"
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
 # Tags that describe the pixels of a TIFF file: size, number format, compression, strips, tiles, …
 _PIXEL_TAGS = frozenset(
     {254, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320}
@@ -81,7 +82,8 @@ def separate(content: bytes, form: str | None) -> tuple[bytes, SideInformation]:
         form: Format, as `photo_format` names it.
     """
     side = SideInformation()
-    walk = {"JPEG": _jpeg, "PNG": _png, "WEBP": _webp, "TIFF": _tiff, "AVIF": _avif}
+    walk = {"JPEG": _jpeg, "PNG": _png, "WEBP": _webp, "TIFF": _tiff, "GIF": _gif}
+    walk |= {"AVIF": _avif, "JPEG2000": _jpeg2000}
     if form not in walk:
         return content, side
     try:
@@ -98,9 +100,10 @@ def _jpeg(content: bytes, side: SideInformation) -> bytes:
     profile: dict[int, bytes] = {}
     position = 2
     while True:
-        if content[position] != 0xFF or content[position + 1] in (0x00, 0xFF):
-            position += 1  # padding, or bytes that belong to no segment
-            continue
+        start = _MARKER.search(content, position)  # after padding and bytes of no segment
+        if start is None:
+            raise IndexError
+        position = start.start()
         marker = content[position + 1]
         if marker in (0xDA, 0xD9):  # the compressed pixels, or the end
             kept.append(content[position:])
@@ -139,12 +142,17 @@ def _describes_pixels(marker: int, body: bytes) -> bool:
 
 
 def _png(content: bytes, side: SideInformation) -> bytes:
-    """Keeps the critical chunks and transparency; of an animation, the still image."""
+    """Keeps the critical chunks and valid transparency; of an animation, the still image."""
+    color_type = content[25]
     kept: list[bytes | memoryview] = [content[:8]]
     texts: list[tuple[bytes, bytes]] = []
     exif = b""
     for kind, body, chunk in _png_chunks(content):
-        if kind == b"tRNS" or not kind[0] & 0x20:
+        if kind == b"tRNS" and not _is_valid_transparency(color_type, body, chunk):
+            side.add_problem("transparency")
+        elif kind == b"PLTE" and color_type != 3:
+            continue  # a suggestion for displays of few colors
+        elif kind == b"tRNS" or not kind[0] & 0x20:
             kept.append(chunk)
         elif kind == b"eXIf":
             exif = exif or body
@@ -172,6 +180,13 @@ def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes, memoryview]]:
         body = b"" if kind == b"IDAT" else content[position + 8 : position + 8 + length]
         yield kind, body, view[position:end]
         position = end
+
+
+def _is_valid_transparency(color_type: int, body: bytes, chunk: memoryview) -> bool:
+    """Whether a tRNS chunk has the length for its color type, and the checksum of its content."""
+    is_long_enough = {0: len(body) >= 2, 2: len(body) >= 6, 3: 0 < len(body) <= 256}
+    checksum = zlib.crc32(b"tRNS" + body).to_bytes(4, "big")
+    return is_long_enough.get(color_type, False) and chunk[-4:] == checksum
 
 
 def _png_text(kind: bytes, body: bytes, side: SideInformation) -> None:
@@ -211,10 +226,8 @@ def _webp(content: bytes, side: SideInformation) -> bytes:
         elif kind == b"ICCP":
             side.profile = body
         elif kind == b"VP8X" and length >= 10:
-            side.size = (
-                int.from_bytes(body[4:7], "little") + 1,
-                int.from_bytes(body[7:10], "little") + 1,
-            )
+            width, height = (int.from_bytes(body[at : at + 3], "little") + 1 for at in (4, 7))
+            side.size = width, height
             # Flags of the chunks that are left out: profile, EXIF, XMP
             kept.append(content[position : position + 8] + bytes([body[0] & ~0x2C]) + body[1:])
         elif kind in (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF", b"VP8X"):
@@ -265,6 +278,48 @@ def _tiff(content: bytes, side: SideInformation) -> bytes:
     rewritten += struct.pack(directory.order + offset, 0)
     start = directory.start
     return content[:start] + rewritten + content[start + len(rewritten) :]
+
+
+def _gif(content: bytes, side: SideInformation) -> bytes:
+    """Keeps, of the extensions before the first photo, its transparency."""
+    position = 13 + (3 << (content[10] & 7) + 1 if content[10] & 0x80 else 0)
+    kept = [content[:position]]
+    while content[position] == 0x21:  # an extension: label, then blocks up to an empty one
+        start = position
+        position += 2
+        blocks = []
+        while length := content[position]:
+            blocks.append(content[position + 1 : position + 1 + length])
+            position += 1 + length
+        position += 1
+        is_control = content[start + 1] == 0xF9  # with the transparency of the photo
+        if is_control and blocks and len(blocks[0]) >= 4:
+            kept.append(content[start:position])
+        elif is_control:
+            side.add_problem("transparency")
+        elif blocks[:1] == [b"ICCRGBG1012"]:
+            side.profile = b"".join(blocks[1:])
+    kept.append(content[position:])
+    return b"".join(kept)
+
+
+def _jpeg2000(content: bytes, side: SideInformation) -> bytes:
+    """Takes the profile; renames boxes of resolution and damaged ones of color."""
+    start = content.find(b"jp2h", 0, 4096)
+    if start < 4:
+        return content
+    end = start - 4 + struct.unpack_from(">I", content, start - 4)[0]
+    position = start + 4
+    renamed = bytearray(content)
+    while position + 8 <= end:
+        length, kind = struct.unpack_from(">I4s", content, position)
+        body = content[position + 8 : position + length]
+        if kind == b"colr" and body[:1] == b"\2":
+            side.profile = side.profile or body[3:]
+        if kind == b"res " or (kind == b"colr" and len(body) < 7):
+            renamed[position + 4 : position + 8] = b"skip"
+        position += max(length, 8)
+    return bytes(renamed)
 
 
 def _avif(content: bytes, side: SideInformation) -> bytes:
