@@ -64,6 +64,7 @@ def test_demo_fits_evaluates_and_reports(demo):
     assert "trained" in output
     assert "chance" in output
     assert f"pairmatch recommend {folder} --query" in output
+    assert "these pairs" in output  # the verdict
     page = (folder / "report.html").read_text()
     assert page.count("<img") > 9  # the demo shows photos
     assert (folder / "matcher.json").exists()

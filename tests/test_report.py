@@ -488,17 +488,29 @@ def diagnosed(tmp_path_factory):
         training=TrainingConfig(epochs=3),
     ).fit(*parts[:2])
     evaluation = matcher.evaluate(parts[2])
-    sections = diagnose(matcher, *parts)
-    report = matcher_report(matcher, *parts, evaluation, title="Everything", sections=sections)
+    diagnosis = diagnose(matcher, *parts)
+    report = matcher_report(
+        matcher,
+        *parts,
+        evaluation,
+        title="Everything",
+        verdict=str(diagnosis.verdict),
+        sections=diagnosis.sections,
+    )
     write_report(folder / "report.html", report)
-    return folder, matcher, parts, evaluation, sections
+    return folder, matcher, parts, evaluation, diagnosis
 
 
 def test_the_report_contains_every_diagnosis(diagnosed):
-    folder, _, _, evaluation, sections = diagnosed
+    folder, _, _, evaluation, diagnosis = diagnosed
+    sections = diagnosis.sections
     page = (folder / "report.html").read_text()
     parsed = Balanced(page)
     assert not parsed.faults
+    assert f"<b>{diagnosis.verdict}</b>" in page
+    best = re.findall(r'<tr class="[a-z]* best"><th scope="row">([^<]+)</th>', page)
+    assert diagnosis.verdict.best in best
+    assert len(best) == 2  # in the tables of test pairs and of baselines
     titles = [section.title for section in sections]
     assert titles == [
         "Baselines",
@@ -541,7 +553,7 @@ def test_empty_cells_sort_last_and_signed_values_sort_as_numbers(diagnosed):
     script = """
       const table = page.document.querySelectorAll("table.sortable")[1];
       const headings = table.tHead.rows[0].cells;
-      const column = headings.length - 2;
+      const column = [...headings].findIndex(cell => cell.textContent.includes("to frozen"));
       const button = headings[column].querySelector("button");
       const orders = [];
       for (let i = 0; i < 2; i++) {
@@ -572,7 +584,7 @@ def test_one_sided_sets_are_diagnosed(tmp_path, small_pairs):
         store=tmp_path / "s.sqlite",
         training=TrainingConfig(epochs=1),
     ).fit(*parts[:2])
-    sections = diagnose(matcher, *parts, with_learning_curve=False)
+    sections = diagnose(matcher, *parts, with_learning_curve=False).sections
     assert [section.title for section in sections][:2] == [
         "Baselines",
         "Exposure",
@@ -592,7 +604,7 @@ def test_a_single_test_pair_is_not_an_error(tmp_path, small_pairs):
         store=tmp_path / "s.sqlite",
         training=TrainingConfig(epochs=1),
     ).fit(*parts[:2])
-    titles = [section.title for section in diagnose(matcher, *parts)]
+    titles = [section.title for section in diagnose(matcher, *parts).sections]
     assert titles[0] == "Baselines"
 
 

@@ -42,6 +42,7 @@ from pairmatch.cli.reading import FollowLinks, KeepWords, read_pairs
 if TYPE_CHECKING:
     from pairmatch.data import Pairs
     from pairmatch.data.splits import SplitBy
+    from pairmatch.evaluation.verdict import Verdict
     from pairmatch.matcher.matcher import Matcher
 
 _LEARNING_CURVE_PAIRS = 1000
@@ -87,7 +88,7 @@ def demo(
         progress=show_progress(quiet),
     )
     title = "Demo: people drawn by pairmatch"
-    _fit_and_report(
+    verdict = _fit_and_report(
         matcher, data, output, seed=seed, photos=photos, title=title, learning_curve=False
     )
     query = file.parent / "images" / f"{data.ids_a[0]}.jpg"
@@ -98,7 +99,11 @@ def demo(
         f"--gallery {file.parent / 'candidates.csv'} "
         '-k 5 --where "age >= 30"'
     )
-    echo("  pairmatch fit your-pairs.csv --backbone descriptor --output couples")
+    command = "--backbone descriptor"
+    if verdict.best != "trained":
+        command += f" --learner {verdict.best}"
+        echo(f"  pairmatch fit {file} {command} --output {output}-{verdict.best}")
+    echo(f"  pairmatch fit your-pairs.csv {command} --output couples")
 
 
 @app.command(
@@ -211,6 +216,8 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Evaluates a saved matcher on pairs that it was not trained on."""
+    from pairmatch.evaluation.verdict import judge_evaluation
+
     check_place(json_file, "--json", store=store)
     loaded = load_matcher(
         matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
@@ -230,7 +237,7 @@ def evaluate(
         if json_file is not None:
             write_json(json_file, evaluation)
     finally:  # a full disk loses the file, not the evaluation
-        echo(str(evaluation), lines=True)
+        echo(f"{judge_evaluation(evaluation)}\n{evaluation}", lines=True)
 
 
 def _fit_and_report(
@@ -244,7 +251,7 @@ def _fit_and_report(
     split_by: SplitBy | None = None,
     learning_curve: bool | None = None,
     json_file: Path | None = None,
-) -> None:
+) -> Verdict:
     """Splits the pairs, fits, evaluates on the test part, saves, and writes the report.
 
     Each result is saved before it is printed.
@@ -279,17 +286,20 @@ def _fit_and_report(
         echo(note, err=True, color="yellow")
     if learning_curve is None:
         learning_curve = len(data) <= _LEARNING_CURVE_PAIRS
-    sections = diagnose(matcher, *parts, with_learning_curve=learning_curve)
+    diagnosis = diagnose(matcher, *parts, with_learning_curve=learning_curve)
     report = matcher_report(
         matcher,
         *parts,
         evaluation,
         title=title,
         photos=photos,
-        sections=sections,
+        verdict=str(diagnosis.verdict),
+        sections=diagnosis.sections,
         notes=[leaks.summary()] if leaks else [],
     )
     write_report(output / "report.html", report)
-    for text in sections[0].text[1:]:
-        echo(text)
+    echo(str(diagnosis.verdict))
+    if diagnosis.verdict.best != "trained" and diagnosis.verdict.is_sure:
+        echo(f"To serve the better one, fit with --learner {diagnosis.verdict.best}.")
     echo(f"Saved the matcher in {output} and the report in {output / 'report.html'}.")
+    return diagnosis.verdict

@@ -318,10 +318,13 @@ def _run_grid(
 
 
 def _result_text(result: CrossValidation, note: str) -> str:
-    """The table of a sweep and the comparisons with the baseline."""
+    """The verdict, the table of a sweep, and the comparisons with the baseline."""
+    from pairmatch.evaluation.verdict import judge
+
     reference = "frozen" if "frozen" in result.learners else result.learners[0]
     comparisons = map(str, result.comparisons(reference))
-    return "\n".join([*([note] if note else []), str(result), *comparisons])
+    head = [str(judge(result)), *([note] if note else [])]
+    return "\n".join([*head, str(result), *comparisons])
 
 
 def _write(

@@ -10,12 +10,13 @@ from pairmatch.report.content import (
     evaluation_curves,
     matcher_report,
 )
-from pairmatch.report.diagnosis import diagnose
+from pairmatch.report.diagnosis import Diagnosis, diagnose
 from pairmatch.report.page import summary, write_json, write_report
 from pairmatch.report.sections import paper_sections, write_sweep_report
 
 __all__ = [
     "Candidate",
+    "Diagnosis",
     "Query",
     "Report",
     "Row",

@@ -66,11 +66,13 @@ class Row:
         name: Text of the first column.
         cells: (value, interval) of the other columns; empty strings for none.
         kind: Color of the row: `ours`, `frozen`, `chance`, or empty for none.
+        is_best: Whether the row is shown in bold.
     """
 
     name: str
     cells: Sequence[tuple[str, str]]
     kind: str = ""
+    is_best: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ class Report:
     Attributes:
         title: Heading of the page.
         evaluation: Result of `Evaluation.to_dict`; empty if the page is not about one evaluation.
+        verdict: Which learner to use, in a sentence.
         lead: Summary in plain words; by default derived from the evaluation.
         curves: Recall@K by name (`ours`, `frozen`, `chance`), one value per K of `curve_ks`.
         curve_ks: K of the curves; by default 1, 2, ….
@@ -134,6 +137,7 @@ class Report:
 
     title: str
     evaluation: Mapping[str, Any] = field(default_factory=dict)
+    verdict: str = ""
     lead: str = ""
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
     curve_ks: Sequence[int] = ()
@@ -160,6 +164,7 @@ def matcher_report(
     *,
     title: str,
     photos: bool = False,
+    verdict: str = "",
     sections: Sequence[Section] = (),
     notes: Sequence[str] = (),
 ) -> Report:
@@ -174,6 +179,7 @@ def matcher_report(
         title: Heading of the page.
         photos: Whether to show thumbnails of some test people; do not use this with photos of real
             people.
+        verdict: Which learner to use, in a sentence; for example that of `diagnose`.
         sections: Further sections of the page, for example those of `diagnose`.
         notes: What else a reader has to know; shown before the notes of the matcher and of the
             evaluation.
@@ -181,6 +187,7 @@ def matcher_report(
     return Report(
         title=title,
         evaluation=evaluation.to_dict(),
+        verdict=verdict,
         **evaluation_curves(evaluation, seed=matcher.seed),
         history=matcher.history,
         sections=sections,

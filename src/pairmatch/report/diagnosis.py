@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from pairmatch.evaluation.diagnostics import (
 )
 from pairmatch.evaluation.query_table import embed_sides
 from pairmatch.evaluation.splits import Split
+from pairmatch.evaluation.verdict import Verdict, judge
 from pairmatch.matcher.matcher import Matcher
 from pairmatch.report.content import Section
 from pairmatch.report.sections import (
@@ -47,6 +49,20 @@ _LEARNING_FOLDS = 3
 _People = tuple[list[Profile], list[Profile] | None]
 
 
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What `diagnose` found.
+
+    Attributes:
+        verdict: The best learner for these pairs, against the matcher or the best baseline; the
+            matcher is called `trained`.
+        sections: Sections of the report.
+    """
+
+    verdict: Verdict
+    sections: list[Section]
+
+
 def diagnose(
     matcher: Matcher,
     train: Pairs,
@@ -54,7 +70,7 @@ def diagnose(
     test: Pairs,
     *,
     with_learning_curve: bool = True,
-) -> list[Section]:
+) -> Diagnosis:
     """Compares a matcher with baselines, and examines its ranking.
 
     The sections are: baselines with tests, hubness, calibration, results by attribute, shortcuts,
@@ -79,16 +95,17 @@ def diagnose(
     split = Split(0, 0, data.part(np.concatenate(labels[:2])), data.part(labels[2]))
     learners = {"trained": head, **{name: name for name in BASELINES}}
     result = cross_validate(data, learners, splits=[split], seed=matcher.seed)
+    verdict = judge(result, "trained", names={"trained": "this matcher"})
     people = _people(parts, one_sided=data.one_sided)
     sections = [
-        comparison_section(result, "frozen"),
+        comparison_section(result, "frozen", verdict.best),
         _hubness(head, tested),
         _calibration(head, held_out, tested),
         _slices(result, people),
         _shortcuts(matcher, data, people, split, result.metrics("chance").mrr),
         _learning_curve(matcher, data) if with_learning_curve else None,
     ]
-    return [section for section in sections if section is not None]
+    return Diagnosis(verdict, [section for section in sections if section is not None])
 
 
 def _people(parts: Sequence[Pairs], *, one_sided: bool) -> _People:

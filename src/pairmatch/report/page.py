@@ -128,7 +128,13 @@ def _results(evaluation: Mapping[str, Any]) -> Table:
         ("b → a", "", evaluation.get("b_to_a")),
     ]
     ks = list(evaluation["both"]["recall"])
-    rows = [Row(name, _cells(metrics, ks), kind) for name, kind, metrics in results if metrics]
+    # Bold goes to the best of all rankings of all queries
+    best = max((metrics.get("mrr", 0) for _, kind, metrics in results if metrics and kind))
+    rows = [
+        Row(name, _cells(metrics, ks), kind, is_best=bool(kind) and metrics.get("mrr", 0) == best)
+        for name, kind, metrics in results
+        if metrics
+    ]
     columns = [*(f"R@{k}" for k in ks), "MRR", "median rank"]
     return Table("learner", columns, rows, "Recall, MRR and median rank on the test pairs")
 

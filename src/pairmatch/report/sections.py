@@ -21,6 +21,7 @@ from pairmatch.evaluation.diagnostics import (
 from pairmatch.evaluation.diagnostics.slicing import SMALLEST_SLICE
 from pairmatch.evaluation.intervals import Metrics
 from pairmatch.evaluation.query_table import DEFAULT_KS
+from pairmatch.evaluation.verdict import judge
 from pairmatch.experiments.paper import PaperTables
 from pairmatch.report.content import Report, Row, Section, Table
 from pairmatch.report.page import write_report
@@ -28,32 +29,36 @@ from pairmatch.report.plots import Plot, percent
 
 _FROZEN_ROWS = ("Qwen3-VL, frozen, mean pooling", "EOS token", "Mean")
 _KINDS = {"trained": "ours", "frozen": "frozen", "chance": "chance"}
-_MAX_SENTENCES = 3
 _MAX_SMALL_SLICES = 8
 
 
 def comparison_section(
-    result: CrossValidation, baseline: str, *, title: str = "Baselines"
+    result: CrossValidation, baseline: str, best: str, *, title: str = "Baselines"
 ) -> Section:
-    """Metrics of every learner, and a test of its difference to a baseline.
+    """Metrics of every learner, and tests of its difference to a baseline and to the best learner.
 
     Args:
         result: Result of cross-validation, or of a single split.
         baseline: Learner that the others are compared with.
+        best: The best learner, as in a `Verdict`.
         title: Heading.
     """
     components = np.unique(result.chance["component"])
     comparable = len(result.learners) > 1 and len(components) > 1
-    tests = {test.name: test for test in result.comparisons(baseline)} if comparable else {}
+    references = list(dict.fromkeys((baseline, best))) if comparable else []
+    tests = {
+        reference: {test.name: test for test in result.comparisons(reference)}
+        for reference in references
+    }
     rows = []
     data = []
     for learner in ("chance", *result.learners):
         metrics = result.metrics(learner)
-        test = tests.get(learner)
         cells = _metric_cells(metrics)
-        if tests:
-            cells += _test_cells(test)
-        rows.append(Row(learner, cells, _KINDS.get(learner, "")))
+        for reference in references:
+            cells += _test_cells(tests[reference].get(learner))
+        test = tests[baseline].get(learner) if references else None
+        rows.append(Row(learner, cells, _KINDS.get(learner, ""), is_best=learner == best))
         data.append(
             {
                 "method": learner,
@@ -63,23 +68,18 @@ def comparison_section(
             }
         )
     columns = [*(f"R@{k}" for k in result.ks), "MRR"]
-    if tests:
-        columns += [f"MRR difference to {baseline}", "p"]
+    for reference in references:
+        columns += [f"MRR difference to {reference}", "p"]
     repeats = len(result.chance) / max(result.queries, 1)
     times = "once" if repeats == 1 else f"{repeats:.3g} times"
     text = f"{result.queries} queries, each tested {times} by learners that never saw these people."
-    if tests:
+    if references:
         text += (
-            f" p: paired randomization test against {baseline}, corrected for {len(tests)} "
-            "comparisons (Holm)."
+            f" p: paired randomization test against {' or '.join(references)}, corrected for "
+            f"{len(tests[baseline])} comparisons (Holm). The highest MRR is in bold."
         )
-    better = [
-        str(test)
-        for test in tests.values()
-        if test.p_value < 1 - test.confidence and test.difference > 0
-    ]
     table = Table("learner", columns, rows, title)
-    return Section(title, [text, *better[:_MAX_SENTENCES]], table, data=data)
+    return Section(title, [text], table, data=data)
 
 
 def _metric_cells(metrics: Metrics) -> list[tuple[str, str]]:
@@ -309,18 +309,15 @@ def write_sweep_report(
         sections: Sections before the table of all results.
     """
     baseline = "frozen" if "frozen" in result.learners else result.learners[0]
-    mean_mrr = {
-        learner: float(result.table(learner).metric("MRR").mean()) for learner in result.learners
-    }
-    best = max(mean_mrr, key=lambda learner: mean_mrr[learner])
-    lead = [note] if note else []
-    if best != baseline:
-        comparison = next(test for test in result.comparisons(baseline) if test.name == best)
-        lead.append(f"Best mean MRR: {comparison}")
+    verdict = judge(result)
     report = Report(
         title,
-        lead=" ".join(lead),
-        sections=[*sections, comparison_section(result, baseline, title="All results")],
+        verdict=str(verdict),
+        lead=note,
+        sections=[
+            *sections,
+            comparison_section(result, baseline, verdict.best, title="All results"),
+        ],
         facts={
             "Lines": str(len(result.learners)),
             "Splits": str(result.splits),

@@ -1,0 +1,115 @@
+"""The verdict: which learner is best for the pairs, against the best alternative."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from pairmatch import Evaluator
+from pairmatch.core import registry
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.evaluation.crossvalidation import cross_validate
+from pairmatch.evaluation.verdict import judge, judge_evaluation
+
+
+def mapped(pairs, rng, noise=0.3):
+    """Partners are alike after a rotation, which no cosine of raw features sees."""
+    a = rng.normal(size=(pairs, 12))
+    rotation = np.linalg.qr(rng.normal(size=(12, 12)))[0]
+    return a, a @ rotation + noise * rng.normal(size=a.shape)
+
+
+def result_of(a, b, *learners):
+    return cross_validate(PairedFeatures.of(a, b), list(learners), repeats=1, folds=4)
+
+
+@pytest.fixture(scope="module")
+def rotated():
+    return result_of(*mapped(120, np.random.default_rng(0)), "frozen", "whitened", "ridge", "cca")
+
+
+def test_a_baseline_that_wins_is_named_with_the_gap_of_the_learner(rotated):
+    verdict = judge(rotated, "whitened")
+    mrr = {name: rotated.metrics(name, resamples=0).mrr for name in rotated.learners}
+    assert verdict.best == max(mrr, key=mrr.get) != "whitened"
+    assert verdict.learner == "whitened"
+    assert verdict.beats_chance
+    assert verdict.is_sure
+    gap = mrr[verdict.best] - mrr["whitened"]
+    assert verdict.comparison.difference == pytest.approx(gap)
+    assert verdict.comparison.corrected_for == 3  # the best was one of three others
+    assert str(verdict).startswith(
+        f"{verdict.best} ranks these pairs best: MRR {mrr[verdict.best]:.3f} ("
+    )
+    assert f"; whitened is {gap:.3f} behind (" in str(verdict)
+    assert str(verdict).endswith("p < 0.001).")
+
+
+def test_a_learner_that_wins_is_measured_against_the_best_simple_baseline(rotated):
+    best = judge(rotated, "frozen").best
+    verdict = judge(rotated, best, baselines=["frozen", "whitened"])
+    mrr = {name: rotated.metrics(name, resamples=0).mrr for name in ("frozen", "whitened")}
+    assert verdict.best == best
+    assert verdict.learner == max(mrr, key=mrr.get)
+
+
+def test_a_small_lead_is_called_what_it_is():
+    rng = np.random.default_rng(1)
+    a = rng.normal(size=(60, 12))
+    result = result_of(a, a + 0.8 * rng.normal(size=a.shape), "frozen", "centred")
+    verdict = judge(result, "centred")
+    assert not verdict.is_sure
+    assert str(verdict).endswith("which may be chance.")
+
+
+def test_nothing_to_learn_is_said():
+    rng = np.random.default_rng(2)
+    result = result_of(rng.normal(size=(60, 8)), rng.normal(size=(60, 8)), "frozen", "ridge")
+    verdict = judge(result, "ridge")
+    assert not verdict.beats_chance
+    assert str(verdict).startswith("No learner is distinguishable from chance on these pairs")
+
+
+def test_a_single_learner_has_nothing_to_be_compared_with(rotated):
+    a, b = mapped(60, np.random.default_rng(3))
+    verdict = judge(result_of(a, b, "ridge"), "ridge")
+    assert verdict.comparison is None
+    assert not verdict.is_sure
+    assert str(verdict).count(";") == 0
+    with pytest.raises(
+        ConfigurationError, match="Unknown learner of this cross-validation 'rigde'"
+    ):
+        judge(rotated, "rigde")
+
+
+def test_one_group_of_people_cannot_be_tested(rotated):
+    def in_one_group(table):
+        one = np.zeros(len(table), np.int64)
+        return dataclasses.replace(table, columns={**table.columns, "component": one})
+
+    tables = {name: in_one_group(rotated.table(name)) for name in rotated.learners}
+    result = dataclasses.replace(rotated, tables=tables, chance=in_one_group(rotated.chance))
+    verdict = judge(result)
+    assert verdict.against_chance is None
+    assert str(verdict).endswith("too few people are independent for a test.")
+    assert json.dumps(verdict.to_dict())
+
+
+def test_an_evaluation_is_judged_against_its_frozen_features():
+    rng = np.random.default_rng(5)
+    a, b = mapped(80, rng)
+    head = registry.create("learners", "ridge").fit(PairedFeatures.of(a[:50], b[:50])).head
+    evaluation = Evaluator().evaluate(PairedFeatures.of(a[50:], b[50:]), head)
+    verdict = judge_evaluation(evaluation)
+    expected = evaluation.compare(evaluation.frozen)
+    assert verdict.comparison.difference == pytest.approx(expected.difference)
+    assert str(verdict).startswith("This matcher ranks these pairs best: MRR")
+    assert "; the frozen cosine is" in str(verdict)
+
+
+def test_json(rotated):
+    figures = json.loads(json.dumps(judge(rotated, "frozen").to_dict()))
+    assert figures["comparison"]["baseline"] == figures["learner"] == "frozen"
+    assert figures["sentence"].startswith(figures["best"])
