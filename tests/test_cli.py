@@ -425,8 +425,8 @@ def test_fit_accepts_a_preset_or_a_learner(demo, pairs, tmp_path):
         f"{common} --learner metric --set learner.strength=0.1 --output {tmp_path / 'metric'}"
     )
     assert "Saved the matcher" in output
-    assert "Unknown preset 'best'" in run(
-        f"{common} --preset best --output {tmp_path / 'm'}", code=2
+    assert "Unknown preset 'bests'" in run(
+        f"{common} --preset bests --output {tmp_path / 'm'}", code=2
     )
 
 

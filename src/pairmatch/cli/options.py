@@ -102,7 +102,8 @@ LearnerName = Annotated[
 Preset = Annotated[
     str,
     typer.Option(
-        help="Settings to start from: paper, the published recipe; robust, for few pairs."
+        help="Settings to start from: paper, the published recipe; best, several learners joined "
+        "by cross-validation; robust, a metric for few pairs."
     ),
 ]
 Seed = Annotated[

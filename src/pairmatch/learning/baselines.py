@@ -19,10 +19,11 @@ from pairmatch.learning.closed_form_heads import (
     fill,
 )
 from pairmatch.learning.decompositions import (
+    SVD,
     Doubles,
+    MatchedSides,
     centered,
     leading_svd,
-    matched_rows,
     shrunk_scales,
     side_means,
     thin_svd,
@@ -118,25 +119,28 @@ class CCA(Learner):
         self, train: PairedFeatures, validation: PairedFeatures | None = None, *, seed: int = 0
     ) -> FittedHead:
         """Solves for both maps in closed form."""
-        means = side_means(train)
-        a, b = matched_rows(train, means)
-        u_a, s_a, v_a = thin_svd(a)
-        u_b, s_b, v_b = thin_svd(b)
-        scale_a, _ = shrunk_scales(s_a, len(a), train.dim, self.shrinkage)
-        scale_b, _ = shrunk_scales(s_b, len(b), train.dim, self.shrinkage)
+        return FittedHead(self.solve(MatchedSides.of(train)))
+
+    def solve(self, sides: MatchedSides) -> ProjectionHead:
+        """The head of pairs whose decomposition is known."""
+        u_a, s_a, v_a = sides.a
+        u_b, s_b, v_b = sides.b
+        count, dim = len(u_a), sides.means.shape[1]
+        scale_a, _ = shrunk_scales(s_a, count, dim, self.shrinkage)
+        scale_b, _ = shrunk_scales(s_b, count, dim, self.shrinkage)
         # The cross-covariance of whitened rows lies in the row spaces of both sides
-        cross = (scale_a * s_a)[:, None] * (u_a.T @ u_b) * (scale_b * s_b) / len(a)
+        cross = (scale_a * s_a)[:, None] * (u_a.T @ u_b) * (scale_b * s_b) / count
         left, correlations, right = leading_svd(cross, self.width)
         if not len(correlations):  # identical people: nothing to project on
-            head = SideMapHead(dim=train.dim, width=1)
-            return FittedHead(fill(head, mean=means, maps=np.zeros((2, train.dim, 1))))
+            head = SideMapHead(dim=dim, width=1)
+            return fill(head, mean=sides.means, maps=np.zeros((2, dim, 1)))
         weights = (correlations / max(correlations.max(), 1e-12)) ** (self.power / 2)
         maps = [
             v_a.T @ (scale_a[:, None] * left * weights),
             v_b.T @ (scale_b[:, None] * right * weights),
         ]
-        head = SideMapHead(dim=train.dim, width=len(weights))
-        return FittedHead(fill(head, mean=means, maps=np.stack(maps)))
+        head = SideMapHead(dim=dim, width=len(weights))
+        return fill(head, mean=sides.means, maps=np.stack(maps))
 
 
 class Ridge(Learner):
@@ -158,10 +162,16 @@ class Ridge(Learner):
         self, train: PairedFeatures, validation: PairedFeatures | None = None, *, seed: int = 0
     ) -> FittedHead:
         """Solves both regressions in closed form."""
-        means = side_means(train)
-        a, b = matched_rows(train, means)
-        maps = np.stack([_ridge(a, b, self.strength), _ridge(b, a, self.strength)])
-        return FittedHead(fill(PartnerMapHead(dim=train.dim), mean=means, maps=maps))
+        return FittedHead(self.solve(MatchedSides.of(train)))
+
+    def solve(self, sides: MatchedSides) -> ProjectionHead:
+        """The head of pairs whose decomposition is known."""
+        maps = [
+            _ridge(sides.a, sides.b, self.strength),
+            _ridge(sides.b, sides.a, self.strength),
+        ]
+        head = PartnerMapHead(dim=sides.means.shape[1])
+        return fill(head, mean=sides.means, maps=np.stack(maps))
 
 
 class Popularity(Learner):
@@ -185,8 +195,10 @@ def check_share(learner: str, option: str, value: float) -> None:
         raise ConfigurationError(f"`{learner}({option}=...)` must be in (0, 1], got {value}.")
 
 
-def _ridge(inputs: Doubles, targets: Doubles, strength: float) -> Doubles:
+def _ridge(inputs: SVD, targets: SVD, strength: float) -> Doubles:
     """[D, D] map W that minimizes ‖X W − Y‖² + λ‖W‖²."""
-    u, singular, directions = thin_svd(inputs)
+    u, singular, directions = inputs
+    u_y, singular_y, directions_y = targets
     penalty = strength * max((singular**2).sum() / max(len(singular), 1), 1e-12)
-    return (directions.T * (singular / (singular**2 + penalty))) @ (u.T @ targets)
+    between = (singular / (singular**2 + penalty))[:, None] * (u.T @ u_y) * singular_y
+    return directions.T @ between @ directions_y

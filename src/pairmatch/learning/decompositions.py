@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh
@@ -10,11 +12,13 @@ from pairmatch.core.arrays import Floats, Vectors, unit_rows
 from pairmatch.core.paired_features import PairedFeatures
 
 Doubles = npt.NDArray[np.float64]
+#: Left vectors [N, R], singular values [R] and right vectors [R, D].
+SVD = tuple[Doubles, Doubles, Doubles]
 
 _RELATIVE_NOISE = 1e-12  # eigenvalues below this share of the largest are rounding noise
 
 
-def thin_svd(rows: Doubles) -> tuple[Doubles, Doubles, Doubles]:
+def thin_svd(rows: Doubles) -> SVD:
     """Thin singular value decomposition by the smaller Gram matrix, without noise directions.
 
     Args:
@@ -86,15 +90,27 @@ def centered(features: Floats, mean: Vectors) -> Doubles:
     return (unit_rows(features) - mean).astype(np.float64)
 
 
-def matched_rows(train: PairedFeatures, means: Vectors) -> tuple[Doubles, Doubles]:
-    """Centered features of partners, row by row; in one-sided sets each pair in both orders.
+@dataclass(frozen=True, slots=True, eq=False)
+class MatchedSides:
+    """Centered features of partners, row by row, and the thin SVD of each side.
 
-    Returns:
-        [P, D] of side a and [P, D] of side b.
+    Attributes:
+        means: [2, D] float32 mean of each side.
+        a: SVD of the [P, D] rows of side a. In one-sided sets, each pair is there in both orders.
+        b: The same of side b.
     """
-    a = centered(train.a, means[0])
-    b = a if train.b is None else centered(train.b, means[1])
-    rows_a, rows_b = train.matches.T
-    if train.one_sided:
-        rows_a, rows_b = np.concatenate([rows_a, rows_b]), np.concatenate([rows_b, rows_a])
-    return a[rows_a], b[rows_b]
+
+    means: Vectors
+    a: SVD
+    b: SVD
+
+    @classmethod
+    def of(cls, train: PairedFeatures) -> MatchedSides:
+        """Decomposes both sides of all matches."""
+        means = side_means(train)
+        a = centered(train.a, means[0])
+        b = a if train.b is None else centered(train.b, means[1])
+        rows_a, rows_b = train.matches.T
+        if train.one_sided:
+            rows_a, rows_b = np.concatenate([rows_a, rows_b]), np.concatenate([rows_b, rows_a])
+        return cls(means, thin_svd(a[rows_a]), thin_svd(b[rows_b]))

@@ -142,9 +142,9 @@ class Matcher:
         """Creates a matcher from a named preset.
 
         Args:
-            name: `paper`, the published recipe (`Matcher()`); or `robust`, which learns a metric in
-                closed form, whose strength is chosen by cross-validation on the training pairs:
-                for 20 to a few thousand pairs.
+            name: `paper`, the published recipe (`Matcher()`); `best`, several closed-form learners
+                joined by weights that cross-validation on the training pairs decides; or `robust`,
+                one of them, a metric whose strength is chosen in the same way.
             options: Arguments of the constructor.
 
         Raises:

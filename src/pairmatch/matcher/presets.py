@@ -7,9 +7,11 @@ from typing import Any
 
 from pairmatch.core.errors import ConfigurationError, unknown_name
 
-#: Arguments of `Matcher` by preset. `paper` is the published recipe; `robust` is for few pairs.
+#: Arguments of `Matcher` by preset. `paper` is the published recipe; `best` joins several learners;
+#: `robust` is a metric for few pairs.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {},
+    "best": {"learner": "best"},
     "robust": {"learner": "robust"},
 }
 

@@ -1,0 +1,164 @@
+"""The learner `best`: several learners joined by weights that inner cross-validation decides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import product
+
+import numpy as np
+
+from pairmatch.core.arrays import unit_rows
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.evaluation.splits import cross_validation_splits
+from pairmatch.learning.baselines import CCA, Popularity, Ridge
+from pairmatch.learning.closed_form_heads import PopularityHead, fill
+from pairmatch.learning.decompositions import Doubles, MatchedSides, side_means, thin_svd
+from pairmatch.learning.metric import PairMetric, solve_metrics
+from pairmatch.learning.stacking import Margins, StackedHead, fit_weights
+
+_WHITENED = PairMetric(shrinkage=0.9, strength=0, power=1)
+_GROUP_WEIGHT = 0.3
+_APPEAL_STRENGTH = 10.0
+
+
+class Best(Learner):
+    """Several learners joined by weights that held-out partners decide. Choose it by default.
+
+    Whitened cosine, metrics, CCA, ridge regression and popularity are fitted in an inner
+    cross-validation. Non-negative weights of their scores maximize the likelihood of the true
+    partner among the candidates of held-out people, in both directions (stacked generalization:
+    Wolpert 1992, Breiman 1996). The learners are then fitted on all pairs, and those with a weight
+    above 0 are joined to one head.
+
+    Args:
+        folds: Number of folds of the inner cross-validation.
+        least_pairs: Minimum number of independent groups of pairs to learn from them; with fewer,
+            whitened cosine is used.
+        shrinkage: How strongly the weights are shrunk to those of whitened cosine alone, above 0;
+            the penalty is this over the number of independent groups of pairs.
+    """
+
+    def __init__(self, *, folds: int = 5, least_pairs: int = 20, shrinkage: float = 0.5) -> None:
+        if folds < 2 or least_pairs < folds or not 0 < shrinkage < math.inf:
+            raise ConfigurationError(
+                "`Best(...)`: folds must be at least 2, least_pairs at least folds and shrinkage "
+                f"above 0, got {folds}, {least_pairs}, {shrinkage}."
+            )
+        self.folds = folds
+        self.least_pairs = least_pairs
+        self.shrinkage = shrinkage
+
+    def fit(
+        self, train: PairedFeatures, validation: PairedFeatures | None = None, *, seed: int = 0
+    ) -> FittedHead:
+        """Learns the weights by cross-validation, then fits all learners on all pairs."""
+        if train.independent < self.least_pairs:
+            return _without_learning(
+                train,
+                f"Too few pairs to learn from ({train.independent} independent groups of pairs, at "
+                f"least {self.least_pairs} are needed)",
+            )
+        grouped = 2 <= len(np.unique(train.components)) < len(train)
+        try:
+            splits = cross_validation_splits(train, repeats=1, folds=self.folds, seed=seed)
+        except ConfigurationError as error:
+            return _without_learning(train, f"Cross-validation is not possible. {error} Therefore")
+        rng = np.random.default_rng(seed)
+        folds = []
+        for split in splits:
+            heads = fit_bases(train.take(split.train), grouped=grouped)
+            folds.append(Margins.of(train.take(split.test), list(heads.values()), rng))
+        spreads = Margins.concatenate(folds).spreads()
+        folds = [fold.scaled(spreads) for fold in folds]
+        penalty = self.shrinkage / train.independent
+        weights = _weights(folds, penalty)
+        if not weights.any() or not _learns(folds, penalty):
+            return _without_learning(
+                train,
+                f"Cross-validation among the {len(train)} training pairs does not show that "
+                "learning from them predicts partners better",
+            )
+        weights = np.divide(weights, spreads, out=np.zeros_like(weights), where=spreads > 0)
+        heads = fit_bases(train, grouped=grouped)
+        kept = {label: head for (label, head), w in zip(heads.items(), weights, strict=True) if w}
+        return FittedHead(StackedHead.joined(kept, weights[weights > 0]))
+
+
+def fit_bases(train: PairedFeatures, *, grouped: bool) -> dict[str, ProjectionHead]:
+    """Heads of all base learners by label, whitened cosine first; what they share is solved once.
+
+    Args:
+        train: Features and matches.
+        grouped: Whether metrics that use groups and common partners are among them.
+    """
+    metrics = {
+        "whitened": _WHITENED,
+        "whitened, evened": PairMetric(shrinkage=0.9, strength=0, power=0.5),
+        "whitened more": PairMetric(shrinkage=0.5, strength=0, power=1),
+    }
+    weights = (0.0, _GROUP_WEIGHT) if grouped else (0.0,)
+    for strength, weight, power in product((0.02, 0.1, 0.3), weights, (1.0, 0.5)):
+        label = f"metric {strength:g}{', groups' * bool(weight)}{', evened' * (power < 1)}"
+        metrics[label] = PairMetric(strength=strength, group_weight=weight, power=power)
+    maps: Mapping[str, CCA | Ridge] = {
+        "cca 32": CCA(width=32),
+        "cca 128": CCA(width=128),
+        "cca 64, whitened more": CCA(width=64, shrinkage=0.5),
+        "ridge 0.1": Ridge(strength=0.1),
+        "ridge 1": Ridge(strength=1),
+        "ridge 10": Ridge(strength=10),
+    }
+    sides = MatchedSides.of(train)
+    return {
+        **dict(zip(metrics, solve_metrics(train, list(metrics.values())), strict=True)),
+        **{label: learner.solve(sides) for label, learner in maps.items()},
+        "popularity": Popularity().fit(train).head,
+        "number of partners": _appeal(train),
+    }
+
+
+def _appeal(train: PairedFeatures) -> ProjectionHead:
+    """Ranks candidates by the number of partners that ridge regression expects of them."""
+    means = side_means(train)
+    directions = []
+    for side, column in ((train.a, 0), (train.a if train.b is None else train.b, 1)):
+        partners = train.matches if train.one_sided else train.matches[:, column]
+        counts = np.bincount(partners.ravel(), minlength=len(side)).astype(np.float64)
+        u, singular, basis = thin_svd((unit_rows(side) - means[column]).astype(np.float64))
+        penalty = _APPEAL_STRENGTH * max((singular**2).mean(), 1e-12) if len(singular) else 1.0
+        slope = basis.T @ (singular / (singular**2 + penalty) * (u.T @ (counts - counts.mean())))
+        directions.append(slope)
+    # The head of a person holds the direction of the other side
+    return fill(PopularityHead(dim=train.dim), mean=unit_rows(np.stack(directions[::-1])))
+
+
+def _weights(folds: Sequence[Margins], penalty: float) -> Doubles:
+    """[H] weights of all bases, shrunk towards those of whitened cosine alone."""
+    margins = Margins.concatenate(folds)
+    prior = np.zeros(margins.values.shape[2])
+    prior[:1] = _weights_alone(margins)
+    return fit_weights(margins, prior, penalty)
+
+
+def _weights_alone(margins: Margins) -> Doubles:
+    """[1] weight of whitened cosine alone."""
+    return fit_weights(margins.select([0]), np.zeros(1), penalty=1e-6)
+
+
+def _learns(folds: Sequence[Margins], penalty: float) -> bool:
+    """Whether weights of the other folds predict partners better than whitened cosine alone."""
+    gains = []
+    for index, fold in enumerate(folds):
+        others = [*folds[:index], *folds[index + 1 :]]
+        alone = _weights_alone(Margins.concatenate(others))
+        gains.append(fold.log_likelihood(_weights(others, penalty)))
+        gains[-1] -= fold.select([0]).log_likelihood(alone)
+    return float(np.concatenate(gains).mean()) > 0
+
+
+def _without_learning(train: PairedFeatures, reason: str) -> FittedHead:
+    note = f"{reason}: people are compared by whitened features."
+    return FittedHead(solve_metrics(train, [_WHITENED])[0], notes=(note,))

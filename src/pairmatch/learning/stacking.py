@@ -1,0 +1,242 @@
+"""Stacked generalization: several heads joined by weights that held-out partners decide.
+
+Wolpert 1992; with non-negative weights, Breiman 1996. The embeddings of the heads are scaled by the
+square roots of their weights and concatenated, so that the inner product of two embeddings is the
+weighted mean of the heads' cosines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor, cat, nn
+
+from pairmatch.core.arrays import Ints
+from pairmatch.core.config import PartSpec
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.interfaces import ProjectionHead
+from pairmatch.core.paired_features import PairedFeatures, Part
+from pairmatch.core.types import Side
+from pairmatch.evaluation.query_table import embed_sides
+from pairmatch.learning.closed_form_heads import unit
+from pairmatch.learning.decompositions import Doubles
+from pairmatch.learning.heads import build_head, describe_head
+
+_MOST_MATCHES = 400  # of a held-out part, and queries of each direction
+_MOST_CANDIDATES = 128  # of a query, drawn at random: the likelihood stays consistent
+
+
+class StackedHead(ProjectionHead):
+    """Several heads side by side: the score is the weighted mean of their cosines.
+
+    Made by the learner `best`; before any fit, all heads weigh the same.
+
+    Args:
+        dim: Width D of the features.
+        parts: By label, name and options of each head.
+    """
+
+    trainable: ClassVar[bool] = False
+    weights: Tensor
+
+    def __init__(self, *, dim: int, parts: Mapping[str, PartSpec]) -> None:
+        super().__init__()
+        if not isinstance(parts, Mapping) or not parts:
+            raise ConfigurationError(
+                "`StackedHead(parts=...)` takes name and options of one head or more by label, "
+                f"got {parts!r}."
+            )
+        self.dim = dim
+        self.parts = dict(parts)
+        self.heads = nn.ModuleList(
+            build_head(spec, dim=dim).requires_grad_(False) for spec in parts.values()
+        )
+        self.width = sum(head.width for head in self._heads)
+        self.register_buffer("weights", torch.full((len(parts),), 1 / len(parts)))
+
+    def project(self, h: Tensor, side: Side) -> Tensor:
+        """Projects [B, D] to [B, K], the sum of the heads' widths."""
+        parts = [unit(head.project(h, side)) for head in self._heads]
+        return cat([part * root for part, root in zip(parts, self.weights.sqrt(), strict=True)], 1)
+
+    @property
+    def _heads(self) -> list[ProjectionHead]:
+        return list(self.heads)  # type: ignore[arg-type]
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """By label, the share of the score that each head has; they sum to 1."""
+        return dict(zip(self.parts, self.weights.tolist(), strict=True))
+
+    @classmethod
+    def joined(cls, heads: Mapping[str, ProjectionHead], weights: Doubles) -> StackedHead:
+        """Joins fitted heads.
+
+        Args:
+            heads: By label, all for features of one width.
+            weights: [heads] positive weights of their cosines.
+        """
+        dim = int(next(iter(heads.values())).dim)  # type: ignore[arg-type]
+        stacked = cls(dim=dim, parts={label: describe_head(head) for label, head in heads.items()})
+        for part, head in zip(stacked.heads, heads.values(), strict=True):
+            part.load_state_dict(head.state_dict())
+        stacked.weights.copy_(torch.from_numpy(weights / weights.sum()))
+        return stacked.eval()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Margins:
+    """By how much heads score candidates above the true partner of held-out queries.
+
+    Attributes:
+        values: [Q, C, H] float64 cosine of each candidate minus that of the partner, by head. A
+            query is a person and one of their partners; other partners are no candidates.
+        present: [Q, C] bool whether the candidate exists; queries have different numbers.
+    """
+
+    values: Doubles
+    present: np.ndarray
+
+    @classmethod
+    def of(
+        cls, test: PairedFeatures, heads: Sequence[ProjectionHead], rng: np.random.Generator
+    ) -> Margins:
+        """Measures heads on pairs that they have not seen, in both directions.
+
+        Large parts are thinned at random. The likelihood of a choice among a random part of the
+        candidates has its maximum at the same weights (McFadden 1978).
+        """
+        test = _thinned(test, rng)
+        choices = [
+            _choices(test, direction, rng) for direction in range(1 if test.one_sided else 2)
+        ]
+        width = max(candidates.shape[1] for _, candidates in choices)
+        size = sum(len(queries) for queries, _ in choices)
+        values = np.zeros((size, width - 1, len(heads)))
+        present = np.zeros((size, width - 1), bool)
+        for index, head in enumerate(heads):
+            sides = embed_sides(test, head)
+            start = 0
+            for direction, (queries, candidates) in enumerate(choices):
+                rows = slice(start, start + len(queries))
+                columns = slice(0, candidates.shape[1] - 1)
+                scores = sides[direction][queries] @ sides[1 - direction].T
+                scores = np.take_along_axis(scores, np.maximum(candidates, 0), axis=1)
+                values[rows, columns, index] = scores[:, 1:] - scores[:, :1]
+                present[rows, columns] = candidates[:, 1:] >= 0
+                start = rows.stop
+        values[~present] = 0
+        return cls(values, present)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Margins]) -> Margins:
+        """The queries of several parts, one after the other."""
+        width = max(part.present.shape[1] for part in parts)
+        padding = [(0, 0), (0, 0), (0, 0)]
+        values, present = [], []
+        for part in parts:
+            padding[1] = (0, width - part.present.shape[1])
+            values.append(np.pad(part.values, padding))
+            present.append(np.pad(part.present, padding[:2]))
+        return cls(np.concatenate(values), np.concatenate(present))
+
+    def select(self, heads: Sequence[int]) -> Margins:
+        """The same queries with some of the heads."""
+        return Margins(self.values[:, :, heads], self.present)
+
+    def scaled(self, spreads: Doubles) -> Margins:
+        """The same queries with each head's margins divided by its spread; 0 if that is 0."""
+        values = np.zeros_like(self.values)
+        np.divide(self.values, spreads, out=values, where=spreads > 0)
+        return Margins(values, self.present)
+
+    def spreads(self) -> Doubles:
+        """[H] standard deviation of each head's scores among the candidates of a query."""
+        counts = self.present.sum(1)
+        means = self.values.sum(1) / np.maximum(counts, 1)[:, None]
+        squares = (self.values**2).sum((0, 1)) - (counts[:, None] * means**2).sum(0)
+        return np.sqrt(np.maximum(squares, 0) / max(counts.sum(), 1))
+
+    def log_likelihood(self, weights: Doubles) -> Doubles:
+        """[Q] log probability that a query chooses the partner, in softmax of weighted scores."""
+        return -np.logaddexp(0, _log_sum(self.values @ weights, self.present))
+
+    def loss(self, weights: Doubles) -> tuple[float, Doubles]:
+        """Mean negative log-likelihood, and its gradient [H]; convex in the weights."""
+        logits = self.values @ weights
+        total = np.logaddexp(0, _log_sum(logits, self.present))
+        chosen = np.where(self.present, np.exp(logits - total[:, None]), 0)
+        gradient = np.tensordot(chosen, self.values, axes=([0, 1], [0, 1]))
+        return float(total.mean()), gradient / len(total)
+
+
+def fit_weights(margins: Margins, prior: Doubles, penalty: float) -> Doubles:
+    """Non-negative weights [H] that maximize the likelihood, shrunk towards prior weights.
+
+    Args:
+        margins: Margins of the heads on held-out queries.
+        prior: [H] weights to which few queries are shrunk.
+        penalty: Half of it times the squared distance to the prior is added to the mean negative
+            log-likelihood.
+    """
+
+    def objective(weights: Doubles) -> tuple[float, Doubles]:
+        loss, gradient = margins.loss(weights)
+        distance = weights - prior
+        return loss + penalty / 2 * float(distance @ distance), gradient + penalty * distance
+
+    bounds = [(0.0, None)] * len(prior)
+    result = minimize(objective, prior, jac=True, method="L-BFGS-B", bounds=bounds)
+    return np.maximum(result.x, 0)
+
+
+def _log_sum(logits: Doubles, present: np.ndarray) -> Doubles:
+    """[Q] log of the sum of exponentials over the candidates that exist."""
+    masked = np.where(present, logits, -np.inf)
+    highest = np.maximum(masked.max(axis=1, initial=-np.inf), -1e300)
+    with np.errstate(divide="ignore"):
+        return highest + np.log(np.exp(masked - highest[:, None]).sum(1))
+
+
+def _thinned(test: PairedFeatures, rng: np.random.Generator) -> PairedFeatures:
+    """At most about `_MOST_MATCHES` random matches, and every match among their people."""
+    if len(test) <= _MOST_MATCHES:
+        return test
+    chosen = test.matches[rng.choice(len(test), _MOST_MATCHES, replace=False)]
+    sides = [np.unique(chosen)] * 2 if test.one_sided else [np.unique(side) for side in chosen.T]
+    kept = np.isin(test.matches[:, 0], sides[0]) & np.isin(test.matches[:, 1], sides[1])
+    return test.take(Part(np.flatnonzero(kept), np.empty(0, np.int64)))
+
+
+def _choices(test: PairedFeatures, direction: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    """Queries of one direction, and the people among whom each chooses.
+
+    Returns:
+        [Q] rows of the query people, and [Q, C] rows of the other side: the true partner first,
+        then candidates; −1 after the last one.
+    """
+    pairs = test.matches if direction == 0 else test.matches[:, ::-1]
+    if test.one_sided:
+        pairs = np.concatenate([pairs, pairs[:, ::-1]])
+    people = test.galleries[direction] + test.one_sided
+    partners: dict[int, set[int]] = {}
+    for query, partner in pairs.tolist():
+        partners.setdefault(query, {query} if test.one_sided else set()).add(partner)
+    if len(pairs) > _MOST_MATCHES:
+        pairs = pairs[rng.choice(len(pairs), _MOST_MATCHES, replace=False)]
+    rows = np.full((len(pairs), 1 + _MOST_CANDIDATES), -1, np.int64)
+    rows[:, 0] = pairs[:, 1]
+    longest = 0
+    for row, query in zip(rows, pairs[:, 0].tolist(), strict=True):
+        known = np.fromiter(partners[query], np.int64)
+        size = min(people, _MOST_CANDIDATES + len(known))
+        drawn = rng.choice(people, size, replace=False)
+        drawn = drawn[~np.isin(drawn, known)][:_MOST_CANDIDATES]
+        row[1 : 1 + len(drawn)] = drawn
+        longest = max(longest, len(drawn))
+    return pairs[:, 0], rows[:, : 1 + longest]

@@ -1,0 +1,177 @@
+"""The learner `best`: its likelihood in plain loops, planted regimes, and the joined head."""
+
+import math
+
+import numpy as np
+import pytest
+
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.evaluation.crossvalidation import cross_validate
+from pairmatch.evaluation.query_table import embed_sides
+from pairmatch.learning.baselines import CCA, Popularity, Ridge, Whitened
+from pairmatch.learning.best import Best, fit_bases
+from pairmatch.learning.closed_form_heads import MetricHead
+from pairmatch.learning.heads import build_head, describe_head
+from pairmatch.learning.stacking import Margins, StackedHead, fit_weights
+from pairmatch.testing import check_head, check_learner
+
+
+def couples(pairs, *, rotated=False, related=True, noise=1.2, seed=0, dim=24):
+    """Pairs with a hidden taste of four dimensions, which side b shows as it is or rotated."""
+    rng = np.random.default_rng(seed)
+    looks = rng.standard_normal((4, dim))
+    taste = rng.standard_normal((pairs, 4))
+    rotation = np.linalg.qr(rng.standard_normal((4, 4)))[0] if rotated else np.eye(4)
+    partner = taste @ rotation if related else rng.standard_normal((pairs, 4))
+    a, b = (z @ looks + noise * rng.standard_normal((pairs, dim)) for z in (taste, partner))
+    return PairedFeatures.of(a + 1, b - 1)
+
+
+def dense(people=30, *, one_sided=False):
+    """Everybody has several partners."""
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((2, people, 8))
+    pairs = np.unique(rng.integers(0, people, (4 * people, 2)), axis=0)
+    if one_sided:
+        return PairedFeatures.of(features[0], matches=pairs[pairs[:, 0] < pairs[:, 1]])
+    return PairedFeatures.of(*features, matches=pairs)
+
+
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_likelihood_equals_the_formula_in_loops(one_sided):
+    data = dense(one_sided=one_sided)
+    heads = list(fit_bases(data, grouped=False).values())[:3]
+    weights = np.array([0.5, 0.0, 2.0])
+    scores = 0.0
+    for weight, head in zip(weights, heads, strict=True):
+        e_a, e_b = embed_sides(data, head)
+        scores = scores + weight * e_a.astype(float) @ e_b.T.astype(float)
+    known = {tuple(pair) for pair in data.matches.tolist()}
+    if one_sided:
+        known |= {(b, a) for a, b in known}
+    queries = [(a, b, scores[a], lambda a, c: (a, c)) for a, b in known]
+    if not one_sided:
+        queries += [(b, a, scores[:, b], lambda b, c: (c, b)) for a, b in known]
+    expected = []
+    for query, partner, row, pair in queries:
+        others = [
+            candidate
+            for candidate in range(len(row))
+            if pair(query, candidate) not in known and not (one_sided and candidate == query)
+        ]
+        total = math.exp(row[partner]) + sum(math.exp(row[other]) for other in others)
+        expected.append(math.log(math.exp(row[partner]) / total))
+    margins = Margins.of(data, heads, np.random.default_rng(0))
+    assert np.sort(margins.log_likelihood(weights)) == pytest.approx(np.sort(expected), abs=1e-5)
+
+
+def test_gradient_and_spread_equal_their_definitions():
+    rng = np.random.default_rng(0)
+    margins = Margins.of(dense(), list(fit_bases(dense(), grouped=False).values())[:2], rng)
+    weights, step = np.array([1.0, 2.0]), 1e-5
+    loss, gradient = margins.loss(weights)
+    assert loss == pytest.approx(-margins.log_likelihood(weights).mean())
+    for index in range(2):
+        moved = weights + step * np.eye(2)[index]
+        assert (margins.loss(moved)[0] - loss) / step == pytest.approx(gradient[index], abs=1e-4)
+    deviations = [
+        row[present] - row[present].mean(0)
+        for row, present in zip(margins.values, margins.present, strict=True)
+    ]
+    expected = np.sqrt((np.concatenate(deviations) ** 2).mean(0))
+    assert margins.spreads() == pytest.approx(expected)
+
+
+def test_large_parts_are_thinned():
+    data = couples(700)
+    margins = Margins.of(data, [Whitened().fit(data).head], np.random.default_rng(0))
+    assert margins.values.shape == (800, 128, 1)
+    assert margins.present.all()
+
+
+def test_weights_are_not_negative_and_shrink_to_the_prior():
+    data = couples(60)
+    heads = [Whitened().fit(data).head, Popularity().fit(data).head]
+    margins = Margins.of(data, heads, np.random.default_rng(0))
+    reverse = Margins(-margins.values, margins.present)
+    assert fit_weights(reverse, np.zeros(2), 1e-3)[0] == 0
+    assert fit_weights(margins, np.zeros(2), 1e-3)[0] > 1
+    prior = np.array([0.3, 0.7])
+    assert fit_weights(margins, prior, 1e6) == pytest.approx(prior, abs=1e-4)
+
+
+def test_joined_embeddings_multiply_to_the_weighted_mean_of_cosines():
+    data = couples(50)
+    heads = {"ridge": Ridge().fit(data).head, "cca": CCA().fit(data).head}
+    joined = StackedHead.joined(heads, np.array([3.0, 1.0]))
+    ridge, cca = (a @ b.T for a, b in (embed_sides(data, head) for head in heads.values()))
+    e_a, e_b = embed_sides(data, joined)
+    assert np.allclose(e_a @ e_b.T, 0.75 * ridge + 0.25 * cca, atol=1e-6)
+    assert joined.shares == pytest.approx({"ridge": 0.75, "cca": 0.25})
+    restored = build_head(describe_head(joined), dim=data.dim).eval()
+    restored.load_state_dict(joined.state_dict())
+    assert np.array_equal(restored.embed(data.a, "a"), e_a)
+
+
+def test_people_who_are_alike_and_people_who_are_mapped_are_both_recovered():
+    for rotated, baseline, other in ((False, "whitened", "ridge"), (True, "ridge", "whitened")):
+        data = couples(150, rotated=rotated)
+        result = cross_validate(data, ["best", baseline, other], repeats=1, folds=3)
+        best, simple = (result.metrics(name, resamples=0).mrr for name in ("best", baseline))
+        assert best > 0.95 * simple, baseline
+        assert best > result.metrics(other, resamples=0).mrr
+
+
+def test_several_partners_make_popular_people_popular():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 120, 10))
+    chances = np.exp(1.5 * b[:, 0])
+    rows = [rng.choice(120, 4, replace=False, p=chances / chances.sum()) for _ in range(120)]
+    matches = np.stack([np.repeat(np.arange(120), 4), np.concatenate(rows)], axis=1)
+    data = PairedFeatures.of(a, b, matches=matches)
+    head = fit_bases(data, grouped=True)["number of partners"]
+    e_a, e_b = embed_sides(data, head)
+    scores = e_a @ e_b.T
+    assert np.corrcoef(scores.mean(0), np.log(chances))[0, 1] > 0.8
+    taste = scores - scores.mean(0) - scores.mean(1, keepdims=True) + scores.mean()
+    assert np.abs(taste).max() < 1e-6
+    assert Best().fit(data).head.shares["number of partners"] > 0.3
+
+
+def test_nothing_to_learn_and_too_few_pairs_fall_back_with_a_note():
+    fitted = Best().fit(couples(100, related=False, seed=2))
+    assert "does not show that learning from them" in fitted.notes[0]
+    assert isinstance(fitted.head, MetricHead)
+    few = Best().fit(couples(15))
+    assert "Too few pairs to learn from (15 independent groups" in few.notes[0]
+    whitened = Whitened().fit(couples(15)).head
+    data = couples(15)
+    assert np.allclose(few.head.embed(data.a, "a"), whitened.embed(data.a, "a"), atol=1e-5)
+
+
+def test_log_of_one_component_that_cannot_be_split_falls_back():
+    stars = np.concatenate([[(0, b) for b in range(1, 40)], [(a, 0) for a in range(1, 40)]])
+    data = PairedFeatures.of(*np.random.default_rng(0).standard_normal((2, 40, 6)), matches=stars)
+    assert "Cross-validation is not possible" in Best().fit(data).notes[0]
+
+
+def test_head_and_learner_conform():
+    parts = {"a": ("metric", {"rank": 3}), "b": ("partner-map", {}), "c": ["mlp", {"width": 4}]}
+    check_head(lambda dim: StackedHead(dim=dim, parts=parts))
+    check_learner(Best())
+    check_learner(Best(least_pairs=100))
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (lambda: Best(folds=1), "folds must be at least 2"),
+        (lambda: Best(least_pairs=3), "least_pairs at least folds"),
+        (lambda: Best(shrinkage=0.0), "shrinkage above 0"),
+        (lambda: StackedHead(dim=4, parts={}), "one head or more by label"),
+    ],
+)
+def test_impossible_options(build, reason):
+    with pytest.raises(ConfigurationError, match=reason):
+        build()
