@@ -156,8 +156,8 @@ def test_all_problems_are_reported_at_once(folder):
         "pairs.csv line 6, column image_a: '../outside.png' leaves the image folder",
         "pairs.csv line 6, column image_b: 'link.png' leaves the image folder",
         (
-            "pairs.csv line 6, column outcome: 'mtach' is neither 'match' nor 'rejected'. Did "
-            "you mean 'match'?"
+            "pairs.csv line 6, column outcome: 'mtach' is neither 'match', 'rejected' nor "
+            "'open'. Did you mean 'match'?"
         ),
         "pairs.csv line 7, column id_b: the id is blank",
         "pairs.csv line 8: has 2 cells, the header has 11",
@@ -218,8 +218,8 @@ def test_problems_do_not_mask_each_other(folder):
         f"pairs.csv line 3, column text_a: not UTF-8 (byte 0xe9){hint}",
         f"pairs.csv line 4, column image_a: 'album.png' is a folder in {folder}.",
         (
-            "pairs.csv line 4, column outcome: 'mtch' is neither 'match' nor 'rejected'. Did you "
-            "mean 'match'?"
+            "pairs.csv line 4, column outcome: 'mtch' is neither 'match', 'rejected' nor "
+            "'open'. Did you mean 'match'?"
         ),
         f"pairs.csv line 4, column text_a: not UTF-8 (byte 0xef){hint}",
         "pairs.csv line 7 and after cannot be read as CSV: ',' expected after '\"'.",
@@ -231,8 +231,8 @@ def test_problems_of_both_files_are_reported(folder):
     pair_problems = [
         "pairs.csv line 3, column id_b: 'p' is paired with itself.",
         (
-            "pairs.csv line 4, column outcome: 'mtch' is neither 'match' nor 'rejected'. Did you "
-            "mean 'match'?"
+            "pairs.csv line 4, column outcome: 'mtch' is neither 'match', 'rejected' nor "
+            "'open'. Did you mean 'match'?"
         ),
     ]
     assert problems(pairs, profiles=folder / "none.csv").splitlines() == [
@@ -998,7 +998,7 @@ def test_identical_real_photos_are_reported():
 def test_outcomes_of_objects_are_validated():
     people = [Profile("x"), Profile("y")]
     with pytest.raises(
-        DataError, match=r"pair 0: the outcome 'maybe' is neither 'match' nor 'rejected'"
+        DataError, match=r"pair 0: the outcome 'maybe' is neither 'match', 'rejected' nor 'open'"
     ):
         Pairs.of(people, [Pair("x", "y", "maybe")])
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pairmatch import Evaluator, Matcher, Pair, PairedFeatures, Pairs, Profile
+from pairmatch import Evaluator, Matcher, Pair, Pairs, Profile
 from pairmatch.core.errors import ConfigurationError, DataError
 from pairmatch.evaluation.known import Known, without_known
 
@@ -33,12 +33,7 @@ def features(pairs, width=4):
     def rows(ids):
         return np.stack([np.random.default_rng([*map(ord, i)]).normal(size=width) for i in ids])
 
-    return PairedFeatures.of(
-        rows(pairs.ids_a),
-        None if pairs.sides == 1 else rows(pairs.ids_b),
-        matches=pairs.matches,
-        groups=pairs.groups("match"),
-    )
+    return pairs.with_features(rows(pairs.ids_a), None if pairs.sides == 1 else rows(pairs.ids_b))
 
 
 def expected(pairs, known, *, of_seen):

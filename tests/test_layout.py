@@ -45,6 +45,7 @@ EXCEPTIONS = {
     "metadata/openai.py:OpenAIMetadata.__init__": _OPTIONS,
     "metadata/openai.py:GPT5NanoMetadata.__init__": _OPTIONS,
     "metadata/qwen3_vl.py:Qwen3VLMetadata.__init__": _OPTIONS,
+    "core/paired_features.py:PairedFeatures.of": _DEFAULTS,
     "evaluation/crossvalidation.py:cross_validate": _DEFAULTS,
     "evaluation/diagnostics/learning.py:learning_curve": _DEFAULTS,
     "experiments/sweep.py:sweep": _DEFAULTS,

@@ -157,3 +157,15 @@ def check_matches(matches: object, people_a: int, people_b: int | None) -> Ints:
     if people_b is None and (array[:, 0] == array[:, 1]).any():
         raise ConfigurationError("`matches` of a one-sided set pairs people with themselves.")
     return array
+
+
+def positions_of(pairs: Ints, wanted: Ints) -> Ints:
+    """[wanted] int64 position in `pairs` of each wanted pair; −1 if it is not there."""
+    if not len(pairs) or not len(wanted):
+        return np.full(len(wanted), -1, np.int64)
+    width = int(max(pairs[:, 1].max(), wanted[:, 1].max())) + 1
+    keys = pairs[:, 0] * width + pairs[:, 1]
+    order = np.argsort(keys, kind="stable")
+    sought = wanted[:, 0] * width + wanted[:, 1]
+    found = order[np.minimum(np.searchsorted(keys[order], sought), len(keys) - 1)]
+    return np.where(keys[found] == sought, found, -1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,15 @@ from pairmatch.core.arrays import (
     Floats,
     Ints,
     Vectors,
-    check_matches,
     check_sides,
     rows_that_match,
     to_numpy,
 )
 from pairmatch.core.components import assign_components, label_components
-from pairmatch.core.units import group_labels, group_links, identical_labels, identical_links
+from pairmatch.core.decisions import Decisions
+from pairmatch.core.outcomes import sort_by_outcome
+from pairmatch.core.pools import Pools
+from pairmatch.core.units import group_links, identical_labels, identical_links
 
 IDENTICAL_FEATURES_NOTE = (
     "{} people share identical features with people of other components (the same photo under two "
@@ -35,10 +37,12 @@ class Part:
     Attributes:
         matches: [p] int64 positions in `matches`, ascending.
         rejected: [r] int64 positions in `rejected`, ascending.
+        open: [o] int64 positions in `open`, ascending.
     """
 
     matches: Ints
     rejected: Ints
+    open: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __len__(self) -> int:
         """Number of matches."""
@@ -55,25 +59,27 @@ class PairedFeatures:
     Attributes:
         a: [N, D] float32 features of side a; of all people in one-sided sets.
         b: [M, D] float32 features of side b; None in one-sided sets.
-        matches: [P, 2] int64 rows of a and of b that match, distinct.
-        rejected: [R, 2] int64 rows of pairs in which one person declined.
-        components: [P] int64 component of each match: matches that are connected through people or
-            groups share a label.
-        rejected_components: [R] int64 component of each rejected pair.
+        decisions: What each side said, of E = P + R + O pairs: first the P matches, then the R
+            rejected pairs, then the O open ones, of which neither is known.
+        ends: Positions in `decisions` at which the matches and the rejected pairs end: P, P + R.
+        decision_components: [E] int64 component of each pair: pairs that are connected through
+            people or groups share a label.
         units_a: [N] int64 unit of each person of side a: people of one group, and people with
             identical features if they are joined, share a label and are never separated.
         units_b: [M] int64 the same for side b, whose people may share units with those of side a;
             None in one-sided sets.
+        pools: Who could have met whom, with the pool of each pair of `decisions`; None if all
+            people of the other side are candidates.
     """
 
     a: Vectors
     b: Vectors | None
-    matches: Ints
-    rejected: Ints
-    components: Ints
-    rejected_components: Ints
+    decisions: Decisions
+    ends: tuple[int, int]
+    decision_components: Ints
     units_a: Ints
     units_b: Ints | None
+    pools: Pools | None = None
 
     @classmethod
     def of(
@@ -83,6 +89,8 @@ class PairedFeatures:
         *,
         matches: Ints | Sequence[tuple[int, int]] | None = None,
         rejected: Ints | Sequence[tuple[int, int]] | None = None,
+        decisions: Decisions | None = None,
+        pools: Pools | None = None,
         groups: Sequence[Hashable] | None = None,
         rejected_groups: Sequence[Hashable] | None = None,
         join_identical: bool = False,
@@ -93,105 +101,108 @@ class PairedFeatures:
         Args:
             features_a: [N, D], any numeric type; NumPy array or tensor.
             features_b: [M, D]; None for a one-sided set.
-            matches: [P, 2] rows that match; by default row i matches row i.
-            rejected: [R, 2] rows of pairs in which one person declined.
-            groups: One label per row of `matches` (household, room); None joins nothing.
-            rejected_groups: The same per row of `rejected`.
+            matches: [P, 2] rows that match; by default row i matches row i, or those of `decisions`
+                in which both said yes.
+            rejected: [R, 2] rows of pairs in which one person declined, whoever it was; those of
+                `decisions` with a no are added.
+            decisions: What each side said; its pairs may include matches and rejected ones.
+            pools: Who could have met whom; None if all people of the other side are candidates.
+            groups: One label per row of `matches` (household, room), or of `decisions` if they are
+                given; None joins nothing.
+            rejected_groups: The same per row of `rejected`; not together with `decisions`.
             join_identical: Whether people with identical features (the same photo under two ids)
                 stay together too.
             name: Name of the features in error messages.
 
         Raises:
-            ConfigurationError: Shapes do not match, values are not finite, or rows do not exist.
+            ConfigurationError: Shapes do not match, values are not finite, rows do not exist, or
+                decisions contradict outcomes.
         """
         check_sides(name, features_a, features_b)
         people_a = len(features_a)
         people_b = None if features_b is None else len(features_b)
-        if matches is None:
+        if matches is None and decisions is None:
             matches = rows_that_match(name, people_a, people_b)
-        distinct = check_matches(matches, people_a, people_b)
-        refused = np.empty((0, 2), np.int64)
-        if rejected is not None and len(rejected):
-            refused = check_matches(rejected, people_a, people_b)
+        pairs, ends = sort_by_outcome(decisions, matches, rejected, (people_a, people_b))
         a = np.ascontiguousarray(to_numpy(features_a), np.float32)
-        b = None
-        if features_b is not None:
-            b = np.ascontiguousarray(to_numpy(features_b), np.float32)
-        labels = group_labels(np.asarray(matches), groups, distinct, "groups")
-        refused_labels = group_labels(
-            np.asarray(() if rejected is None else rejected),
-            rejected_groups,
-            refused,
-            "rejected_groups",
-        )
-        links = group_links(
-            np.concatenate([distinct, refused]), [*labels, *refused_labels], people_a, people_b
-        )
+        b = features_b
+        if b is not None:
+            b = np.ascontiguousarray(to_numpy(b), np.float32)
+        grouped = [(matches, groups, "groups"), (rejected, rejected_groups, "rejected_groups")]
+        if decisions is not None:
+            grouped = [(decisions.pairs, groups, "groups")]
+        links, nodes = group_links(grouped, people_a, people_b)
         if join_identical:
             links += identical_links(a, b)
-        people = people_a + (people_b or 0)
-        size = people + len({*labels, *refused_labels} - {None})
-        units = label_components(links, size)[:people]
-        return cls._of_units(a, b, distinct, refused, units)
+        units = label_components(links, nodes)[: people_a + (people_b or 0)]
+        if pools is not None:
+            pools.check(people_a, people_b)
+        return cls.of_units(a, b, pairs, ends, units, pools)
 
     @classmethod
-    def _of_units(
-        cls, a: Vectors, b: Vectors | None, matches: Ints, rejected: Ints, units: Ints
+    def of_units(
+        cls,
+        a: Vectors,
+        b: Vectors | None,
+        decisions: Decisions,
+        ends: tuple[int, int],
+        units: Ints,
+        pools: Pools | None,
     ) -> PairedFeatures:
-        """The components follow from the units of all people, side a first."""
+        """Finds the components, which follow from the units of all people.
+
+        Args:
+            a: [N, D] float32 features of side a.
+            b: [M, D] float32 features of side b; None in one-sided sets.
+            decisions: Of all pairs, sorted by outcome.
+            ends: Positions at which the matches and the rejected pairs end.
+            units: [N + M] int64 unit of each person, counted from 0.
+            pools: Who could have met whom; its pairs may have any order.
+        """
         units_a, units_b = units[: len(a)], units[len(a) :]
         others = units_a if b is None else units_b
-        pairs = np.concatenate([matches, rejected])
-        links = np.stack([units_a[pairs[:, 0]], others[pairs[:, 1]]], axis=1)
-        labels = label_components(links, int(units.max(initial=-1)) + 1)[links[:, 0]]
+        links = np.stack([units_a[decisions.pairs[:, 0]], others[decisions.pairs[:, 1]]], axis=1)
+        components = label_components(links, int(units.max(initial=-1)) + 1)[links[:, 0]]
         return cls(
             a,
             b,
-            matches,
-            rejected,
-            labels[: len(matches)],
-            labels[len(matches) :],
+            decisions,
+            ends,
+            components,
             units_a,
             None if b is None else units_b,
+            None if pools is None else pools.of_pairs(decisions.pairs),
         )
 
-    @classmethod
-    def joined(cls, parts: Sequence[PairedFeatures]) -> tuple[PairedFeatures, list[Ints]]:
-        """Concatenates several sets, and returns the component labels of each."""
-        first = parts[0]
-        starts_a = np.cumsum([0, *(len(part.a) for part in parts)])
-        starts_b = starts_a
-        b = None
-        if first.b is not None:
-            starts_b = np.cumsum([0, *(len(part.b) for part in parts if part.b is not None)])
-            b = np.concatenate([part.b for part in parts if part.b is not None])
-        labels: list[Ints] = []
-        matches, rejected, units_a, units_b = [], [], [], []
-        people = 0
-        for part, start_a, start_b in zip(parts, starts_a, starts_b, strict=False):
-            shift = np.array([start_a, start_b])
-            matches.append(part.matches + shift)
-            rejected.append(part.rejected + shift)
-            units_a.append(part.units_a + people)
-            units_b.append((part.units_a if part.units_b is None else part.units_b) + people)
-            people += int(part.units.max(initial=-1)) + 1
-        units = np.concatenate([*units_a, *([] if b is None else units_b)])
-        whole = cls._of_units(
-            np.concatenate([part.a for part in parts]),
-            b,
-            np.concatenate(matches),
-            np.concatenate(rejected),
-            np.unique(units, return_inverse=True)[1].astype(np.int64),
-        )
-        ends = np.cumsum([len(part) for part in parts])[:-1]
-        rejected_ends = np.cumsum([len(part.rejected) for part in parts])[:-1]
-        for kept, refused in zip(
-            np.split(whole.components, ends),
-            np.split(whole.rejected_components, rejected_ends),
-            strict=True,
-        ):
-            labels.append(np.unique(np.concatenate([kept, refused])))
-        return whole, labels
+    @property
+    def matches(self) -> Ints:
+        """[P, 2] int64 rows of a and of b that match."""
+        return self.decisions.pairs[: self.ends[0]]
+
+    @property
+    def rejected(self) -> Ints:
+        """[R, 2] int64 rows of pairs in which one person declined."""
+        return self.decisions.pairs[self.ends[0] : self.ends[1]]
+
+    @property
+    def open(self) -> Ints:
+        """[O, 2] int64 rows of pairs of which neither a match nor a rejection is known."""
+        return self.decisions.pairs[self.ends[1] :]
+
+    @property
+    def components(self) -> Ints:
+        """[P] int64 component of each match."""
+        return self.decision_components[: self.ends[0]]
+
+    @property
+    def rejected_components(self) -> Ints:
+        """[R] int64 component of each rejected pair."""
+        return self.decision_components[self.ends[0] : self.ends[1]]
+
+    @property
+    def open_components(self) -> Ints:
+        """[O] int64 component of each open pair."""
+        return self.decision_components[self.ends[1] :]
 
     @property
     def one_sided(self) -> bool:
@@ -223,7 +234,9 @@ class PairedFeatures:
             units: [N + M] int64 labels of the people of side a, then side b; [N] in one-sided sets.
         """
         labels = np.unique(units, return_inverse=True)[1].astype(np.int64)
-        return PairedFeatures._of_units(self.a, self.b, self.matches, self.rejected, labels)
+        return PairedFeatures.of_units(
+            self.a, self.b, self.decisions, self.ends, labels, self.pools
+        )
 
     @property
     def units(self) -> Ints:
@@ -247,12 +260,8 @@ class PairedFeatures:
         labels = identical_labels(self.a, self.b)
         component_of = np.full(len(labels), -1, np.int64)
         shift = 0 if self.b is None else len(self.a)
-        for pairs, components in (
-            (self.matches, self.components),
-            (self.rejected, self.rejected_components),
-        ):
-            component_of[pairs[:, 0]] = components
-            component_of[pairs[:, 1] + shift] = components
+        component_of[self.decisions.pairs[:, 0]] = self.decision_components
+        component_of[self.decisions.pairs[:, 1] + shift] = self.decision_components
         paired = component_of >= 0
         combinations = np.unique(np.stack([labels[paired], component_of[paired]], axis=1), axis=0)
         features, counts = np.unique(combinations[:, 0], return_counts=True)
@@ -260,14 +269,18 @@ class PairedFeatures:
 
     def part(self, components: Ints) -> Part:
         """The pairs of some components, by label."""
-        return Part(
-            np.flatnonzero(np.isin(self.components, components)),
-            np.flatnonzero(np.isin(self.rejected_components, components)),
+        labels = (self.components, self.rejected_components, self.open_components)
+        return Part(*(np.flatnonzero(np.isin(kind, components)) for kind in labels))
+
+    def positions(self, part: Part) -> Ints:
+        """Positions in `decisions` of the pairs of a part: matches, rejected, open."""
+        return np.concatenate(
+            [part.matches, part.rejected + self.ends[0], part.open + self.ends[1]]
         )
 
     def people_of(self, part: Part) -> tuple[Ints, Ints]:
         """Rows of the people in the pairs of a part, by side, ascending."""
-        pairs = np.concatenate([self.matches[part.matches], self.rejected[part.rejected]])
+        pairs = self.decisions.pairs[self.positions(part)]
         if self.one_sided:
             rows = np.unique(pairs)
             return rows, rows
@@ -276,38 +289,32 @@ class PairedFeatures:
     def take(self, part: Part) -> PairedFeatures:
         """The pairs of a part, with their people."""
         rows_a, rows_b = self.people_of(part)
-
-        def renumber(pairs: Ints) -> Ints:
-            columns = [np.searchsorted(rows_a, pairs[:, 0]), np.searchsorted(rows_b, pairs[:, 1])]
-            return np.stack(columns, axis=1).astype(np.int64)
-
-        components, rejected_components = self._components_of(part)
+        kept = self.decisions.take(self.positions(part))
+        first, second = kept.pairs.T
+        pairs = np.stack([np.searchsorted(rows_a, first), np.searchsorted(rows_b, second)], axis=1)
+        pools = None if self.pools is None else self.pools.take(rows_a, rows_b)
         return PairedFeatures(
             self.a[rows_a],
             None if self.b is None else self.b[rows_b],
-            renumber(self.matches[part.matches]),
-            renumber(self.rejected[part.rejected]),
-            components,
-            rejected_components,
+            replace(kept, pairs=pairs.astype(np.int64)),
+            (len(part), len(part) + len(part.rejected)),
+            self._components_of(part),
             self.units_a[rows_a],
             None if self.units_b is None else self.units_b[rows_b],
+            None if pools is None else pools.of_pairs(pairs),
         )
 
-    def _components_of(self, part: Part) -> tuple[Ints, Ints]:
+    def _components_of(self, part: Part) -> Ints:
         """Component labels of the pairs of a part: the same labels if no component is cut."""
-        kept = self.components[part.matches], self.rejected_components[part.rejected]
-        present = np.unique(np.concatenate(kept))
-        whole = self.part(present)
-        if len(whole) == len(part) and len(whole.rejected) == len(part.rejected):
+        positions = self.positions(part)
+        kept = self.decision_components[positions]
+        if len(self.positions(self.part(np.unique(kept)))) == len(positions):
             return kept
-        links = self.unit_pairs(
-            np.concatenate([self.matches[part.matches], self.rejected[part.rejected]])
-        )
+        links = self.unit_pairs(self.decisions.pairs[positions])
         # Each component has the label of its first unit, so that no two parts share labels
         labels = label_components(links, int(self.units.max()) + 1)
         _, first = np.unique(labels, return_index=True)
-        components = first[labels[links[:, 0]]].astype(np.int64)
-        return components[: len(part)], components[len(part) :]
+        return first[labels[links[:, 0]]].astype(np.int64)
 
     def parts(self, sizes: Sequence[int], *, seed: int = 0) -> list[Part]:
         """Splits the components so that each part holds about the requested number of matches.
@@ -317,7 +324,7 @@ class PairedFeatures:
             seed: Seed for the order of components; equal seeds give equal parts.
         """
         labels, counts = np.unique(self.components, return_counts=True)
-        without_match = np.setdiff1d(self.rejected_components, labels)
+        without_match = np.setdiff1d(self.decision_components, labels)
         labels = np.append(labels, without_match)
         counts = np.append(counts, np.zeros(len(without_match), np.int64))
         order = np.random.default_rng(seed).permutation(len(labels))
@@ -333,7 +340,7 @@ class PairedFeatures:
             b: [units] the same for side b.
         """
         kept = []
-        for pairs in (self.matches, self.rejected):
+        for pairs in (self.matches, self.rejected, self.open):
             first, second = self.unit_pairs(pairs).T
             both = a[first] & b[second]
             if self.one_sided:

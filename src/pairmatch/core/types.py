@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 AttributeValue = str | int | float | bool
 Side = Literal["a", "b"]
+Outcome = Literal["match", "rejected", "open"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +56,60 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two people and the outcome.
+    """Two people and what is known about them.
 
     Attributes:
         a: Profile id on side a.
         b: Profile id on side b.
-        outcome: `match`, or `rejected` if one of the two is known to have declined.
+        outcome: `match` if both said yes; `rejected` if one of the two is known to have declined;
+            `open` if neither is known, for example after one yes without an answer. By default it
+            follows from `a_likes` and `b_likes`, and is `match` if both are None.
         group: Household, event or room; splits never separate pairs of one group.
+        a_likes: Whether a said yes to b; None if it is not known.
+        b_likes: Whether b said yes to a; None if it is not known.
+        time: When the pair was decided, with a time zone; a time without one is UTC.
+        pool: Name of the pool in which the two could meet: an event, or a region and day.
     """
 
     a: str
     b: str
-    outcome: Literal["match", "rejected"] = "match"
+    outcome: Outcome = ""  # type: ignore[assignment]  # until __post_init__
     group: str | None = None
+    a_likes: bool | None = field(default=None, kw_only=True)
+    b_likes: bool | None = field(default=None, kw_only=True)
+    time: datetime | None = field(default=None, kw_only=True)
+    pool: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not self.outcome:
+            known = not (self.a_likes is None and self.b_likes is None)
+            outcome = outcome_of(self.a_likes, self.b_likes) if known else "match"
+            object.__setattr__(self, "outcome", outcome)
+        if isinstance(self.time, datetime) and self.time.tzinfo is None:
+            object.__setattr__(self, "time", self.time.replace(tzinfo=UTC))
+
+    @property
+    def likes(self) -> tuple[bool | None, bool | None]:
+        """What a and b said, as far as it follows from the likes and the outcome.
+
+        Both said yes in a match. If a pair is rejected and one is known to have said yes, the other
+        said no.
+        """
+        if self.outcome == "match":
+            return True, True
+        if self.outcome == "rejected" and self.a_likes and self.b_likes is None:
+            return True, False
+        if self.outcome == "rejected" and self.b_likes and self.a_likes is None:
+            return False, True
+        return self.a_likes, self.b_likes
+
+
+def outcome_of(a_likes: bool | None, b_likes: bool | None) -> Outcome:
+    """The outcome of what both sides said: a match needs two yes, and one no is a rejection."""
+    likes = (a_likes, b_likes)
+    if any(like is not None and not like for like in likes):
+        return "rejected"
+    return "match" if all(likes) else "open"
 
 
 @dataclass(frozen=True, slots=True)

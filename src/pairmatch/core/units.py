@@ -23,35 +23,39 @@ def identical_links(a: Vectors, b: Vectors | None) -> list[tuple[int, int]]:
     return [(row, label) for row, label in enumerate(labels.tolist()) if row != label]
 
 
-def group_labels(
-    given: Ints, groups: Sequence[Hashable] | None, distinct: Ints, argument: str
-) -> list[Hashable | None]:
-    """The group of each distinct pair."""
-    labels: list[Hashable | None] = [None] * len(distinct)
-    if groups is None:
-        return labels
-    if len(groups) != len(given):
-        pair = "match" if argument == "groups" else "rejected pair"
-        raise ConfigurationError(
-            f"`{argument}` needs one label per {pair}, {len(given)}, got {len(groups)}."
-        )
-    rows = {tuple(pair): row for row, pair in enumerate(distinct.tolist())}
-    for pair, group in zip(given.tolist(), groups, strict=True):
-        labels[rows[tuple(pair)]] = group
-    return labels
-
-
 def group_links(
-    pairs: Ints, labels: Sequence[Hashable | None], people_a: int, people_b: int | None
-) -> list[tuple[int, int]]:
-    """Links from both people of each pair to a node of its group; groups follow all people."""
-    names = dict.fromkeys(label for label in labels if label is not None)
-    first = people_a + (people_b or 0)
-    nodes = {name: first + index for index, name in enumerate(names)}
+    grouped: Sequence[tuple[object, Sequence[Hashable] | None, str]],
+    people_a: int,
+    people_b: int | None,
+) -> tuple[list[tuple[int, int]], int]:
+    """Links from both people of each pair to a node of its group; groups follow all people.
+
+    Args:
+        grouped: Pairs [pairs, 2], the group of each, and the name of the argument that gave them.
+        people_a: Number of people on side a.
+        people_b: Number of people on side b; None in one-sided sets.
+
+    Returns:
+        The links, and the number of nodes.
+
+    Raises:
+        ConfigurationError: The number of groups is not that of the pairs.
+    """
     shift = 0 if people_b is None else people_a
-    return [
-        (person, nodes[label])
-        for (a, b), label in zip(pairs.tolist(), labels, strict=True)
-        if label is not None
-        for person in (a, b + shift)
-    ]
+    people = people_a + (people_b or 0)
+    nodes: dict[Hashable, int] = {}
+    links = []
+    for given, groups, argument in grouped:
+        if groups is None:
+            continue
+        pairs = np.asarray(() if given is None else given, np.int64).reshape(-1, 2).tolist()
+        if len(groups) != len(pairs):
+            pair = "rejected pair" if argument == "rejected_groups" else "match"
+            raise ConfigurationError(
+                f"`{argument}` needs one label per {pair}, {len(pairs)}, got {len(groups)}."
+            )
+        for (first, second), label in zip(pairs, groups, strict=True):
+            if label is not None:
+                node = nodes.setdefault(label, people + len(nodes))
+                links += [(first, node), (second + shift, node)]
+    return links, people + len(nodes)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from pairmatch.core.arrays import Ints
+from pairmatch.core.arrays import Floats, Ints
+from pairmatch.core.decisions import Decisions
 from pairmatch.core.errors import ConfigurationError, DataError
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.pools import Pools
 from pairmatch.core.text import has_surrogates
-from pairmatch.core.types import Pair, Profile
-from pairmatch.data.pair_rows import OUTCOMES
+from pairmatch.core.types import Outcome, Pair, Profile
+from pairmatch.data.answers import OUTCOMES, contradiction, latest, repeated_note
 from pairmatch.data.photos import PhotoOptions
+from pairmatch.data.pools import pools_of
 from pairmatch.data.reading import read_pairs
 from pairmatch.data.splits import (
     SplitBy,
@@ -25,6 +31,8 @@ from pairmatch.data.splits import (
     pair_components,
     split_pairs,
 )
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,8 @@ class Pairs:
 
     Attributes:
         profiles: Profiles of the people in the pairs, by id.
-        pairs: Matches, and rejections if they are known. A person may be in several pairs.
+        pairs: Matches, and rejected and open pairs if they are known. A person may be in several
+            pairs.
         sides: 2 if people of side a match people of side b, so that each side is the gallery of the
             other; 1 if anyone may match anyone, so that all other people are a person's gallery.
     """
@@ -62,9 +71,9 @@ class Pairs:
 
         Args:
             path: Path to a `.csv`, `.parquet` or `.jsonl` file with the columns `id_a, id_b` and
-                optionally `image_a, image_b, text_a, text_b, outcome, group`; other columns that
-                end in `_a` or `_b` become attributes. A person needs a photo, a text or an
-                attribute.
+                optionally `image_a, image_b, text_a, text_b, outcome, a_likes, b_likes, time,
+                pool, group`; other columns that end in `_a` or `_b` become attributes. A person
+                needs a photo, a text or an attribute.
             images: Folder that photo paths are relative to and must not leave. Default: the folder
                 of the file that names the photos.
             profiles: Path to a file with the column `id` and optionally `image` (several photos
@@ -103,7 +112,8 @@ class Pairs:
         Raises:
             DataError: The objects are inconsistent: an unknown id, a duplicate id or pair, ids that
                 are equal except for their Unicode normal form, a person paired with itself or on
-                both sides, an unknown outcome. The error lists all problems.
+                both sides, an outcome that is unknown or contradicts the likes. The error lists all
+                problems.
         """
         _check_sides(sides)
         people: dict[str, Profile] = {}
@@ -115,19 +125,16 @@ class Pairs:
         forms, form_problems = _normal_forms(people)
         problems += form_problems
         pairs = tuple(pairs)
-        seen: set[tuple[str, ...]] = set()
+        seen: dict[tuple[str, ...], list[Pair]] = {}
         sides_of: dict[str, str] = {}
         for index, pair in enumerate(pairs):
             key = (pair.a, pair.b) if sides == 2 else tuple(sorted((pair.a, pair.b)))
-            if pair.outcome not in OUTCOMES:
-                problems.append(
-                    f"pair {index}: the outcome {pair.outcome!r} is neither 'match' nor 'rejected'."
-                )
-            if pair.a == pair.b:
-                problems.append(f"pair {index}: {pair.a!r} is paired with itself.")
-            elif key in seen:
+            problems += [f"pair {index}: {fault}" for fault in _faults(pair)]
+            entries = seen.setdefault(key, [])
+            entries.append(pair)
+            is_dated = all(entry.time is not None for entry in entries)
+            if len(entries) > 1 and pair.a != pair.b and not is_dated:
                 problems.append(f"pair {index}: {pair.a!r}, {pair.b!r} is given twice.")
-            seen.add(key)
             for side, person in (("a", pair.a), ("b", pair.b)):
                 if person not in people:
                     other = forms.get(unicodedata.normalize("NFC", person))
@@ -137,7 +144,10 @@ class Pairs:
                     problems.append(f"pair {index}: {person!r} is on both sides; use sides=1.")
         if problems:
             raise DataError(f"{len(problems)} problems in {len(pairs)} pairs:", problems)
-        return cls._select(people, pairs, sides)
+        repeated = [entries for entries in seen.values() if len(entries) > 1]
+        if repeated:
+            _log.warning("%s", repeated_note(repeated))
+        return cls._select(people, [latest(entries) for entries in seen.values()], sides)
 
     @classmethod
     def _select(
@@ -153,10 +163,11 @@ class Pairs:
         return len(self.matches)
 
     def __repr__(self) -> str:
-        rejected = f", {len(self.rejected)} rejected" if len(self.rejected) else ""
-        return (
-            f"Pairs({len(self)} matches{rejected}, {len(self.profiles)} people, sides={self.sides})"
-        )
+        counts = [f"{len(self)} matches"]
+        for outcome in ("rejected", "open"):
+            count = sum(pair.outcome == outcome for pair in self.pairs)
+            counts += [f"{count} {outcome}"] if count else []
+        return f"Pairs({', '.join(counts)}, {len(self.profiles)} people, sides={self.sides})"
 
     @property
     def people(self) -> tuple[Profile, ...]:
@@ -187,15 +198,53 @@ class Pairs:
         """[R, 2] int64 positions in `ids_a` and `ids_b` of each rejection."""
         return self._rows("rejected")
 
-    def _rows(self, outcome: str) -> Ints:
+    @cached_property
+    def decisions(self) -> Decisions:
+        """What each side said in each pair, in the order of `pairs`."""
         row_a = {person: row for row, person in enumerate(self.ids_a)}
         row_b = {person: row for row, person in enumerate(self.ids_b)}
-        rows = [(row_a[pair.a], row_b[pair.b]) for pair in self.pairs if pair.outcome == outcome]
-        return np.array(rows, np.int64).reshape(-1, 2)
+        rows = [(row_a[pair.a], row_b[pair.b]) for pair in self.pairs]
+        likes = [[-1 if like is None else int(like) for like in pair.likes] for pair in self.pairs]
+        answers = np.array(likes, np.int8).reshape(-1, 2)
+        return Decisions(np.array(rows, np.int64).reshape(-1, 2), answers[:, 0], answers[:, 1])
 
-    def groups(self, outcome: Literal["match", "rejected"]) -> list[str | None]:
-        """The group of each pair with an outcome, in the order of `matches` or `rejected`."""
-        return [pair.group for pair in self.pairs if pair.outcome == outcome]
+    @cached_property
+    def pools(self) -> Pools | None:
+        """Who could have met whom; None if neither pairs nor profiles name a pool.
+
+        The pools of a person are those of their pairs, and those in the attribute `pools` (or
+        `pool`) of their profile, separated by `;`. A pair without a pool belongs to the first pool
+        of a's profile that b's profile names too.
+        """
+        return pools_of(self)
+
+    def _rows(self, outcome: Outcome) -> Ints:
+        has_outcome = np.array([pair.outcome == outcome for pair in self.pairs], bool)
+        rows: Ints = self.decisions.pairs[has_outcome]
+        return rows
+
+    def with_features(
+        self, a: Floats, b: Floats | None = None, *, join_identical: bool = False
+    ) -> PairedFeatures:
+        """These pairs with features of their people.
+
+        Args:
+            a: [N, D] features of the people in `ids_a`.
+            b: [M, D] features of the people in `ids_b`; None if `sides` is 1.
+            join_identical: Whether people with identical features are never separated.
+
+        Raises:
+            ConfigurationError: There are no matches, or shapes do not match.
+        """
+        return PairedFeatures.of(
+            a,
+            b,
+            rejected=self.rejected,
+            decisions=self.decisions,
+            pools=self.pools,
+            groups=[pair.group for pair in self.pairs],
+            join_identical=join_identical,
+        )
 
     def subset(self, indices: Iterable[int]) -> Pairs:
         """Pairs at these positions of `pairs`, with their people."""
@@ -267,6 +316,23 @@ def _normal_forms(ids: Iterable[str]) -> tuple[dict[str, str], list[str]]:
         if has_surrogates(person):
             problems.append(f"the id {person!a} is not valid Unicode.")
     return forms, problems
+
+
+def _faults(pair: Pair) -> Iterator[str]:
+    """Problems of a pair by itself."""
+    if pair.outcome not in OUTCOMES:
+        yield f"the outcome {pair.outcome!r} is neither 'match', 'rejected' nor 'open'."
+    if pair.a == pair.b:
+        yield f"{pair.a!r} is paired with itself."
+    for name, like in (("a_likes", pair.a_likes), ("b_likes", pair.b_likes)):
+        if like is not None and like not in (True, False):
+            yield f"{name} must be True, False or None, got {like!r}."
+            return
+    fault = contradiction(pair)
+    if fault and pair.outcome in OUTCOMES:
+        yield fault
+    if pair.time is not None and not isinstance(pair.time, datetime):
+        yield f"time must be a datetime, got {type(pair.time).__name__}."
 
 
 def _check_sides(sides: int) -> None:

@@ -38,7 +38,7 @@ def read_pairs(
     table = read_table(
         path,
         ids=("id_a", "id_b"),
-        names=("group",),
+        names=("group", "pool"),
         paths=("image_a", "image_b"),
         missing_words=missing_words,
     )
@@ -60,6 +60,7 @@ def read_pairs(
         people = descriptions.profiles()
     else:
         people = _read_separate_profiles(profiles, photos, missing_words, table, pair_rows)
+    pair_rows.settle_repeated()
     pair_rows.check_sides()
     if table.problems:
         raise table.error()

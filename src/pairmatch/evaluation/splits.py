@@ -194,12 +194,7 @@ def _parts_of_people(data: PairedFeatures, sizes: Sequence[int], seed: int) -> I
 def _shared_units(data: PairedFeatures, split: Split) -> int:
     seen = {"both": slice(None), "a": slice(0, 1), "b": slice(1, 2)}[split.unseen]
     train, test = (
-        np.concatenate(
-            [
-                data.unit_pairs(data.matches[part.matches])[:, seen],
-                data.unit_pairs(data.rejected[part.rejected])[:, seen],
-            ]
-        )
+        data.unit_pairs(data.decisions.pairs[data.positions(part)])[:, seen]
         for part in (split.train, split.test)
     )
     return len(np.intersect1d(train, test))
@@ -219,6 +214,7 @@ def _union(parts: Sequence[Part], *, without: int) -> Part:
     return Part(
         np.sort(np.concatenate([part.matches for part in kept])),
         np.sort(np.concatenate([part.rejected for part in kept])),
+        np.sort(np.concatenate([part.open for part in kept])),
     )
 
 

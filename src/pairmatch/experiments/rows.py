@@ -118,9 +118,20 @@ def _plain(value: Any) -> Any:
 
 
 def digest_features(data: PairedFeatures) -> str:
-    """SHA-256 (hex) of features, pairs and units."""
+    """SHA-256 (hex) of features, pairs, units, and of decisions and pools if there are any."""
     digest = hashlib.sha256()
-    for array in (data.a, data.b, data.matches, data.rejected, data.units):
+    arrays: list[np.ndarray[Any, Any] | None] = [
+        data.a,
+        data.b,
+        data.matches,
+        data.rejected,
+        data.units,
+    ]
+    if data.decisions.directional or len(data.open):
+        arrays += [data.open, data.decisions.a, data.decisions.b]
+    if data.pools is not None:
+        arrays += [data.pools.a, data.pools.b, data.pools.pool]
+    for array in arrays:
         content = b"-"
         if array is not None:
             content = f"{array.shape}{array.dtype}".encode() + array.tobytes()
@@ -134,7 +145,7 @@ def _digest_splits(splits: Sequence[Split]) -> str:
         parts = b"|".join(
             positions.tobytes()
             for part in (split.train, split.test)
-            for positions in (part.matches, part.rejected)
+            for positions in (part.matches, part.rejected, *([part.open] if len(part.open) else ()))
         )
         digest.update(f"{split.repeat} {split.fold} ".encode() + parts)
     return digest.hexdigest()

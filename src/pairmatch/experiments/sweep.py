@@ -311,4 +311,4 @@ def _noise(pairs: Pairs, width: int) -> PairedFeatures:
     rng = np.random.default_rng(0)
     a = rng.standard_normal((len(pairs.ids_a), width), np.float32)
     b = None if pairs.sides == 1 else rng.standard_normal((len(pairs.ids_b), width), np.float32)
-    return PairedFeatures.of(a, b, matches=pairs.matches, groups=pairs.groups("match"))
+    return pairs.with_features(a, b)

@@ -200,12 +200,8 @@ def check_weights(weights: Sequence[float] | None, backbones: int) -> list[float
 def _paired(
     pairs: Pairs, features: Vectors, rows: Mapping[str, int], join_identical: bool
 ) -> PairedFeatures:
-    return PairedFeatures.of(
+    return pairs.with_features(
         features[[rows[person] for person in pairs.ids_a]],
         None if pairs.sides == 1 else features[[rows[person] for person in pairs.ids_b]],
-        matches=pairs.matches,
-        rejected=pairs.rejected,
-        groups=pairs.groups("match"),
-        rejected_groups=pairs.groups("rejected"),
         join_identical=join_identical,
     )

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from pairmatch.core.arrays import Floats
 from pairmatch.core.interfaces import ProjectionHead
+from pairmatch.core.joining import join_features
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.types import Profile
 from pairmatch.data import Pairs
@@ -89,7 +90,7 @@ def diagnose(
     """
     head = matcher.fitted_head
     parts = (train, validation, test)
-    data, labels = PairedFeatures.joined([matcher.paired_features(part) for part in parts])
+    data, labels = join_features([matcher.paired_features(part) for part in parts])
     held_out = data.take(data.part(labels[1]))
     tested = data.take(data.part(labels[2]))
     split = Split(0, 0, data.part(np.concatenate(labels[:2])), data.part(labels[2]))

@@ -88,7 +88,7 @@ def _fit(
 def _copies(data: PairedFeatures | None) -> list[np.ndarray]:
     if data is None:
         return []
-    arrays = (data.a, data.b, data.matches, data.rejected, data.components)
+    arrays = (data.a, data.b, data.decisions.pairs, data.decision_components)
     return [array.copy() for array in arrays if array is not None]
 
 

@@ -131,9 +131,10 @@ def _with_share(data: PairedFeatures, split: Split, share: float, seed: int) -> 
         kept = Part(
             np.intersect1d(inside.matches, split.train.matches),
             np.intersect1d(inside.rejected, split.train.rejected),
+            np.intersect1d(inside.open, split.train.open),
         )
     else:
-        labels = np.union1d(train.components, train.rejected_components)
+        labels = np.unique(train.decision_components)
         kept = data.part(_sample(rng, labels, share))
     return replace(split, train=kept)
 

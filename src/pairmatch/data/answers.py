@@ -1,0 +1,125 @@
+"""Likes, times and outcomes of pairs: what cells mean, contradictions, and repeated decisions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from pairmatch.core.types import Pair, outcome_of
+
+OUTCOMES = ("match", "rejected", "open")
+_YES = ("1", "yes", "true")
+_NO = ("0", "no", "false")
+_EPOCH = re.compile(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", re.IGNORECASE)
+_BASIC_DATE = re.compile(r"[12]\d{7}")
+_LIKES = {True: "yes", False: "no", None: "not known"}
+
+
+def parse_like(cell: Any) -> bool | None:
+    """What a cell of `a_likes` or `b_likes` says; None if it is missing.
+
+    Raises:
+        ValueError: The cell is neither yes nor no; the message says what it may be.
+    """
+    if cell is None:
+        return None
+    text = str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell).lower()
+    if text in _YES:
+        return True
+    if text in _NO:
+        return False
+    raise ValueError(f"{cell!r} is neither yes (1, yes, true) nor no (0, no, false).")
+
+
+def parse_time(cell: Any) -> datetime | None:
+    """The time in a cell; None if it is missing. A time without a zone is in UTC.
+
+    Raises:
+        ValueError: The cell is not an ISO 8601 time; the message says how to write one.
+    """
+    if cell is None:
+        return None
+    is_number = not isinstance(cell, str) or (
+        _EPOCH.fullmatch(cell) and not _BASIC_DATE.fullmatch(cell)
+    )
+    if is_number:
+        raise ValueError(
+            f"{cell!r} is a number, whose unit and zero are unknown. Write times as "
+            "2026-10-01T18:30:00+09:00, for example with pandas.to_datetime(column, unit='s', "
+            "utc=True)."
+        )
+    try:
+        return datetime.fromisoformat(cell)
+    except ValueError:
+        raise ValueError(
+            f"{cell!r} is not a time of ISO 8601, such as 2026-10-01 or 2026-10-01T18:30:00+09:00."
+        ) from None
+
+
+def contradiction(pair: Pair) -> str:
+    """How the outcome of a pair contradicts its likes; blank if it does not."""
+    likes = (pair.a_likes, pair.b_likes)
+    if likes == (None, None):
+        return ""
+    implied = outcome_of(*likes)
+    if pair.outcome == implied or (implied == "open" and pair.outcome != "open"):
+        return ""
+    return (
+        f"the outcome is {pair.outcome!r}, but a_likes is {_LIKES[pair.a_likes]} and b_likes is "
+        f"{_LIKES[pair.b_likes]}."
+    )
+
+
+def latest(pairs: Sequence[Pair]) -> Pair:
+    """What holds after repeated decisions on one pair: the latest answer of each side.
+
+    An outcome without likes replaces earlier answers, unless it is `open`. Of equal times, the last
+    in the list is the latest.
+
+    Args:
+        pairs: Entries of the same two people, all with a time, in any order and direction.
+    """
+    ordered = sorted(pairs, key=lambda pair: pair.time)  # type: ignore[arg-type,return-value]
+    result = ordered[0]
+    for pair in ordered[1:]:
+        if pair.a != result.a:
+            result = _reversed(result)
+        result = _after(result, pair)
+    return result
+
+
+def repeated_note(repeated: Collection[Sequence[Pair]]) -> str:
+    """How many pairs were decided several times, given all entries of each."""
+    entries = sum(map(len, repeated))
+    return (
+        f"{len(repeated):,} pairs were decided several times ({entries:,} rows); the latest answer "
+        "of each side counts."
+    )
+
+
+def _after(earlier: Pair, pair: Pair) -> Pair:
+    """What holds after a later entry of the same two people."""
+    a_likes, b_likes = earlier.likes
+    outcome = earlier.outcome
+    if pair.outcome == "rejected" and pair.likes == (None, None):  # it is not known who declined
+        a_likes = b_likes = None
+        outcome = "rejected"
+    elif pair.likes != (None, None):
+        a_likes = a_likes if pair.likes[0] is None else pair.likes[0]
+        b_likes = b_likes if pair.likes[1] is None else pair.likes[1]
+        outcome = outcome_of(a_likes, b_likes)
+    return replace(
+        pair,
+        outcome=outcome,
+        group=pair.group or earlier.group,
+        pool=pair.pool or earlier.pool,
+        a_likes=a_likes,
+        b_likes=b_likes,
+    )
+
+
+def _reversed(pair: Pair) -> Pair:
+    return replace(pair, a=pair.b, b=pair.a, a_likes=pair.b_likes, b_likes=pair.a_likes)

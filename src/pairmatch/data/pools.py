@@ -1,0 +1,33 @@
+"""Pools of pairs and of profiles."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pairmatch.core.pools import Pools
+from pairmatch.core.types import Profile
+
+if TYPE_CHECKING:
+    from pairmatch.data.pairs import Pairs
+
+
+def pools_of(pairs: Pairs) -> Pools | None:
+    """Implementation of [`Pairs.pools`][pairmatch.data.pairs.Pairs.pools]."""
+    of_pairs = [pair.pool for pair in pairs.pairs]
+    of_a, of_b = (
+        [pool_names(pairs.profiles[person]) for person in ids] for ids in (pairs.ids_a, pairs.ids_b)
+    )
+    if not any(of_pairs) and not any(map(any, (of_a, of_b))):
+        return None
+    return Pools.of(pairs.decisions.pairs, of_pairs, a=of_a, b=of_b, one_sided=pairs.sides == 1)
+
+
+def pool_names(profile: Profile) -> list[str]:
+    """Pools that a profile names in its attribute `pool` or `pools`, separated by `;`."""
+    value = profile.attributes.get("pools", profile.attributes.get("pool"))
+    if value is None or isinstance(value, bool):
+        return []
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    names = (name.strip() for name in str(value).split(";"))
+    return list(dict.fromkeys(name for name in names if name))
