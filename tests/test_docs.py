@@ -244,6 +244,7 @@ INTERNAL = {
     "data.profile_rows",
     "data.reading",
     "data.splits",
+    "data.time_splits",
     "evaluation.medians",
     "experiments.building",
     "experiments.portraits",

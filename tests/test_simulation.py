@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pairmatch import Pairs
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.experiments.simulated_people import LogSettings
 from pairmatch.experiments.simulation import simulate_log
@@ -165,6 +166,17 @@ def test_files_hold_the_log(tmp_path, format):
     assert all(region[row["id_a"]] == row["pool"] == region[row["id_b"]] for row in tables[0])
     stamps = [str(row["time"]).replace("T", " ") for row in tables[0]]
     assert stamps == [str(time) for time in log.times] == sorted(stamps)
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet"])
+def test_pairs_are_those_of_the_files(tmp_path, format):
+    log = simulate_log(LogSettings(people_a=50, people_b=60, outcomes=300, null_share=0.1), seed=9)
+    rows, people = log.write(tmp_path, format=format)
+    read, made = Pairs.read(rows, profiles=people), log.as_pairs()
+    assert read.pairs == made.pairs
+    assert len(read.matches) == len(log.matches) > 20
+    assert len(read.rejected) == len(log.rejected)
+    assert dict(read.profiles) == dict(made.profiles)
 
 
 def test_photos_are_drawn_on_request(tmp_path):

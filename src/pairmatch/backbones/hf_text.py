@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 
 from pairmatch.core.devices import resolve_device, resolve_dtype
-from pairmatch.core.errors import BackboneError, ConfigurationError
+from pairmatch.core.errors import BackboneError
 from pairmatch.core.interfaces import Backbone
 from pairmatch.core.types import Item, TokenStates
 from pairmatch.io.checkpoints import (
@@ -29,8 +29,6 @@ _OFFSET_TYPES = frozenset(
     {"camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta"}
     | {"roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"}
 )
-# Names of the number of positions in configurations; transformers maps most others to the first
-_POSITIONS = ("max_position_embeddings", "max_encoder_position_embeddings", "max_seq_len")
 
 
 class HFTextBackbone(Backbone):
@@ -47,7 +45,6 @@ class HFTextBackbone(Backbone):
         device: `auto`, `cpu`, `cuda`, …
 
     Raises:
-        ConfigurationError: `max_tokens` is below 1.
         BackboneError: At the first use, if the weights are missing, the folder is wrong, or the
             model is not a text encoder.
     """
@@ -65,11 +62,6 @@ class HFTextBackbone(Backbone):
         dtype: str = "auto",
         device: str = "auto",
     ) -> None:
-        if not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1:
-            raise ConfigurationError(
-                "`HFTextBackbone(max_tokens=...)` must be a whole number of at least 1, got "
-                f"{max_tokens!r}."
-            )
         self.model = str(model)
         self.revision = revision
         self.max_tokens = max_tokens
@@ -113,25 +105,17 @@ class HFTextBackbone(Backbone):
     def _limit(self) -> int:
         """Number of tokens per text: the smallest of the user's and the checkpoint's limits."""
         config = self._config
-        positions = [getattr(config, name, None) for name in _POSITIONS]
-        if isinstance(positions[0], int) and config.model_type in _OFFSET_TYPES:
-            positions[0] -= (config.pad_token_id or 0) + 1
+        positions = getattr(config, "max_position_embeddings", None)
+        if isinstance(positions, int) and config.model_type in _OFFSET_TYPES:
+            positions -= (config.pad_token_id or 0) + 1
         limits = [
             self.max_tokens,
-            *positions,
+            positions,
             self._tokenizer.model_max_length,
             self._sentence_length,
         ]
         # Relative positions are given as -1, and no limit as 1e30
-        limit = min(limit for limit in limits if isinstance(limit, int) and limit > 0)
-        special = self._tokenizer.num_special_tokens_to_add()
-        if limit <= special:
-            raise BackboneError(
-                f"{self.model} puts {special} special tokens around each text, but reads at most "
-                f"{limit} tokens here: set max_tokens= to more than {special} (command line: "
-                "--set backbone.max_tokens=N), or use another checkpoint."
-            )
-        return limit
+        return min(limit for limit in limits if isinstance(limit, int) and limit > 0)
 
     @property
     def _sentence_length(self) -> int | None:
@@ -226,9 +210,7 @@ class HFTextBackbone(Backbone):
         }
         try:
             states = self._network(**inputs).last_hidden_state
-        except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-            if "memory" in str(error):  # the batch is run in smaller ones
-                raise
+        except (IndexError, TypeError, AttributeError, KeyError, ValueError) as error:
             raise BackboneError(
                 f"{self.model}, a {self._config.model_type!r} checkpoint, cannot read token ids of "
                 f"shape {list(mask.shape)} ({type(error).__name__}: {error}). Its tokenizer must "

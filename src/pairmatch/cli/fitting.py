@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -36,23 +37,63 @@ from pairmatch.cli.options import (
     write_json,
 )
 from pairmatch.cli.output import echo
-from pairmatch.cli.paths import JSONFile, Output, StorePath, check_place, claimed_folder
+from pairmatch.cli.paths import (
+    HistoryFile,
+    JSONFile,
+    Output,
+    StorePath,
+    check_place,
+    claimed_folder,
+)
 from pairmatch.cli.reading import FollowLinks, KeepWords, read_pairs
 
 if TYPE_CHECKING:
     from pairmatch.data import Pairs
-    from pairmatch.data.splits import SplitBy
+    from pairmatch.data.splits import SplitBy, SplitPairs
     from pairmatch.evaluation.verdict import Verdict
     from pairmatch.matcher.matcher import Matcher
 
 _LEARNING_CURVE_PAIRS = 1000
 SplitByOption = Annotated[
-    Literal["component", "people"] | None,
+    Literal["component", "people", "time"] | None,
     typer.Option(
         "--split-by",
         help="What a split keeps together: connected pairs, or single people, which leaves out the "
-        "pairs between parts.",
+        "pairs between parts; or time: test on what came later (--before).",
         show_default="component, or people in a log where nearly all pairs are connected",
+    ),
+]
+BeforeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DATE",
+        help="Split by time: train on pairs before this date or time (ISO 8601), test on later "
+        "ones.",
+    ),
+]
+TestOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--test",
+        metavar="FILE",
+        help="Pairs file to test on, instead of a part of PAIRS.",
+        show_default=False,
+    ),
+]
+SeenOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--seen/--no-seen",
+        help="Report people who were seen in training too, beside new ones.",
+        show_default="with --before and --test",
+    ),
+]
+KnownOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Pairs file that was known in training: its people are reported apart, its matches "
+        "are no candidates.",
     ),
 ]
 _LEAKAGE_ADVICE = (
@@ -89,7 +130,7 @@ def demo(
     )
     title = "Demo: people drawn by pairmatch"
     verdict = _fit_and_report(
-        matcher, data, output, seed=seed, photos=photos, title=title, learning_curve=False
+        matcher, data.split(seed=seed), output, photos=photos, title=title, learning_curve=False
     )
     query = file.parent / "images" / f"{data.ids_a[0]}.jpg"
     echo()
@@ -128,6 +169,9 @@ def fit(
     prompt_attribute: PromptAttributes = None,
     settings: Options = None,
     split_by: SplitByOption = None,
+    before: BeforeOption = None,
+    test: TestOption = None,
+    seen: SeenOption = None,
     seed: Seed = 0,
     device: Device = "auto",
     store: StorePath = None,
@@ -142,6 +186,7 @@ def fit(
         ),
     ] = None,
     json_file: JSONFile = None,
+    history: HistoryFile = None,
     quiet: Quiet = False,
 ) -> None:
     """Fits a matcher to pairs, evaluates it on people held out, and writes a report.
@@ -150,6 +195,12 @@ def fit(
     The output folder holds the matcher and report.html.
     """
     check_place(json_file, "--json", output=output, store=store)
+    check_place(history, "--history", output=output, store=store)
+    by_time = before is not None or split_by == "time"
+    if by_time and (before is None or split_by not in (None, "time")):
+        raise typer.BadParameter("--split-by time and --before DATE belong together.")
+    if test is not None and (by_time or split_by is not None):
+        raise typer.BadParameter("--test names the test pairs: omit --split-by and --before.")
     parts = parts_of(
         backbones=backbone,
         poolers=pooler,
@@ -174,25 +225,28 @@ def fit(
         max_usd=max_usd,
         progress=show_progress(quiet),
     )
-    data = read_pairs(
-        pairs,
-        images=images,
-        profiles=profiles,
-        sides=sides,
-        keep_words=keep_words,
-        follow_links=follow_links,
-        quiet=quiet,
+    data, *others = (
+        read_pairs(
+            path,
+            images=images,
+            profiles=profiles,
+            sides=sides,
+            keep_words=keep_words,
+            follow_links=follow_links,
+            quiet=quiet,
+        )
+        for path in (pairs, *([] if test is None else [test]))
     )
     _fit_and_report(
         matcher,
-        data,
+        _split(data, others, split_by, before, seed=seed),
         output,
-        seed=seed,
+        seen=by_time or test is not None if seen is None else seen,
         photos=photos,
         title=pairs.name,
-        split_by=split_by,
         learning_curve=learning_curve,
         json_file=json_file,
+        history=history,
     )
 
 
@@ -200,6 +254,7 @@ def fit(
 def evaluate(
     matcher: MatcherFolder,
     pairs: PairsFile,
+    known: KnownOption = None,
     images: Images = None,
     follow_links: FollowLinks = False,
     keep_words: KeepWords = None,
@@ -213,79 +268,119 @@ def evaluate(
     store: StorePath = None,
     yes: Yes = False,
     json_file: JSONFile = None,
+    history: HistoryFile = None,
     quiet: Quiet = False,
 ) -> None:
     """Evaluates a saved matcher on pairs that it was not trained on."""
     from pairmatch.evaluation.verdict import judge_evaluation
+    from pairmatch.report import append_figures
 
     check_place(json_file, "--json", store=store)
+    check_place(history, "--history", store=store)
     loaded = load_matcher(
         matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
     )
 
-    data = read_pairs(
-        pairs,
-        images=images,
-        profiles=profiles,
-        sides=sides,
-        keep_words=keep_words,
-        follow_links=follow_links,
-        quiet=quiet,
+    data, *others = (
+        read_pairs(
+            path,
+            images=images,
+            profiles=profiles,
+            sides=sides,
+            keep_words=keep_words,
+            follow_links=follow_links,
+            quiet=quiet,
+        )
+        for path in (pairs, *([] if known is None else [known]))
     )
-    evaluation = loaded.evaluate(data, ks=k or None)
+    evaluation = loaded.evaluate(data, known=others[0] if others else None, ks=k or None)
     try:
         if json_file is not None:
             write_json(json_file, evaluation)
-    finally:  # a full disk loses the file, not the evaluation
+        if history is not None:
+            append_figures(history, loaded, evaluation)
+    finally:  # a full disk loses the files, not the evaluation
         echo(f"{judge_evaluation(evaluation)}\n{evaluation}", lines=True)
+
+
+def _split(
+    data: Pairs, test: Sequence[Pairs], by: SplitBy | None, before: str | None, *, seed: int
+) -> SplitPairs:
+    """The split that the options of `fit` ask for.
+
+    Raises:
+        DataError: There are fewer than two matches of new people to test on.
+    """
+    from pairmatch.core.errors import DataError
+    from pairmatch.data.time_splits import split_before_test
+
+    if test:
+        parts = split_before_test(data, test[0], validation=0.15, seed=seed)
+    elif before is not None:
+        parts = data.split_by_time(before)
+    else:
+        return data.split(by=None if by == "time" else by, seed=seed)
+    if len(parts[2]) < 2:
+        advice = "with other pairs" if test else "with another date, or --split-by people"
+        raise DataError(
+            f"{parts.reason} To see how well it works for new people, two matches of new people "
+            f"are needed at least: try {advice}."
+        )
+    return parts
 
 
 def _fit_and_report(
     matcher: Matcher,
-    data: Pairs,
+    parts: SplitPairs,
     output: Path,
     *,
-    seed: int,
     photos: bool,
     title: str,
-    split_by: SplitBy | None = None,
+    seen: bool = False,
     learning_curve: bool | None = None,
     json_file: Path | None = None,
+    history: Path | None = None,
 ) -> Verdict:
-    """Splits the pairs, fits, evaluates on the test part, saves, and writes the report.
+    """Fits, evaluates on the test part, saves, and writes the report.
 
     Each result is saved before it is printed.
     """
     from pairmatch.data import leakage
-    from pairmatch.report import diagnose, matcher_report, write_report
+    from pairmatch.report import append_figures, diagnose, matcher_report, write_report
 
-    parts = data.split(by=split_by, seed=seed)
     train, validation, test = parts
+    everyone = {person for part in (*parts, parts.crossing) for person in part.profiles}
+    pairs = sum(len(part) for part in (*parts, parts.crossing))
     echo(
-        f"{len(data)} pairs of {len(data.people)} people: {len(train)} to train, "
+        f"{pairs} pairs of {len(everyone)} people: {len(train)} to train, "
         f"{len(validation)} to validate, {len(test)} to test."
     )
-    if parts.by == "people":
+    if parts.by != "component" or seen:
         echo(parts.reason)
     leaks = leakage(train, validation, test, progress=matcher.progress)
     if leaks:
         echo(f"{leaks}\n{_LEAKAGE_ADVICE}", lines=True, err=True, color="yellow")
     with claimed_folder(output, "matcher"):  # the store may be in it
         matcher.fit(train, validation)
-        evaluation = matcher.evaluate(test)
+        if seen:
+            evaluation = matcher.evaluate(parts.with_seen, known=parts.known)
+        else:
+            evaluation = matcher.evaluate(test)
         for name in ("report.html", "report.json"):  # about the matcher that is replaced
             (output / name).unlink(missing_ok=True)
         try:
             matcher.save(output)
             if json_file is not None:
                 write_json(json_file, evaluation)
+            if history is not None:
+                append_figures(history, matcher, evaluation)
         finally:  # a full disk loses the files, not the evaluation
             heading = "Test pairs of people who are not in the training pairs:"
             echo(f"\n{heading}\n{evaluation}\n", lines=True)
     for note in matcher.notes:
         echo(note, err=True, color="yellow")
     if learning_curve is None:
-        learning_curve = len(data) <= _LEARNING_CURVE_PAIRS
+        learning_curve = pairs <= _LEARNING_CURVE_PAIRS
     diagnosis = diagnose(matcher, *parts, with_learning_curve=learning_curve)
     report = matcher_report(
         matcher,

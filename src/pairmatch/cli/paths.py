@@ -91,6 +91,17 @@ def _figures_to_write(path: Path | None) -> Path | None:
     return file
 
 
+def _history_to_write(path: Path | None) -> Path | None:
+    """A check that a row can be appended to a table of figures."""
+    from pairmatch.io.files import read_header
+    from pairmatch.report.history import check_history
+
+    file = file_to_write(path)
+    if file is not None and file.exists():
+        check_history(read_header(file, 4096), file)
+    return file
+
+
 def check_place(
     file: Path | None, option: str, *, output: Path | None = None, store: Path | None = None
 ) -> None:
@@ -172,5 +183,14 @@ JSONFile = Annotated[
         metavar="FILE",
         help="File to write the evaluation to, as JSON.",
         callback=_figures_to_write,
+    ),
+]
+HistoryFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--history",
+        metavar="FILE",
+        help="CSV file to append the figures of this run to, as one row with its time.",
+        callback=_history_to_write,
     ),
 ]

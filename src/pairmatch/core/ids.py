@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 import numpy as np
 
 from pairmatch.core.errors import ConfigurationError
-from pairmatch.core.text import printable
+from pairmatch.core.text import has_surrogates, printable
 
 _SHOWN = 5
 
@@ -74,3 +74,19 @@ def check_distinct(ids: Iterable[str], known: Collection[str] = ()) -> None:
             f"Unicode normal forms: {', '.join(problems[:_SHOWN])}{more}. Use one of them, or "
             "remove the other person first."
         )
+
+
+def normal_forms(ids: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Ids by their Unicode normal form C, and problems of ids that no file can hold apart."""
+    forms: dict[str, str] = {}
+    problems = []
+    for person in ids:
+        other = forms.setdefault(unicodedata.normalize("NFC", person), person)
+        if other != person:
+            problems.append(
+                f"the ids {other!a} and {person!a} are the same characters in different Unicode "
+                "normal forms; use one of them."
+            )
+        if has_surrogates(person):
+            problems.append(f"the id {person!a} is not valid Unicode.")
+    return forms, problems

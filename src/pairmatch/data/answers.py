@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -123,3 +123,20 @@ def _after(earlier: Pair, pair: Pair) -> Pair:
 
 def _reversed(pair: Pair) -> Pair:
     return replace(pair, a=pair.b, b=pair.a, a_likes=pair.b_likes, b_likes=pair.a_likes)
+
+
+def faults(pair: Pair) -> Iterator[str]:
+    """Problems of a pair by itself."""
+    if pair.outcome not in OUTCOMES:
+        yield f"the outcome {pair.outcome!r} is neither 'match', 'rejected' nor 'open'."
+    if pair.a == pair.b:
+        yield f"{pair.a!r} is paired with itself."
+    for name, like in (("a_likes", pair.a_likes), ("b_likes", pair.b_likes)):
+        if like is not None and like not in (True, False):
+            yield f"{name} must be True, False or None, got {like!r}."
+            return
+    fault = contradiction(pair)
+    if fault and pair.outcome in OUTCOMES:
+        yield fault
+    if pair.time is not None and not isinstance(pair.time, datetime):
+        yield f"time must be a datetime, got {type(pair.time).__name__}."

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -16,11 +16,11 @@ import numpy as np
 from pairmatch.core.arrays import Floats, Ints
 from pairmatch.core.decisions import Decisions
 from pairmatch.core.errors import ConfigurationError, DataError
+from pairmatch.core.ids import normal_forms
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.pools import Pools
-from pairmatch.core.text import has_surrogates
 from pairmatch.core.types import Outcome, Pair, Profile
-from pairmatch.data.answers import OUTCOMES, contradiction, latest, repeated_note
+from pairmatch.data.answers import faults, latest, repeated_note
 from pairmatch.data.photos import PhotoOptions
 from pairmatch.data.pools import pools_of
 from pairmatch.data.reading import read_pairs
@@ -31,6 +31,7 @@ from pairmatch.data.splits import (
     pair_components,
     split_pairs,
 )
+from pairmatch.data.time_splits import split_pairs_by_time
 
 _log = logging.getLogger(__name__)
 
@@ -122,14 +123,14 @@ class Pairs:
             if profile.id in people:
                 problems.append(f"the id {profile.id!r} is given twice.")
             people[profile.id] = profile
-        forms, form_problems = _normal_forms(people)
+        forms, form_problems = normal_forms(people)
         problems += form_problems
         pairs = tuple(pairs)
         seen: dict[tuple[str, ...], list[Pair]] = {}
         sides_of: dict[str, str] = {}
         for index, pair in enumerate(pairs):
             key = (pair.a, pair.b) if sides == 2 else tuple(sorted((pair.a, pair.b)))
-            problems += [f"pair {index}: {fault}" for fault in _faults(pair)]
+            problems += [f"pair {index}: {fault}" for fault in faults(pair)]
             entries = seen.setdefault(key, [])
             entries.append(pair)
             is_dated = all(entry.time is not None for entry in entries)
@@ -250,6 +251,14 @@ class Pairs:
         """Pairs at these positions of `pairs`, with their people."""
         return self._select(self.profiles, [self.pairs[index] for index in indices], self.sides)
 
+    def joined(self, *others: Pairs) -> Pairs:
+        """These pairs, then those of other sets, which share no pair with them."""
+        profiles: dict[str, Profile] = {}
+        for part in (self, *others):
+            profiles |= part.profiles
+        pairs = [pair for part in (self, *others) for pair in part.pairs]
+        return self._select(profiles, pairs, self.sides)
+
     def components(self) -> Ints:
         """[number of pairs] int64 labels: pairs with equal labels share people or groups.
 
@@ -291,6 +300,29 @@ class Pairs:
         """
         return split_pairs(self, train, validation, by=by, seed=seed)
 
+    def split_by_time(
+        self, before: str | date | datetime, *, validation: float = 0.15
+    ) -> SplitPairs:
+        """Splits into pairs to train on, which came before a moment, and later ones to test on.
+
+        The test part holds the later pairs of two new people. Later pairs with a person who was
+        seen before are in `crossing` and in `with_seen` of the result, to be evaluated apart:
+        `matcher.evaluate(split.with_seen, known=split.known)`.
+
+        Args:
+            before: Date or time in ISO 8601; a date is its first moment, and without a time zone it
+                is UTC. Pairs of this moment are later ones.
+            validation: Share of the earlier matches, the latest ones, among which validation pairs
+                are sought: those of two people who are new at that time. Pairs between their people
+                and others are left out. Fewer than 20 such matches train instead, and there is no
+                validation part: learners that need one hold out some training pairs.
+
+        Raises:
+            ConfigurationError: `before` is no date or time, or `validation` is out of range.
+            DataError: A pair has no time, or there is no match before or after the moment.
+        """
+        return split_pairs_by_time(self, before, validation)
+
     def folds(self, k: int, *, seed: int = 0) -> list[Ints]:
         """Divides the positions in `pairs` into k folds of about equal size.
 
@@ -300,39 +332,6 @@ class Pairs:
             ConfigurationError: `k` is below 2, or above the number of components with a match.
         """
         return assign_to_folds(self, k, seed)
-
-
-def _normal_forms(ids: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """Ids by their Unicode normal form C, and problems of ids that no file can hold apart."""
-    forms: dict[str, str] = {}
-    problems = []
-    for person in ids:
-        other = forms.setdefault(unicodedata.normalize("NFC", person), person)
-        if other != person:
-            problems.append(
-                f"the ids {other!a} and {person!a} are the same characters in different Unicode "
-                "normal forms; use one of them."
-            )
-        if has_surrogates(person):
-            problems.append(f"the id {person!a} is not valid Unicode.")
-    return forms, problems
-
-
-def _faults(pair: Pair) -> Iterator[str]:
-    """Problems of a pair by itself."""
-    if pair.outcome not in OUTCOMES:
-        yield f"the outcome {pair.outcome!r} is neither 'match', 'rejected' nor 'open'."
-    if pair.a == pair.b:
-        yield f"{pair.a!r} is paired with itself."
-    for name, like in (("a_likes", pair.a_likes), ("b_likes", pair.b_likes)):
-        if like is not None and like not in (True, False):
-            yield f"{name} must be True, False or None, got {like!r}."
-            return
-    fault = contradiction(pair)
-    if fault and pair.outcome in OUTCOMES:
-        yield fault
-    if pair.time is not None and not isinstance(pair.time, datetime):
-        yield f"time must be a datetime, got {type(pair.time).__name__}."
 
 
 def _check_sides(sides: int) -> None:

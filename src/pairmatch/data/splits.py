@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pairmatch.data.pairs import Pairs
 
 #: What a split never separates: whole components, or single people.
-SplitBy = Literal["component", "people"]
+SplitBy = Literal["component", "people", "time"]
 SPLITS = ("component", "people")
 _NAMES = ("training", "validation", "test")
 
@@ -26,25 +26,56 @@ class SplitPairs(tuple["Pairs", "Pairs", "Pairs"]):
     """Training, validation and test pairs, which share no person and no group.
 
     Attributes:
-        by: `component` if whole connected components were assigned, `people` if people were parted.
+        by: `component` if whole connected components were assigned, `people` if people were parted,
+            `time` if the test part is what came later.
         crossing: Pairs between the parts, which belong to none; empty after a split by component.
-            People of the test part have training people as partners there, so that figures on them
-            are figures on seen people.
         reason: A sentence on how the pairs were split, and why.
+        known: All pairs that are known at training time: those of the training and the validation
+            part, and those between them.
+        with_seen: The test pairs, and those between a person to test on and a person in `known`.
+            `Matcher.evaluate(with_seen, known=known)` gives figures of new people
+            and, apart, those of seen people.
     """
 
     by: SplitBy
     crossing: Pairs
     reason: str
+    known: Pairs
+    with_seen: Pairs
 
     def __new__(
-        cls, parts: Sequence[Pairs], *, by: SplitBy, crossing: Pairs, reason: str
+        cls,
+        parts: Sequence[Pairs],
+        *,
+        by: SplitBy,
+        crossing: Pairs,
+        reason: str,
+        known: Pairs | None = None,
+        with_seen: Pairs | None = None,
     ) -> SplitPairs:
-        """Three parts."""
+        """Three parts; `known` and `with_seen` follow from who is in the test part."""
         split = super().__new__(cls, parts)
         split.by = by
         split.crossing = crossing
         split.reason = reason
+        tested = parts[2].profiles
+        if known is None:
+            rows = [
+                row
+                for row, pair in enumerate(crossing.pairs)
+                if pair.a not in tested and pair.b not in tested
+            ]
+            known = parts[0].joined(parts[1], crossing.subset(rows))
+        if with_seen is None:
+            rows = [
+                row
+                for row, pair in enumerate(crossing.pairs)
+                if (pair.a in tested and pair.b in known.profiles)
+                or (pair.b in tested and pair.a in known.profiles)
+            ]
+            with_seen = parts[2].joined(crossing.subset(rows))
+        split.known = known
+        split.with_seen = with_seen
         return split
 
 
@@ -66,7 +97,7 @@ def split_pairs(
     if by == "people" or (by is None and not fits and _has_several_pairs(pairs)):
         return _split_by_people(pairs, components, sizes, by, seed)
     counts = _matches_in(pairs, by_component)
-    largest = np.bincount(components[_is_match(pairs)], minlength=1).max(initial=0)
+    largest = np.bincount(components[is_match(pairs)], minlength=1).max(initial=0)
     count = len(np.unique(components))
     advice = "Use more pairs, or other shares."
     if by == "component" and _has_several_pairs(pairs):
@@ -80,20 +111,20 @@ def split_pairs(
             )
     if not fits:
         raise DataError(
-            f"The split misses its sizes by more than a fifth: {_listed(counts)} matches instead "
-            f"of {_listed(sizes)}. {len(pairs)} matches are in {count} components of people and "
+            f"The split misses its sizes by more than a fifth: {listed(counts)} matches instead "
+            f"of {listed(sizes)}. {len(pairs)} matches are in {count} components of people and "
             f"groups that cannot be separated; the largest has {largest}. {advice}"
         )
     parts = [pairs.subset(np.flatnonzero(by_component == part)) for part in range(3)]
-    reason = f"Split by component: {_listed(counts)} matches; no pair is left out."
+    reason = f"Split by component: {listed(counts)} matches; no pair is left out."
     return SplitPairs(parts, by="component", crossing=pairs.subset([]), reason=reason)
 
 
 def _split_by_people(
     pairs: Pairs, components: Ints, sizes: Sequence[int], by: SplitBy | None, seed: int
 ) -> SplitPairs:
-    units = _units(pairs)
-    matched = units[_is_match(pairs)]
+    units = units_of_pairs(pairs)
+    matched = units[is_match(pairs)]
     part_of = partition_people(matched, int(units.max(initial=-1)) + 1, sizes, seed=seed)
     first, second = part_of[units.T]
     part = np.where(first == second, first, -1)
@@ -103,12 +134,12 @@ def _split_by_people(
     empty = any(size and not count for size, count in zip(sizes, counts, strict=True))
     if empty or not within_a_fifth(counts, wanted):
         raise DataError(
-            f"The split by people misses its shares by more than a fifth: {_listed(counts)} "
+            f"The split by people misses its shares by more than a fifth: {listed(counts)} "
             f"matches are inside the parts, {len(pairs) - kept} of {len(pairs)} between them. Use "
             "more pairs, or other shares."
         )
     parts = [pairs.subset(np.flatnonzero(part == number)) for number in range(3)]
-    largest = np.bincount(components[_is_match(pairs)]).max()
+    largest = np.bincount(components[is_match(pairs)]).max()
     why = (
         "as requested"
         if by
@@ -116,7 +147,7 @@ def _split_by_people(
     )
     people = [len(part.profiles) for part in parts]
     reason = (
-        f"Split by people, {why}: {_listed(counts)} matches among {_listed(people)} people; "
+        f"Split by people, {why}: {listed(counts)} matches among {listed(people)} people; "
         f"{len(pairs) - kept} of {len(pairs)} matches are between parts and left out."
     )
     crossing = pairs.subset(np.flatnonzero(part == -1))
@@ -126,7 +157,7 @@ def _split_by_people(
 def assign_to_folds(pairs: Pairs, k: int, seed: int) -> list[Ints]:
     """Implementation of [`Pairs.folds`][pairmatch.data.pairs.Pairs.folds]."""
     components = pair_components(pairs.pairs)
-    available = len(np.unique(components[_is_match(pairs)]))
+    available = len(np.unique(components[is_match(pairs)]))
     if not 2 <= k <= available:
         raise ConfigurationError(
             "`folds(k)` must be from 2 to the number of components with a match, "
@@ -151,7 +182,7 @@ def pair_components(pairs: Sequence[Pair]) -> Ints:
     return label_components(links, len(pairs) + len(nodes))[: len(pairs)]
 
 
-def _units(pairs: Pairs) -> Ints:
+def units_of_pairs(pairs: Pairs) -> Ints:
     """[number of pairs, 2] int64 units of both people; people of one group are one unit.
 
     Units are numbered by content, not by row, so that a shuffled file has the same split.
@@ -172,14 +203,14 @@ def _units(pairs: Pairs) -> Ints:
 
 def _has_several_pairs(pairs: Pairs) -> bool:
     """Whether a person or group stands in several pairs that are not all of one group."""
-    units = _units(pairs)[_is_match(pairs)]
-    components = len(np.unique(pair_components(pairs.pairs)[_is_match(pairs)]))
+    units = units_of_pairs(pairs)[is_match(pairs)]
+    components = len(np.unique(pair_components(pairs.pairs)[is_match(pairs)]))
     return components < min(len(np.unique(side)) for side in units.T)
 
 
 def _by_component(pairs: Pairs, components: Ints, sizes: Sequence[int], seed: int) -> Ints:
     """[number of pairs] int64 part of each pair; components are assigned in random order."""
-    counts = np.bincount(components[_is_match(pairs)], minlength=components.max(initial=-1) + 1)
+    counts = np.bincount(components[is_match(pairs)], minlength=components.max(initial=-1) + 1)
     # Order by content, not by row, so that a shuffled file has the same split
     names: dict[int, tuple[str, str]] = {}
     for label, pair in zip(components.tolist(), pairs.pairs, strict=True):
@@ -201,15 +232,15 @@ def _sizes(total: int, train: float, validation: float) -> list[int]:
     return sizes
 
 
-def _is_match(pairs: Pairs) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def is_match(pairs: Pairs) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     return np.array([pair.outcome == "match" for pair in pairs.pairs], bool)
 
 
 def _matches_in(pairs: Pairs, parts: Ints) -> list[int]:
     """Number of matches in each of three parts; −1 is in none."""
-    matched = parts[_is_match(pairs)]
+    matched = parts[is_match(pairs)]
     return [int(np.sum(matched == part)) for part in range(3)]
 
 
-def _listed(counts: Sequence[int]) -> str:
+def listed(counts: Sequence[int]) -> str:
     return " / ".join(f"{count:,}" for count in counts)

@@ -44,6 +44,8 @@ class LogSettings:
         regions: Number of regions; people only meet people of their own region.
         traits: Number of latent traits of a person.
         taste: Standard deviation of the part of a like's log-odds that is unique to the two people.
+        likeness: How far people want someone like themselves, in [0, 1]: correlation of a person's
+            traits with those they want.
         attraction: Standard deviation of the part that all candidates' viewers share.
         choosiness: Standard deviation of the part that all of a viewer's decisions share.
         exposure: Standard deviation of the logarithm of how often a person is shown. Attractive
@@ -66,6 +68,7 @@ class LogSettings:
     regions: int = 3
     traits: int = 6
     taste: float = 2.0
+    likeness: float = 0.6
     attraction: float = 0.7
     choosiness: float = 0.7
     exposure: float = 1.0
@@ -91,7 +94,7 @@ class LogSettings:
             elif field.name == "yes_share":
                 if not 0 < value < 1:
                     problems.append(f"yes_share must be in (0, 1): {value}")
-            elif field.name.endswith("_share"):
+            elif field.name.endswith("_share") or field.name == "likeness":
                 if not 0 <= value <= 1:
                     problems.append(f"{field.name} must be in [0, 1]: {value}")
             elif not np.isfinite(value) or (value < 0 and not field.name.endswith("_drift")):
@@ -198,8 +201,9 @@ def person_columns(
         "children": (traits[:, 4] > 0.5).tolist(),
     }
     for cells in attributes.values():
+        chosen = rng.integers(len(_NULL_WORDS), size=len(people)).tolist()
         for row in np.flatnonzero(rng.random(len(people)) < null_share).tolist():
-            cells[row] = _NULL_WORDS[rng.integers(len(_NULL_WORDS))] if words else None
+            cells[row] = _NULL_WORDS[chosen[row]] if words else None
     columns: dict[str, list[Any]] = {"id": list(people.ids)}
     if portraits is not None:
         columns["image"] = _draw_portraits(people, rng, *portraits)

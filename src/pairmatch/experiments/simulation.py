@@ -20,7 +20,8 @@ from scipy.optimize import brentq
 from scipy.special import expit, logit
 
 from pairmatch.core.arrays import Ints
-from pairmatch.core.types import Side
+from pairmatch.core.types import Pair, Profile, Side
+from pairmatch.data import Pairs
 from pairmatch.experiments.simulated_feed import shown_pairs
 from pairmatch.experiments.simulated_people import (
     LogSettings,
@@ -104,6 +105,37 @@ class SimulatedLog:
         """The time `day` days after the start, to split by."""
         return _START + datetime.timedelta(days=day)
 
+    def as_pairs(self) -> Pairs:
+        """The people and pairs, as `Pairs.read` reads them from the Parquet files of `write`."""
+        profiles = []
+        for number in (0, 1):
+            columns = self._people_columns(number, words=False)
+            for row in _rows(columns):
+                person, text = row.pop("id"), row.pop("text")
+                known = {name: value for name, value in row.items() if value is not None}
+                profiles.append(Profile(person, text=text, attributes=known))
+        said = {1: True, 0: False, -1: None}
+        pools = self._pools()
+        pairs = [
+            Pair(
+                self.people_a.ids[a],
+                self.people_b.ids[b],
+                a_likes=said[a_likes],
+                b_likes=said[b_likes],
+                time=time,
+                pool=pool,
+            )
+            for (a, b), a_likes, b_likes, time, pool in zip(
+                self.pairs.tolist(),
+                self.a_likes.tolist(),
+                self.b_likes.tolist(),
+                self.times,
+                pools,
+                strict=True,
+            )
+        ]
+        return Pairs.of(profiles, pairs)
+
     def like_probability(
         self, side: Side, a: npt.ArrayLike, b: npt.ArrayLike, day: npt.ArrayLike
     ) -> Doubles:
@@ -174,33 +206,42 @@ class SimulatedLog:
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        people = {}
-        for number, side in enumerate((self.people_a, self.people_b)):
-            columns = person_columns(
-                side,
-                self.settings.null_share,
-                seed=[self.seed, 10 + number],
-                words=format == "csv",
-                portraits=(target, size_px) if photos else None,
-            )
-            people[number] = columns
-        profiles = {name: people[0][name] + people[1][name] for name in people[0]}
+        portraits = (target, size_px) if photos else None
+        first, second = (
+            self._people_columns(number, words=format == "csv", portraits=portraits)
+            for number in (0, 1)
+        )
+        profiles = {name: first[name] + second[name] for name in first}
         paths = (target / f"{_LOG}.{format}", target / f"{_PROFILES}.{format}")
         for path, table in zip(paths, (self._columns(format), profiles), strict=True):
             write_file(path, _table_bytes(table, format))
         return paths
 
+    def _people_columns(
+        self, number: int, *, words: bool, portraits: tuple[Path, int] | None = None
+    ) -> dict[str, list[Any]]:
+        return person_columns(
+            (self.people_a, self.people_b)[number],
+            self.settings.null_share,
+            seed=[self.seed, 10 + number],
+            words=words,
+            portraits=portraits,
+        )
+
+    def _pools(self) -> list[str]:
+        names = self.people_a.region_names
+        return [names[region] for region in self.people_a.region[self.pairs[:, 0]].tolist()]
+
     def _columns(self, format: str) -> dict[str, list[Any]]:
         a, b = self.pairs.T.tolist()
         said: list[Any] = ["no", "yes", ""] if format == "csv" else [False, True, None]
-        regions = self.people_a.region_names
         return {
             "id_a": [self.people_a.ids[row] for row in a],
             "id_b": [self.people_b.ids[row] for row in b],
             "a_likes": [said[like] for like in self.a_likes.tolist()],
             "b_likes": [said[like] for like in self.b_likes.tolist()],
             "time": [time.isoformat() for time in self.times] if format == "csv" else self.times,
-            "pool": [regions[region] for region in self.people_a.region[self.pairs[:, 0]]],
+            "pool": self._pools(),
         }
 
 
@@ -209,7 +250,8 @@ def simulate_log(settings: LogSettings | None = None, *, seed: int = 0) -> Simul
 
     A person of side a with the traits x (standard normal) says yes to a person of side b with the
     traits y with the log-odds c + s xᵀQy / √T + attraction + choosiness, and the reverse with a
-    taste of their own; Q is orthogonal and turns with time if tastes drift. The feed shows people
+    taste of their own. Q is partly the identity (people want others like themselves) and partly a
+    random rotation, and turns with time if tastes drift. The feed shows people
     of the viewer's region who are active, popular ones more often. A viewer's yes is answered by
     the other side, or stays open; after a no, the other side is not asked.
 
@@ -226,6 +268,8 @@ def simulate_log(settings: LogSettings | None = None, *, seed: int = 0) -> Simul
     a = draw_people(rng, "a", chosen.people_a, chosen, mixing)
     b = draw_people(rng, "b", chosen.people_b, chosen, mixing)
     tastes = np.stack([[_orthogonal(rng, chosen.traits) for _ in range(2)] for _ in range(2)])
+    alike = chosen.likeness * np.eye(chosen.traits)
+    tastes[:, 0] = alike + np.sqrt(1 - chosen.likeness**2) * tastes[:, 0]
     pairs, day, first = shown_pairs(rng, a, b, chosen)
     shown = (pairs[:, 0], pairs[:, 1], day)
     log_odds = np.stack([_log_odds(tastes, a, b, chosen, side, shown) for side in ("a", "b")])

@@ -1,9 +1,9 @@
 """CSV files that people open in spreadsheets: texts of others are never formulas.
 
-A spreadsheet runs a cell that begins with `=`, `+`, `-`, `@`, a tab or a line break; some programs
-drop spaces and invisible characters before. A text of that kind is written with `'` before it,
-which spreadsheets take for "this is text". Numbers are written as they are. A text that begins with
-`'` and such a character gets another `'`, so that every text comes back as it was.
+A spreadsheet runs a cell that begins with `=`, `+`, `-`, `@`, a tab or a line break. A text of that
+kind is written with `'` before it, which spreadsheets take for "this is text". Numbers are written
+as they are. A text that begins with `'` and such a character gets another `'`, so that every text
+comes back as it was.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-_START = r"[\s\0\xad\u200b-\u200f\u2060\ufeff]*[=+\-@\t\r\n＝＋－＠]"
-_FORMULA = re.compile(rf"'*{_START}")
-_GUARDED = re.compile(rf"''*{_START}")
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
+_GUARDED = re.compile(r"''*[=+\-@\t\r\n＝＋－＠]")
 
 
 def guarded(text: str) -> str:

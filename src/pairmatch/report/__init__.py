@@ -11,6 +11,7 @@ from pairmatch.report.content import (
     matcher_report,
 )
 from pairmatch.report.diagnosis import Diagnosis, diagnose
+from pairmatch.report.history import append_figures
 from pairmatch.report.page import summary, write_json, write_report
 from pairmatch.report.sections import paper_sections, write_sweep_report
 
@@ -22,6 +23,7 @@ __all__ = [
     "Row",
     "Section",
     "Table",
+    "append_figures",
     "diagnose",
     "evaluation_curves",
     "matcher_report",

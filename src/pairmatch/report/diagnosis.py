@@ -81,7 +81,7 @@ def diagnose(
     Args:
         matcher: Fitted matcher.
         train: Pairs that the matcher was trained on.
-        validation: Pairs that early stopping used.
+        validation: Pairs that early stopping used; without matches, nothing is calibrated.
         test: Pairs that the matcher has not seen.
         with_learning_curve: Whether to draw a learning curve, which trains nine more heads.
 
@@ -89,11 +89,11 @@ def diagnose(
         NotFittedError: Before `fit`.
     """
     head = matcher.fitted_head
-    parts = (train, validation, test)
+    parts = [part for part in (train, validation, test) if len(part)]
     data, labels = join_features([matcher.paired_features(part) for part in parts])
-    held_out = data.take(data.part(labels[1]))
-    tested = data.take(data.part(labels[2]))
-    split = Split(0, 0, data.part(np.concatenate(labels[:2])), data.part(labels[2]))
+    held_out = data.take(data.part(labels[1])) if len(validation) else None
+    tested = data.take(data.part(labels[-1]))
+    split = Split(0, 0, data.part(np.concatenate(labels[:-1])), data.part(labels[-1]))
     learners = {"trained": head, **{name: name for name in BASELINES}}
     result = cross_validate(data, learners, splits=[split], seed=matcher.seed)
     verdict = judge(result, "trained", names={"trained": "this matcher"})
@@ -132,10 +132,10 @@ def _hubness(head: ProjectionHead, tested: PairedFeatures) -> Section | None:
 
 
 def _calibration(
-    head: ProjectionHead, held_out: PairedFeatures, tested: PairedFeatures
+    head: ProjectionHead, held_out: PairedFeatures | None, tested: PairedFeatures
 ) -> Section | None:
     """Probabilities fitted on the held-out pairs and checked on the test pairs."""
-    if len(held_out) < 2 or len(tested) < 2:
+    if held_out is None or len(held_out) < 2 or len(tested) < 2:
         return None
     scores, truth = _pair_scores(head, held_out)
     if truth.all() or not truth.any():
