@@ -246,6 +246,7 @@ INTERNAL = {
     "data.splits",
     "data.time_splits",
     "evaluation.medians",
+    "evaluation.output",
     "experiments.building",
     "experiments.portraits",
     "experiments.rows",

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from pairmatch import Profile
 from pairmatch.core.types import Usage
-from pairmatch.evaluation.query_table import save_rows
+from pairmatch.evaluation.output import save_rows
 from pairmatch.io.spreadsheets import csv_bytes, guarded, unguarded
 from pairmatch.io.store import Store
 from pairmatch.metadata import correct, export_metadata, import_metadata

@@ -87,7 +87,7 @@ def test_a_single_learner_has_nothing_to_be_compared_with(rotated):
 def test_one_group_of_people_cannot_be_tested(rotated):
     def in_one_group(table):
         one = np.zeros(len(table), np.int64)
-        return dataclasses.replace(table, columns={**table.columns, "component": one})
+        return dataclasses.replace(table, columns={**table.columns, "component": one}, links=None)
 
     tables = {name: in_one_group(rotated.table(name)) for name in rotated.learners}
     result = dataclasses.replace(rotated, tables=tables, chance=in_one_group(rotated.chance))

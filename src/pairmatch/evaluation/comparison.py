@@ -14,7 +14,9 @@ from scipy import stats
 from pairmatch.core.arrays import Floats, Ints
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.evaluation.intervals import expanded_tail
+from pairmatch.evaluation.links import Links, student_interval
 from pairmatch.evaluation.query_table import QueryTable
+from pairmatch.evaluation.ranks import Doubles
 
 _BATCH = 500
 _PERMUTATIONS = 9999
@@ -27,8 +29,9 @@ class PairedTest:
     Attributes:
         difference: Mean of the first values minus mean of the second.
         interval: (low, high) of the difference.
-        p_value: Two-sided p-value of the paired randomization test.
-        clusters: Number of independent groups of people.
+        p_value: Two-sided p-value of the paired randomization test, or of the t-test over people.
+        clusters: Number of independent groups of people; over people, of people of the side that
+            has fewer.
     """
 
     difference: float
@@ -47,11 +50,12 @@ class Comparison:
         metric: `MRR`, or `R@K`.
         difference: Mean over queries, `name` minus `baseline`; recall as a fraction in [−1, 1].
         interval: (low, high) of the difference.
-        p_value: Two-sided p-value of the paired randomization test; after Holm's correction if
-            `corrected_for` is above 1.
+        p_value: Two-sided p-value of the paired test; after Holm's correction if `corrected_for` is
+            above 1.
         confidence: Confidence level of the interval, for example 0.95.
         queries: Number of distinct queries.
-        clusters: Number of independent groups of people, which are what is resampled.
+        clusters: Number of independent groups of people, or of people of the side that has fewer
+            where they stand in so many pairs that there are no groups.
         corrected_for: Number of comparisons that `p_value` is corrected for.
     """
 
@@ -106,7 +110,7 @@ def compare(
     """Compares two rankings of the same queries.
 
     Args:
-        table: Metrics of the ranking that is tested; its components are resampled.
+        table: Metrics of the ranking that is tested; its clusters of people are what is resampled.
         baseline_table: Metrics of the baseline on the same queries.
         metric: `MRR`, or `R@K` with a K of both tables.
         name: Name of the first, for the sentence.
@@ -116,8 +120,8 @@ def compare(
         seed: Seed for both.
 
     Raises:
-        ConfigurationError: The queries or galleries differ, the metric is unknown, or there is only
-            one component.
+        ConfigurationError: The queries or galleries differ, the metric is unknown, or all queries
+            are about one person.
     """
     values = (table.metric(metric), baseline_table.metric(metric))
     if not table.same_queries(baseline_table):
@@ -125,7 +129,11 @@ def compare(
             "`compare` needs two rankings of the same queries among the same candidates."
         )
     test = paired_test(
-        *values, table["component"], confidence=confidence, resamples=resamples, seed=seed
+        *values,
+        table.clusters(),
+        confidence=confidence,
+        resamples=resamples,
+        seed=seed,
     )
     return Comparison(
         name=name,
@@ -143,21 +151,23 @@ def compare(
 def paired_test(
     values: Floats,
     baseline_values: Floats,
-    clusters: Ints,
+    clusters: Ints | Links,
     *,
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> PairedTest:
-    """Tests the mean difference of paired values whose clusters are independent.
+    """Tests the mean difference of paired values of people.
 
     Clusters are resampled for the interval (expanded percentile bootstrap, Hesterberg 2015), and
     the paired randomization test (Fisher 1935) swaps the two values of a whole cluster at once.
+    With links instead of clusters, interval and t-test use their two-way standard error.
 
     Args:
         values: [Q] a metric of each query.
         baseline_values: [Q] the same metric by the baseline.
-        clusters: [Q] int64 labels.
+        clusters: [Q] int64 labels of independent clusters; or the links of the queries, where
+            there are too few clusters.
         confidence: Confidence level of the interval, in (0, 1).
         resamples: Number of bootstrap resamples.
         seed: Seed for interval and test.
@@ -169,6 +179,9 @@ def paired_test(
         raise ConfigurationError(
             "A paired test needs one value of each ranking, and one cluster, per query."
         )
+    if isinstance(clusters, Links):
+        differences = np.asarray(values, np.float64) - np.asarray(baseline_values, np.float64)
+        return _over_people(differences, clusters, confidence)
     _, label, counts = np.unique(clusters, return_inverse=True, return_counts=True)
     if len(counts) < 2:
         raise ConfigurationError(
@@ -192,6 +205,21 @@ def paired_test(
         rng=np.random.default_rng(seed),
     ).pvalue
     return PairedTest(difference, interval, float(p_value), len(counts))
+
+
+def _over_people(differences: Doubles, links: Links, confidence: float) -> PairedTest:
+    """Student's test of a mean over people who stand in several links."""
+    difference = float(differences.mean())
+    errors, freedom = links.standard_errors(differences[:, None])
+    error = float(errors[0])
+    interval = student_interval(difference, error, freedom, confidence)
+    if difference == 0:
+        return PairedTest(difference, interval, 1.0, links.independent)
+    # Never below that of a randomization test that swaps the values of each person
+    p_value = 2.0 ** (1 - links.independent)
+    if error > 0:
+        p_value = max(p_value, 2 * float(stats.t.sf(abs(difference) / error, freedom)))
+    return PairedTest(difference, interval, p_value, links.independent)
 
 
 def mean_interval(
@@ -219,6 +247,23 @@ def mean_interval(
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(interval.low), float(interval.high)
+
+
+def standard_errors(table: QueryTable, values: Doubles) -> Doubles:
+    """[F] standard errors of the means of F figures: over clusters, or over people without them.
+
+    Args:
+        table: Q queries.
+        values: [Q, F] the values of the figures.
+    """
+    clusters = table.clusters()
+    if isinstance(clusters, Links):
+        return clusters.standard_errors(values)[0]
+    _, label = np.unique(clusters, return_inverse=True)
+    sums = np.stack([np.bincount(label, column - column.mean()) for column in values.T])
+    size = sums.shape[1]
+    variances = np.square(sums).sum(1) * size / max(size - 1, 1)
+    return np.sqrt(variances) / len(values)
 
 
 def holm(p_values: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,11 @@ from pairmatch.core.paired_features import IDENTICAL_FEATURES_NOTE, PairedFeatur
 from pairmatch.core.progress import progress_bar
 from pairmatch.evaluation.comparison import Comparison, compare, corrected
 from pairmatch.evaluation.intervals import Metrics, summarize
+from pairmatch.evaluation.output import save_rows, text_table
 from pairmatch.evaluation.query_table import (
     QueryTable,
     embed_sides,
     rank_queries,
-    save_rows,
-    text_table,
     usable_ks,
 )
 from pairmatch.evaluation.splits import (
@@ -215,6 +214,7 @@ def cross_validate(
     if shared:
         notes.append(IDENTICAL_FEATURES_NOTE.format(shared))
     chance = chance_table(first, splits, used)
+    notes += chance.interval_notes
     return CrossValidation(tables, chance, confidence, seed, tuple(notes))
 
 
@@ -325,4 +325,4 @@ def _in_data(data: PairedFeatures, split: Split, table: QueryTable) -> QueryTabl
         **table.columns,
         "query": renumbered,
     }
-    return QueryTable(table.ks, columns)
+    return replace(table, columns=columns)

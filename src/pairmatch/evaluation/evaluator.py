@@ -17,12 +17,12 @@ from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.comparison import Comparison, compare
 from pairmatch.evaluation.intervals import Metrics, summarize, summarize_directions
 from pairmatch.evaluation.known import Flags, Known
+from pairmatch.evaluation.output import text_table
 from pairmatch.evaluation.query_table import (
     QueryTable,
     check_ks,
     embed_sides,
     tabulate,
-    text_table,
     usable_ks,
 )
 from pairmatch.evaluation.ranks import PartnerRanks, rank_partners, recall_curve
@@ -324,7 +324,7 @@ class Evaluator:
             frozen=frozen,
             candidates=smallest,
             confidence=self.confidence,
-            notes=tuple(notes),
+            notes=tuple(notes + table.interval_notes if self.resamples else notes),
             table=table,
             chance_table=chance,
             partner_ranks=ranked.ranks,

@@ -1,4 +1,9 @@
-"""Metrics over queries, with bootstrap intervals that resample clusters of people."""
+"""Metrics over queries, with intervals over people.
+
+Where people stand in few pairs, clusters of connected people are resampled. Where nearly everybody
+is connected, intervals come from the standard errors of
+[`Links`][pairmatch.evaluation.links.Links].
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,8 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from pairmatch.core.arrays import Ints, Vectors
-from pairmatch.evaluation.medians import POINTS, rank_points
+from pairmatch.evaluation.links import Links, student_interval
+from pairmatch.evaluation.medians import POINTS, rank_points, share_within
 from pairmatch.evaluation.query_table import QueryTable
 from pairmatch.evaluation.ranks import Doubles
 
@@ -71,7 +77,10 @@ def summarize(
     """Metrics over all rows of a table, with intervals.
 
     Expanded percentile bootstrap (Hesterberg 2015, "What Teachers Should Know About the Bootstrap",
-    section 5.3) over components: the two directions of one pair are one observation, not two.
+    section 5.3) over components: the two directions of one pair are one observation, not two. Where
+    [`Links.clusters`][pairmatch.evaluation.links.Links.clusters] finds too few components, it is
+    Student's interval with two-way standard errors over people, and Woodruff's (1952, "Confidence
+    Intervals for Medians and Other Position Measures") for the median rank.
 
     Args:
         table: Q queries.
@@ -101,7 +110,13 @@ def _summarize(
     confidence: float,
     seed: int,
 ) -> list[Metrics]:
-    clusters, labels = np.unique(table["component"], return_inverse=True)
+    components = table.clusters() if resamples else table["component"]
+    if isinstance(components, Links):
+        return [
+            _over_people(table.select(rows), components.select(rows), confidence)
+            for rows in subsets
+        ]
+    clusters, labels = np.unique(components, return_inverse=True)
     tail = expanded_tail((1 - confidence) / 2, len(clusters))
     parts = [_Subset(table.select(rows), labels[rows], len(clusters)) for rows in subsets]
     for weights in _draws(len(clusters), resamples, seed):
@@ -164,24 +179,58 @@ class _Subset:
         self.medians.append((self.window[lower] + self.window[upper]) / 2)
 
     def metrics(self, tail: float) -> Metrics:
-        means = self.values[:, :-1].mean(0)
-        point = Metrics(
-            queries=len(self.values),
-            recall={k: float(value) for k, value in zip(self.ks, means[:-1], strict=True)},
-            mrr=float(means[-1]),
-            median_rank=self.median_rank,
-        )
+        point = _metrics(self.ks, self.values[:, :-1], self.median_rank)
         if not self.means:
             return point
         low, high = np.quantile(np.concatenate(self.means), [tail, 1 - tail], axis=0)
         median_low, median_high = np.quantile(np.concatenate(self.medians), [tail, 1 - tail])
         bounds = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
-        return replace(
-            point,
-            recall_interval=dict(zip(self.ks, bounds[:-1], strict=True)),
-            mrr_interval=bounds[-1],
-            median_rank_interval=(float(median_low), float(median_high)),
-        )
+        return _with_intervals(point, bounds, (float(median_low), float(median_high)))
+
+
+def _over_people(table: QueryTable, links: Links, confidence: float) -> Metrics:
+    """Metrics with intervals over people who stand in several links of the table."""
+    values = np.column_stack([table.recall, table["reciprocal_rank"]])
+    point = _metrics(table.ks, values, table.median_rank)
+    errors, freedom = links.standard_errors(np.column_stack([values, _above(table)]))
+    bounds = [
+        student_interval(mean, error, freedom, confidence)
+        for mean, error in zip([*values.mean(0), 0.5], errors, strict=True)
+    ]
+    bounds = [(max(low, 0.0), min(high, 1.0)) for low, high in bounds]
+    points = _median_points(table, np.zeros(len(table), np.int64))[0]
+    low, high = np.quantile(points, bounds[-1], method="inverted_cdf")
+    return _with_intervals(point, bounds[:-1], (float(low), float(high)))
+
+
+def _above(table: QueryTable) -> Doubles:
+    """[Q] share of each query's rank, over orders of ties, that is at most the median rank."""
+    median = np.floor(table.median_rank)
+    if "tied" not in table.columns:
+        return (table["rank"] <= median).astype(np.float64)
+    return share_within(median - table["ahead"], table["tied"], table["tied_partners"])
+
+
+def _metrics(ks: Sequence[int], values: Doubles, median_rank: float) -> Metrics:
+    """Means of the recall at each K and of the reciprocal rank, the columns of `values`."""
+    means = values.mean(0)
+    return Metrics(
+        queries=len(values),
+        recall={k: float(value) for k, value in zip(ks, means[:-1], strict=True)},
+        mrr=float(means[-1]),
+        median_rank=median_rank,
+    )
+
+
+def _with_intervals(
+    point: Metrics, bounds: Sequence[tuple[float, float]], median_rank: tuple[float, float]
+) -> Metrics:
+    return replace(
+        point,
+        recall_interval=dict(zip(point.recall, bounds[:-1], strict=True)),
+        mrr_interval=bounds[-1],
+        median_rank_interval=median_rank,
+    )
 
 
 def _median_points(table: QueryTable, labels: Ints) -> tuple[Doubles, Ints, int]:

@@ -32,7 +32,7 @@ def median_rank(ahead: Doubles, tied: Doubles, tied_partners: Doubles) -> float:
     cases, counts = np.unique(np.stack([ahead, tied, tied_partners]), axis=1, return_counts=True)
 
     def share(rank: int) -> float:
-        return float(np.average(_share_within(rank - cases[0], cases[1], cases[2]), weights=counts))
+        return float(np.average(share_within(rank - cases[0], cases[1], cases[2]), weights=counts))
 
     last = int((cases[0] + cases[1]).max())
     lower = _first(last, lambda rank: share(rank) >= 0.5 - _EQUAL)
@@ -47,12 +47,12 @@ def rank_points(ahead: Doubles, tied: Doubles, tied_partners: Doubles) -> Double
     high = np.repeat(tied[:, None], POINTS, axis=1)
     while (high - low > 1).any():
         middle = np.floor((low + high) / 2)
-        within = _share_within(middle, tied[:, None], tied_partners[:, None]) >= levels
+        within = share_within(middle, tied[:, None], tied_partners[:, None]) >= levels
         low, high = np.where(within, low, middle), np.where(within, middle, high)
     return ahead[:, None] + high
 
 
-def _share_within(position: Doubles, tied: Doubles, tied_partners: Doubles) -> Doubles:
+def share_within(position: Doubles, tied: Doubles, tied_partners: Doubles) -> Doubles:
     """P(first of the tied partners ≤ position): 1 − C(tied − position, s) / C(tied, s)."""
     position, tied, partners = np.broadcast_arrays(position, tied, tied_partners)
     left = tied - np.clip(position, 0, tied)

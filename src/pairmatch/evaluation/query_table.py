@@ -7,10 +7,8 @@ intervals, and [`compare`][pairmatch.evaluation.comparison.compare] turns two ta
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +18,9 @@ from pairmatch.core.arrays import Ints, Vectors, unit_rows
 from pairmatch.core.errors import ConfigurationError, unknown_name
 from pairmatch.core.interfaces import ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.evaluation.links import Links
 from pairmatch.evaluation.medians import median_rank
 from pairmatch.evaluation.ranks import Doubles, PartnerRanks, query_metrics, rank_partners
-from pairmatch.io.replacing import replace_file
-from pairmatch.io.spreadsheets import csv_bytes
 
 DEFAULT_KS = (5, 10, 20, 30, 50)
 DIRECTIONS = ("a_to_b", "b_to_a")
@@ -44,10 +41,13 @@ class QueryTable:
             included) and `tied_partners` (partners among those). Evaluations that know who was seen
             in training add `seen`: 1 if the query person was, else 0. Cross-validation adds
             `repeat` and `fold`.
+        links: The partners of each row, for intervals and tests where people stand in several
+            pairs; None if only the components are known. They are not part of saved tables.
     """
 
     ks: tuple[int, ...]
     columns: Mapping[str, npt.NDArray[Any]]
+    links: Links | None = None
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         """[Q] column by name.
@@ -100,11 +100,30 @@ class QueryTable:
 
     def with_column(self, name: str, values: npt.NDArray[Any]) -> QueryTable:
         """The table with another column, [Q] values."""
-        return QueryTable(self.ks, {**self.columns, name: values})
+        return replace(self, columns={**self.columns, name: values})
 
     def select(self, rows: npt.NDArray[np.bool_] | Ints) -> QueryTable:
         """Some of the rows, by mask or by number."""
-        return QueryTable(self.ks, {name: values[rows] for name, values in self.columns.items()})
+        columns = {name: values[rows] for name, values in self.columns.items()}
+        links = None if self.links is None else self.links.select(rows)
+        return QueryTable(self.ks, columns, links)
+
+    def clusters(self) -> Ints | Links:
+        """[Q] int64 labels of independent clusters of rows; the links if there are too few."""
+        components = self["component"]
+        return components if self.links is None else self.links.clusters(components)
+
+    @property
+    def independent(self) -> int:
+        """Number of independent clusters; of people of the smaller side if links are used."""
+        clusters = self.clusters()
+        return clusters.independent if isinstance(clusters, Links) else len(np.unique(clusters))
+
+    @property
+    def interval_notes(self) -> list[str]:
+        """A note where intervals and tests are over people; none where they are over clusters."""
+        clusters = self.clusters()
+        return [clusters.note] if isinstance(clusters, Links) else []
 
     def same_queries(self, other: QueryTable) -> bool:
         """Whether both tables describe the same queries among equally many candidates, in order."""
@@ -125,9 +144,12 @@ class QueryTable:
     def concatenate(cls, tables: Sequence[QueryTable]) -> QueryTable:
         """The rows of several tables with the same columns, one after the other."""
         first = tables[0]
+        columns = {
+            name: np.concatenate([table[name] for table in tables]) for name in first.columns
+        }
+        links = [table.links for table in tables if table.links is not None]
         return cls(
-            first.ks,
-            {name: np.concatenate([table[name] for table in tables]) for name in first.columns},
+            first.ks, columns, Links.concatenate(links) if len(links) == len(tables) else None
         )
 
 
@@ -221,8 +243,11 @@ def tabulate(
             "tied": candidates.astype(np.float64),
             "tied_partners": metrics.partners,
         }
-        tables.append(QueryTable(tuple(ks), shared | recall))
-        chances.append(QueryTable(tuple(ks), shared | chance))
+        pairs = np.stack([partner_ranks.queries, partner_ranks.partners], axis=1)
+        units = data.unit_pairs(pairs[:, ::-1] if direction else pairs)
+        links = Links.of(partner_ranks.queries, units)
+        tables.append(QueryTable(tuple(ks), shared | recall, links))
+        chances.append(QueryTable(tuple(ks), shared | chance, links))
     return RankedQueries(
         tuple(partner_ranks for partner_ranks in ranks if len(partner_ranks.queries)),
         QueryTable.concatenate(tables),
@@ -240,7 +265,8 @@ def table_at_ks(table: QueryTable, ranks: Sequence[PartnerRanks], ks: Sequence[i
     """
     recall = np.concatenate([query_metrics(partner_ranks, ks).recall for partner_ranks in ranks])
     kept = {name: table[name] for name in table.columns if not name.startswith("recall_at_")}
-    return QueryTable(tuple(ks), kept | {f"recall_at_{k}": recall[:, i] for i, k in enumerate(ks)})
+    columns = kept | {f"recall_at_{k}": recall[:, i] for i, k in enumerate(ks)}
+    return QueryTable(tuple(ks), columns, table.links)
 
 
 def check_ks(ks: Sequence[int]) -> tuple[int, ...]:
@@ -278,38 +304,6 @@ def usable_ks(ks: Sequence[int] | None, candidates: int) -> tuple[tuple[int, ...
         "candidates."
     )
     return kept, [note] if beyond else []
-
-
-def save_rows(rows: Iterator[dict[str, Any]], path: str | Path) -> Path:
-    """Writes rows as CSV or Parquet, by the file's extension, readable only by their owner.
-
-    Raises:
-        ConfigurationError: The extension is unknown.
-    """
-    target = Path(path)
-    if target.suffix == ".csv":
-        listed = list(rows)
-        replace_file(target, csv_bytes(list(listed[0]), listed), private=True)
-    elif target.suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        buffer = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(list(rows)), buffer)
-        replace_file(target, buffer.getvalue(), private=True)
-    else:
-        raise ConfigurationError(f"`save` writes .csv or .parquet, got {target.name!r}.")
-    return target
-
-
-def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a plain-text table: the first column aligned left, all other columns right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join([row[0].ljust(widths[0]), *cells]))
-    return lines
 
 
 def _component_of(data: PairedFeatures, direction: int) -> Ints:

@@ -32,6 +32,7 @@ class PartnerRanks:
 
     Attributes:
         queries: [R] int64 row of the query person.
+        partners: [R] int64 row of the partner.
         better: [R] int64 number of candidates that score above the partner.
         tied: [R] int64 number of candidates that score the same, at least 1: the partner counts.
         scores: [R] float32 cosine of the partner.
@@ -39,6 +40,7 @@ class PartnerRanks:
     """
 
     queries: Ints
+    partners: Ints
     better: Ints
     tied: Ints
     scores: Vectors
@@ -49,6 +51,7 @@ class PartnerRanks:
         rows = chosen[self.queries]
         return PartnerRanks(
             self.queries[rows],
+            self.partners[rows],
             self.better[rows],
             self.tied[rows],
             self.scores[rows],
@@ -140,18 +143,20 @@ def rank_partners(
             if not one_sided:
                 _count_backward(backward, strip, partner, bounds)
     left_out = np.bincount(known[:, 0], minlength=len(e_a))
-    ranks = [_partner_ranks(query, forward, scores, len(e_b) - one_sided - left_out)]
+    ranks = [_partner_ranks(matches, forward, scores, len(e_b) - one_sided - left_out)]
     if not one_sided:
         order = np.argsort(partner, kind="stable")
         candidates = len(e_a) - np.bincount(known[:, 1], minlength=len(e_b))
-        ranks.append(_partner_ranks(partner[order], backward[:, order], scores[order], candidates))
+        swapped = matches[order, ::-1]
+        ranks.append(_partner_ranks(swapped, backward[:, order], scores[order], candidates))
     return ranks
 
 
-def _partner_ranks(queries: Ints, counts: Ints, scores: Vectors, candidates: Ints) -> PartnerRanks:
+def _partner_ranks(links: Ints, counts: Ints, scores: Vectors, candidates: Ints) -> PartnerRanks:
     """Ranks from counts; `candidates` are those of all people of the side of the queries."""
     tied = np.maximum(counts[1] - counts[0], 1)
-    return PartnerRanks(queries, counts[0], tied, scores, candidates[queries])
+    queries, partners = links.T
+    return PartnerRanks(queries, partners, counts[0], tied, scores, candidates[queries])
 
 
 def _count_forward(

@@ -6,8 +6,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from pairmatch.core.errors import ConfigurationError, unknown_name
 from pairmatch.evaluation.comparison import Comparison
 from pairmatch.evaluation.crossvalidation import BASELINES, CrossValidation
@@ -117,7 +115,7 @@ def judge(
     if learner is None or best == learner:
         simple = [name for name in result.learners if name in baselines and name != best]
         other = max(simple, key=lambda name: mrr[name], default=None)
-    is_testable = len(np.unique(result.chance["component"])) > 1
+    is_testable = result.chance.independent > 1
     comparison = None
     if other is not None and is_testable:
         # Seen from the other learner, so that all that were candidates for the best count

@@ -78,7 +78,7 @@ class FinishedRows:
                 columns = {name: content[name] for name in self.chance.columns}
         except Exception:  # NumPy and zipfile raise many errors for damaged files
             return None
-        table = QueryTable(self.chance.ks, columns)
+        table = QueryTable(self.chance.ks, columns, self.chance.links)
         return table if table.same_queries(self.chance) else None
 
     def _write(self, file: Path, table: QueryTable) -> None:

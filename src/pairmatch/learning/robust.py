@@ -8,10 +8,10 @@ from itertools import product
 
 import numpy as np
 
-from pairmatch.core.arrays import Ints
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import FittedHead, Learner
 from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.evaluation.comparison import standard_errors
 from pairmatch.evaluation.crossvalidation import measure_head
 from pairmatch.evaluation.query_table import QueryTable
 from pairmatch.evaluation.splits import cross_validation_splits
@@ -90,7 +90,7 @@ class Robust(Learner):
         candidates = self._candidates(grouped=2 <= len(np.unique(train.components)) < len(train))
         tables = self._measure(train, candidates, seed)
         scores = [table["reciprocal_rank"] for table in tables]
-        chosen = _simplest_of_the_best(scores, tables[0]["component"], self.tolerance)
+        chosen = _simplest_of_the_best(scores, tables[0], self.tolerance)
         head = candidates[chosen].fit(train).head
         if candidates[chosen].strength:
             return FittedHead(head)
@@ -127,15 +127,14 @@ class Robust(Learner):
         return [QueryTable.concatenate(parts) for parts in tables]
 
 
-def _simplest_of_the_best(scores: Sequence[np.ndarray], components: Ints, tolerance: float) -> int:
+def _simplest_of_the_best(scores: Sequence[np.ndarray], table: QueryTable, tolerance: float) -> int:
     """The first candidate whose mean score is within `tolerance` standard errors of the best."""
     best = max(range(len(scores)), key=lambda index: scores[index].mean())
-    _, label = np.unique(components, return_inverse=True)
+    if not best:
+        return best
+    behind = np.stack([scores[best] - score for score in scores[:best]], axis=1)
+    errors = standard_errors(table, behind)
     for index in range(best):
-        behind = scores[best] - scores[index]
-        sums = np.bincount(label, behind - behind.mean())
-        variance = float((sums**2).sum()) * len(sums) / max(len(sums) - 1, 1)
-        error = math.sqrt(variance) / len(behind)
-        if behind.mean() <= tolerance * error:
+        if behind[:, index].mean() <= tolerance * errors[index]:
             return index
     return best

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pairmatch.evaluation.comparison import Comparison
 from pairmatch.evaluation.crossvalidation import CrossValidation
 from pairmatch.evaluation.diagnostics import (
@@ -43,8 +41,7 @@ def comparison_section(
         best: The best learner, as in a `Verdict`.
         title: Heading.
     """
-    components = np.unique(result.chance["component"])
-    comparable = len(result.learners) > 1 and len(components) > 1
+    comparable = len(result.learners) > 1 and result.chance.independent > 1
     references = list(dict.fromkeys((baseline, best))) if comparable else []
     tests = {
         reference: {test.name: test for test in result.comparisons(reference)}

@@ -16,6 +16,7 @@ from pairmatch.core.progress import progress_bar
 from pairmatch.evaluation.comparison import mean_interval
 from pairmatch.evaluation.crossvalidation import measure_learner
 from pairmatch.evaluation.intervals import Metrics, summarize
+from pairmatch.evaluation.links import Links, student_interval
 from pairmatch.evaluation.query_table import QueryTable, usable_ks
 from pairmatch.evaluation.splits import Split, cross_validation_splits, smallest_gallery
 
@@ -151,12 +152,17 @@ def _mean_training_pairs(splits: Sequence[Split]) -> float:
 def _slope(
     pairs: Sequence[float], tables: Sequence[QueryTable], *, confidence: float, seed: int
 ) -> tuple[float, tuple[float, float]]:
-    """Least-squares slope of MRR over log₂ pairs, and its interval over components."""
+    """Least-squares slope of MRR over log₂ pairs, and its interval over people."""
     x = np.log2(pairs)
     weights: Floats = (x - x.mean()) / np.square(x - x.mean()).sum()
     # The slope is linear in the metrics: each query has its own, and their mean is the slope of MRR
     slopes = weights @ np.stack([table["reciprocal_rank"] for table in tables])
-    _, labels, counts = np.unique(tables[0]["component"], return_inverse=True, return_counts=True)
+    clusters = tables[0].clusters()
+    if isinstance(clusters, Links):
+        errors, freedom = clusters.standard_errors(slopes[:, None])
+        slope = float(slopes.mean())
+        return slope, student_interval(slope, float(errors[0]), freedom, confidence)
+    _, labels, counts = np.unique(clusters, return_inverse=True, return_counts=True)
     sums = np.bincount(labels, slopes)
     interval = mean_interval(sums, counts, confidence=confidence, resamples=_RESAMPLES, seed=seed)
     return float(sums.sum() / counts.sum()), interval

@@ -1,0 +1,185 @@
+"""Standard errors over people, compared with double loops over links; couples keep clusters."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pairmatch import Evaluator
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.evaluation.comparison import compare, paired_test, standard_errors
+from pairmatch.evaluation.crossvalidation import cross_validate
+from pairmatch.evaluation.intervals import summarize
+from pairmatch.evaluation.links import Links
+from pairmatch.evaluation.query_table import QueryTable, embed_sides, rank_queries
+
+
+def random_log(seed, people=60, matches=180, one_sided=False, groups=None):
+    """Features with a planted taste, and random matches among people of similar taste."""
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=(people, 6))
+    b = rng.normal(size=(people, 6))
+    wishes = a @ (a if one_sided else b).T + rng.gumbel(size=(people, people))
+    if one_sided:
+        wishes[np.tril_indices(people)] = -np.inf
+    best = np.argsort(-wishes.ravel())[:matches]
+    pairs = np.stack(np.unravel_index(best, wishes.shape), axis=1)
+    return PairedFeatures.of(a, None if one_sided else b, matches=pairs, groups=groups)
+
+
+def table_of(data):
+    return rank_queries(data, *embed_sides(data), (1, 10)).table
+
+
+def variance_by_loops(table, values):
+    """The sum of products of deviations over all pairs of links that share a person."""
+    parts = []
+    for row, value in enumerate(values):
+        units = table.links.units[table.links.starts[row] : table.links.starts[row + 1]]
+        for pair in units.tolist():
+            parts.append((set(pair), (value - np.mean(values)) / len(values) / len(units)))
+    return sum(u * v for (p, u), (q, v) in itertools.product(parts, parts) if p & q)
+
+
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_the_variance_counts_each_pair_of_links_that_share_a_person(one_sided):
+    groups = [None, "home"] + [None] * 88 + ["home"] + [None] * 89
+    for seed, given_groups in ((0, None), (1, groups)):
+        table = table_of(random_log(seed, one_sided=one_sided, groups=given_groups))
+        values = np.stack([table.metric("MRR"), table.metric("R@10")], axis=1)
+        errors, _ = table.links.standard_errors(values)
+        expected = [variance_by_loops(table, column) for column in values.T]
+        assert np.square(errors) == pytest.approx(expected)
+
+
+@given(st.integers(0, 10**6), st.integers(2, 8), st.integers(2, 30))
+@settings(max_examples=30, deadline=None)
+def test_the_variance_is_that_of_shared_people_but_at_least_that_of_links(seed, people, links):
+    rng = np.random.default_rng(seed)
+    pairs = np.unique(rng.integers([0, people], [people, 2 * people], (links, 2)), axis=0)
+    values = rng.random((len(pairs), 1))
+    by_link = Links(np.arange(len(pairs) + 1), pairs)
+    (error,), freedom = by_link.standard_errors(values)
+    u = (values[:, 0] - values.mean()) / len(pairs)
+    shared = (pairs[:, None, :] == pairs[None]).any(-1)
+    assert error**2 == pytest.approx(max(u @ shared @ u, u @ u), abs=1e-12)
+    assert 1 <= freedom <= max(people - 1, 1)
+
+
+def test_directions_and_repeats_of_a_link_are_one_observation():
+    data = random_log(2)
+    table = table_of(data)
+    twice = QueryTable.concatenate([table, table])
+    values = table.metric("MRR")[:, None]
+    once = table.links.standard_errors(values)
+    again = twice.links.standard_errors(np.concatenate([values, values]))
+    assert again[0] == pytest.approx(once[0])
+    assert again[1] == pytest.approx(once[1])
+
+
+def test_rows_are_selected_with_their_links():
+    table = table_of(random_log(3))
+    order = np.random.default_rng(0).permutation(len(table))[:20]
+    chosen = table.select(order)
+    for row, source in enumerate(order):
+        start, stop = table.links.starts[source : source + 2]
+        kept = slice(*chosen.links.starts[row : row + 2])
+        np.testing.assert_array_equal(chosen.links.units[kept], table.links.units[start:stop])
+    masked = table.select(table["direction"] == 1)
+    assert len(masked.links) == len(masked)
+    assert len(masked.links.units) == 180
+
+
+def test_couples_keep_the_intervals_and_tests_of_clusters():
+    rng = np.random.default_rng(5)
+    a = rng.normal(size=(40, 8))
+    b = 0.6 * a + 0.8 * rng.normal(size=(40, 8))
+    evaluation = Evaluator(ks=(5,)).evaluate(PairedFeatures.of(a, b))
+    assert evaluation.table.clusters() is evaluation.table["component"]
+    # Figures from before links existed
+    assert evaluation.both.mrr_interval == pytest.approx((0.4273945923, 0.6850409830), abs=1e-9)
+    assert evaluation.both.recall_interval[5] == pytest.approx((0.58749997, 0.8625), abs=1e-7)
+    assert evaluation.both.median_rank_interval == (1.0, 4.0)
+    assert not evaluation.notes
+    result = cross_validate(
+        PairedFeatures.of(a, b), ["frozen", "centred"], repeats=2, folds=4, ks=(5,)
+    )
+    assert result.metrics("centred").mrr_interval == pytest.approx(
+        (0.6467392667, 0.8482352438), abs=1e-9
+    )
+    assert "intervals and tests are over people" not in " ".join(result.notes)
+    one_more = np.array([*((i, i) for i in range(40)), (0, 1)])
+    joined = Evaluator(ks=(5,)).evaluate(PairedFeatures.of(a, b, matches=one_more)).both
+    assert joined.mrr_interval == pytest.approx((0.4326859013, 0.6826171857), abs=1e-9)
+
+
+def test_a_connected_log_gets_intervals_over_people():
+    data = random_log(6)
+    assert np.bincount(data.components).max() > 170  # of 180 matches
+    evaluation = Evaluator().evaluate(data)
+    assert any("intervals and tests are over people of both sides" in n for n in evaluation.notes)
+    for metrics in (evaluation.both, evaluation.a_to_b):
+        low, high = metrics.mrr_interval
+        assert 0 < low < metrics.mrr < high < 1
+        assert 0.05 < high - low < 0.3
+        low, high = metrics.median_rank_interval
+        assert low <= metrics.median_rank <= high
+        assert low < high < 30
+    plain = summarize(evaluation.table, resamples=0)
+    assert plain.mrr == evaluation.both.mrr
+    assert plain.mrr_interval is None
+    wider = summarize(evaluation.table, confidence=0.99).mrr_interval
+    assert wider[0] < evaluation.both.mrr_interval[0]
+
+
+def test_learners_are_compared_on_a_connected_log():
+    data = random_log(7, people=80, matches=400)
+    result = cross_validate(data, ["frozen", "popularity"], repeats=2, folds=3, ks=(5,))
+    comparison = result.compare("frozen", "popularity")
+    low, high = comparison.interval
+    assert 0 < low < comparison.difference < high
+    assert comparison.p_value < 0.001
+    assert result.compare("popularity", "frozen").interval == pytest.approx((-high, -low))
+    assert result.compare("frozen", "frozen").p_value == 1
+    assert comparison.clusters == result.chance.links.independent
+    assert any("intervals and tests are over people of both sides" in n for n in result.notes)
+
+
+def test_repeats_by_people_are_not_taken_for_independent():
+    """Components of test blocks are small, but the same people are tested in every repeat."""
+    data = random_log(8, people=80, matches=160)
+    result = cross_validate(data, ["frozen"], repeats=8, folds=2, ks=(5,))
+    table = result.table("frozen")
+    assert len(np.unique(table["component"])) >= 40
+    assert isinstance(table.clusters(), Links)
+    error = standard_errors(table, table.metric("MRR")[:, None])
+    few = table.select(table["repeat"] < 2)
+    # More repeats cannot shrink the error much
+    assert error > 0.7 * standard_errors(few, few.metric("MRR")[:, None])
+
+
+def test_the_test_over_people_is_students():
+    """With one link per row and person, it is the ordinary t-test of paired differences."""
+    from scipy.stats import ttest_1samp
+
+    gains = np.random.default_rng(3).normal(0.2, 1, 30)
+    links = Links(np.arange(31), np.stack([np.arange(30), 30 + np.arange(30)], axis=1))
+    ours = paired_test(gains, np.zeros(30), links)
+    theirs = ttest_1samp(gains, 0)
+    assert ours.clusters == 30
+    scale = np.sqrt(29 / 30)  # the variance of the links divides by n, not n − 1
+    assert ours.difference / (ours.interval[1] - ours.difference) == pytest.approx(
+        theirs.statistic / scale / 2.045, rel=1e-3
+    )
+    assert ours.p_value == pytest.approx(theirs.pvalue, rel=0.2)
+
+
+def test_a_star_is_one_observation():
+    a, b = np.eye(4, 8), np.eye(8)
+    data = PairedFeatures.of(a, b, matches=[(0, i) for i in range(8)])
+    table = rank_queries(data, *embed_sides(data), (1,)).table
+    assert not isinstance(table.clusters(), Links)
+    with pytest.raises(ValueError, match="at least two clusters"):
+        compare(table, table, metric="R@1")
