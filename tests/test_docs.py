@@ -223,6 +223,7 @@ def test_api_pages_show_every_public_name():
 #: hub belong to `Matcher`.
 INTERNAL = {
     "cli",
+    "backbones.attribute_encodings",
     "backbones.onnx_data",
     "backbones.qwen3_vl_base",
     "backbones.qwen3_vl_inputs",

@@ -283,6 +283,76 @@ def test_broken_backbones_fail_with_the_reason(changes, reason):
         check_backbone(broken(**changes))
 
 
+class Centered(Good):
+    """A correct backbone that subtracts the mean width of training people's first photos."""
+
+    learned = ("mean",)
+
+    def __init__(self, *, mean=None):
+        super().__init__()
+        self.mean = mean
+
+    def fit(self, items):
+        return type(self)(mean=float(np.mean([item.images[0].width for item in items])))
+
+    def forward(self, batch):
+        pooled = super().forward(batch).pooled
+        return TokenStates(pooled=pooled - 0.001 * self.mean)
+
+    def fingerprint(self):
+        return {"backbone": "centered", "mean": self.mean}
+
+
+class FitsItself(Centered):
+    def fit(self, items):
+        self.mean = 1.0
+        return self
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"learned": ()}, "fit is never called, because `learned` names no argument"),
+        (
+            {"learned": ("scale",)},
+            r"learned names \['scale'\], which the constructor does not take",
+        ),
+        ({"fit": lambda self, items: 3}, "fit must return a Broken, got int"),
+        ({"fit": FitsItself.fit}, "fit must not change the backbone itself"),
+        ({"fingerprint": lambda self: {"backbone": "c"}}, "what fit learns is not in fingerprint"),
+        (
+            {"fingerprint": lambda self: {"is_fitted": self.mean is not None}},
+            "equal fingerprints, but what was learned and the output differ",
+        ),
+        (
+            {"fit": lambda self, items: type(self)(mean=np.random.default_rng().random())},
+            "fit learns something else from the same people",
+        ),
+    ],
+)
+def test_backbones_that_learn_wrongly_fail_with_the_reason(changes, reason):
+    check_backbone(Centered())
+    with pytest.raises(AssertionError, match=reason):
+        check_backbone(type("Broken", (Centered,), changes)())
+
+
+def test_what_a_backbone_learned_must_survive_json():
+    class InTuples(Centered):
+        def fit(self, items):
+            return type(self)(mean=(0.5, 0.5))
+
+        def forward(self, batch):
+            is_tuple = isinstance(self.mean, tuple)
+            return TokenStates(pooled=Good.forward(self, batch).pooled + is_tuple)
+
+    with pytest.raises(AssertionError, match="differs after what it learned is written as JSON"):
+        check_backbone(InTuples())
+    InTuples.fit = lambda self, items: type(self)(mean={1, 2})
+    InTuples.fingerprint = lambda self: {"mean": repr(self.mean)}
+    with pytest.raises(AssertionError, match="what fit learns must be JSON values"):
+        check_backbone(InTuples())
+
+
 def test_a_backbone_that_trains_fails():
     class Trains(Good):
         def forward(self, batch):

@@ -278,6 +278,7 @@ def _override_backbones(
 ) -> list[tuple[str, dict[str, Any]]]:
     """Backbones of a saved matcher with the options of `--set`."""
     from pairmatch.matcher.folder import read_folder
+    from pairmatch.matcher.records import part_options
 
     record, _, _ = read_folder(folder)
     backbones = record["parts"]["backbones"]
@@ -285,7 +286,7 @@ def _override_backbones(
     check_names(options, {*names, "metadata"}, "part of this matcher in --set")
     shared = options.get("backbone", {})
     return [
-        (entry["name"], {**entry["options"], **options.get(entry["name"], {}), **shared})
+        (entry["name"], {**part_options(entry), **options.get(entry["name"], {}), **shared})
         for entry in backbones
     ]
 

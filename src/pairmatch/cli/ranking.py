@@ -68,9 +68,6 @@ Symmetric = Annotated[bool, typer.Option("--symmetric", help="Exclusions hold in
 )
 def recommend(
     matcher: MatcherFolder,
-    query: Annotated[
-        list[Path], typer.Option(help="Photo of the query person; repeat for several photos.")
-    ],
     gallery: Annotated[
         Path,
         typer.Option(
@@ -78,6 +75,10 @@ def recommend(
             show_default=False,
         ),
     ],
+    query: Annotated[
+        list[Path] | None,
+        typer.Option(help="Photo of the query person; repeat for several photos."),
+    ] = None,
     images: Images = None,
     follow_links: FollowLinks = False,
     keep_words: KeepWords = None,
@@ -88,7 +89,8 @@ def recommend(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Attribute of the query person, for rules with query.NAME; repeatable.",
+            help="Attribute of the query person, for rules with query.NAME and for matchers that "
+            "read attributes; repeatable.",
             callback=read_texts,
         ),
     ] = None,
@@ -112,6 +114,11 @@ def recommend(
 
     parse_rule(where or ())  # reports errors before anything is loaded
     attributes = _parse_attributes(attribute or ())
+    if not (query or text or attributes):
+        raise ConfigurationError(
+            "The query person needs a photo (--query), a text (--text) or attributes (--attribute)."
+        )
+    photos = tuple(query or ())
 
     from pairmatch.core.types import Profile
     from pairmatch.gallery import Exclusions, Gallery
@@ -124,7 +131,7 @@ def recommend(
             "--exclude needs --id: exclusions are for the person of that id, and without it they "
             "would hide nobody."
         )
-    problems = [problem for path in query if (problem := check_image(path))]
+    problems = [problem for path in photos if (problem := check_image(path))]
     if problems:
         raise DataError("The photo of the query person cannot be read:", problems)
     excluded = (
@@ -149,11 +156,14 @@ def recommend(
         people = read_people(
             gallery, images=images, keep_words=keep_words, follow_links=follow_links, quiet=quiet
         )
-        candidates = _without_photos(people, query)
+        candidates = _without_photos(people, photos)
         total = len(people)
-    person = Profile(
-        id=person_id or QUERY_ID, images=tuple(query), text=text, attributes=attributes
-    )
+    if not attributes and any(backbone.reads_attributes for backbone in loaded.backbones):
+        _log.warning(
+            "This matcher reads attributes, and the query person has none: name them with "
+            "--attribute."
+        )
+    person = Profile(id=person_id or QUERY_ID, images=photos, text=text, attributes=attributes)
     ranking = loaded.recommend(
         person, candidates, k, where=where or None, mutual=mutual, exclude=excluded
     )

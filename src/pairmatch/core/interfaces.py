@@ -33,16 +33,24 @@ OnOutcome = Callable[[int, "BaseModel | Refusal", Usage], bool | None]
 
 
 class Backbone(ABC):
-    """A frozen model that reads a person's photos and text.
+    """A frozen model that reads a person's photos, text and attributes.
 
     Backbones are expensive: they run once per person, and their output is stored. `prepare` runs in
     worker threads, ahead of `forward`, which runs in one thread under `torch.inference_mode`.
+
+    Most backbones learn nothing here. One that needs scales or a vocabulary of the training people
+    declares `learned` and implements `fit`.
 
     Attributes:
         reads_images: Whether photos reach `prepare`; if False, they are dropped and do not enter
             the cache key.
         reads_text: Whether the rendered prompt reaches `prepare`; if False, it is dropped and does
             not enter the cache key.
+        reads_attributes: Whether attributes reach `prepare`; if False, they are dropped and do not
+            enter the cache key. A backbone that reads them reads people without any, too.
+        learned: Names of the constructor arguments that `fit` sets, each None before it; empty if
+            nothing is learned. They hold JSON values, are part of the fingerprint, and are saved
+            with the matcher, so they must reveal no person.
         default_pooler: Name of the pooler used if none is given.
         max_batch_length: Largest padded length of a batch (longest `length` × number of items). It
             is halved after running out of memory.
@@ -54,6 +62,8 @@ class Backbone(ABC):
 
     reads_images: bool = True
     reads_text: bool = False
+    reads_attributes: bool = False
+    learned: ClassVar[tuple[str, ...]] = ()
     default_pooler: ClassVar[str] = "mean"
     max_batch_length: int = 32
     workers: int | None = None
@@ -72,7 +82,8 @@ class Backbone(ABC):
         """Decodes and tokenizes a batch on the CPU. Must be thread-safe.
 
         Args:
-            items: B people; each has at least one photo or a text that this backbone reads.
+            items: B people; each has at least one photo or a text, unless the backbone reads
+                attributes.
 
         Returns:
             The argument of `forward`.
@@ -94,6 +105,17 @@ class Backbone(ABC):
 
         JSON values only. Two backbones with equal fingerprints must return equal vectors.
         """
+
+    def fit(self, items: Sequence[Item]) -> Backbone:
+        """A new backbone that has learned from training people; this one does not change.
+
+        `Matcher.fit` calls it once, before any feature is extracted, if `learned` names arguments.
+        It sees no pairs, so that it cannot learn who matches whom.
+
+        Args:
+            items: All training people.
+        """
+        return self
 
     def length(self, item: Item) -> int:
         """Estimated number of tokens of `item`, without decoding it.

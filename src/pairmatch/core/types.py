@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -118,11 +118,13 @@ class Item:
 
     Attributes:
         images: Photos as paths, encoded bytes or PIL images.
-        text: Rendered prompt; empty for image-only backbones.
+        text: Rendered prompt; empty for backbones that do not read text.
+        attributes: Attributes that have a value; empty for backbones that do not read attributes.
     """
 
     images: tuple[str | Path | bytes | Image, ...] = ()
     text: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,13 +9,17 @@ from pairmatch.core import registry
 from pairmatch.core.config import list_of_parts
 from pairmatch.core.errors import ConfigurationError, PairmatchError
 from pairmatch.core.interfaces import Backbone
+from pairmatch.core.types import Profile
 from pairmatch.experiments.grid import Combination, parse_part
 from pairmatch.io.store import Store, content_key
 from pairmatch.matcher.matcher import Matcher
 
 
 def build_matchers(
-    combinations: Sequence[Combination], seed: int, shared: Mapping[str, Any]
+    combinations: Sequence[Combination],
+    seed: int,
+    shared: Mapping[str, Any],
+    people: Sequence[Profile],
 ) -> list[Matcher]:
     """One matcher per combination; equal backbones share an instance with all poolers' layers.
 
@@ -23,6 +27,7 @@ def build_matchers(
         combinations: Combinations with distinct labels, at least one.
         seed: Seed of every matcher.
         shared: Arguments of every matcher; they override those of the combinations.
+        people: All people of the sweep: backbones that learn do so from them, without the pairs.
 
     Raises:
         ConfigurationError: Names all combinations that cannot be built.
@@ -48,7 +53,9 @@ def build_matchers(
             arguments["backbone"] = [
                 _shared_backbone(backbones, spec, layers, device) for spec in specs
             ]
-            matchers.append(Matcher(**arguments))
+            matcher = Matcher(**arguments)
+            matcher.pipeline = matcher.pipeline.ready(people)
+            matchers.append(matcher)
         except (PairmatchError, TypeError) as error:
             problems.append(f"{combination.label}: {error}")
     if problems:

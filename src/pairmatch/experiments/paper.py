@@ -23,6 +23,7 @@ from pairmatch.evaluation.crossvalidation import CrossValidation
 from pairmatch.evaluation.intervals import Metrics
 from pairmatch.evaluation.query_table import DEFAULT_KS
 from pairmatch.experiments.sweep import Combination, sweep
+from pairmatch.features.inputs import fit_backbone
 
 PRINTED_MRR = 0.216  # for the trained head
 _PRINTED_RANDOM_MRR = 0.065
@@ -162,6 +163,7 @@ def paper_tables(
             f"The paper's tables are computed for one backbone, got {len(specs)}."
         )
     backbone = registry.create("backbones", specs[0], device=options.get("device", "auto"))
+    backbone = fit_backbone(pairs.people, backbone, None, ())
     reason = _why_no_token_poolers(backbone)
     result = sweep(
         pairs,

@@ -110,7 +110,7 @@ def sweep(
         ConfigurationError: Names all combinations that cannot be built; or the folder holds files
             that pairmatch did not write.
     """
-    matchers = build_matchers(combinations, seed, {**shared, "progress": progress})
+    matchers = build_matchers(combinations, seed, {**shared, "progress": progress}, pairs.people)
     if output is not None:
         sweep_folder.claim(Path(output))
     requests = (request for m in matchers for request in m.extraction_requests(pairs.people))
@@ -157,7 +157,7 @@ def plan(
     if a metadata generator would have to upload photos, there is no time estimate. Arguments are
     those of `sweep`; `progress` is accepted for symmetry and has no effect.
     """
-    matchers = build_matchers(combinations, seed, {**shared, "progress": False})
+    matchers = build_matchers(combinations, seed, {**shared, "progress": False}, pairs.people)
     remote = [matcher for matcher in matchers if _uploads_photos(matcher)]
     local = [matcher for matcher in matchers if not _uploads_photos(matcher)]
     requests = (request for m in local for request in m.extraction_requests(pairs.people))

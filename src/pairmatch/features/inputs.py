@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pairmatch.core.errors import DataError, ImageError
 from pairmatch.core.interfaces import Backbone, Pooler
 from pairmatch.core.progress import map_in_threads
+from pairmatch.core.text import replace_surrogates
 from pairmatch.core.types import Item, Profile
 from pairmatch.features.prompt import render
 from pairmatch.features.running import worker_count
 from pairmatch.io.images import pixels_digest
-from pairmatch.io.store import content_key
+from pairmatch.io.store import QUERY_ID, content_key
 
 _KEY_FORMAT = 1
 
@@ -19,20 +22,30 @@ _KEY_FORMAT = 1
 def build_items(
     profiles: Sequence[Profile], backbone: Backbone, prompt: str | None, attributes: Sequence[str]
 ) -> list[Item]:
-    """The photos and rendered prompt of each person, reduced to what the backbone reads."""
+    """Photos, rendered prompt and attributes of each person, if the backbone reads them."""
     return [
         Item(
             profile.images if backbone.reads_images else (),
             render(profile, template=prompt, attributes=attributes) if backbone.reads_text else "",
+            _known(profile.attributes) if backbone.reads_attributes else {},
         )
         for profile in profiles
     ]
 
 
+def fit_backbone(
+    profiles: Sequence[Profile], backbone: Backbone, prompt: str | None, attributes: Sequence[str]
+) -> Backbone:
+    """The backbone with what it learns from these people; most backbones learn nothing."""
+    if not backbone.learned:
+        return backbone
+    return backbone.fit(build_items(profiles, backbone, prompt, attributes))
+
+
 def digest_items(
     profiles: Sequence[Profile], items: Sequence[Item], backbone: Backbone
 ) -> list[str]:
-    """SHA-256 (hex) of each item's photo bytes and text.
+    """SHA-256 (hex) of each item's photo bytes, text and attributes.
 
     Raises:
         DataError: Every person with nothing to read or with a missing photo file.
@@ -40,16 +53,16 @@ def digest_items(
     kinds = " or ".join(["photos"] * backbone.reads_images + ["text"] * backbone.reads_text)
     name = type(backbone).__name__
     empty = [
-        profile.id
+        "the query person" if profile.id == QUERY_ID else profile.id
         for profile, item in zip(profiles, items, strict=True)
-        if not item.images and not item.text
+        if not (item.images or item.text or backbone.reads_attributes)
     ]
-    problems = [f"{person}: has nothing that {name} reads ({kinds})" for person in empty]
     if len(empty) == len(profiles) > 1:
-        problems = [
-            f"none of these people has anything that {name} reads ({kinds}): check the columns of "
-            "the file, or choose another backbone"
-        ]
+        raise DataError(
+            f"None of the {len(profiles)} people has anything that {name} reads ({kinds}): check "
+            "the columns of the file, or choose another backbone."
+        )
+    problems = [f"{person}: has nothing that {name} reads ({kinds})" for person in empty]
     outcomes = map_in_threads(_digest, items, workers=worker_count())
     problems += [
         f"{profile.id}: {outcome}"
@@ -76,8 +89,28 @@ def feature_keys(
 
 def _digest(item: Item) -> str | ImageError:
     try:
-        return content_key(
-            {"images": [pixels_digest(image) for image in item.images], "text": item.text}
-        )
+        images = [pixels_digest(image) for image in item.images]
     except ImageError as error:
         return error
+    content: dict[str, Any] = {"images": images, "text": item.text}
+    if item.attributes:  # the keys of people without any do not depend on this entry
+        content["attributes"] = sorted(
+            [replace_surrogates(name), _plain(value)] for name, value in item.attributes.items()
+        )
+    return content_key(content)
+
+
+def _known(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes that have a value: neither None nor a float that is not a number."""
+    return {
+        name: value
+        for name, value in attributes.items()
+        if value is not None and not (isinstance(value, float) and math.isnan(value))
+    }
+
+
+def _plain(value: Any) -> str:
+    """An attribute's value with its type, as text that is equal in every process."""
+    if isinstance(value, set | frozenset):
+        value = sorted(map(_plain, value))
+    return replace_surrogates(f"{type(value).__name__} {value!r}")

@@ -15,8 +15,8 @@ from pairmatch.learning.heads import describe_head
 from pairmatch.matcher.pipeline import FeaturePipeline
 
 _LIMITS = """
-It ranks people by what their photos and texts have in common with past matches, biases included. It
-is not a judgment of a person, and it should not decide alone who is shown to whom.
+It ranks people by what their profiles have in common with past matches, biases included. It is not
+a judgment of a person, and it should not decide alone who is shown to whom.
 """
 
 
@@ -65,16 +65,27 @@ def _learner(learner: Learner) -> dict[str, str]:
 
 def _part(kind: str, part: Any) -> str:
     try:
-        return _words(*registry.describe(kind, part))
+        name, options = registry.describe(kind, part)
     except PartError:
         return type(part).__name__
+    learned = {key: options.pop(key) for key in getattr(part, "learned", ())}
+    return "; ".join([_words(name, options), *_learned_words(learned)])
+
+
+def _learned_words(learned: Mapping[str, Any]) -> list[str]:
+    """What a backbone has learned, by its names only: `encodings of age, smoker`."""
+    return [
+        f"{key} of {', '.join(value)}"
+        for key, value in learned.items()
+        if isinstance(value, Mapping) and value
+    ]
 
 
 def _words(name: str, options: Mapping[str, Any]) -> str:
     shown = ", ".join(
         f"{key}={getattr(value, '__name__', value)}"
         for key, value in options.items()
-        if value is not None
+        if value is not None and value != ()
     )
     return f"{name} ({shown})" if shown else name
 
@@ -131,9 +142,8 @@ def _parts_table(parts: Mapping[str, Any]) -> list[str]:
             if entry is None:
                 rows.append(f"| {kind} | none | | |")
                 continue
-            options = ", ".join(
-                f"{key}={_option_words(value)}" for key, value in entry["options"].items()
-            )
+            words = [f"{key}={_option_words(value)}" for key, value in entry["options"].items()]
+            options = ", ".join([*words, *_learned_words(entry.get("learned", {}))])
             source = f"{entry['distribution']} {entry['version']}"
             rows.append(f"| {kind} | {entry['name']} | {options or 'defaults'} | {source} |")
     return rows

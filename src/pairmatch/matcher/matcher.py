@@ -236,14 +236,16 @@ class Matcher:
         parts = [train]
         if validation and self.learner.uses_validation:
             parts.append(validation)
-        previous = self.pipeline.trained_on
+        previous = self.pipeline.trained_on, self.pipeline.backbones
         self.pipeline.trained_on = None
         try:
+            self.pipeline.fit_backbones(train.people)
             features = self.pipeline.paired_features(parts)
             described = self.pipeline.last_described
             fitted = self.learner.fit(*features, seed=self.seed)
         except BaseException:
-            self.pipeline.trained_on = previous  # the earlier head stays
+            # The earlier head stays, with the backbones that it was trained on
+            self.pipeline.trained_on, self.pipeline.backbones = previous
             raise
         self.head = fitted.head.cpu().eval()
         self.history = list(fitted.history)
@@ -347,7 +349,8 @@ class Matcher:
         """Tests this matcher's learner, and others, on people not seen in training.
 
         Every pair is tested once per repeat. People are embedded once; this matcher's own head is
-        not changed.
+        not changed. Before `fit`, backbones that learn (`attributes`) learn from all people here,
+        without the pairs.
 
         Args:
             pairs: All available pairs; no split is needed.
@@ -360,8 +363,9 @@ class Matcher:
                 stay in one fold.
         """
         named = learners if isinstance(learners, Mapping) else {name: name for name in learners}
+        pipeline = self.pipeline.ready(pairs.people)
         return cross_validate(
-            self.paired_features(pairs, join_identical=join_identical),
+            pipeline.paired_features([pairs], join_identical=join_identical)[0],
             {"trained": self.learner, **named},
             repeats=repeats,
             folds=folds,

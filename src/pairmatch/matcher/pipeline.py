@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.types import Profile
 from pairmatch.data import Pairs
 from pairmatch.features.extractor import ExtractionRequest, FeatureStore, join
+from pairmatch.features.inputs import fit_backbone
 from pairmatch.features.prompt import check_template
 from pairmatch.io.store import Store
 from pairmatch.metadata.annotate import annotate
@@ -96,6 +97,28 @@ class FeaturePipeline:
             for before, after in zip(profiles, annotation.profiles, strict=True)
         )
         return list(annotation.profiles)
+
+    def fit_backbones(self, profiles: Sequence[Profile]) -> None:
+        """Replaces each backbone that learns by one that has learned from these people."""
+        if any(backbone.learned for backbone in self.backbones):
+            annotated = self.annotate(profiles)
+            self.backbones = [
+                fit_backbone(annotated, backbone, self.prompt, self.prompt_attributes)
+                for backbone in self.backbones
+            ]
+
+    def ready(self, profiles: Sequence[Profile]) -> FeaturePipeline:
+        """A pipeline whose backbones have all learned; this one if they have already.
+
+        Args:
+            profiles: People from whom the backbones of a copy learn otherwise.
+        """
+        learned = [getattr(part, name) for part in self.backbones for name in part.learned]
+        if all(value is not None for value in learned):
+            return self
+        copy = replace(self, _feature_store=self.feature_store)
+        copy.fit_backbones(profiles)
+        return copy
 
     def requests(self, profiles: Sequence[Profile]) -> list[ExtractionRequest]:
         """What has to be extracted for people, one request per backbone; annotates them first."""

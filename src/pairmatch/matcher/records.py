@@ -31,11 +31,14 @@ _SENDING_OPTIONS = ("base_url", "api_key_variable")
 def part_record(kind: str, part: Any) -> dict[str, Any]:
     """The record of a part: registered name, options, and the distribution it comes from.
 
+    What a backbone has learned is kept apart from its options, unchanged.
+
     Raises:
         PartError: The part's class has no registered name.
         ConfigurationError: An option cannot be written as JSON.
     """
     name, options = registry.describe(kind, part)
+    learned = {key: options.pop(key) for key in getattr(part, "learned", ())}
     defaults = inspect.signature(type(part).__init__).parameters
     # A default class (a metadata schema) is restored with the part; a user's class is saved
     written = {
@@ -43,7 +46,8 @@ def part_record(kind: str, part: Any) -> dict[str, Any]:
         for key, value in options.items()
         if not (isinstance(value, type) and value is defaults[key].default)
     }
-    return named_record(kind, name, written)
+    _check_json(name, learned)
+    return {**named_record(kind, name, written), **({"learned": learned} if learned else {})}
 
 
 def named_record(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,16 +55,14 @@ def named_record(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, 
     kept = {key: _plain(value) for key, value in options.items() if key not in _MACHINE_OPTIONS}
     if kept.get("base_url") is not None:
         kept["base_url"] = NOT_SAVED
-    for key, value in kept.items():
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError(
-                f"The option {key}={value!r} of {name!r} cannot be written into a saved matcher: "
-                f"{error}."
-            ) from error
+    _check_json(name, kept)
     distribution, version = registry.provenance(kind, name)
     return {"name": name, "options": kept, "distribution": distribution, "version": version}
+
+
+def part_options(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Constructor arguments of a part in a record: its options, and what it has learned."""
+    return {**entry["options"], **entry.get("learned", {})}
 
 
 def learner_record(learner: Learner) -> dict[str, Any]:
@@ -146,6 +148,17 @@ def without_folders(record: Mapping[str, Any]) -> dict[str, Any]:
         for kind, part in record["parts"].items()
     }
     return {**record, "parts": parts}
+
+
+def _check_json(name: str, options: Mapping[str, Any]) -> None:
+    for key, value in options.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"The option {key}={value!r} of {name!r} cannot be written into a saved matcher: "
+                f"{error}."
+            ) from error
 
 
 def _bare(entry: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -43,12 +43,16 @@ class _SavedPart(_Part):
     version: _Words | None
 
 
+class _SavedBackbone(_SavedPart):
+    learned: dict[_Name, JsonValue] = Field(default_factory=dict)
+
+
 class _SavedLearner(_SavedPart):
     uses: list[_Use] = Field(default_factory=list, max_length=100)
 
 
 class _Parts(_Part):
-    backbones: list[_SavedPart] = Field(min_length=1, max_length=100)
+    backbones: list[_SavedBackbone] = Field(min_length=1, max_length=100)
     poolers: list[_SavedPart] = Field(min_length=1, max_length=100)
     metadata: _SavedPart | None
     learner: _SavedLearner

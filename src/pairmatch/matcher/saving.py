@@ -29,6 +29,7 @@ from pairmatch.matcher.records import (
     generator_spec,
     learner_record,
     named_record,
+    part_options,
     part_record,
     provider_hint,
 )
@@ -155,7 +156,7 @@ def explained_errors(folder: Path, record: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _spec(entry: Mapping[str, Any] | None) -> PartSpec:
-    return None if entry is None else (entry["name"], dict(entry["options"]))
+    return None if entry is None else (entry["name"], part_options(entry))
 
 
 def _dim(head: ProjectionHead) -> int:

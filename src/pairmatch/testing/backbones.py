@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +20,9 @@ from pairmatch.testing.contract import check_fingerprint, check_stored_arguments
 
 
 def example_items(backbone: Backbone) -> list[Item]:
-    """People with photos of several sizes and texts of several lengths.
+    """People with photos of several sizes, texts of several lengths, and attributes of all kinds.
 
-    Photos or texts that the backbone does not read are left out.
+    What the backbone does not read is left out.
     """
     rng = np.random.default_rng(0)
 
@@ -39,9 +42,19 @@ def example_items(backbone: Backbone) -> list[Item]:
         (photo(64, 64),),
         (photo(130, 130),),
     ]
+    attributes: list[dict[str, Any]] = [
+        {"age": 31, "region": "north", "hobbies": "hiking; cooking", "born": "1995-05-01"},
+        {"age": 45.5, "region": "south", "hobbies": "chess", "smoker": True},
+        {},
+        {"age": 22, "region": "north", "hobbies": "hiking", "smoker": False, "born": "2004-02-29"},
+    ]
     return [
-        Item(images if backbone.reads_images else (), text if backbone.reads_text else "")
-        for images, text in zip(photos, texts, strict=True)
+        Item(
+            images if backbone.reads_images else (),
+            text if backbone.reads_text else "",
+            facts if backbone.reads_attributes else {},
+        )
+        for images, text, facts in zip(photos, texts, attributes, strict=True)
     ]
 
 
@@ -52,10 +65,11 @@ def check_backbone(
 
     Its output must have the right shapes, be finite, carry no gradients, be the same for the same
     input, and not depend on the rest of the batch. The fingerprint must be stable and hold JSON
-    values, and constructor arguments must be stored under their own names.
+    values, and constructor arguments must be stored under their own names. What `fit` learns must
+    be in the fingerprint, and JSON from which the same backbone can be built again.
 
     Args:
-        backbone: The backbone.
+        backbone: The backbone; one that learns is fitted to `items`, each ten times.
         items: At least three people that the backbone can read; random photos and short texts by
             default.
         tolerance: Largest relative difference between a person alone and in a batch.
@@ -67,6 +81,7 @@ def check_backbone(
     check_fingerprint(backbone)
     people = list(items) if items is not None else example_items(backbone)
     name = type(backbone).__name__
+    backbone = _checked_fit(backbone, people)
     with torch.inference_mode():
         output = backbone.forward(backbone.prepare(people))
     assert isinstance(output, TokenStates), (
@@ -99,6 +114,49 @@ def check_backbone(
         assert isinstance(length, int) and length >= 1, (  # noqa: PT018
             f"{name}.length must return a whole number of at least 1, got {length!r}"
         )
+
+
+def _checked_fit(backbone: Backbone, people: Sequence[Item]) -> Backbone:
+    """The backbone after `fit`, which is checked; itself if it learns nothing."""
+    name = type(backbone).__name__
+    if not backbone.learned:
+        assert type(backbone).fit is Backbone.fit, (
+            f"{name}.fit is never called, because `learned` names no argument"
+        )
+        return backbone
+    parameters = list(inspect.signature(type(backbone)).parameters)
+    missing = [key for key in backbone.learned if key not in parameters]
+    assert not missing, f"{name}: learned names {missing}, which the constructor does not take"
+    before = dict(backbone.fingerprint())
+    training = list(people) * 10
+    fitted = backbone.fit(training)
+    assert type(fitted) is type(backbone), (
+        f"{name}.fit must return a {name}, got {type(fitted).__name__}"
+    )
+    assert dict(backbone.fingerprint()) == before, f"{name}.fit must not change the backbone itself"
+    is_new = all(getattr(backbone, key) is None for key in backbone.learned)
+    assert not is_new or dict(fitted.fingerprint()) != before, (
+        f"{name}: what fit learns is not in fingerprint()"
+    )
+    again = backbone.fit(training)
+    assert dict(again.fingerprint()) == dict(fitted.fingerprint()), (
+        f"{name}.fit learns something else from the same people"
+    )
+    other = fitted.fit([*training, *list(people[:1]) * 20])
+    if dict(other.fingerprint()) == dict(fitted.fingerprint()):
+        assert np.array_equal(_vectors(other, people), _vectors(fitted, people)), (
+            f"{name}: equal fingerprints, but what was learned and the output differ"
+        )
+    options = {key: getattr(fitted, key) for key in parameters}
+    try:
+        learned = json.loads(json.dumps({key: options[key] for key in fitted.learned}))
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"{name}: what fit learns must be JSON values: {error}") from error
+    rebuilt = type(fitted)(**{**options, **learned})
+    assert dict(rebuilt.fingerprint()) == dict(fitted.fingerprint()) and np.array_equal(  # noqa: PT018
+        _vectors(rebuilt, people), _vectors(fitted, people)
+    ), f"{name} differs after what it learned is written as JSON and read"
+    return fitted
 
 
 def _check_states(backbone: Backbone, output: TokenStates, states: Tensor, people: int) -> None:
