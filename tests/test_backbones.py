@@ -1,11 +1,14 @@
 """Backbones against reference code: tiny random checkpoints, ONNX files, descriptors."""
 
 import hashlib
+import json
 import os
 import shutil
+import struct
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 from conftest import shared
 from PIL import Image
@@ -22,7 +25,7 @@ from pairmatch.core import registry
 from pairmatch.core.devices import resolve_device, resolve_dtype
 from pairmatch.core.errors import BackboneError, ConfigurationError
 from pairmatch.core.types import Item
-from pairmatch.features.poolers import ImageMeanPooler, NativePooler
+from pairmatch.features.poolers import ImageMeanPooler, MeanPooler, NativePooler
 from pairmatch.io.checkpoints import load_or_explain, weights_digest
 from pairmatch.io.images import load_image
 from pairmatch.testing import check_backbone
@@ -888,6 +891,88 @@ def test_the_digest_covers_every_file_of_a_folder(dinov2, tmp_path):
     assert original["weights"] != changed["weights"]
     half = HFVisionBackbone(model=str(dinov2), dtype="bfloat16", device="cpu")
     assert half.fingerprint() != original
+
+
+def replace_weights(folder, *, keep_time=False):
+    """Writes other weights of the same size."""
+    file = next(folder.glob("*.safetensors"))
+    status = file.stat()
+    content = bytearray(file.read_bytes())
+    content[-4:] = struct.pack("<f", 3.0)
+    content[-2000:-1996] = struct.pack("<f", 2.0)
+    file.write_bytes(content)
+    if keep_time:
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_changed_weights_with_an_old_time_have_another_key(bert, tmp_path):
+    folder = shutil.copytree(bert, tmp_path / "copy")
+    before = weights_digest(folder)
+    replace_weights(folder, keep_time=True)
+    assert weights_digest(folder) != before
+
+
+def test_a_backbone_in_memory_keeps_the_key_of_what_it_loaded(bert, dinov2, tmp_path):
+    photo = Image.new("RGB", (30, 30), "red")
+    for kind, source in ((HFTextBackbone, bert), (HFVisionBackbone, dinov2)):
+        folder = shutil.copytree(source, tmp_path / source.name)
+        item = Item((photo,) if kind is HFVisionBackbone else (), "two dogs")
+        backbone = kind(model=str(folder), device="cpu")
+        before = backbone.fingerprint(), vectors(backbone, [item], MeanPooler())
+        replace_weights(folder)
+        assert backbone.fingerprint() == before[0]
+        assert np.array_equal(vectors(backbone, [item], MeanPooler()), before[1])
+        assert kind(model=str(folder), device="cpu").fingerprint() != before[0]
+
+
+def test_weights_that_change_before_they_are_loaded(bert, split_encoder, tmp_path):
+    folder = shutil.copytree(bert, tmp_path / "copy")
+    backbone = HFTextBackbone(model=str(folder), device="cpu")
+    backbone.fingerprint()
+    replace_weights(folder)
+    with pytest.raises(BackboneError, match="changed after they were first read"):
+        vectors(backbone, [Item((), "two dogs")])
+    path = split_encoder()
+    model = gained(path)
+    model.fingerprint()
+    (path.parent / "weights" / "gain.bin").write_bytes(np.array([3.0], np.float32).tobytes())
+    with pytest.raises(BackboneError, match="changed after they were first read"):
+        vectors(model, [Item((Image.new("RGB", (20, 20)),))])
+
+
+@pytest.mark.parametrize("place", ["../elsewhere/", "inside/"])
+def test_weights_that_an_index_names_are_part_of_the_key(place, bert, tmp_path):
+    folder = shutil.copytree(bert, tmp_path / "copy")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (folder / "inside").symlink_to(elsewhere)
+    weights = folder / "model.safetensors"
+    with safetensors.safe_open(weights, "pt") as file:
+        names = dict.fromkeys(file.keys(), f"{place}part.safetensors")
+    weights.rename(elsewhere / "part.safetensors")
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": names})
+    )
+    if place == "../elsewhere/":
+        with pytest.raises(BackboneError, match="names weights outside the folder"):
+            vectors(HFTextBackbone(model=str(folder), device="cpu"), [Item((), "two dogs")])
+        return
+    before = HFTextBackbone(model=str(folder), device="cpu")
+    assert np.isfinite(vectors(before, [Item((), "two dogs")], MeanPooler())).all()
+    replace_weights(elsewhere)
+    assert HFTextBackbone(model=str(folder), device="cpu").fingerprint() != before.fingerprint()
+
+
+def test_links_in_a_circle_do_not_keep_a_digest_from_ending(bert, tmp_path):
+    folder = shutil.copytree(bert, tmp_path / "copy")
+    (folder / "again").symlink_to(folder)
+    assert weights_digest(folder) == weights_digest(bert)
+
+
+@pytest.mark.parametrize("model", ["local-dir:/models/clip", "hf-hub:timm/ViT-B-16-SigLIP"])
+def test_clip_takes_architectures_whose_weights_are_part_of_the_key(model):
+    with pytest.raises(ConfigurationError, match=r"open_clip has no model.*pretrained=PATH"):
+        CLIPBackbone(model=model)
 
 
 def test_devices_and_number_formats():

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from pairmatch.backbones.photos import by_person, mean_by_person
 from pairmatch.core.devices import resolve_device, resolve_dtype
-from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.errors import BackboneError, ConfigurationError
 from pairmatch.core.interfaces import Backbone
 from pairmatch.core.types import Item, TokenStates
 from pairmatch.io.checkpoints import freeze, load_or_explain, weights_digest
@@ -71,11 +71,24 @@ class CLIPBackbone(Backbone):
         self._dtype = resolve_dtype(dtype, self._device)
         if self._device.type == "cpu":
             self.workers = 1
-        if open_clip.get_model_config(model) is None:
+        if ":" in model or open_clip.get_model_config(model) is None:
             raise ConfigurationError(
                 f"open_clip has no model {model!r}; it has "
-                f"{', '.join(open_clip.list_models()[:8])}, … (open_clip.list_models())."
+                f"{', '.join(open_clip.list_models()[:8])}, … (open_clip.list_models()). Name "
+                "weights in a file with pretrained=PATH (command line: --set "
+                "backbone.pretrained=PATH)."
             )
+
+    @cached_property
+    def _weights(self) -> str:
+        """What identifies the weights, read once: what is in memory stays as it was loaded."""
+        return self._identify_weights()
+
+    def _identify_weights(self) -> str:
+        if self.random_weights:
+            return "random"
+        file = expand_user(self.pretrained)
+        return weights_digest(file) if file.exists() else self.pretrained
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -95,7 +108,13 @@ class CLIPBackbone(Backbone):
                 )
             return model, preprocess
 
+        read = self._weights
         model, preprocess = load_or_explain(load, model=self.pretrained, option="pretrained")
+        if self._identify_weights() != read:
+            raise BackboneError(
+                f"The file {self.pretrained} changed after it was first read: run again, and in "
+                "Python make a new object."
+            )
         if hasattr(model.visual, "output_tokens"):
             model.visual.output_tokens = True
         return freeze(model, self._device, self._dtype), preprocess
@@ -176,16 +195,11 @@ class CLIPBackbone(Backbone):
 
     def fingerprint(self) -> Mapping[str, Any]:
         """Architecture, weights (tag or file digest), number format, text, library versions."""
-        file = expand_user(self.pretrained)
-        if self.random_weights:
-            weights = "random"
-        else:
-            weights = weights_digest(file) if file.exists() else self.pretrained
         return {
             "backbone": "clip",
             "format": 2,
             "model": self.model,
-            "weights": weights,
+            "weights": self._weights,
             "text": self.text,
             "dtype": str(self._dtype),
             "open-clip-torch": version("open-clip-torch"),

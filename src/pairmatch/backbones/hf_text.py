@@ -16,6 +16,7 @@ from pairmatch.core.errors import BackboneError
 from pairmatch.core.interfaces import Backbone
 from pairmatch.core.types import Item, TokenStates
 from pairmatch.io.checkpoints import (
+    check_unchanged,
     checkpoint_fingerprint,
     freeze,
     load_network,
@@ -85,7 +86,7 @@ class HFTextBackbone(Backbone):
     def _tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
-        assert self._config is not None
+        assert self._weights
         tokenizer = load_pretrained(AutoTokenizer, self.model, self.revision)
         if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
             raise BackboneError(
@@ -99,6 +100,7 @@ class HFTextBackbone(Backbone):
                 f"The tokenizer of {self.model} has no padding token: set `pad_token` in its "
                 "tokenizer_config.json."
             )
+        check_unchanged(self._weights, self.model, self.revision, self._config)
         return tokenizer
 
     @cached_property
@@ -138,11 +140,17 @@ class HFTextBackbone(Backbone):
         return length if isinstance(length, int) else None
 
     @cached_property
+    def _weights(self) -> Mapping[str, str | None]:
+        """What identifies the checkpoint, read once: what is in memory stays as it was loaded."""
+        return checkpoint_fingerprint(self.model, self.revision, self._config)
+
+    @cached_property
     def _network(self) -> Any:
         """The text encoder; of models that also write text, the encoder alone."""
         from transformers import AutoModel, AutoModelForTextEncoding
         from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
 
+        assert self._weights
         is_pair = bool(getattr(self._config, "is_encoder_decoder", False))
         has_encoder = self._config.model_type in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
         network = load_network(
@@ -155,6 +163,7 @@ class HFTextBackbone(Backbone):
             network = network.get_encoder()
         if getattr(network, "main_input_name", "input_ids") != "input_ids":
             raise self._no_text_encoder("does not read text")
+        check_unchanged(self._weights, self.model, self.revision, self._config)
         return freeze(network, self._device, self._dtype)
 
     def _no_text_encoder(self, reason: str) -> BackboneError:
@@ -226,7 +235,7 @@ class HFTextBackbone(Backbone):
         return {
             "backbone": "hf-text",
             "format": 2,
-            **checkpoint_fingerprint(self.model, self.revision, self._config),
+            **self._weights,
             "max_tokens": self._limit,
             "dtype": str(self._dtype),
             "transformers": version("transformers"),

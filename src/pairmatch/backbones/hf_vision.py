@@ -16,7 +16,13 @@ from pairmatch.core.devices import resolve_device, resolve_dtype
 from pairmatch.core.errors import BackboneError
 from pairmatch.core.interfaces import Backbone
 from pairmatch.core.types import Item, TokenStates
-from pairmatch.io.checkpoints import checkpoint_fingerprint, freeze, load_network, load_pretrained
+from pairmatch.io.checkpoints import (
+    check_unchanged,
+    checkpoint_fingerprint,
+    freeze,
+    load_network,
+    load_pretrained,
+)
 from pairmatch.io.images import load_image
 
 # Larger photos are shrunk to this size before the checkpoint's own processor resizes them
@@ -66,12 +72,21 @@ class HFVisionBackbone(Backbone):
     def _processor(self) -> Any:
         from transformers import AutoImageProcessor
 
-        return load_pretrained(AutoImageProcessor, self.model, self.revision)
+        assert self._weights
+        processor = load_pretrained(AutoImageProcessor, self.model, self.revision)
+        check_unchanged(self._weights, self.model, self.revision, self._config)
+        return processor
+
+    @cached_property
+    def _weights(self) -> Mapping[str, str | None]:
+        """What identifies the checkpoint, read once: what is in memory stays as it was loaded."""
+        return checkpoint_fingerprint(self.model, self.revision, self._config)
 
     @cached_property
     def _network(self) -> Any:
         from transformers import AutoModel
 
+        assert self._weights
         model = load_network(
             AutoModel,
             self.model,
@@ -86,6 +101,7 @@ class HFVisionBackbone(Backbone):
                 f"{self.model} is a {type(model).__name__}, which does not read images; text "
                 "encoders load with the backbone 'hf-text'."
             )
+        check_unchanged(self._weights, self.model, self.revision, self._config)
         return freeze(tower, self._device, self._dtype)
 
     @cached_property
@@ -162,7 +178,7 @@ class HFVisionBackbone(Backbone):
         return {
             "backbone": "hf-vision",
             "format": 1,
-            **checkpoint_fingerprint(self.model, self.revision, self._config),
+            **self._weights,
             "dtype": str(self._dtype),
             "transformers": version("transformers"),
             "torch": torch.__version__,

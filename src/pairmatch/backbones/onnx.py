@@ -103,6 +103,7 @@ class ONNXBackbone(Backbone):
         options.log_severity_level = 3
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
+        assert self._read_digests is not None
         try:
             # onnxruntime looks for further files beside the path, or in the current folder if it
             # gets bytes
@@ -116,6 +117,11 @@ class ONNXBackbone(Backbone):
             raise BackboneError(
                 f"{self.path} is not a model that onnxruntime can run: {error}"
             ) from error
+        if self._external_digests() != self._read_digests:
+            raise BackboneError(
+                f"The weights of {self.path} changed after they were first read: run again, and in "
+                "Python make a new object."
+            )
         inputs = [node.name for node in session.get_inputs()]
         outputs = [node.name for node in session.get_outputs()]
         if self.input is None and len(inputs) > 1:
@@ -208,8 +214,15 @@ class ONNXBackbone(Backbone):
         graph = hashlib.sha256(self._content).hexdigest()
         if not self._external:
             return graph
-        files = [f"{file.name} {weights_digest(file)}" for file in self._external]
-        return hashlib.sha256("\n".join([graph, *files]).encode()).hexdigest()
+        return hashlib.sha256("\n".join([graph, *self._read_digests]).encode()).hexdigest()
+
+    @cached_property
+    def _read_digests(self) -> list[str]:
+        """Digests of the files of weights, read once, before onnxruntime reads them."""
+        return self._external_digests()
+
+    def _external_digests(self) -> list[str]:
+        return [f"{file.name} {weights_digest(file)}" for file in self._external]
 
     def _pixels(self, source: Any) -> npt.NDArray[np.uint8]:
         size = (self.size_px, self.size_px)

@@ -20,6 +20,7 @@ from pairmatch.core.interfaces import Backbone
 from pairmatch.core.types import Item, TokenStates
 from pairmatch.io.checkpoints import (
     check_memory,
+    check_unchanged,
     checkpoint_fingerprint,
     freeze,
     load_network,
@@ -99,8 +100,10 @@ class Qwen3VL(Backbone):
     def _processor(self) -> Any:
         from transformers import AutoProcessor
 
-        assert self._config is not None
-        return load_pretrained(AutoProcessor, self.model, self.revision)
+        assert self._weights
+        processor = load_pretrained(AutoProcessor, self.model, self.revision)
+        check_unchanged(self._weights, self.model, self.revision, self._config)
+        return processor
 
     @cached_property
     def _tokenizer(self) -> PersonTokenizer:
@@ -114,11 +117,16 @@ class Qwen3VL(Backbone):
         )
 
     @cached_property
+    def _weights(self) -> Mapping[str, str | None]:
+        """What identifies the checkpoint, read once: what is in memory stays as it was loaded."""
+        return checkpoint_fingerprint(self.model, self.revision, self._config)
+
+    @cached_property
     def _network(self) -> Any:
         """The base model without the language-model head, so that no logits are computed."""
         from transformers import AutoModel
 
-        assert self._config is not None
+        assert self._weights
         check_memory(self.model, self.revision, self._dtype, self._device)
         network = load_network(
             AutoModel,
@@ -127,6 +135,7 @@ class Qwen3VL(Backbone):
             dtype=self._dtype,
             attn_implementation=self.attention,
         )
+        check_unchanged(self._weights, self.model, self.revision, self._config)
         return freeze(network, self._device, self._dtype)
 
     @cached_property
@@ -246,7 +255,7 @@ class Qwen3VL(Backbone):
         return {
             "backbone": type(self).__name__,
             "format": 1,
-            **checkpoint_fingerprint(self.model, self.revision, self._config),
+            **self._weights,
             "conversation": self._conversation([]),
             "max_pixels": self.max_pixels,
             "min_pixels": self.min_pixels,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -14,11 +15,12 @@ from torch import nn
 
 from pairmatch.core.devices import available_memory
 from pairmatch.core.errors import BackboneError, PairmatchError
-from pairmatch.io.files import expand_user
+from pairmatch.io.files import expand_user, parse_json, read_file
 
 # Weights, configuration, and tokenizers of every kind
 _MODEL_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".jinja", ".model"}
 _MODEL_SUFFIXES |= {".spm", ".bpe", ".tiktoken", ".vocab"}
+_MOST_INDEX_BYTES = 100_000_000
 # Weights that checkpoints may lack, because no output that is used depends on them
 _UNUSED_WEIGHTS = ("pooler", "mask_token", "position_ids", "decoder", "lm_head", "classifier")
 
@@ -33,20 +35,37 @@ def weights_digest(path: Path) -> str:
         files = [path]
         folder = path.parent
     else:
-        files = sorted(f for f in path.rglob("*") if f.suffix in _MODEL_SUFFIXES and f.is_file())
+        files = sorted(_model_files(path))
         folder = path
     names = tuple(file.relative_to(folder).as_posix() for file in files)
-    versions = tuple(
-        (str(file.resolve()), file.stat().st_mtime_ns, file.stat().st_size) for file in files
-    )
+    versions = tuple(_version(file) for file in files)
     return _digest(versions, names)
 
 
+def _model_files(folder: Path) -> Iterator[Path]:
+    """Model files of a folder, and of the folders and links in it."""
+    visited = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        if (place := Path(root).resolve()) in visited:
+            folders.clear()
+            continue
+        visited.add(place)
+        folders.sort()
+        files = (Path(root, name) for name in names)
+        yield from (file for file in files if file.suffix in _MODEL_SUFFIXES and file.is_file())
+
+
+def _version(file: Path) -> tuple[str, int, int, int, int]:
+    """Path of a file, and what changes with its content, whatever its time of change is set to."""
+    stat = file.stat()
+    return str(file.resolve()), stat.st_ino, stat.st_ctime_ns, stat.st_mtime_ns, stat.st_size
+
+
 @lru_cache(maxsize=64)
-def _digest(versions: tuple[tuple[str, int, int], ...], names: tuple[str, ...]) -> str:
+def _digest(versions: tuple[tuple[str, int, int, int, int], ...], names: tuple[str, ...]) -> str:
     """Cached, because it reads gigabytes: once per process for files that have not changed."""
     total = hashlib.sha256()
-    for (file, _, _), name in zip(versions, names, strict=True):
+    for (file, *_), name in zip(versions, names, strict=True):
         with Path(file).open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         total.update(f"{name}\0{digest}\n".encode())
@@ -83,7 +102,7 @@ def load_or_explain(
             not enough memory.
     """
     try:
-        _check_regular_files(expand_user(model))
+        _check_files(expand_user(model))
         return load()
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise kind(
@@ -117,11 +136,11 @@ def load_or_explain(
         ) from error
 
 
-def _check_regular_files(path: Path) -> None:
-    """Refuses named pipes and devices, which loading would wait for.
+def _check_files(path: Path) -> None:
+    """Refuses named pipes and devices, which loading would wait for, and weights elsewhere.
 
     Raises:
-        OSError: A file of the model is not a regular file.
+        OSError: A file of the model is not a regular file, or not in the model's folder.
     """
     try:
         files = [path, *path.iterdir()] if path.is_dir() else [path]
@@ -130,6 +149,23 @@ def _check_regular_files(path: Path) -> None:
     for file in files:
         if file.exists() and not file.is_file() and not file.is_dir():
             raise OSError(f"{file} is not a regular file")
+        if file.name.endswith(".index.json") and any(map(_leaves_folder, _shards(file))):
+            raise OSError(f"{file} names weights outside the folder of the model")
+
+
+def _shards(index: Path) -> list[str]:
+    """Names of the files that a checkpoint's weights are spread over; loading reports damage."""
+    try:
+        content = parse_json(read_file(index, most_bytes=_MOST_INDEX_BYTES))
+    except (OSError, ValueError):
+        return []
+    shards = content.get("weight_map") if isinstance(content, dict) else None
+    names = set(map(str, shards.values())) if isinstance(shards, dict) else set()
+    return sorted(names)
+
+
+def _leaves_folder(name: str) -> bool:
+    return PurePath(name).is_absolute() or ".." in PurePath(name).parts
 
 
 def load_pretrained(
@@ -207,6 +243,26 @@ def checkpoint_fingerprint(model: str, revision: str | None, config: Any) -> dic
     if local.is_dir():
         return {"model": None, "weights": weights_digest(local)}
     return {"model": model, "weights": getattr(config, "_commit_hash", None) or revision}
+
+
+def check_unchanged(
+    read: Mapping[str, str | None],
+    model: str,
+    revision: str | None,
+    config: Any,
+    *,
+    kind: type[PairmatchError] = BackboneError,
+) -> None:
+    """Checks that what was loaded is what `checkpoint_fingerprint` read before.
+
+    Raises:
+        BackboneError: (or `kind`) Files of the checkpoint have changed in between.
+    """
+    if checkpoint_fingerprint(model, revision, config) != read:
+        raise kind(
+            f"The files of {model} changed after they were first read, so it is not known what "
+            "was loaded: run again, and in Python make a new object."
+        )
 
 
 def check_memory(

@@ -18,7 +18,13 @@ from pairmatch.core.devices import intra_op_threads, resolve_device, resolve_dty
 from pairmatch.core.errors import GeneratorError, ImageError
 from pairmatch.core.interfaces import MetadataGenerator, OnOutcome
 from pairmatch.core.types import Profile, Refusal, Usage
-from pairmatch.io.checkpoints import check_memory, checkpoint_fingerprint, freeze, load_pretrained
+from pairmatch.io.checkpoints import (
+    check_memory,
+    check_unchanged,
+    checkpoint_fingerprint,
+    freeze,
+    load_pretrained,
+)
 from pairmatch.io.images import load_image
 from pairmatch.metadata.options import below_minimum, raise_problems
 from pairmatch.metadata.outcomes import Answer, add_usage
@@ -130,7 +136,7 @@ class Qwen3VLMetadata(MetadataGenerator):
         return {
             "generator": "qwen3-vl",
             "format": 1,
-            **checkpoint_fingerprint(self.model, self.revision, self._config),
+            **self._weights,
             "instructions": instructions(self.schema),
             "repair": _REPAIR,
             "schema": json_schema(self.schema),
@@ -161,21 +167,29 @@ class Qwen3VLMetadata(MetadataGenerator):
         return config
 
     @cached_property
+    def _weights(self) -> Mapping[str, str | None]:
+        """What identifies the checkpoint, read once: what is in memory stays as it was loaded."""
+        return checkpoint_fingerprint(self.model, self.revision, self._config)
+
+    @cached_property
     def _processor(self) -> Any:
         from transformers import AutoProcessor
 
-        assert self._config is not None
-        return self._load(AutoProcessor)
+        assert self._weights
+        processor = self._load(AutoProcessor)
+        check_unchanged(self._weights, self.model, self.revision, self._config, kind=GeneratorError)
+        return processor
 
     @cached_property
     def _network(self) -> Any:
         from transformers import AutoModelForImageTextToText
 
-        assert self._config is not None
+        assert self._weights
         check_memory(self.model, self.revision, self._dtype, self._device, kind=GeneratorError)
         network = self._load(
             AutoModelForImageTextToText, dtype=self._dtype, attn_implementation=self.attention
         )
+        check_unchanged(self._weights, self.model, self.revision, self._config, kind=GeneratorError)
         return freeze(network, self._device, self._dtype)
 
     # Generating
