@@ -248,6 +248,8 @@ INTERNAL = {
     "data.time_splits",
     "evaluation.medians",
     "evaluation.output",
+    "evaluation.pool_notes",
+    "evaluation.pooled_ranks",
     "experiments.building",
     "experiments.portraits",
     "experiments.rows",

@@ -18,6 +18,7 @@ from pairmatch.core.progress import progress_bar
 from pairmatch.evaluation.comparison import Comparison, compare, corrected
 from pairmatch.evaluation.intervals import Metrics, summarize
 from pairmatch.evaluation.output import save_rows, text_table
+from pairmatch.evaluation.pool_notes import candidates_in_words, pool_notes
 from pairmatch.evaluation.query_table import (
     QueryTable,
     embed_sides,
@@ -150,13 +151,11 @@ class CrossValidation:
                     for low, high in metrics.recall_interval.values()
                 ]
                 rows.append(["", *recall, "{:.3f}–{:.3f}".format(*metrics.mrr_interval)])
-        sizes = self.chance["candidates"]
-        low, high = sizes.min(), sizes.max()
-        among = f"{low}" if low == high else f"{low} to {high}"
+        times = len(self.chance) / self.queries
         summary = (
-            f"{self.queries} queries, each tested {len(sizes) / self.queries:.3g} times among "
-            f"{among} candidates; recall in percent; {100 * self.confidence:g} % intervals over "
-            "people"
+            f"{self.queries} queries, each tested {times:.3g} times among "
+            f"{candidates_in_words(self.chance)}; recall in percent; {100 * self.confidence:g} % "
+            "intervals over people"
         )
         return "\n".join([*text_table(rows), summary, *(f"Note: {note}" for note in self.notes)])
 
@@ -215,6 +214,7 @@ def cross_validate(
         notes.append(IDENTICAL_FEATURES_NOTE.format(shared))
     chance = chance_table(first, splits, used)
     notes += chance.interval_notes
+    notes += pool_notes(chance)
     return CrossValidation(tables, chance, confidence, seed, tuple(notes))
 
 

@@ -18,6 +18,13 @@ from pairmatch.evaluation.comparison import Comparison, compare
 from pairmatch.evaluation.intervals import Metrics, summarize, summarize_directions
 from pairmatch.evaluation.known import Flags, Known
 from pairmatch.evaluation.output import text_table
+from pairmatch.evaluation.pool_notes import (
+    candidates_in_words,
+    pool_figures,
+    pool_notes,
+    usable_gallery,
+)
+from pairmatch.evaluation.pooled_ranks import rank_all
 from pairmatch.evaluation.query_table import (
     QueryTable,
     check_ks,
@@ -25,7 +32,7 @@ from pairmatch.evaluation.query_table import (
     tabulate,
     usable_ks,
 )
-from pairmatch.evaluation.ranks import PartnerRanks, rank_partners, recall_curve
+from pairmatch.evaluation.ranks import PartnerRanks, recall_curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,8 @@ class Evaluation:
         b_to_a: The reverse; None in one-sided sets.
         chance: Exact expectation of a random order, for the queries of `both`.
         frozen: Evaluation of the features before the head; None if there is no head.
-        candidates: Size of the gallery of each direction; of the smallest, if they differ.
+        candidates: Size of the gallery of each direction; of the smallest, if they differ, for
+            example because of pools.
         confidence: Confidence level of the intervals, for example 0.95.
         notes: Caveats about the results, for example a K that was left out.
         table: One row per query.
@@ -72,9 +80,11 @@ class Evaluation:
         return self.table["rank"]
 
     def recall_curve(self) -> npt.NDArray[np.float64]:
-        """[smallest gallery] float64: Recall@K for K = 1, 2, …, over the queries of both."""
-        length = min(self.candidates)
+        """[smallest gallery, with pools largest] float64: Recall@K for K = 1, 2, …, of `both`."""
+        sizes = self.table["candidates"]
+        length = int(sizes.max()) if "pool" in self.table.columns else min(self.candidates)
         curves = [recall_curve(ranks)[:length] for ranks in self.partner_ranks]
+        curves = [np.pad(curve, (0, length - len(curve)), "edge") for curve in curves]
         queries = np.bincount(self.table["direction"])
         return np.average(np.stack(curves), axis=0, weights=queries[queries > 0])
 
@@ -115,6 +125,7 @@ class Evaluation:
             "confidence": self.confidence,
             "both": self.both.to_dict(),
         }
+        figures |= pool_figures(self.table)
         for name, metrics in (("a_to_b", self.a_to_b), ("b_to_a", self.b_to_a)):
             if metrics is not None:
                 figures[name] = metrics.to_dict()
@@ -156,11 +167,9 @@ class Evaluation:
                 mrr = "{:.3f}–{:.3f}".format(*metrics.mrr_interval)
                 median_rank = "{:.1f}–{:.1f}".format(*metrics.median_rank_interval)
                 rows.append(["", *recall, mrr, median_rank])
-        galleries = " and ".join(str(size) for size in dict.fromkeys(self.candidates))
-        least = "at least " if (self.table["candidates"] > max(self.candidates)).any() else ""
         summary = (
-            f"{self.queries} queries, each among {least}{galleries} candidates; recall in percent; "
-            f"{100 * self.confidence:g} % intervals"
+            f"{self.queries} queries, each among {candidates_in_words(self.table, self.candidates)}"
+            f"; recall in percent; {100 * self.confidence:g} % intervals"
         )
         lines = [*text_table(rows), summary, *(f"Note: {note}" for note in self.notes)]
         if self.seen is not None:
@@ -173,7 +182,7 @@ class Evaluator:
 
     Args:
         ks: K of Recall@K. Default K that are larger than the gallery are left out with a note; an
-            explicit K that is larger is an error.
+            explicit K that is larger is an error. With pools, the gallery is the largest pool.
         resamples: Number of bootstrap resamples of the intervals; 0 for no intervals.
         confidence: Confidence level of the intervals, in (0, 1).
         seed: Seed for the bootstrap.
@@ -294,14 +303,13 @@ class Evaluator:
         known: Ints | None = None,
     ) -> Evaluation:
         """Figures of all queries; only of those of seen people, if known matches are given."""
-        ranks = rank_partners(
-            *embed_sides(data, head), data.matches, one_sided=data.one_sided, known=known
-        )
+        ranks = rank_all(data, *embed_sides(data, head), known=known)
         seen = None if seen_units is None else _by_side(data, seen_units)
         if seen is not None and known is not None:
             ranks = [part.of_queries(seen[side]) for side, part in enumerate(ranks)]
         smallest = tuple(int(part.candidates.min()) for part in ranks if len(part.queries))
-        ks, notes = usable_ks(self.ks, min(smallest))
+        usable = min(smallest) if data.pools is None else usable_gallery(data)
+        ks, notes = usable_ks(self.ks, usable)
         ranked = tabulate(data, ranks, ks)
         table, chance = ranked.table, ranked.chance
         if seen is not None:
@@ -324,7 +332,7 @@ class Evaluator:
             frozen=frozen,
             candidates=smallest,
             confidence=self.confidence,
-            notes=tuple(notes + table.interval_notes if self.resamples else notes),
+            notes=(*notes, *pool_notes(table), *(table.interval_notes if self.resamples else ())),
             table=table,
             chance_table=chance,
             partner_ranks=ranked.ranks,

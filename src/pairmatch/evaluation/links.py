@@ -48,17 +48,6 @@ class Links:
         return Links(starts, self.units[index])
 
     @classmethod
-    def of(cls, queries: Ints, units: Ints) -> Links:
-        """Links of rows that stand for one query person each.
-
-        Args:
-            queries: [L] int64 query person of each link, ascending.
-            units: [L, 2] as in the class.
-        """
-        _, counts = np.unique(queries, return_counts=True)
-        return cls(np.concatenate([[0], np.cumsum(counts)]), units)
-
-    @classmethod
     def concatenate(cls, parts: Sequence[Links]) -> Links:
         """The links of several tables, one after the other."""
         counts = np.concatenate([np.diff(part.starts) for part in parts])

@@ -20,7 +20,8 @@ from pairmatch.core.interfaces import ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.links import Links
 from pairmatch.evaluation.medians import median_rank
-from pairmatch.evaluation.ranks import Doubles, PartnerRanks, query_metrics, rank_partners
+from pairmatch.evaluation.pooled_ranks import rank_all
+from pairmatch.evaluation.ranks import Doubles, PartnerRanks, query_metrics
 
 DEFAULT_KS = (5, 10, 20, 30, 50)
 DIRECTIONS = ("a_to_b", "b_to_a")
@@ -40,7 +41,8 @@ class QueryTable:
             that score above that partner), `tied` (candidates that score the same, the partner
             included) and `tied_partners` (partners among those). Evaluations that know who was seen
             in training add `seen`: 1 if the query person was, else 0. Cross-validation adds
-            `repeat` and `fold`.
+            `repeat` and `fold`. With pools, a query is a person in a pool, and `pool` is its name
+            (blank if the pool is not known, so that all people are candidates).
         links: The partners of each row, for intervals and tests where people stand in several
             pairs; None if only the components are known. They are not part of saved tables.
     """
@@ -82,8 +84,12 @@ class QueryTable:
 
     @property
     def queries(self) -> int:
-        """Number of distinct queries: a query person counts once, however often they are tested."""
-        return len(np.unique(self.columns["query"] * 2 + self.columns["direction"]))
+        """Number of distinct queries: a person counts once per pool, however often tested."""
+        people = self.columns["query"] * 2 + self.columns["direction"]
+        if "pool" not in self.columns:
+            return len(np.unique(people))
+        pools = np.unique(self.columns["pool"], return_inverse=True)[1]
+        return len(np.unique(people * (pools.max(initial=0) + 1) + pools))
 
     def metric(self, name: str) -> Doubles:
         """[Q] float64 values whose mean is the metric.
@@ -127,8 +133,13 @@ class QueryTable:
 
     def same_queries(self, other: QueryTable) -> bool:
         """Whether both tables describe the same queries among equally many candidates, in order."""
+        names = ["direction", "query", "candidates"]
+        names += [name for name in ("pool",) if name in {*self.columns, *other.columns}]
         return len(self) == len(other) and all(
-            np.array_equal(self[name], other[name]) for name in ("direction", "query", "candidates")
+            name in self.columns
+            and name in other.columns
+            and np.array_equal(self[name], other[name])
+            for name in names
         )
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -190,15 +201,15 @@ def embed_sides(
 def rank_queries(
     data: PairedFeatures, e_a: Vectors, e_b: Vectors, ks: Sequence[int]
 ) -> RankedQueries:
-    """Ranks the candidates of every person who has a partner.
+    """Ranks the candidates of every person who has a partner, inside the pool of the pair.
 
     Args:
         data: People and matches; its components become the table's.
         e_a: [N, K] float32, unit length.
         e_b: [M, K] float32, unit length.
-        ks: K of Recall@K, ascending, each at most the size of the smallest gallery.
+        ks: K of Recall@K, ascending.
     """
-    return tabulate(data, rank_partners(e_a, e_b, data.matches, one_sided=data.one_sided), ks)
+    return tabulate(data, rank_all(data, e_a, e_b), ks)
 
 
 def tabulate(
@@ -208,7 +219,7 @@ def tabulate(
 
     Args:
         data: People and matches; its components become the table's.
-        ranks: Ranks in the directions of `rank_partners`; a direction may have no queries.
+        ranks: Ranks in the directions of `rank_all`; a direction may have no queries.
         ks: K of Recall@K, ascending.
     """
     tables = []
@@ -218,15 +229,14 @@ def tabulate(
             continue
         metrics = query_metrics(partner_ranks, ks)
         size = len(metrics.queries)
-        candidates = partner_ranks.candidates[
-            np.searchsorted(partner_ranks.queries, metrics.queries)
-        ]
-        shared = {
+        shared: dict[str, npt.NDArray[Any]] = {
             "direction": np.full(size, direction, np.int64),
             "query": metrics.queries,
             "component": _component_of(data, direction)[metrics.queries],
-            "candidates": candidates,
+            "candidates": metrics.candidates,
         }
+        if data.pools is not None:
+            shared["pool"] = np.array([*data.pools.names, ""])[metrics.pools]
         recall = {f"recall_at_{k}": metrics.recall[:, i] for i, k in enumerate(ks)}
         chance = {f"recall_at_{k}": metrics.chance_recall[:, i] for i, k in enumerate(ks)}
         recall |= {
@@ -240,12 +250,12 @@ def tabulate(
             "reciprocal_rank": metrics.chance_reciprocal_rank,
             "rank": metrics.chance_rank,
             "ahead": np.zeros(size),
-            "tied": candidates.astype(np.float64),
+            "tied": metrics.candidates.astype(np.float64),
             "tied_partners": metrics.partners,
         }
         pairs = np.stack([partner_ranks.queries, partner_ranks.partners], axis=1)
         units = data.unit_pairs(pairs[:, ::-1] if direction else pairs)
-        links = Links.of(partner_ranks.queries, units)
+        links = Links(np.append(partner_ranks.starts()[0], len(units)), units)
         tables.append(QueryTable(tuple(ks), shared | recall, links))
         chances.append(QueryTable(tuple(ks), shared | chance, links))
     return RankedQueries(

@@ -3,8 +3,8 @@
 Ties are broken in expectation: every metric is its mean over all orders of the tied candidates, so
 that constant embeddings score exactly chance. Scores closer than `TIE_TOLERANCE` count as tied,
 because float32 products of unit vectors cannot tell them apart. A person with several partners
-counts once: Recall@K is the share of their partners among the first K, and the reciprocal rank is
-that of their best-ranked partner.
+counts once (in each of their pools): Recall@K is the share of their partners among the first K, and
+the reciprocal rank is that of their best-ranked partner.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from scipy.special import digamma, gammaln
 
 from pairmatch.core.arrays import Floats, Ints, Vectors
+from pairmatch.core.pools import NO_POOL
 
 Doubles = npt.NDArray[np.float64]
 
@@ -37,6 +38,8 @@ class PartnerRanks:
         tied: [R] int64 number of candidates that score the same, at least 1: the partner counts.
         scores: [R] float32 cosine of the partner.
         candidates: [R] int64 number of candidates of the query person.
+        pools: [R] int64 pool of the pair; −1 if all people are candidates. Rows are sorted by query
+            person, then by pool.
     """
 
     queries: Ints
@@ -45,6 +48,14 @@ class PartnerRanks:
     tied: Ints
     scores: Vectors
     candidates: Ints
+    pools: Ints
+
+    def starts(self) -> tuple[Ints, Ints]:
+        """First row of each query, a person in a pool, and its number of partners."""
+        is_first = np.ones(len(self.queries), bool)
+        is_first[1:] = (np.diff(self.queries) != 0) | (np.diff(self.pools) != 0)
+        first = np.flatnonzero(is_first)
+        return first, np.diff(first, append=len(self.queries))
 
     def of_queries(self, chosen: npt.NDArray[np.bool_]) -> PartnerRanks:
         """The ranks of some queries: [people of their side] whether a person is one of them."""
@@ -56,6 +67,7 @@ class PartnerRanks:
             self.tied[rows],
             self.scores[rows],
             self.candidates[rows],
+            self.pools[rows],
         )
 
 
@@ -65,6 +77,8 @@ class QueryMetrics:
 
     Attributes:
         queries: [Q] int64 row of the query person, ascending.
+        pools: [Q] int64 pool of the query; −1 if all people are candidates.
+        candidates: [Q] int64 number of candidates.
         recall: [Q, number of K] float64 in [0, 1].
         reciprocal_rank: [Q] float64 in (0, 1].
         rank: [Q] float64 expected rank of the best-ranked partner; 1 is first.
@@ -78,6 +92,8 @@ class QueryMetrics:
     """
 
     queries: Ints
+    pools: Ints
+    candidates: Ints
     recall: Doubles
     reciprocal_rank: Doubles
     rank: Doubles
@@ -156,7 +172,8 @@ def _partner_ranks(links: Ints, counts: Ints, scores: Vectors, candidates: Ints)
     """Ranks from counts; `candidates` are those of all people of the side of the queries."""
     tied = np.maximum(counts[1] - counts[0], 1)
     queries, partners = links.T
-    return PartnerRanks(queries, partners, counts[0], tied, scores, candidates[queries])
+    pools = np.full(len(queries), NO_POOL, np.int64)
+    return PartnerRanks(queries, partners, counts[0], tied, scores, candidates[queries], pools)
 
 
 def _count_forward(
@@ -203,9 +220,10 @@ def query_metrics(ranks: PartnerRanks, ks: Sequence[int]) -> QueryMetrics:
 
     Args:
         ranks: Ranks of the partners.
-        ks: K of Recall@K, each at most the number of candidates.
+        ks: K of Recall@K. Of a query with K candidates or fewer, it is 1.
     """
-    queries, first, partners = np.unique(ranks.queries, return_index=True, return_counts=True)
+    first, partners = ranks.starts()
+    queries = ranks.queries[first]
     better = ranks.better.astype(np.float64)
     tied = ranks.tied.astype(np.float64)
     cutoffs = np.asarray(ks, np.float64)
@@ -220,6 +238,8 @@ def query_metrics(ranks: PartnerRanks, ks: Sequence[int]) -> QueryMetrics:
     nothing_better = np.zeros(len(queries))
     return QueryMetrics(
         queries=queries,
+        pools=ranks.pools[first],
+        candidates=ranks.candidates[first],
         recall=recall,
         reciprocal_rank=_expected_reciprocal(best, width, sharing),
         rank=best + (width + 1) / (sharing + 1),
@@ -262,8 +282,8 @@ def _log_choose(n: Floats, k: float) -> Floats:
 
 def recall_curve(ranks: PartnerRanks) -> Doubles:
     """[most candidates] float64: Recall@K for K = 1, 2, …, averaged over queries."""
-    _, inverse, partners = np.unique(ranks.queries, return_inverse=True, return_counts=True)
-    weights = 1 / partners[inverse] / len(partners)
+    _, partners = ranks.starts()
+    weights = 1 / np.repeat(partners, partners) / len(partners)
     # A partner tied with t − 1 others adds weight / t at each position better + 1 … better + t
     steps = np.zeros(int(ranks.candidates.max()) + 1)
     np.add.at(steps, ranks.better, weights / ranks.tied)

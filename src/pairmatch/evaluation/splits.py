@@ -12,6 +12,7 @@ from pairmatch.core.arrays import Ints
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.paired_features import PairedFeatures, Part
 from pairmatch.core.partition import partition_people, within_a_fifth
+from pairmatch.evaluation.pool_notes import usable_gallery
 
 #: What is never separated: whole components, or single people (pairs across parts are left out).
 SplitBy = Literal["component", "people"]
@@ -162,8 +163,8 @@ def check_splits(data: PairedFeatures, splits: Sequence[Split]) -> None:
 
 
 def smallest_gallery(data: PairedFeatures, splits: Sequence[Split]) -> int:
-    """Size of the smallest gallery among the test parts."""
-    return min(min(data.take(split.test).galleries) for split in splits)
+    """Size of the smallest gallery among the test parts; with pools, of their largest pools."""
+    return min(usable_gallery(data.take(split.test)) for split in splits)
 
 
 def people_note(data: PairedFeatures, splits: Sequence[Split]) -> list[str]:

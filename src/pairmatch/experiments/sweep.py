@@ -24,6 +24,7 @@ from pairmatch.evaluation.crossvalidation import (
     chance_table,
     measure_learner,
 )
+from pairmatch.evaluation.pool_notes import pool_notes
 from pairmatch.evaluation.query_table import usable_ks
 from pairmatch.evaluation.splits import (
     Split,
@@ -122,6 +123,7 @@ def sweep(
     drawn = _draw_splits(first, splits, repeats, folds, seed)
     used, notes = usable_ks(ks, smallest_gallery(first, drawn))
     chance = chance_table(first, drawn, used)
+    notes += pool_notes(chance)
     finished = FinishedRows(output, drawn, chance, seed)
     tables = {}
     with progress_bar(progress) as bar:

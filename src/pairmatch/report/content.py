@@ -208,7 +208,10 @@ def evaluation_curves(evaluation: Evaluation, *, seed: int = 0) -> dict[str, Any
         evaluation: Evaluation to draw; its intervals, if it has any, become bands.
         seed: Seed for the bootstrap; use the evaluator's for the same intervals as in the table.
     """
-    size = min(evaluation.candidates)
+    sizes = evaluation.table["candidates"]
+    size, largest = min(evaluation.candidates), max(evaluation.candidates)
+    if "pool" in evaluation.table.columns:
+        size = largest = int(sizes.max())
     points = np.linspace(1, size, min(size, _MAX_CURVE_POINTS)).round().astype(int).tolist()
     ks = sorted({*points, *evaluation.both.recall})
     resamples = _RESAMPLES if evaluation.both.recall_interval else 0
@@ -221,15 +224,13 @@ def evaluation_curves(evaluation: Evaluation, *, seed: int = 0) -> dict[str, Any
         curves[name] = list(metrics.recall.values())
         if metrics.recall_interval:
             bands[name] = list(metrics.recall_interval.values())
-    shares = np.minimum(np.array(ks)[:, None] / np.array(evaluation.candidates), 1)
-    queries = np.bincount(evaluation.table["direction"])
-    curves["chance"] = np.average(shares, axis=1, weights=queries).tolist()
+    curves["chance"] = [float(np.minimum(k / sizes, 1).mean()) for k in ks]
     return {
         "curves": curves,
         "curve_ks": ks,
         "bands": bands,
         "ranks": evaluation.ranks.tolist(),
-        "rank_chance": _chance_of_bars(evaluation, rank_edges(max(evaluation.candidates))),
+        "rank_chance": _chance_of_bars(evaluation, rank_edges(largest)),
     }
 
 
@@ -259,7 +260,7 @@ def _chance_of_bars(evaluation: Evaluation, edges: npt.NDArray[np.float64]) -> l
     """
     within = np.zeros(len(edges))
     for ranks in evaluation.partner_ranks:
-        _, first, m = np.unique(ranks.queries, return_index=True, return_counts=True)
+        first, m = ranks.starts()
         n = ranks.candidates[first]
         rest = np.maximum(n - np.floor(edges)[:, None], 0)
         log_none = gammaln(rest + 1) - gammaln(rest - m + 1) - gammaln(n + 1) + gammaln(n - m + 1)

@@ -46,12 +46,11 @@ def write_report(path: Path, report: Report) -> None:
     )
     # The page's security policy allows only its own script, by digest, and no network requests
     environment.filters["sha256"] = _sha256
-    sizes = dict.fromkeys(report.evaluation.get("candidates", ()))
     page = environment.get_template("report.html.jinja").render(
         report=report,
         lead=report.lead or (summary(report.evaluation) if report.evaluation else ""),
         results=_results(report.evaluation) if report.evaluation else None,
-        candidates=" and ".join(map(str, sizes)),
+        candidates=" and ".join(gallery_sizes(report.evaluation)),
         confidence=confidence(report.evaluation),
         plots=plots(report),
     )
@@ -87,6 +86,18 @@ def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else list(value)
 
 
+def gallery_sizes(evaluation: Mapping[str, Any]) -> list[str]:
+    """Numbers of candidates of an evaluation's queries: of each direction, or the range of pools.
+
+    Args:
+        evaluation: Result of `Evaluation.to_dict`.
+    """
+    if "pools" in evaluation:
+        sizes = evaluation["pools"]["candidates"]
+        return [f"{sizes['smallest']} to {sizes['largest']}"]
+    return [str(size) for size in dict.fromkeys(evaluation.get("candidates", ()))]
+
+
 def summary(evaluation: Mapping[str, Any]) -> str:
     """The result in one or two sentences, compared with chance and frozen features.
 
@@ -95,8 +106,8 @@ def summary(evaluation: Mapping[str, Any]) -> str:
     """
     both = evaluation["both"]
     k = "10" if "10" in both["recall"] else next(reversed(both["recall"]))
-    sizes = dict.fromkeys(evaluation.get("candidates", ()))
-    among = f"top {k} of {' or '.join(map(str, sizes))}" if sizes else f"top {k}"
+    sizes = gallery_sizes(evaluation)
+    among = f"top {k} of {' or '.join(sizes)}" if sizes else f"top {k}"
     recall = percent(both["recall"][k])
     text = f"For new people, the true partner is in the {among} in {recall} of cases"
     bounds = both["intervals"]["recall"][k] if "intervals" in both else None

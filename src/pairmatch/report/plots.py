@@ -155,6 +155,8 @@ def _recall_plot(report: Report) -> Plot:
 
 def _rank_plot(report: Report) -> Plot:
     candidates = max(report.evaluation.get("candidates") or [math.ceil(max(report.ranks))])
+    if "pools" in report.evaluation:
+        candidates = report.evaluation["pools"]["candidates"]["largest"]
     edges = rank_edges(candidates)
     shares = np.histogram(report.ranks, edges)[0] / len(report.ranks)
     chance = list(report.rank_chance) or (np.diff(edges) / candidates).tolist()

@@ -1,0 +1,293 @@
+"""Pools of those who could meet: ranks, chance and splits inside them, against loops."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from pairmatch.core.arrays import unit_rows
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.joining import join_features
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.pools import Pools
+from pairmatch.core.types import Pair, Profile
+from pairmatch.data import Pairs
+from pairmatch.evaluation.crossvalidation import cross_validate
+from pairmatch.evaluation.evaluator import Evaluator
+from pairmatch.evaluation.pooled_ranks import rank_all
+from pairmatch.evaluation.query_table import rank_queries
+
+KS = (1, 2, 5)
+
+
+def random_pools(seed, *, one_sided=False, without=0.1):
+    """Features with many ties, and pools of a few people each, some of whom are in several."""
+    rng = np.random.default_rng(seed)
+    sizes = (24, 24 if one_sided else 20)
+    angles = rng.integers(5, size=(2, 24))
+    features = [np.stack([np.cos(angle), np.sin(angle)], axis=1) for angle in angles]
+    names = [f"event {number}" for number in range(6)]
+    further = [
+        [[name for name in names if rng.random() < 0.15] for _ in range(size)] for size in sizes
+    ]
+    if one_sided:
+        further[1] = further[0]
+    every = [(i, j) for i in range(sizes[0]) for j in range(sizes[1]) if not one_sided or i < j]
+    chosen = [every[row] for row in rng.choice(len(every), 30, replace=False)]
+    pool = [None if rng.random() < without else names[rng.integers(6)] for _ in chosen]
+    pools = Pools.of(
+        chosen, pool, a=further[0], b=() if one_sided else further[1], one_sided=one_sided
+    )
+    data = PairedFeatures.of(
+        features[0],
+        None if one_sided else features[1][: sizes[1]],
+        matches=chosen,
+        pools=pools,
+    )
+    people = [{name: set() for name in names} for _ in sizes]
+    for side, lists in enumerate(further):
+        for person, group in enumerate(lists):
+            for name in group:
+                people[side][name].add(person)
+    pool_of = {}
+    for (first, second), name in zip(chosen, pool, strict=True):
+        shared = [other for other in further[0][first] if other in further[1][second]]
+        name = name or next(iter(shared), None)
+        pool_of[first, second] = name or ""
+        if name:
+            people[0][name].add(first)
+            people[1][name].add(second)
+    if one_sided:
+        people = [{name: people[0][name] | people[1][name] for name in names}] * 2
+    everyone = [set(range(size)) for size in sizes]
+    people = [side | {"": all_of} for side, all_of in zip(people, everyone, strict=True)]
+    return data, pool_of, people
+
+
+def expected_best(ahead, tied, partners):
+    """Mean of 1 / rank of the first of some partners in all orders of the tied candidates."""
+    places = [min(places) for places in combinations(range(1, tied + 1), partners)]
+    return float(np.mean([1 / (ahead + place) for place in places]))
+
+
+def loops(data, pool_of, people, known=()):
+    """{(direction, query, pool): (recall at each K, 1 / rank, chance of both, candidates)}."""
+    e_a = unit_rows(data.a)
+    e_b = e_a if data.b is None else unit_rows(data.b)
+    directed = [(0, first, second, name) for (first, second), name in pool_of.items()]
+    directions = 0 if data.one_sided else 1
+    directed += [(directions, second, first, name) for (first, second), name in pool_of.items()]
+    known = {(0, first, second) for first, second in known} | {
+        (directions, second, first) for first, second in known
+    }
+    rows = {}
+    for direction, query, _, name in directed:
+        left, right = (e_a, e_b) if direction == 0 else (e_b, e_a)
+        partners = [
+            other
+            for way, person, other, pool in directed
+            if (way, person, pool) == (direction, query, name)
+        ]
+        candidates = [
+            other
+            for other in people[1 - direction][name]
+            if (direction, query, other) not in known and not (data.one_sided and other == query)
+        ]
+        scores = {other: float(left[query] @ right[other]) for other in candidates}
+        found = []
+        for partner in partners:
+            ahead = sum(score > scores[partner] + 1e-5 for score in scores.values())
+            tied = sum(abs(score - scores[partner]) < 1e-5 for score in scores.values())
+            found.append((ahead, tied))
+        recall = [
+            np.mean([min(max((k - above) / same, 0), 1) for above, same in found]) for k in KS
+        ]
+        best = min(found)
+        size = len(candidates)
+        rows[direction, query, name] = (
+            *recall,
+            expected_best(*best, found.count(best)),
+            *(min(k / size, 1) for k in KS),
+            expected_best(0, size, len(partners)),
+            size,
+        )
+    return rows
+
+
+def measured(table, chance):
+    return {
+        (row["direction"], row["query"], row["pool"]): (
+            *(row[f"recall_at_{k}"] for k in KS),
+            row["reciprocal_rank"],
+            *(other[f"recall_at_{k}"] for k in KS),
+            other["reciprocal_rank"],
+            row["candidates"],
+        )
+        for row, other in zip(table.rows(), chance.rows(), strict=True)
+    }
+
+
+@pytest.mark.parametrize("one_sided", [False, True])
+@pytest.mark.parametrize("seed", range(6))
+def test_ranks_inside_pools_equal_loops(seed, one_sided):
+    data, pool_of, people = random_pools(seed, one_sided=one_sided)
+    others = data.a if one_sided else data.b
+    ranked = rank_queries(data, unit_rows(data.a), unit_rows(others), KS)
+    expected = loops(data, pool_of, people)
+    names = ("a_to_b", "b_to_a")
+    expected = {(names[way], *rest): row for (way, *rest), row in expected.items()}
+    found = measured(ranked.table, ranked.chance)
+    assert found.keys() == expected.keys()
+    for query, row in expected.items():
+        assert found[query] == pytest.approx(row, abs=1e-9), query
+    assert ranked.table.queries == len(expected)
+    pairs = {frozenset(pair) if one_sided else pair for pair in pool_of}
+    for direction, ranks in enumerate(ranked.ranks):
+        ends = np.stack([ranks.queries, ranks.partners], axis=1)[:, :: -1 if direction else 1]
+        found = [frozenset(pair) if one_sided else tuple(pair) for pair in ends.tolist()]
+        assert set(found) == pairs
+        assert len(ranked.table.links.units) == sum(len(part.queries) for part in ranked.ranks)
+    assert len({name for *_, name in expected}) > 4
+
+
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_known_matches_are_no_candidates_in_any_pool(one_sided):
+    data, pool_of, people = random_pools(11, one_sided=one_sided)
+    rng = np.random.default_rng(1)
+    matched = {frozenset(pair) if one_sided else pair for pair in pool_of}
+    known = []
+    while len(known) < 12:
+        pair = tuple(int(row) for row in rng.integers(20, size=2))
+        key = frozenset(pair) if one_sided else pair
+        if key not in matched and pair[0] != pair[1]:
+            known.append(pair)
+            matched.add(key)
+    others = data.a if one_sided else data.b
+    ranks = rank_all(data, unit_rows(data.a), unit_rows(others), known=np.array(known))
+    expected = loops(data, pool_of, people, known)
+    names = [*data.pools.names, ""]
+    for direction, part in enumerate(ranks):
+        first, _ = part.starts()
+        for row in first:
+            query = (direction, part.queries[row], names[part.pools[row]])
+            assert part.candidates[row] == expected[query][-1], query
+
+
+def test_a_single_pool_of_all_people_changes_no_figure():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 40, 5))
+    pairs = np.stack([np.arange(40)] * 2, axis=1)
+    plain = Evaluator(resamples=50).evaluate(PairedFeatures.of(a, b))
+    pooled = Evaluator(resamples=50).evaluate(
+        PairedFeatures.of(a, b, pools=Pools.of(pairs, ["all"] * 40))
+    )
+    assert pooled.both == plain.both
+    assert pooled.chance == plain.chance
+    assert "pool" not in plain.table.columns
+    assert "pools" not in plain.to_dict()
+
+
+def test_pools_follow_people_into_parts_and_back():
+    data, pool_of, people = random_pools(4)
+    labels = {data.a[i].tobytes() + data.b[j].tobytes(): pool for (i, j), pool in pool_of.items()}
+    assert len(set(labels.values())) > 3
+    part = data.take(data.inside(a=np.arange(44) % 3 > 0, b=np.arange(44) % 3 > 0))
+    rows_a = data.people_of(data.inside(a=np.arange(44) % 3 > 0, b=np.arange(44) % 3 > 0))[0]
+    names = [*data.pools.names, ""]
+    for (first, _), number in zip(part.matches, part.pools.pool, strict=True):
+        assert rows_a[first] % 3 > 0
+        assert names[number] in set(pool_of.values())
+    for name in data.pools.names:
+        number = data.pools.names.index(name)
+        kept = rows_a[part.pools.a[part.pools.a[:, 1] == number, 0]]
+        assert set(kept.tolist()) == people[0][name] & set(rows_a.tolist())
+    # People of two sets never share a pool's rows, but do share its name
+    whole, _ = join_features([data, part])
+    assert whole.pools.names == data.pools.names
+    both = rank_queries(whole, unit_rows(whole.a), unit_rows(whole.b), (1,)).table
+    alone = rank_queries(data, unit_rows(data.a), unit_rows(data.b), (1,)).table
+    assert both["candidates"].max() > alone["candidates"].max()
+
+
+def people_with_texts(*ids, **pools):
+    return [
+        Profile(person, text="x", attributes={"pools": pools[person]} if person in pools else {})
+        for person in ids
+    ]
+
+
+def test_pools_of_pairs_and_profiles():
+    profiles = people_with_texts("a1", "a2", "b1", "b2", a1="north; south", b1="south", b2="east")
+    pairs = Pairs.of(
+        profiles,
+        [Pair("a1", "b1"), Pair("a1", "b2"), Pair("a2", "b2", pool="fair"), Pair("a2", "b1")],
+    )
+    pools = pairs.pools
+    assert pools.names == ("east", "fair", "north", "south")
+    assert pools.pool.tolist() == [3, -1, 1, -1]
+    members = [
+        {(ids[row], pools.names[number]) for row, number in side.tolist()}
+        for ids, side in ((pairs.ids_a, pools.a), (pairs.ids_b, pools.b))
+    ]
+    assert members[0] == {("a1", "north"), ("a1", "south"), ("a2", "fair")}
+    assert members[1] == {("b1", "south"), ("b2", "east"), ("b2", "fair")}
+    assert Pairs.of(people_with_texts("a", "b"), [Pair("a", "b")]).pools is None
+    swimmer = Profile("a", text="x", attributes={"pool": True})  # a swimming pool is none
+    assert Pairs.of([swimmer, Profile("b", text="x")], [Pair("a", "b")]).pools is None
+
+
+def test_evaluation_states_its_pools():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 12, 4))
+    pairs = np.stack([np.arange(12)] * 2, axis=1)
+    names = ["one"] * 3 + ["two"] * 8 + [None]
+    data = PairedFeatures.of(a, b, pools=Pools.of(pairs, names))
+    evaluation = Evaluator(ks=[1, 3, 8], resamples=20).evaluate(data)
+    shown = str(evaluation)
+    assert "each among 3 to 12 candidates of their pool" in shown
+    assert "2 of 24 queries have no pool" in shown
+    assert "25 % for K = 3, 92 % for K = 8" in shown
+    assert evaluation.to_dict()["pools"] == {
+        "count": 3,
+        "candidates": {
+            "smallest": 3,
+            "mean": pytest.approx((6 * 3 + 16 * 8 + 2 * 12) / 24),
+            "largest": 12,
+        },
+    }
+    assert evaluation.chance.recall[3] == pytest.approx((6 + 16 * 3 / 8 + 2 * 3 / 12) / 24)
+    curve = evaluation.recall_curve()
+    assert len(curve) == 12
+    assert curve[[0, 2, 7]] == pytest.approx(list(evaluation.both.recall.values()))
+    with pytest.raises(ConfigurationError, match="K = 13 is larger"):
+        Evaluator(ks=[13]).evaluate(data)
+
+
+def test_cross_validation_ranks_inside_pools():
+    rng = np.random.default_rng(2)
+    a, b = rng.standard_normal((2, 40, 4))
+    pairs = np.stack([np.arange(40)] * 2, axis=1)
+    pools = Pools.of(pairs, [f"event {row % 4}" for row in range(40)])
+    result = cross_validate(
+        PairedFeatures.of(a, b, pools=pools), ["frozen"], repeats=1, folds=2, ks=[1, 4]
+    )
+    sizes = result.chance["candidates"]
+    assert sizes.max() < 20
+    for fold in (0, 1):
+        for name in pools.names:
+            rows = (result.chance["fold"] == fold) & (result.chance["pool"] == name)
+            assert (sizes[rows] == rows.sum() / 2).all()
+    assert result.metrics("chance").recall[1] == pytest.approx(np.mean(1 / sizes))
+    assert "candidates of their pool" in str(result)
+
+
+def test_bad_pools_are_refused():
+    with pytest.raises(ConfigurationError, match="one pool per pair, 2, got 1"):
+        Pools.of([(0, 0), (1, 1)], ["x"])
+    with pytest.raises(ConfigurationError, match="given twice"):
+        Pools.of([(0, 0), (0, 0)], ["x", "y"])
+    pools = Pools.of([(0, 5)], ["x"])
+    with pytest.raises(ConfigurationError, match="rows of side b that do not exist"):
+        PairedFeatures.of(np.eye(3), np.eye(3), pools=pools)
+    with pytest.raises(ConfigurationError, match="both be one-sided"):
+        PairedFeatures.of(np.eye(3), matches=[(0, 1)], pools=pools)
