@@ -1,8 +1,12 @@
 """The synthetic people of the demo: reproducible, readable, and with the documented taste."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 from skimage.color import rgb2lab
+from test_cli import run, unwrapped
 
 from pairmatch import Matcher, Pairs
 from pairmatch.core.errors import ConfigurationError
@@ -92,3 +96,22 @@ def test_the_taste_is_learnable_but_barely_visible_in_frozen_features(tmp_path):
     assert trained > 1.5 * frozen
     assert frozen < 1.8 * chance
     assert trained < 0.9  # a demo that is always right would not be realistic
+
+
+def test_the_demo_of_a_log_runs_the_whole_job(tmp_path):
+    output = run(f"demo --log --pairs 250 --seed 2 --output {tmp_path / 'demo'} --quiet")
+    assert "5,000 rows" in output
+    assert "Split by time at 2026-03-02" in output
+    assert "People who were seen in training:" in output
+    saved = json.loads((tmp_path / "demo" / "matcher.json").read_text())["metrics"]
+    assert saved["both"]["mrr"] > 1.5 * saved["chance"]["mrr"]
+    best = float(re.search(r"the best MRR of new people is (0\.\d+)", output)[1])
+    assert saved["both"]["mrr"] < best < 1
+    command = next(line for line in output.splitlines() if line.startswith("  pairmatch fit"))
+    words = command.replace(f"--output {tmp_path / 'demo'}", f"--output {tmp_path / 'again'}")
+    run(f"{words.removeprefix('  pairmatch ')} --store {tmp_path / 's.sqlite'} --no-learning-curve")
+    again = json.loads((tmp_path / "again" / "matcher.json").read_text())["metrics"]
+    assert again["both"] == saved["both"]
+    text = run(f"demo --log --pairs 100 --output {tmp_path / 'small'}", code=2)
+    assert "--log needs --pairs 250 or more" in unwrapped(text)
+    assert not (tmp_path / "small").exists()

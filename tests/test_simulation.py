@@ -177,6 +177,7 @@ def test_pairs_are_those_of_the_files(tmp_path, format):
     assert len(read.matches) == len(log.matches) > 20
     assert len(read.rejected) == len(log.rejected)
     assert dict(read.profiles) == dict(made.profiles)
+    assert np.array_equal(log.rows_of(read), log.matches)
 
 
 def test_photos_are_drawn_on_request(tmp_path):

@@ -136,6 +136,18 @@ class SimulatedLog:
         ]
         return Pairs.of(profiles, pairs)
 
+    def rows_of(self, pairs: Pairs) -> Ints:
+        """[P, 2] int64 rows of the people of each match of some of these pairs."""
+        rows = {
+            person: row
+            for side in (self.people_a, self.people_b)
+            for row, person in enumerate(side.ids)
+        }
+        return np.array(
+            [(rows[pair.a], rows[pair.b]) for pair in pairs.pairs if pair.outcome == "match"],
+            np.int64,
+        ).reshape(-1, 2)
+
     def like_probability(
         self, side: Side, a: npt.ArrayLike, b: npt.ArrayLike, day: npt.ArrayLike
     ) -> Doubles:
