@@ -222,18 +222,18 @@ def test_problems_do_not_mask_each_other(folder):
             "'open'. Did you mean 'match'?"
         ),
         f"pairs.csv line 4, column text_a: not UTF-8 (byte 0xef){hint}",
-        "pairs.csv line 7 and after cannot be read as CSV: ',' expected after '\"'.",
+        "pairs.csv line 7 and after: cannot be read as CSV: ',' expected after '\"'.",
     ]
 
 
 def test_problems_of_both_files_are_reported(folder):
     pairs = write(folder, "p,q,", "p,p,", "z,q,mtch", header="id_a,id_b,outcome\n")
     pair_problems = [
-        "pairs.csv line 3, column id_b: 'p' is paired with itself.",
         (
             "pairs.csv line 4, column outcome: 'mtch' is neither 'match', 'rejected' nor "
             "'open'. Did you mean 'match'?"
         ),
+        "pairs.csv line 3, column id_b: 'p' is paired with itself.",
     ]
     assert problems(pairs, profiles=folder / "none.csv").splitlines() == [
         *pair_problems,
@@ -242,8 +242,8 @@ def test_problems_of_both_files_are_reported(folder):
     profiles = write(folder, "p,anna.png", "q,gone.png", name="profiles.csv", header="id,image\n")
     assert problems(pairs, profiles=profiles).splitlines() == [
         *pair_problems,
-        f"profiles.csv line 3, column image: 'gone.png' does not exist in {folder}.",
         "pairs.csv line 4, column id_a: 'z' is not in profiles.csv.",
+        f"profiles.csv line 3, column image: 'gone.png' does not exist in {folder}.",
     ]
     write(folder, "p,anna.png,x", "q,ben.png", name="profiles.csv", header="id,image\n")
     # People in unreadable rows are not reported as missing
@@ -366,12 +366,17 @@ def test_null_values_and_attribute_types(folder):
 
 
 def test_only_the_message_truncates_long_lists_of_problems(folder):
-    path = write(folder, *(f"a{i},none.png,b{i},ben.png" for i in range(60)), header=IDS_AND_IMAGES)
-    with pytest.raises(
-        DataError, match=r"60 problems:\n(  - pairs.csv line .*\n){50}  - … and 10 more$"
-    ) as caught:
+    rows = (f"a{i},anna.png,{'x' * (i + 1)}y,b{i},ben.png,z" for i in range(60))
+    path = write(folder, *rows, header="id_a,image_a,text_a,id_b,image_b,outcome\n")
+    with pytest.raises(DataError) as caught:
         Pairs.read(path)
-    assert len(caught.value.problems) == 60
+    assert caught.value.problems == (
+        "pairs.csv line 2 and 59 more rows, column outcome: 'z' is neither 'match', 'rejected' nor "
+        "'open'.",
+    )
+    error = DataError("60 problems:", [f"problem {number}" for number in range(60)])
+    assert len(error.problems) == 60
+    assert str(error).endswith("problem 49\n  - … and 10 more")
 
 
 def test_problems_of_a_profiles_file(folder):
@@ -451,7 +456,9 @@ def test_invalid_parquet_files(folder):
     columns = {"id_a": ["a"], "image_a": ["anna.png"], "id_b": ["b"], "image_b": ["ben.png"]}
     nested = {**columns, "image_a": [{"bytes": b"x" * 300, "path": None}], "tags_b": [["x"]]}
     parquet.write_table(pyarrow.table(nested), path)
-    assert problems(path) == "pairs.parquet: nested values in image_a, tags_b."
+    assert problems(path).endswith(
+        "pairs.parquet: nested values in image_a (struct<bytes: binary, path: null>)."
+    )
     parquet.write_table(pyarrow.table({**columns, "image_a": [b"x" * 300]}), path)
     assert "pairs.parquet row 1, column image_a: 'xxx" in problems(path)
     parquet.write_table(pyarrow.table({**columns, "image_a": [b"\xff\xd8\xff"]}), path)
@@ -511,7 +518,8 @@ def test_invalid_tables(folder):
         assert f"line 1 separates columns by {mark!r}. Save the file with commas" in message
     (folder / "latin.csv").write_bytes((HEADER + "a1,anna.png,caf\xe9").encode("latin-1"))
     message = problems(folder / "latin.csv")
-    assert "latin.csv line 2, column text_a: not UTF-8 (byte 0xe9)" in message
+    assert "latin.csv line 2: has 3 cells, the header has 11" in message
+    assert "latin.csv: not UTF-8. Save the file as UTF-8" in message
     assert "iconv -f WINDOWS-1252" in message
     (folder / "sheet.csv").write_bytes(HEADER.encode("utf-16"))
     assert problems(folder / "sheet.csv").endswith(
@@ -525,10 +533,10 @@ def test_invalid_tables(folder):
     message = problems(bad)
     assert "bad.jsonl line 1: not valid JSON" in message
     assert "bad.jsonl line 2: not a JSON object" in message
-    assert "bad.jsonl line 3: nested values in id_a" in message
+    assert "bad.jsonl line 3, column id_a: the value is nested." in message
     (folder / "bad.parquet").write_bytes(b"PAR?")
     assert "not a Parquet file" in problems(folder / "bad.parquet")
-    assert "pairs.csv line 2 and after cannot be read as CSV" in problems(write(folder, 'a,"b" c'))
+    assert "pairs.csv line 2 and after: cannot be read as CSV" in problems(write(folder, 'a,"b" c'))
     (folder / "folder.csv").mkdir()
     assert "folder.csv: Is a directory" in problems(folder / "folder.csv")
     assert problems(write(folder, "{}", "{}", name="bare.jsonl", header="")).splitlines() == [
@@ -541,12 +549,19 @@ def test_photo_paths_are_relative_to_the_images_folder(folder, tmp_path_factory)
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     path = write(elsewhere, "a1,anna.png,b1,ben.png", header="id_a,image_a,id_b,image_b\n")
     assert Pairs.read(path, images=folder).profiles["a1"].images == (folder / "anna.png",)
-    assert "'anna.png' does not exist in" in problems(path)
+    assert problems(path) == (
+        f"pairs.csv: none of the 2 photos exists in {elsewhere}. The first is 'anna.png'. Name the "
+        "folder that paths are relative to with `images` (--images)."
+    )
     path = write(folder, "a1,anna.png,b1,ben.png", header="id_a,image_a,id_b,image_b\n")
-    with pytest.raises(
-        DataError, match=f"does not exist in {elsewhere}, but in {folder}: leave `images` .* out"
-    ):
-        Pairs.read(path, images=elsewhere)
+    assert problems(path, images=elsewhere) == (
+        f"pairs.csv: none of the 2 photos exists in {elsewhere}. The first is 'anna.png'. It is in "
+        f"{folder}: leave `images` (--images) out."
+    )
+    path = write(folder, "a,photos/anna.png,b,photos/ben.png", header=IDS_AND_IMAGES)
+    assert problems(path).endswith(
+        "'anna.png' is there: `images` (--images) must be the folder above."
+    )
 
 
 def test_one_sided_pairs(folder):

@@ -231,10 +231,47 @@ def test_a_column_of_csv_has_one_type(cells, values, folder):
     assert list(map(type, found)) == list(map(type, values))
 
 
+def ages(*others, count=20):
+    rows = [f"p{age},a.png,{age}" for age in range(count)]
+    rows += [f"q{index},a.png,{cell}" for index, cell in enumerate(others)]
+    return "id,image,age\n" + "\n".join(rows) + "\n"
+
+
+def test_odd_cells_of_a_column_of_numbers_are_problems(folder):
+    path = write(folder, ages("31 years"))
+    assert problems(path) == (
+        "people.csv line 22, column age: '31 years' is not a number, as other cells of age are. "
+        "Correct it, or read the column as text with text_columns=['age'] (--text-column age)."
+    )
+    assert people(path, text_columns=["age"])["p7"].attributes == {"age": "7"}
+    truths = "".join(f"p{n},a.png,true\n" for n in range(39)) + "q,a.png,maybe\n"
+    assert "'maybe' is not true or false, as other cells of keen are" in problems(
+        write(folder, f"id,image,keen\n{truths}")
+    )
+    rows = [{"id": f"p{n}", "text": "x", "n": n if n else "none"} for n in range(20)]
+    lines = write(folder, "\n".join(map(json.dumps, rows)), "people.jsonl")
+    assert "people.jsonl line 1, column n: 'none' is not a number" in problems(lines)
+
+
+@pytest.mark.parametrize(
+    ("others", "count"),
+    [
+        (["x"], 18),  # too few cells to tell
+        (["x", "y"], 20),  # below 95 %
+        (["01234"], 40),  # a postal code, which a number would change
+        (["+4917"], 40),
+        (["9007199254740993"], 40),
+    ],
+)
+def test_a_column_is_text_for_all_people(others, count, folder):
+    read = people(write(folder, ages(*others, count=count)))
+    assert read["p7"].attributes == {"age": "7"}
+    assert read["q0"].attributes == {"age": others[0]}
+
+
 def test_the_cells_that_make_a_column_text_are_named(folder, caplog):
-    rows = "".join(f"p{age},a.png,{age}\n" for age in range(20, 40))
-    people(write(folder, f"id,image,age\n{rows}q,a.png,31 years\n"))
-    assert "the attribute age is text, because 1 of 21 cells are not numbers" in caplog.text
+    people(write(folder, ages("31 years", count=18)))
+    assert "the attribute age is text, because 1 of 19 cells are not numbers" in caplog.text
     assert "'31 years'" in caplog.text
 
 
@@ -484,5 +521,5 @@ def test_links_that_leave_the_folder_can_be_allowed(folder, tmp_path_factory):
 
 def test_attributes_can_be_declared_as_text(folder):
     path = write(folder, "id,image,zip,age\na,a.png,54321,31\nb,b.png,12345,32\n")
-    read = people(path, text_attributes=["zip"])
+    read = people(path, text_columns=["zip"])
     assert read["a"].attributes == {"zip": "54321", "age": 31}

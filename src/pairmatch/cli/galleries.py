@@ -105,7 +105,7 @@ def add(
         keep_words=keep_words,
         follow_links=follow_links,
         quiet=quiet,
-        text_attributes=[name for name, kind in kinds.items() if kind == "text"],
+        text_columns=[name for name, kind in kinds.items() if kind == "text"],
     )
     before = len(opened)
     loaded.add_to(opened, profiles)

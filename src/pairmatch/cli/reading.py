@@ -65,7 +65,7 @@ def read_people(
     keep_words: Sequence[str] | None,
     follow_links: bool,
     quiet: bool,
-    text_attributes: Sequence[str] = (),
+    text_columns: Sequence[str] = (),
 ) -> list[Profile]:
     """Reads the profiles file or the photo folder of a command.
 
@@ -75,7 +75,7 @@ def read_people(
         keep_words: Words that are values although they usually stand for a missing one.
         follow_links: Whether links may lead out of the folder of the photos.
         quiet: Whether to hide the progress bar.
-        text_attributes: Attributes that are text, whatever their cells look like.
+        text_columns: Attributes that are text, whatever their cells look like.
     """
     from pairmatch.data import read_profiles
 
@@ -84,7 +84,7 @@ def read_people(
         images=images,
         follow_links=follow_links,
         keep_words=keep_words or (),
-        text_attributes=text_attributes,
+        text_columns=text_columns,
         progress=show_progress(quiet),
     )
 

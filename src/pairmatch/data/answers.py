@@ -6,9 +6,10 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
-from pairmatch.core.types import Pair, outcome_of
+from pairmatch.core.errors import suggestion
+from pairmatch.core.types import Outcome, Pair, outcome_of
 
 OUTCOMES = ("match", "rejected", "open")
 _YES = ("1", "yes", "true")
@@ -16,6 +17,22 @@ _NO = ("0", "no", "false")
 _EPOCH = re.compile(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", re.IGNORECASE)
 _BASIC_DATE = re.compile(r"[12]\d{7}")
 _LIKES = {True: "yes", False: "no", None: "not known"}
+
+
+def parse_outcome(cell: Any) -> Outcome | None:
+    """The outcome in a cell, in any case; None if it is missing.
+
+    Raises:
+        ValueError: The cell is none of the outcomes; the message lists them.
+    """
+    if cell is None:
+        return None
+    text = str(cell).lower()
+    if text not in OUTCOMES:
+        raise ValueError(
+            f"{text!r} is neither 'match', 'rejected' nor 'open'.{suggestion(text, OUTCOMES)}"
+        )
+    return cast(Outcome, text)
 
 
 def parse_like(cell: Any) -> bool | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pairmatch.core.text import printable
@@ -16,69 +17,107 @@ _log = logging.getLogger(__name__)
 # 01234 is a postcode, +49171 a phone number, 1_2 a name
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
+_BOOLS = ("true", "false")
 _LARGEST_EXACT = 2.0**53  # beyond it a number loses its last digits, so that it is a name
-_NEARLY_ALL = 0.9
+_NAME = re.compile(r"[-+]?0[0-9].*|\+.*")  # digits that a number would not keep
+_FEWEST_CELLS = 20  # from which on odd cells do not make a column text
+_NEARLY_ALL = 0.95
+_MOST_REPORTED = 0.1  # share of odd cells that are reported because they made a column text
 
 
 def infer_types(
-    table: Table, columns: Mapping[str, str], text_attributes: Collection[str] = ()
+    table: Table, columns: Mapping[str, str], text_columns: Collection[str] = ()
 ) -> dict[str, type]:
     """Type of each attribute: bool, int, float or str.
 
-    A file that states types, as Parquet and JSON do, is taken at its word. In a CSV file, an
-    attribute is a bool if all of its cells are true or false, and a number if all of them are plain
-    decimal numbers. In all other cases it is text, for every person.
+    A file that states types, as Parquet and JSON do, is taken at its word; in a CSV file, cells are
+    true or false, plain decimal numbers, or text. An attribute has the type of all of its cells,
+    or, if it has at least 20 cells, of 95 % of them: the others are problems of their cells. In all
+    other cases it is text, for every person, and so is one with a cell such as `01234` or `+4917`.
 
     Args:
         table: Table with the values.
         columns: Name of the attribute by column; several columns may hold one attribute.
-        text_attributes: Attributes that are text, whatever their cells look like.
+        text_columns: Columns and attributes that are text, whatever their cells look like.
     """
-    values: dict[str, list[Any]] = {}
+    counts: dict[str, Counter[Any]] = {}
+    texts = set()
     for column, attribute in columns.items():
-        cells = [row[column] for row in table.rows if column in row]
-        values.setdefault(attribute, []).extend(cells)
+        cells = (cell for cell in table.column(column) if cell is not None)
+        count = Counter(map(type, cells) if table.is_typed else cells)
+        counts.setdefault(attribute, Counter()).update(count)
+        if column in text_columns or attribute in text_columns:
+            texts.add(attribute)
     kind_of = _declared_type if table.is_typed else _written_type
     types = {
-        attribute: str if attribute in text_attributes else kind_of(cells)
-        for attribute, cells in values.items()
+        attribute: str if attribute in texts else kind_of(count)
+        for attribute, count in counts.items()
     }
-    if table.is_typed:
-        return types
-    for attribute, kind in types.items():
-        if kind is str and attribute not in text_attributes:
-            _report_exceptions(table, attribute, values[attribute])
+    if not table.is_typed:
+        for attribute in types.keys() - texts:
+            if types[attribute] is str:
+                _report_exceptions(table, attribute, counts[attribute])
     return types
 
 
-def convert(value: Any, kind: type) -> AttributeValue:
+def convert(attribute: str, value: Any, kind: type) -> AttributeValue:
     """Converts a cell to the type of its attribute.
 
     Raises:
-        ValueError: The cell is a number that is too large.
+        ValueError: The cell has another type than the attribute, or is a number that is too large.
     """
-    if kind is bool:
-        return str(value).lower() == "true"
     if kind is str:
         return str(value)
+    text = str(value)
+    if not _has_type(value, kind):
+        what = "true or false" if kind is bool else "a number"
+        raise ValueError(
+            f"{text[:60]!r} is not {what}, as other cells of {attribute} are. Correct it, or read "
+            f"the column as text with text_columns=[{attribute!r}] (--text-column {attribute})."
+        )
+    if kind is bool:
+        return text.lower() == "true"
     if not math.isfinite(float(value)):
-        raise ValueError(f"the number {str(value)[:20]}… is too large.")
+        raise ValueError(f"the number {text[:20]}… is too large.")
     return int(value) if kind is int else float(value)
 
 
-def _declared_type(cells: Sequence[Any]) -> type:
-    types = {type(cell) for cell in cells}
-    if types <= {int, float}:
-        return int if types <= {int} else float
-    return types.pop() if len(types) == 1 else str
+def _has_type(value: Any, kind: type) -> bool:
+    if kind is bool:
+        return str(value).lower() in _BOOLS
+    if isinstance(value, str):
+        return _is_number(value)
+    return not isinstance(value, bool)
 
 
-def _written_type(cells: Sequence[str]) -> type:
-    if all(cell.lower() in ("true", "false") for cell in cells):
+def _declared_type(counts: Counter[type]) -> type:
+    numbers = counts[int] + counts[float]
+    if _are_nearly_all(numbers, counts):
+        return float if counts[float] else int
+    return bool if _are_nearly_all(counts[bool], counts) else str
+
+
+def _written_type(counts: Counter[str]) -> type:
+    bools = sum(count for cell, count in counts.items() if cell.lower() in _BOOLS)
+    if _are_nearly_all(bools, counts):
         return bool
-    if not all(map(_is_number, cells)):
+    numbers = {cell: count for cell, count in counts.items() if _is_number(cell)}
+    if not _are_nearly_all(sum(numbers.values()), counts) or _has_names(counts):
         return str
-    return int if all(map(_INTEGER.fullmatch, cells)) else float
+    return int if all(map(_INTEGER.fullmatch, numbers)) else float
+
+
+def _are_nearly_all(count: int, counts: Counter[Any]) -> bool:
+    total = counts.total()
+    return count == total or (total >= _FEWEST_CELLS and count >= _NEARLY_ALL * total)
+
+
+def _has_names(counts: Counter[str]) -> bool:
+    """Whether digits of some cells are no numbers: postal codes, phone numbers, long accounts."""
+    return any(
+        _NAME.fullmatch(cell) or (_INTEGER.fullmatch(cell) and not _is_number(cell))
+        for cell in counts
+    )
 
 
 def _is_number(cell: str) -> bool:
@@ -88,16 +127,16 @@ def _is_number(cell: str) -> bool:
     return is_exact or not _INTEGER.fullmatch(cell)
 
 
-def _report_exceptions(table: Table, attribute: str, cells: Sequence[str]) -> None:
+def _report_exceptions(table: Table, attribute: str, counts: Counter[str]) -> None:
     """Says which few cells made a column of numbers text."""
-    others = [cell for cell in cells if not _is_number(cell)]
-    has_names = any(re.match(r"[-+]?0[0-9]|\+", cell) for cell in others)
-    if not has_names and len(cells) - len(others) >= _NEARLY_ALL * len(cells):
+    others = {cell: count for cell, count in counts.items() if not _is_number(cell)}
+    odd = sum(others.values())
+    if not _has_names(counts) and odd <= _MOST_REPORTED * counts.total():
         _log.warning(
             "%s: the attribute %s is text, because %d of %d cells are not numbers, such as %r.",
             printable(str(table.path)),
             printable(attribute),
-            len(others),
-            len(cells),
-            others[0][:60],
+            odd,
+            counts.total(),
+            next(iter(others))[:60],
         )

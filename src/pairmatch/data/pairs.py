@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-import unicodedata
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 import numpy as np
 
 from pairmatch.core.arrays import Floats, Ints
 from pairmatch.core.decisions import Decisions
-from pairmatch.core.errors import ConfigurationError, DataError
-from pairmatch.core.ids import normal_forms
+from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.pools import Pools
 from pairmatch.core.types import Outcome, Pair, Profile
-from pairmatch.data.answers import faults, latest, repeated_note
-from pairmatch.data.photos import PhotoOptions
+from pairmatch.data.checking import check_objects
+from pairmatch.data.options import Reading, TableOptions, source_of
 from pairmatch.data.pools import pools_of
 from pairmatch.data.reading import read_pairs
+from pairmatch.data.skipping import Skipped, write_skipped
 from pairmatch.data.splits import (
     SplitBy,
     SplitPairs,
@@ -32,8 +30,7 @@ from pairmatch.data.splits import (
     split_pairs,
 )
 from pairmatch.data.time_splits import split_pairs_by_time
-
-_log = logging.getLogger(__name__)
+from pairmatch.io.tables import Frame
 
 
 @dataclass(frozen=True)
@@ -49,24 +46,22 @@ class Pairs:
             pairs.
         sides: 2 if people of side a match people of side b, so that each side is the gallery of the
             other; 1 if anyone may match anyone, so that all other people are a person's gallery.
+        skipped: Rows and cells that were left out when they were read with `on_bad_row="skip"`.
     """
 
     profiles: Mapping[str, Profile]
     pairs: tuple[Pair, ...]
     sides: Literal[1, 2] = 2
+    skipped: tuple[Skipped, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
     def read(
         cls,
         path: str | Path,
         *,
-        images: str | Path | None = None,
         profiles: str | Path | None = None,
         sides: Literal[1, 2] = 2,
-        check_images: bool = True,
-        follow_links: bool = False,
-        keep_words: Collection[str] = (),
-        progress: bool = False,
+        **options: Unpack[TableOptions],
     ) -> Pairs:
         """Reads a pairs file, and optionally a profiles file.
 
@@ -75,34 +70,61 @@ class Pairs:
                 optionally `image_a, image_b, text_a, text_b, outcome, a_likes, b_likes, time,
                 pool, group`; other columns that end in `_a` or `_b` become attributes. A person
                 needs a photo, a text or an attribute.
-            images: Folder that photo paths are relative to and must not leave. Default: the folder
-                of the file that names the photos.
             profiles: Path to a file with the column `id` and optionally `image` (several photos
-                separated by `;`), `text` and attributes; the pairs file then needs only `id_a,
-                id_b`.
+                separated by `;`, or a list), `text` and attributes; the pairs file then needs only
+                `id_a, id_b`.
             sides: 2, or 1 if anyone may match anyone.
-            check_images: Whether to decode every photo, to make sure that it can be read.
-            follow_links: Whether links may lead out of the folder of the photos.
-            keep_words: Words that are values although they usually stand for a missing one, such as
-                `NA` for Namibia.
-            progress: Whether to show a progress bar.
+            **options: [`TableOptions`][pairmatch.data.options.TableOptions].
 
         Raises:
-            ConfigurationError: `keep_words` has a word that is always a value.
+            ConfigurationError: An option is invalid.
             DataError: The files have problems; the error lists all of them with file, line and
                 column.
         """
+        described = None if profiles is None else Path(profiles)
+        return cls._read("Pairs.read", Path(path), described, sides, options)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: object,
+        *,
+        profiles: object = None,
+        sides: Literal[1, 2] = 2,
+        **options: Unpack[TableOptions],
+    ) -> Pairs:
+        """Reads pairs, and optionally profiles, from tables in memory.
+
+        Tables of pandas (from 2.2), polars and Arrow, relations of DuckDB and all others with the
+        Arrow interface `__arrow_c_stream__` are read as Parquet files are: the types of columns
+        hold, and messages count rows from 1. The index of pandas is left out, unless it has a name.
+
+        Args:
+            frame: Table with the columns of a pairs file.
+            profiles: Table with the columns of a profiles file, or the path to one.
+            sides: 2, or 1 if anyone may match anyone.
+            **options: [`TableOptions`][pairmatch.data.options.TableOptions].
+
+        Raises:
+            ConfigurationError: An option is invalid, or a table has no Arrow interface.
+            DataError: The tables have problems; the error lists all of them with row and column.
+        """
+        described = None if profiles is None else source_of(profiles, "profiles")
+        return cls._read("Pairs.from_frame", Frame("frame", frame), described, sides, options)
+
+    @classmethod
+    def _read(
+        cls,
+        call: str,
+        source: Path | Frame,
+        profiles: Path | Frame | None,
+        sides: Literal[1, 2],
+        options: TableOptions,
+    ) -> Pairs:
         _check_sides(sides)
-        described = path if profiles is None else profiles
-        folder = Path(described).parent if images is None else Path(images)
-        people, pairs = read_pairs(
-            Path(path),
-            photos=PhotoOptions(folder, follow_links, check_images, progress),
-            profiles=None if profiles is None else Path(profiles),
-            sides=sides,
-            keep_words=keep_words,
-        )
-        return cls._select(people, pairs, sides)
+        reading = Reading.of(call, source if profiles is None else profiles, options)
+        people, pairs, skipped = read_pairs(source, profiles=profiles, sides=sides, reading=reading)
+        return replace(cls._select(people, pairs, sides), skipped=skipped)
 
     @classmethod
     def of(
@@ -117,38 +139,8 @@ class Pairs:
                 problems.
         """
         _check_sides(sides)
-        people: dict[str, Profile] = {}
-        problems = []
-        for profile in profiles:
-            if profile.id in people:
-                problems.append(f"the id {profile.id!r} is given twice.")
-            people[profile.id] = profile
-        forms, form_problems = normal_forms(people)
-        problems += form_problems
-        pairs = tuple(pairs)
-        seen: dict[tuple[str, ...], list[Pair]] = {}
-        sides_of: dict[str, str] = {}
-        for index, pair in enumerate(pairs):
-            key = (pair.a, pair.b) if sides == 2 else tuple(sorted((pair.a, pair.b)))
-            problems += [f"pair {index}: {fault}" for fault in faults(pair)]
-            entries = seen.setdefault(key, [])
-            entries.append(pair)
-            is_dated = all(entry.time is not None for entry in entries)
-            if len(entries) > 1 and pair.a != pair.b and not is_dated:
-                problems.append(f"pair {index}: {pair.a!r}, {pair.b!r} is given twice.")
-            for side, person in (("a", pair.a), ("b", pair.b)):
-                if person not in people:
-                    other = forms.get(unicodedata.normalize("NFC", person))
-                    form = f" {other!a} has the same characters." if other else ""
-                    problems.append(f"pair {index}: there is no profile {person!r}.{form}")
-                if sides == 2 and sides_of.setdefault(person, side) != side and pair.a != pair.b:
-                    problems.append(f"pair {index}: {person!r} is on both sides; use sides=1.")
-        if problems:
-            raise DataError(f"{len(problems)} problems in {len(pairs)} pairs:", problems)
-        repeated = [entries for entries in seen.values() if len(entries) > 1]
-        if repeated:
-            _log.warning("%s", repeated_note(repeated))
-        return cls._select(people, [latest(entries) for entries in seen.values()], sides)
+        people, kept = check_objects(profiles, pairs, sides)
+        return cls._select(people, kept, sides)
 
     @classmethod
     def _select(
@@ -246,6 +238,16 @@ class Pairs:
             groups=[pair.group for pair in self.pairs],
             join_identical=join_identical,
         )
+
+    def write_skipped(self, path: str | Path) -> None:
+        """Writes `skipped` as a CSV file: file, location, column, id and reason of each entry.
+
+        Only its owner can read it, because it holds ids.
+
+        Args:
+            path: Path to the file; it is replaced as a whole.
+        """
+        write_skipped(Path(path), self.skipped)
 
     def subset(self, indices: Iterable[int]) -> Pairs:
         """Pairs at these positions of `pairs`, with their people."""

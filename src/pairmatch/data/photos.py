@@ -12,7 +12,6 @@ from pairmatch.core.progress import map_in_threads
 from pairmatch.core.text import has_surrogates
 from pairmatch.io.images import check_image
 from pairmatch.io.photo_notices import grouped_notices
-from pairmatch.io.tables import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,39 +31,68 @@ class PhotoOptions:
     progress: bool = False
 
 
-def normalize_photo_cell(cell: str) -> str:
-    """Cell with every path in its shortest spelling: `./anna.jpg` is `anna.jpg`."""
+PhotoCell = object  # paths separated by `;` (a number is a name, too), or a tuple of paths
+
+
+def normalize_photo_cell(cell: PhotoCell) -> tuple[str, ...]:
+    """Every path of a cell in its shortest spelling: `./anna.jpg` is `anna.jpg`."""
     names = (str(PurePath(name)) for name in _photo_names(cell))
-    return unicodedata.normalize("NFC", ";".join(names))
+    return tuple(unicodedata.normalize("NFC", name) for name in names)
 
 
-def resolve_photos(
-    table: Table, row: int, column: str, cell: str, options: PhotoOptions
-) -> tuple[Path, ...]:
-    """Paths to the photos that a cell names; each one that cannot be used is recorded as a problem.
+@dataclass(frozen=True, slots=True)
+class NamedPhoto:
+    """A photo that a cell names.
+
+    Attributes:
+        name: Path in the cell.
+        path: Path to the file.
+        problem: Why it cannot be used; blank if it is a file inside the image folder.
+    """
+
+    name: str
+    path: Path
+    problem: str = ""
+
+
+def find_photos(cell: PhotoCell, options: PhotoOptions) -> list[NamedPhoto]:
+    """The photos that a cell names, with the problems of those that cannot be used."""
+    photos = []
+    for name in _photo_names(cell):
+        if not has_surrogates(name):  # the table reports it
+            path = _existing(options.folder, name)
+            photos.append(NamedPhoto(name, path, _photo_problem(name, path, options)))
+    return photos
+
+
+def wrong_folder(
+    photos: Sequence[NamedPhoto], options: PhotoOptions, table_folder: Path
+) -> str | None:
+    """The one problem of photos none of which exists: the image folder; None if it is right.
 
     Args:
-        table: Table that the cell is part of.
-        row: Position of its row.
-        column: Name of its column.
-        cell: One or more paths, separated by `;`.
-        options: How photos are found.
+        photos: All photos that a table names.
+        options: How they were found.
+        table_folder: Folder of the table.
     """
-    paths = []
-    for name in _photo_names(cell):
-        if has_surrogates(name):
-            continue  # the table reports it
-        path = _existing(options.folder, name)
-        problem = _photo_problem(name, path, options, table.path.parent)
-        if problem is None:
-            paths.append(path)
-        else:
-            table.problem(row, column, problem)
-    return tuple(paths)
+    missing = [photo for photo in photos if photo.problem == _missing(photo.name, options)]
+    if len(missing) < max(2, len(photos)):
+        return None
+    first = missing[0].name
+    hint = f" The first is {first!r}."
+    inner = Path(*PurePath(first).parts[1:])
+    if (table_folder / first).is_file():
+        hint += f" It is in {table_folder}: leave `images` (--images) out."
+    elif inner.parts and (options.folder / inner).is_file():
+        hint += f" {str(inner)!r} is there: `images` (--images) must be the folder above."
+    else:
+        hint += " Name the folder that paths are relative to with `images` (--images)."
+    return f"none of the {len(photos):,} photos exists in {options.folder}.{hint}"
 
 
-def _photo_names(cell: str) -> list[str]:
-    return [name for name in (part.strip() for part in cell.split(";")) if name]
+def _photo_names(cell: PhotoCell) -> list[str]:
+    parts = cell if isinstance(cell, tuple) else str(cell).split(";")
+    return [name for name in (part.strip() for part in parts) if name]
 
 
 def _existing(folder: Path, name: str) -> Path:
@@ -82,8 +110,8 @@ def _existing(folder: Path, name: str) -> Path:
     return found if os.path.lexists(found) else path
 
 
-def _photo_problem(name: str, path: Path, options: PhotoOptions, table_folder: Path) -> str | None:
-    """Why a path cannot be used; None if it names a file inside the image folder."""
+def _photo_problem(name: str, path: Path, options: PhotoOptions) -> str:
+    """Why a path cannot be used; blank if it names a file inside the image folder."""
     folder = options.folder
     try:
         if Path(name).is_absolute() or PurePath(os.path.normpath(name)).parts[:1] == ("..",):
@@ -94,16 +122,17 @@ def _photo_problem(name: str, path: Path, options: PhotoOptions, table_folder: P
                 "follow_links=True (--follow-links)."
             )
         if path.is_file():
-            return None
+            return ""
         if path.is_dir():
             return f"{name!r} is a folder in {folder}."
     except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL byte, a loop of links
         reason = getattr(error, "strerror", None) or error
         return f"{name[:60]!r} cannot be opened ({reason})."
-    hint = ""
-    if (table_folder / name).is_file():
-        hint = f", but in {table_folder}: leave `images` (--images) out"
-    return f"{name!r} does not exist in {folder}{hint}."
+    return _missing(name, options)
+
+
+def _missing(name: str, options: PhotoOptions) -> str:
+    return f"{name!r} does not exist in {options.folder}."
 
 
 def broken_photos(files: Sequence[Path], *, progress: bool) -> dict[Path, str]:

@@ -10,10 +10,12 @@ from typing import Any
 from pairmatch.core.types import AttributeValue, Profile
 from pairmatch.data.attributes import convert, infer_types
 from pairmatch.data.photos import (
+    NamedPhoto,
     PhotoOptions,
     broken_photos,
+    find_photos,
     normalize_photo_cell,
-    resolve_photos,
+    wrong_folder,
 )
 from pairmatch.io.tables import Table
 
@@ -29,14 +31,14 @@ class _Description:
         suffix: Suffix of that row's columns: `_a`, `_b`, or none in a profiles file.
         cells: Values by name, without suffix.
         sources: Row and column of each value.
-        images: Paths to the photos.
+        photos: The photos that the cell of photos names.
     """
 
     row: int
     suffix: str
     cells: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, tuple[int, str]] = field(default_factory=dict)
-    images: tuple[Path, ...] = ()
+    photos: list[NamedPhoto] = field(default_factory=list)
 
 
 class ProfileRows:
@@ -46,7 +48,7 @@ class ProfileRows:
         table: Table with the rows.
         photos: How photos are found and checked.
         columns: Name of the field or attribute by column.
-        text_attributes: Attributes that are text, whatever their cells look like.
+        text_columns: Columns and attributes that are text, whatever their cells look like.
     """
 
     def __init__(
@@ -54,18 +56,15 @@ class ProfileRows:
         table: Table,
         photos: PhotoOptions,
         columns: Mapping[str, str],
-        text_attributes: Collection[str] = (),
+        text_columns: Collection[str] = (),
     ) -> None:
         self._table = table
         self._photos = photos
         self._columns = columns
-        self._text_attributes = text_attributes
+        self._text_columns = text_columns
         self._people: dict[str, _Description] = {}
-
-    def first_row(self, person: str) -> int | None:
-        """Position of the first row about a person; None if there is none."""
-        description = self._people.get(person)
-        return None if description is None else description.row
+        #: People that cannot be read: the photos that they name cannot, or there is nothing.
+        self.unreadable: set[str] = set()
 
     def add(self, row: int, person: str, cells: Mapping[str, Any], *, suffix: str = "") -> None:
         """Adds what a row states about a person.
@@ -73,12 +72,12 @@ class ProfileRows:
         Args:
             row: Position of the row.
             person: Id of the person.
-            cells: Values by name, without suffix.
+            cells: Values by name, without suffix; None if they are missing.
             suffix: Suffix of the columns that the values are from.
         """
         description = self._people.setdefault(person, _Description(row, suffix))
         for name, cell in cells.items():
-            if name == "id":
+            if name == "id" or cell is None:
                 continue
             column = f"{name}{suffix}"
             value = _normalize(name, cell)
@@ -86,9 +85,7 @@ class ProfileRows:
                 description.cells[name] = value
                 description.sources[name] = (row, column)
                 if name == "image":
-                    description.images = resolve_photos(
-                        self._table, row, column, str(cell), self._photos
-                    )
+                    description.photos = find_photos(cell, self._photos)
             elif description.cells[name] != value:
                 first_row, _ = description.sources[name]
                 self._table.problem(
@@ -99,26 +96,35 @@ class ProfileRows:
                 )
 
     def profiles(self) -> dict[str, Profile]:
-        """Profiles by id; people without content and broken photos are recorded as problems."""
+        """Profiles by id, without those in `unreadable`; all that is wrong is a problem."""
+        self._report_photos()
         for person, description in self._people.items():
-            if not description.cells:
+            if description.cells:
+                continue
+            self.unreadable.add(person)
+            column = f"image{description.suffix}"
+            if (description.row, column) not in self._table.reported:
                 self._table.problem(
                     description.row,
-                    f"image{description.suffix}",
+                    column,
                     f"{person!r} has neither a photo nor a text nor an attribute.",
                 )
-        if self._photos.check_images:
-            self._check_photos()
-        types = infer_types(self._table, self._columns, self._text_attributes)
-        return {
-            person: Profile(
-                person,
-                description.images,
-                description.cells.get("text", ""),
-                self._attributes(description, types),
+        broken = self._broken_photos() if self._photos.check_images else {}
+        types = infer_types(self._table, self._columns, self._text_columns)
+        people = {}
+        for person, description in self._people.items():
+            images = tuple(
+                photo.path
+                for photo in description.photos
+                if not photo.problem and photo.path not in broken
             )
-            for person, description in self._people.items()
-        }
+            if description.photos and not images:
+                self.unreadable.add(person)
+            text = description.cells.get("text", "")
+            attributes = self._attributes(description, types)
+            if person not in self.unreadable:
+                people[person] = Profile(person, images, text, attributes)
+        return people
 
     def _attributes(
         self, description: _Description, types: Mapping[str, type]
@@ -127,19 +133,39 @@ class ProfileRows:
         for name, value in description.cells.items():
             if name not in _FIELDS:
                 try:
-                    attributes[name] = convert(value, types[name])
+                    attributes[name] = convert(name, value, types[name])
                 except ValueError as error:
                     self._table.problem(*description.sources[name], str(error))
         return attributes
 
-    def _check_photos(self) -> None:
+    def _report_photos(self) -> None:
+        """Records the photos that cannot be used, once each; a wrong folder is one problem."""
+        named = [
+            (photo, description.sources["image"])
+            for description in self._people.values()
+            for photo in description.photos
+        ]
+        photos = [photo for photo, _ in named]
+        problem = wrong_folder(photos, self._photos, self._table.path.parent)
+        if problem is not None:
+            self._table.problem_of_file(problem)
+            return
+        for photo, (row, column) in named:
+            if photo.problem:
+                self._table.problem(row, column, photo.problem)
+
+    def _broken_photos(self) -> Collection[Path]:
         """Decodes each photo once; a broken one is a problem of the first cell that names it."""
         sources: dict[Path, tuple[int, str]] = {}
         for description in self._people.values():
-            for image in description.images:
-                sources.setdefault(image, description.sources["image"])
-        for image, problem in broken_photos(list(sources), progress=self._photos.progress).items():
-            self._table.problem(*sources[image], problem)
+            for photo in description.photos:
+                if not photo.problem:
+                    sources.setdefault(photo.path, description.sources["image"])
+        broken = broken_photos(list(sources), progress=self._photos.progress)
+        for path, problem in broken.items():
+            kind = problem.removeprefix(f"{path}: ")
+            self._table.problem(*sources[path], problem, kind=kind)
+        return broken
 
 
 class SidedProfileRows:
@@ -148,40 +174,46 @@ class SidedProfileRows:
     Args:
         table: Table with the rows.
         photos: How photos are found and checked.
+        text_columns: Columns and attributes that are text, whatever their cells look like.
     """
 
-    def __init__(self, table: Table, photos: PhotoOptions) -> None:
+    def __init__(
+        self, table: Table, photos: PhotoOptions, text_columns: Collection[str] = ()
+    ) -> None:
         self._table = table
-        self._columns = {
-            side: [name for name in table.columns if name.endswith(f"_{side}") and name[:-2]]
+        names = {
+            column: column[:-2]
+            for column in table.columns
+            if column.endswith(("_a", "_b")) and len(column) > 2
+        }
+        self._rows = ProfileRows(table, photos, names, text_columns)
+        columns = {
+            side: [
+                (name, table.cells[column])
+                for column, name in names.items()
+                if column[-1] == side and name != "id"
+            ]
             for side in "ab"
         }
-        sided = {*self._columns["a"], *self._columns["b"]}
-        names = {column: column[:-2] for column in table.columns if column in sided}
-        self._rows = ProfileRows(table, photos, names)
+        for row, ids in enumerate(zip(table.column("id_a"), table.column("id_b"), strict=True)):
+            for side, person in zip("ab", ids, strict=True):
+                # The cells of a person without id are checked, too
+                person = person or f"the person of {table.locations[row]}, column id_{side}"
+                cells = {name: cells[row] for name, cells in columns[side]}
+                self._rows.add(row, person, cells, suffix=f"_{side}")
 
-    def add(self, row: int, ids: Mapping[str, str]) -> None:
-        """Adds what a row states about its two people, by their ids."""
-        cells = self._table.rows[row]
-        for side, person in ids.items():
-            # The cells of a person without id are checked, too
-            name = person or f"the person of {self._table.locations[row]}, column id_{side}"
-            values = {
-                column[:-2]: cells[column] for column in self._columns[side] if column in cells
-            }
-            self._rows.add(row, name, values, suffix=f"_{side}")
-
-    def profiles(self) -> dict[str, Profile]:
-        """Profiles by id; people without content and broken photos are recorded as problems."""
-        return self._rows.profiles()
+    def profiles(self) -> tuple[dict[str, Profile], set[str]]:
+        """Profiles by id, and the people that cannot be read; all that is wrong is a problem."""
+        return self._rows.profiles(), self._rows.unreadable
 
 
 def _normalize(name: str, cell: Any) -> Any:
     """Value of a cell; equal photos and texts have equal values."""
     if name not in _FIELDS:
         return cell
-    return normalize_photo_cell(str(cell)) if name == "image" else str(cell)
+    return normalize_photo_cell(cell) if name == "image" else str(cell)
 
 
 def _shorten(value: Any) -> Any:
-    return value[:60] if isinstance(value, str) else value
+    text = ";".join(value) if isinstance(value, tuple) else value
+    return text[:60] if isinstance(text, str) else text

@@ -1,19 +1,21 @@
-"""Reading of pairs and profiles from files; all problems are reported at once."""
+"""Reading of pairs and profiles from files and data frames; all problems are reported at once."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
-from pairmatch.core.errors import DataError
+from pairmatch.core.errors import DataError, suggestion
 from pairmatch.core.types import Pair, Profile
+from pairmatch.data.options import Reading, TableOptions, source_of
 from pairmatch.data.pair_rows import PairRows
 from pairmatch.data.photo_folder import read_photo_folder
-from pairmatch.data.photos import PhotoOptions
 from pairmatch.data.profile_rows import ProfileRows, SidedProfileRows
-from pairmatch.io.tables import Table, read_table, words_for_missing
+from pairmatch.data.skipping import Loss, Skipped
+from pairmatch.io.tables import Frame, Table, read_table
 
 # A misspelled `image`, which must not silently become an attribute
 _LIKE_IMAGE = re.compile(
@@ -21,147 +23,148 @@ _LIKE_IMAGE = re.compile(
 )
 
 
+class ProfileList(list[Profile]):
+    """Profiles, and what was left out when they were read.
+
+    Attributes:
+        skipped: Rows and cells that were left out, with `on_bad_row="skip"`.
+    """
+
+    skipped: tuple[Skipped, ...] = ()
+
+
 def read_pairs(
-    path: Path,
+    source: Path | Frame,
     *,
-    photos: PhotoOptions,
-    profiles: Path | None,
+    profiles: Path | Frame | None,
     sides: Literal[1, 2],
-    keep_words: Collection[str],
-) -> tuple[dict[str, Profile], list[Pair]]:
-    """Reads profiles by id, and pairs. [`Pairs.read`][pairmatch.data.pairs.Pairs.read] explains.
+    reading: Reading,
+) -> tuple[dict[str, Profile], list[Pair], tuple[Skipped, ...]]:
+    """Reads profiles by id, pairs, and what was left out.
+
+    [`Pairs.read`][pairmatch.data.pairs.Pairs.read] explains.
 
     Raises:
         DataError: The files have problems; the error lists all of them.
     """
-    missing_words = words_for_missing(keep_words)
     table = read_table(
-        path,
+        source,
         ids=("id_a", "id_b"),
         names=("group", "pool"),
         paths=("image_a", "image_b"),
-        missing_words=missing_words,
+        missing_words=reading.missing_words,
+        renamed=reading.renamed,
     )
     table.require(["id_a", "id_b"])
     if profiles is None:
         table.require(_missing_image_columns(table, ("_a", "_b")))
     if not {"id_a", "id_b"} <= set(table.columns):
+        _check_renamed([table], reading.renamed)
         raise table.error()
     pair_rows = PairRows(table, sides)
-    descriptions = SidedProfileRows(table, photos)
-    blank = {side: table.rows_without_id(f"id_{side}") for side in "ab"}
-    for row in range(len(table.rows)):
-        ids = pair_rows.ids(row)
-        table.problems += [blank[side][row] for side in "ab" if row in blank[side]]
-        if profiles is None:
-            descriptions.add(row, ids)
-        pair_rows.add(row, ids)
     if profiles is None:
-        people = descriptions.profiles()
+        tables = [table]
+        descriptions = SidedProfileRows(table, reading.photos, reading.text_columns)
+        people, unreadable = descriptions.profiles()
     else:
-        people = _read_separate_profiles(profiles, photos, missing_words, table, pair_rows)
-    pair_rows.settle_repeated()
-    pair_rows.check_sides()
-    if table.problems:
-        raise table.error()
+        try:
+            people, unreadable, profile_table = _read_profile_table(
+                profiles, reading, named=pair_rows.people()
+            )
+        except DataError as error:
+            lines = [*table.messages(), str(error)]
+            raise DataError(f"{table.path}: {len(lines)} problems:", lines) from error
+        tables = [table, profile_table]
+        if profile_table.is_complete or reading.bad_rows.are_skipped:
+            known = set(filter(None, profile_table.column("id")))
+            pair_rows.check_people(known, profile_table.path.name)
+    _check_renamed(tables, reading.renamed)
+    named = pair_rows.people()
+    if reading.bad_rows.are_skipped:
+        pair_rows.leave_out(people, unreadable)
+    pair_rows.check_sides(every_row=reading.bad_rows.are_skipped)
+    rows_lost = _lost_rows(table)
+    skipped = reading.bad_rows.settle(
+        tables,
+        [
+            Loss("people", sum(person not in people for person in named), len(named)),
+            Loss("pairs", len(pair_rows.lost) + rows_lost, len(table.locations) + rows_lost),
+        ],
+    )
     pair_rows.report_unknown_outcomes()
-    return people, pair_rows.pairs
+    return people, pair_rows.pairs, skipped
 
 
-def read_profiles(
-    path: str | Path,
-    *,
-    images: str | Path | None = None,
-    check_images: bool = True,
-    follow_links: bool = False,
-    keep_words: Collection[str] = (),
-    text_attributes: Collection[str] = (),
-    progress: bool = False,
-) -> list[Profile]:
-    """Reads profiles from a file, or from a folder with one photo per person.
+def read_profiles(source: str | Path | object, **options: Unpack[TableOptions]) -> ProfileList:
+    """Reads profiles from a file, from a table in memory, or from a folder of photos.
 
     Args:
-        path: Path to a `.csv`, `.parquet` or `.jsonl` file with the column `id` and optionally
-            `image` (several photos separated by `;`), `text` and attributes; or to a folder of
-            photos, whose names without extension become ids.
-        images: Folder that photo paths are relative to. Default: the folder of the file.
-        check_images: Whether to decode every photo, to make sure that it can be read.
-        follow_links: Whether links may lead out of the folder of the photos.
-        keep_words: Words that are values although they usually stand for a missing one, such as
-            `NA` for Namibia.
-        text_attributes: Attributes that are text, whatever their cells look like: postal codes that
-            happen to have no leading zero.
-        progress: Whether to show a progress bar.
+        source: Path to a `.csv`, `.parquet` or `.jsonl` file, or a table of pandas, polars, Arrow
+            or DuckDB, with the column `id` and optionally `image` (several photos separated by `;`,
+            or a list), `text` and attributes; or the path to a folder with one photo per person,
+            whose names without extension become ids.
+        **options: [`TableOptions`][pairmatch.data.options.TableOptions].
+
+    Returns:
+        The profiles; `skipped` lists what was left out.
 
     Raises:
-        ConfigurationError: `keep_words` has a word that is always a value.
+        ConfigurationError: An option is invalid.
         DataError: The input has problems; the error lists all of them.
     """
-    path = Path(path)
-    folder = path if path.is_dir() else Path(images) if images else path.parent
-    photos = PhotoOptions(folder, follow_links, check_images, progress)
-    missing_words = words_for_missing(keep_words)
-    if path.is_dir():
-        return read_photo_folder(photos)
-    people, table = _read_profile_table(path, photos, missing_words, text_attributes)
-    if table.problems:
-        raise table.error()
-    return list(people.values())
-
-
-def _read_separate_profiles(
-    path: Path,
-    photos: PhotoOptions,
-    missing_words: Collection[str],
-    table: Table,
-    pair_rows: PairRows,
-) -> dict[str, Profile]:
-    """Reads the profiles file of a pairs file, and adds its problems to those of the pairs file.
-
-    Raises:
-        DataError: The profiles file cannot be read at all; the error lists the problems of both.
-    """
-    try:
-        people, profile_table = _read_profile_table(path, photos, missing_words)
-    except DataError as error:
-        table.problems.append(str(error))
-        raise table.error() from error
-    table.problems += profile_table.problems
-    if profile_table.is_complete:
-        pair_rows.check_people(people, path.name)
-    return people
+    where = source_of(source, "profiles")
+    reading = Reading.of("read_profiles", where, options)
+    if isinstance(where, Path) and where.is_dir():
+        return ProfileList(read_photo_folder(replace(reading.photos, folder=where)))
+    people, _, table = _read_profile_table(where, reading)
+    _check_renamed([table], reading.renamed)
+    total = len(table.rows) + _lost_rows(table)
+    profiles = ProfileList(people.values())
+    profiles.skipped = reading.bad_rows.settle(
+        [table], [Loss("people", total - len(people), total)]
+    )
+    return profiles
 
 
 def _read_profile_table(
-    path: Path,
-    photos: PhotoOptions,
-    missing_words: Collection[str],
-    text_attributes: Collection[str] = (),
-) -> tuple[dict[str, Profile], Table]:
-    """Profiles by id, and the table with the problems."""
-    table = read_table(path, ids=("id",), paths=("image",), missing_words=missing_words)
+    source: Path | Frame,
+    reading: Reading,
+    *,
+    named: Collection[str] | None = None,
+) -> tuple[dict[str, Profile], set[str], Table]:
+    """Profiles by id, people that cannot be read, and the table with the problems.
+
+    Args:
+        source: The table.
+        reading: How it is read.
+        named: Ids of the people to read; by default all.
+    """
+    table = read_table(
+        source,
+        ids=("id",),
+        paths=("image",),
+        missing_words=reading.missing_words,
+        renamed=reading.renamed,
+    )
+    others = [column for column in table.columns if column != "id"]
     table.require(["id", *_missing_image_columns(table, ("",))])
     if "id" not in table.columns:
         table.is_complete = False
-        return {}, table
+        return {}, set(), table
     people = ProfileRows(
-        table, photos, {column: column for column in table.columns}, text_attributes
+        table, reading.photos, {column: column for column in others}, reading.text_columns
     )
-    blank = table.rows_without_id("id")
-    for row, cells in enumerate(table.rows):
-        person = cells.get("id")
+    first: dict[str, int] = {}
+    for row, person in enumerate(table.column("id")):
         if person is None:
-            table.problems += [blank[row]] if row in blank else []
+            table.report_missing_id(row, "id")
             table.is_complete = False
-            continue
-        first = people.first_row(person)
-        if first is not None:
-            table.problem(
-                row, "id", f"{person!r} is given twice, first in {table.locations[first]}."
-            )
-        else:
-            people.add(row, person, cells)
-    return people.profiles(), table
+        elif first.setdefault(person, row) != row:
+            location = table.locations[first[person]]
+            table.problem(row, "id", f"{person!r} is given twice, first in {location}.")
+        elif named is None or person in named:
+            people.add(row, person, table.rows[row])
+    return people.profiles(), people.unreadable, table
 
 
 def _missing_image_columns(table: Table, suffixes: Sequence[str]) -> list[str]:
@@ -183,3 +186,20 @@ def _missing_image_columns(table: Table, suffixes: Sequence[str]) -> list[str]:
         if name not in columns and (is_misspelled or not columns):
             missing.append(name)
     return missing
+
+
+def _check_renamed(tables: Sequence[Table], renamed: Mapping[str, str]) -> None:
+    """Records the columns to rename that no table has."""
+    known = [source for table in tables for source in table.sources]
+    for source, target in renamed.items():
+        if source not in known:
+            files = " and ".join(table.path.name for table in tables[1:])
+            tables[0].problem_of_file(
+                f"there is no column {source!r} to read as {target!r} (columns=, --column)"
+                f"{f', nor in {files}' if files else ''}.{suggestion(source, known)}"
+            )
+
+
+def _lost_rows(table: Table) -> int:
+    """Number of rows that the table does not hold."""
+    return sum(problem.row is None and not problem.stops for problem in table.problems)

@@ -66,13 +66,13 @@ class Exclusions:
                 f"{path}: exclusions need the columns id and other; {' and '.join(missing)} is "
                 "missing."
             )
-        blank = [table.rows_without_id(name) for name in columns]
-        table.problems += [
-            rows[row] for row in range(len(table.rows)) for rows in blank if row in rows
-        ]
+        for row, cells in enumerate(zip(*map(table.column, columns), strict=True)):
+            for name, cell in zip(columns, cells, strict=True):
+                if cell is None:
+                    table.report_missing_id(row, name)
         if table.problems:
-            raise DataError(f"{path} cannot be used:", table.problems)
-        pairs = ((cells["id"], cells["other"]) for cells in table.rows)
+            raise DataError(f"{path} cannot be used:", table.messages())
+        pairs = zip(table.column("id"), table.column("other"), strict=True)
         return cls(pairs, symmetric=symmetric)
 
     def add(self, person: str, other: str, *, symmetric: bool = False) -> None:

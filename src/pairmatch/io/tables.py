@@ -1,16 +1,17 @@
-"""Tables from CSV, Parquet and JSON Lines files: rows, their locations, and all problems."""
+"""Tables from files and data frames: columns of cells, their locations, and all problems."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from pairmatch.core.errors import ConfigurationError, DataError, suggestion, unknown_name
 from pairmatch.io.cells import Cells
 from pairmatch.io.files import read_file
+from pairmatch.io.problems import Problem, messages
 from pairmatch.io.text_tables import read_csv, read_json_lines
 
 SUFFIXES = (".csv", ".parquet", ".jsonl", ".ndjson")
@@ -26,130 +27,198 @@ MISSING_WORDS = frozenset(
     }
 )
 _MOST_BYTES = 4 << 30
-_MOST_LISTED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A table in memory: pandas, polars, Arrow, or a relation of DuckDB.
+
+    Attributes:
+        name: What messages call it.
+        data: An object with the Arrow interface, `__arrow_c_stream__`.
+    """
+
+    name: str
+    data: object
+
+
+class Rows(Sequence[dict[str, Any]]):
+    """The rows of a table: one mapping per row, without missing cells, made when it is asked for.
+
+    Args:
+        columns: The cells of each column; None where one is missing.
+        count: Number of rows.
+    """
+
+    def __init__(self, columns: Mapping[str, Sequence[Any]], count: int) -> None:
+        self._columns = columns
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, row: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, row: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(row, slice):
+            return [self[position] for position in range(*row.indices(self._count))]
+        if row >= self._count:
+            raise IndexError(row)
+        cells = ((name, values[row]) for name, values in self._columns.items())
+        return {name: cell for name, cell in cells if cell is not None}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(self.__getitem__, range(self._count))
 
 
 @dataclass(slots=True)
 class Table:
-    """Rows of a file, and the problems found so far.
+    """Columns of a file or data frame, and the problems found so far.
 
     Attributes:
-        path: Path to the file.
+        path: Path to the file; of a data frame, its name.
         columns: Column names, in order; columns without a name are left out.
-        rows: One mapping per row; blank cells, nulls, NaN and missing-value words are left out.
+        cells: The cells of each column, by name: None for blank cells, nulls, NaN, missing-value
+            words and cells with a problem.
         locations: Location of each row in the file, such as `line 3`.
-        problems: Messages about problems, in the order in which they were found.
-        is_complete: Whether `rows` holds every row; False if a row could not be read.
+        problems: Problems, in the order in which they were found.
+        sources: Names of the columns in the file, before they were renamed.
+        is_complete: Whether the table holds every row; False if a row could not be read.
         is_typed: Whether the file states the types of its cells, as Parquet and JSON do.
         missing: How often each missing-value word occurs, by column.
         missing_ids: The missing-value words in columns of ids, by row and column.
-        reported_ids: Cells with an id that `problems` reports, by row and column.
+        reported: Cells that could not be read and are in `problems`, by row and column.
     """
 
     path: Path
-    columns: list[str]
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+    cells: dict[str, list[Any]] = field(default_factory=dict)
     locations: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
     is_complete: bool = True
     is_typed: bool = False
     missing: dict[str, Counter[str]] = field(default_factory=dict)
     missing_ids: dict[tuple[int, str], str] = field(default_factory=dict)
-    reported_ids: set[tuple[int, str]] = field(default_factory=set)
+    reported: set[tuple[int, str]] = field(default_factory=set)
 
-    def add(self, row: dict[str, Any], location: str) -> None:
-        """Adds a row."""
-        self.rows.append(row)
-        self.locations.append(location)
+    @property
+    def rows(self) -> Rows:
+        """One mapping per row, without missing cells."""
+        return Rows(self.cells, len(self.locations))
 
-    def problem(self, row: int, column: str, text: str) -> None:
+    def column(self, name: str) -> Sequence[Any]:
+        """The cells of a column; all are None if there is no such column."""
+        cells = self.cells.get(name)
+        return [None] * len(self.locations) if cells is None else cells
+
+    def problem(self, row: int, column: str, text: str, *, kind: str = "") -> None:
         """Records a problem of one cell."""
-        self.problems += self.cell_problems(column, [(self.locations[row], text)])
+        self.problems.append(Problem(text, self.locations[row], column, kind, row))
 
-    def cell_problems(self, column: str, cells: Sequence[tuple[str, str]]) -> list[str]:
-        """Messages about a problem that several cells of a column have; one, if they are many.
-
-        Args:
-            column: Name of the column.
-            cells: Location and description of the problem of each cell.
-        """
-        listed = cells if len(cells) <= _MOST_LISTED else cells[:1]
-        more = f" and {len(cells) - 1:,} more rows" if len(listed) < len(cells) else ""
-        return [
-            f"{self.path.name} {location}{more}, column {column}: {text}"
-            for location, text in listed
-        ]
-
-    def lost_row(self, location: str, text: str) -> None:
+    def lost_row(self, location: str, text: str, *, stops: bool = False) -> None:
         """Records a row that cannot be read."""
-        self.problems.append(f"{self.path.name} {location}{text}")
+        self.problems.append(Problem(text, location, stops=stops))
         self.is_complete = False
+
+    def problem_of_file(self, text: str) -> None:
+        """Records a problem that no single row has."""
+        self.problems.append(Problem(text, stops=True))
 
     def require(self, columns: Iterable[str]) -> None:
         """Records a problem for each missing column, unless the file is empty."""
-        if not self.columns and not self.rows:
+        if not self.columns and not self.locations:
             return
         for column in columns:
             if column not in self.columns:
                 hint = suggestion(column, self.columns)
-                self.problems.append(f"{self.path.name}: there is no column {column!r}.{hint}")
+                self.problem_of_file(f"there is no column {column!r}.{hint}")
 
-    def rows_without_id(self, column: str) -> dict[int, str]:
-        """Messages about rows without an id, by row; many equal ones are one message."""
-        rows: dict[str, list[int]] = {}
-        for row, cells in enumerate(self.rows):
-            if column not in cells and (row, column) not in self.reported_ids:
-                rows.setdefault(self._no_id(row, column), []).append(row)
-        return {
-            row: message
-            for text, blank in rows.items()
-            for row, message in zip(
-                blank,
-                self.cell_problems(column, [(self.locations[row], text) for row in blank]),
-                strict=False,
-            )
-        }
-
-    def _no_id(self, row: int, column: str) -> str:
+    def report_missing_id(self, row: int, column: str) -> None:
+        """Records that a row has no id, unless its cell has another problem."""
+        if (row, column) in self.reported:
+            return
         word = self.missing_ids.get((row, column))
         if word is None:
-            return "the id is blank."
-        return (
+            self.problem(row, column, "the id is blank.")
+            return
+        self.problem(
+            row,
+            column,
             f"the id is missing: {word!r} stands for a missing value. If it is an id, keep it with "
-            f"keep_words=[{word!r}] (--keep-word {word})."
+            f"keep_words=[{word!r}] (--keep-word {word}).",
         )
 
+    def messages(self) -> list[str]:
+        """The problems in lines; many equal ones are one line."""
+        return messages(self.path.name, self.problems)
+
     def error(self) -> DataError:
-        """An error with all problems of the file."""
-        return DataError(f"{self.path}: {len(self.problems)} problems:", self.problems)
+        """An error with all problems of the table."""
+        lines = self.messages()
+        return DataError(f"{self.path}: {len(lines)} problems:", lines)
 
 
 def read_table(
-    path: Path,
+    source: Path | Frame,
     *,
     ids: Collection[str] = (),
     names: Collection[str] = (),
     paths: Collection[str] = (),
     lists: bool = False,
     missing_words: Collection[str] = MISSING_WORDS,
+    renamed: Mapping[str, str] | None = None,
 ) -> Table:
-    """Reads a file in the format of its extension.
+    """Reads a data frame, or a file in the format of its extension.
 
     What is left out or replaced is logged once, with counts.
 
     Args:
-        path: Path to a `.csv`, `.parquet`, `.jsonl` or `.ndjson` file.
+        source: Path to a `.csv`, `.parquet`, `.jsonl` or `.ndjson` file, or a data frame.
         ids: Columns that hold ids. They are read as text in Unicode normal form C, whole numbers
             without a fraction; a cell that is not valid Unicode is a problem.
         names: Columns that hold names of groups, which are read as ids are.
-        paths: Columns that hold paths to files; they stay as they are, but must be valid Unicode.
-        lists: Whether values in JSON Lines may be lists; other nested values are always a problem.
+        paths: Columns that hold paths to files, or lists of paths, which become tuples. Paths stay
+            as they are, but must be valid Unicode.
+        lists: Whether all values in JSON Lines may be lists. Otherwise, columns with nested values
+            are left out, and nested values in the columns above are problems.
         missing_words: Texts that count as a missing value, after spaces around them are removed.
+        renamed: Names of columns by their names in the file; others keep their names.
 
     Raises:
-        DataError: The file cannot be read in the format of its extension.
+        ConfigurationError: The frame has no Arrow interface.
+        DataError: The source cannot be read, or two columns have one name.
     """
+    path = Path(source.name) if isinstance(source, Frame) else source
     suffix = path.suffix.lower()
+    is_text = not isinstance(source, Frame) and suffix != ".parquet"
+    table = Table(path, is_typed=not is_text or suffix != ".csv")
+    cells = Cells(
+        table,
+        {*ids, *names},
+        paths,
+        frozenset(missing_words) | {""},
+        required=ids,
+        renamed=renamed or {},
+    )
+    if isinstance(source, Frame):
+        from pairmatch.io.arrow import read_frame
+
+        read_frame(cells, source.data)
+    else:
+        _read_file(cells, source, suffix, lists=lists)
+    cells.finish()
+    if not table.locations and not table.problems:
+        what = "frame" if isinstance(source, Frame) else "file"
+        table.problem_of_file(f"the {what} has no rows.")
+    return table
+
+
+def _read_file(cells: Cells, path: Path, suffix: str, *, lists: bool) -> None:
     if suffix not in SUFFIXES:
         raise DataError(f"{path}: the file name must end in {', '.join(SUFFIXES)}.")
     try:
@@ -158,20 +227,14 @@ def read_table(
         raise DataError(f"{path}: {error.strerror or error}.") from error
     if not content:
         raise DataError(f"{path}: the file is empty.")
-    table = Table(path, [], is_typed=suffix != ".csv")
-    cells = Cells(table, {*ids, *names}, paths, frozenset(missing_words) | {""}, required=ids)
     if suffix == ".parquet":
-        from pairmatch.io.parquet import read_parquet
+        from pairmatch.io.arrow import read_parquet
 
         read_parquet(cells, content)
     elif suffix == ".csv":
         read_csv(cells, content)
     else:
         read_json_lines(cells, content, lists=lists)
-    cells.finish()
-    if not table.rows and not table.problems:
-        table.problems.append(f"{path.name}: the file has no rows.")
-    return table
 
 
 def words_for_missing(keep_words: Collection[str]) -> Collection[str]:

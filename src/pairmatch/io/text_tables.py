@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from pairmatch.core.errors import DataError
 from pairmatch.io.cells import Cells
@@ -25,19 +26,35 @@ def read_csv(cells: Cells, content: bytes) -> None:
     text, cells.encoding = decode_text(table.path, content)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     start = 1  # the line on which the next row starts: quoted cells may span several lines
+    rows: list[list[str]] = []
+    locations: list[str] = []
+    header: list[str] = []
+    names: list[str] = []
     with _LIMIT_LOCK:
         limit = csv.field_size_limit(min(len(text) + 1, 2**31 - 1))
         try:
             header = next(reader, [])
-            columns = _csv_header(cells, header)
+            names = _csv_header(cells, header)
+            width = max((number for number, name in enumerate(names, 1) if name), default=0)
             start = reader.line_num + 1
             for row in reader:
-                _add_csv_row(cells, f"line {start}", header, columns, row)
+                if _is_row(cells, f"line {start}", row, len(names), width):
+                    rows.append(row)
+                    locations.append(f"line {start}")
                 start = reader.line_num + 1
         except csv.Error as error:
-            table.lost_row(f"line {start}", f" and after cannot be read as CSV: {error}.")
+            location = f"line {start} and after"
+            table.lost_row(location, f"cannot be read as CSV: {error}.", stops=True)
         finally:
             csv.field_size_limit(limit)
+    columns = {}
+    for number, name in enumerate(names):
+        column = [row[number] if number < len(row) else "" for row in rows]
+        if name:
+            columns[name] = column
+        else:
+            cells.add_unnamed(header[number], number + 1, column)
+    cells.add_columns(columns, locations)
 
 
 def _csv_header(cells: Cells, header: Sequence[str]) -> list[str]:
@@ -60,31 +77,33 @@ def _csv_header(cells: Cells, header: Sequence[str]) -> list[str]:
                     "commas between them."
                 )
     columns = [cells.name(cell, "line 1", number) for number, cell in enumerate(header, 1)]
-    cells.table.columns = [column for column in columns if column]
-    reject_duplicates(path, "line 1", cells.table.columns)
+    reject_duplicates(path, "line 1", [column for column in columns if column])
     return columns
 
 
-def _add_csv_row(
-    cells: Cells, location: str, header: Sequence[str], columns: Sequence[str], row: list[str]
-) -> None:
+def _is_row(cells: Cells, location: str, row: list[str], columns: int, width: int) -> bool:
+    """Whether a row is not blank, and has the cells of the header.
+
+    Args:
+        cells: Receives the problem of a row with too few or too many cells.
+        location: Location of the row.
+        row: Its cells.
+        columns: Number of columns of the header.
+        width: Number of the last column with a name: blank cells after it say nothing, and neither
+            does their absence.
+    """
     if not any(cell.strip() for cell in row):
-        return
-    named = [(column, cell) for column, cell in zip(columns, row, strict=False) if column]
-    width = max((number for number, column in enumerate(columns, 1) if column), default=0)
-    # Blank cells after the last named column say nothing, and neither does their absence
-    if len(row) < width or any(cell.strip() for cell in row[len(columns) :]):
-        cells.table.lost_row(
-            location,
-            f": has {len(row)} cells, the header has {len(columns)}."
-            " Put quotes around texts that contain commas.",
-        )
-        cells.checked(location, named)
-        return
-    for number, (name, column, cell) in enumerate(zip(header, columns, row, strict=False), 1):
-        if not column:
-            cells.add_unnamed(name, number, [cell])
-    cells.add_row(location, named)
+        return False
+    if width <= len(row) <= columns or (
+        len(row) > columns and not any(cell.strip() for cell in row[columns:])
+    ):
+        return True
+    cells.table.lost_row(
+        location,
+        f"has {len(row)} cells, the header has {columns}. Put quotes around texts that contain "
+        "commas.",
+    )
+    return False
 
 
 def read_json_lines(cells: Cells, content: bytes, *, lists: bool) -> None:
@@ -93,11 +112,13 @@ def read_json_lines(cells: Cells, content: bytes, *, lists: bool) -> None:
     Args:
         cells: Receives the cells.
         content: Content of the file.
-        lists: Whether values may be lists.
+        lists: Whether all values may be lists.
     """
     table = cells.table
     text, cells.encoding = decode_text(table.path, content)
     names: dict[str, str] = {}
+    rows: list[dict[str, Any]] = []
+    locations: list[str] = []
     for number, line in enumerate(text.split("\n"), 1):
         location = f"line {number}"
         if not line.strip():
@@ -105,23 +126,34 @@ def read_json_lines(cells: Cells, content: bytes, *, lists: bool) -> None:
         try:
             row = parse_json(line)
         except ValueError as error:
-            table.lost_row(location, f": not valid JSON ({error}).")
+            table.lost_row(location, f"not valid JSON ({error}).")
             continue
         if not isinstance(row, dict):
-            table.lost_row(location, ": not a JSON object.")
-            continue
-        nested_types = (dict,) if lists else (dict, list)
-        nested = [key for key, value in row.items() if isinstance(value, nested_types)]
-        if nested:
-            table.lost_row(location, f": nested values in {', '.join(nested)}.")
+            table.lost_row(location, "not a JSON object.")
             continue
         for position, key in enumerate(row, 1):
             if key not in names:
                 names[key] = cells.name(key, location, position)
             if not names[key]:
                 cells.add_unnamed(key, position, [row[key]])
-        cells.add_row(location, [(names[key], row[key]) for key in row if names[key]])
-    table.columns = list(dict.fromkeys(name for name in names.values() if name))
+        rows.append({names[key]: cell for key, cell in row.items() if names[key]})
+        locations.append(location)
+    columns = {}
+    for name in dict.fromkeys(filter(None, names.values())):
+        columns[name] = [row.get(name) for row in rows]
+        if not cells.is_exact(name):
+            _leave_out_nested(cells, name, columns[name], dict if lists else (dict, list))
+    cells.add_columns(columns, locations)
+
+
+def _leave_out_nested(
+    cells: Cells, name: str, column: list[Any], kinds: type | tuple[type, ...]
+) -> None:
+    nested = [row for row, cell in enumerate(column) if isinstance(cell, kinds)]
+    for row in nested:
+        column[row] = None
+    if nested:
+        cells.add_nested(name, len(nested))
 
 
 def reject_duplicates(path: Path, location: str, columns: Sequence[str]) -> None:

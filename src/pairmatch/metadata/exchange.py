@@ -219,24 +219,19 @@ def _read(path: Path, columns: Sequence[str], *, required: Sequence[str]) -> Tab
     """The table of a file, with its unknown and missing columns as problems."""
     # A word such as `None` or `-` is what an attribute says, or what a person corrected
     table = read_table(path, ids=("id",), lists=True, missing_words=())
-    table.problems += [
-        f"{path.name}: {unknown_name('column', column, columns)}"
-        for column in table.columns
-        if column not in columns
-    ]
-    table.problems += [
-        f"{path.name}: there is no column {name!r}."
-        for name in required
-        if name not in table.columns
-    ]
+    for column in table.columns:
+        if column not in columns:
+            table.problem_of_file(unknown_name("column", column, columns))
+    for name in required:
+        if name not in table.columns:
+            table.problem_of_file(f"there is no column {name!r}.")
     return table
 
 
 def _raise_problems(table: Table) -> None:
     if table.problems:
-        raise DataError(
-            f"{table.path}: {len(table.problems)} problems; nothing was imported:", table.problems
-        )
+        lines = table.messages()
+        raise DataError(f"{table.path}: {len(lines)} problems; nothing was imported:", lines)
 
 
 def _check_people(table: Table, people: Collection[str], known: Sequence[str]) -> None:

@@ -1,0 +1,57 @@
+"""Checks of pairs that are made from objects, not read from tables."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections.abc import Iterable
+from typing import Literal
+
+from pairmatch.core.errors import DataError
+from pairmatch.core.ids import normal_forms
+from pairmatch.core.types import Pair, Profile
+from pairmatch.data.answers import faults, latest, repeated_note
+
+_log = logging.getLogger(__name__)
+
+
+def check_objects(
+    profiles: Iterable[Profile], pairs: Iterable[Pair], sides: Literal[1, 2]
+) -> tuple[dict[str, Profile], list[Pair]]:
+    """Profiles by id, and one pair per two people: the latest answers of those with times.
+
+    Raises:
+        DataError: The objects are inconsistent; the error lists all problems.
+    """
+    people: dict[str, Profile] = {}
+    problems = []
+    for profile in profiles:
+        if profile.id in people:
+            problems.append(f"the id {profile.id!r} is given twice.")
+        people[profile.id] = profile
+    forms, form_problems = normal_forms(people)
+    problems += form_problems
+    pairs = tuple(pairs)
+    seen: dict[tuple[str, ...], list[Pair]] = {}
+    sides_of: dict[str, str] = {}
+    for index, pair in enumerate(pairs):
+        key = (pair.a, pair.b) if sides == 2 else tuple(sorted((pair.a, pair.b)))
+        problems += [f"pair {index}: {fault}" for fault in faults(pair)]
+        entries = seen.setdefault(key, [])
+        entries.append(pair)
+        is_dated = all(entry.time is not None for entry in entries)
+        if len(entries) > 1 and pair.a != pair.b and not is_dated:
+            problems.append(f"pair {index}: {pair.a!r}, {pair.b!r} is given twice.")
+        for side, person in (("a", pair.a), ("b", pair.b)):
+            if person not in people:
+                other = forms.get(unicodedata.normalize("NFC", person))
+                form = f" {other!a} has the same characters." if other else ""
+                problems.append(f"pair {index}: there is no profile {person!r}.{form}")
+            if sides == 2 and sides_of.setdefault(person, side) != side and pair.a != pair.b:
+                problems.append(f"pair {index}: {person!r} is on both sides; use sides=1.")
+    if problems:
+        raise DataError(f"{len(problems)} problems in {len(pairs)} pairs:", problems)
+    repeated = [entries for entries in seen.values() if len(entries) > 1]
+    if repeated:
+        _log.warning("%s", repeated_note(repeated))
+    return people, [latest(entries) for entries in seen.values()]

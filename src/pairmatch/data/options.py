@@ -1,0 +1,129 @@
+"""How tables of people and pairs are read: the options that all readers share."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from pairmatch.core.errors import ConfigurationError, unknown_name
+from pairmatch.data.photos import PhotoOptions
+from pairmatch.data.skipping import BadRows, OnBadRow
+from pairmatch.io.tables import Frame, words_for_missing
+
+
+class TableOptions(TypedDict, total=False):
+    """Keyword arguments of all readers of tables, each with a default.
+
+    Attributes:
+        images: Folder that photo paths are relative to and must not leave. Default: the folder of
+            the file that names the photos, or the current folder for tables in memory.
+        check_images: Whether to decode every photo, to make sure that it can be read. Default:
+            True.
+        follow_links: Whether links may lead out of the folder of the photos. Default: False.
+        keep_words: Words that are values although they usually stand for a missing one, such as
+            `NA` for Namibia.
+        columns: Names of columns by their names in the table: `{"user_id": "id"}`.
+        text_columns: Attributes that are text, whatever their cells look like, such as postal codes
+            without a leading zero.
+        on_bad_row: `stop` (the default) raises an error with all problems; `skip` goes on without
+            the rows and people that cannot be read, and without their pairs, and lists them in
+            `skipped` of the result.
+        most_skipped: Share of the people, and of the pairs, above which `skip` stops too. Default:
+            0.05.
+        progress: Whether to show a progress bar. Default: False.
+    """
+
+    images: str | Path | None
+    check_images: bool
+    follow_links: bool
+    keep_words: Collection[str]
+    columns: Mapping[str, str] | None
+    text_columns: Collection[str]
+    on_bad_row: OnBadRow
+    most_skipped: float
+    progress: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How tables are read, checked.
+
+    Attributes:
+        photos: How photos are found and checked.
+        missing_words: Words that stand for a missing value.
+        renamed: Names of columns by their names in the file.
+        text_columns: Columns and attributes that are text, whatever their cells look like.
+        bad_rows: What happens at rows that cannot be used.
+    """
+
+    photos: PhotoOptions
+    missing_words: Collection[str]
+    renamed: Mapping[str, str]
+    text_columns: Collection[str]
+    bad_rows: BadRows
+
+    @classmethod
+    def of(cls, call: str, source: Path | Frame, options: TableOptions) -> Reading:
+        """Checks the options of a call.
+
+        Args:
+            call: The call, for messages.
+            source: The table that names the photos, or the folder of photos.
+            options: Keyword arguments.
+
+        Raises:
+            ConfigurationError: An option is unknown, or has no valid value.
+        """
+        known = TableOptions.__annotations__
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            raise ConfigurationError(
+                " ".join(unknown_name(f"argument of {call}", name, known) for name in unknown)
+            )
+        images = options.get("images")
+        folder = Path() if images is None else Path(images)
+        if images is None and isinstance(source, Path):
+            folder = source if source.is_dir() else source.parent
+        return cls(
+            PhotoOptions(
+                folder,
+                options.get("follow_links", False),
+                options.get("check_images", True),
+                options.get("progress", False),
+            ),
+            words_for_missing(options.get("keep_words", ())),
+            _renamed(options.get("columns") or {}),
+            options.get("text_columns", ()),
+            BadRows(options.get("on_bad_row", "stop"), options.get("most_skipped", 0.05)),
+        )
+
+
+def source_of(table: object, name: str) -> Path | Frame:
+    """A path, or a table in memory with a name for messages."""
+    return Path(table) if isinstance(table, str | Path) else Frame(name, table)
+
+
+def _renamed(columns: Mapping[str, str]) -> dict[str, str]:
+    """Names of columns by their names in the file, in the form in which files are read.
+
+    Raises:
+        ConfigurationError: A name is blank or no text, or two columns get one name.
+    """
+    renamed: dict[str, str] = {}
+    for names in columns.items():
+        if not all(isinstance(name, str) and name.strip() for name in names):
+            raise ConfigurationError(
+                "`columns` (--column) maps the names of columns to other names, got "
+                f"{names[0]!r}: {names[1]!r}."
+            )
+        source, target = (unicodedata.normalize("NFC", name.strip()) for name in names)
+        other = next((name for name, taken in renamed.items() if taken == target), None)
+        if other is not None:
+            raise ConfigurationError(
+                f"`columns` (--column) maps both {other!r} and {source!r} to {target!r}."
+            )
+        renamed[source] = target
+    return renamed
