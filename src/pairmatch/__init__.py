@@ -30,7 +30,7 @@ _PUBLIC = {
     "ContrastiveLoss": "core.interfaces",
     "Trainer": "learning.trainer",
     "Evaluator": "evaluation.evaluator",
-    "Evaluation": "evaluation.evaluator",
+    "Evaluation": "evaluation.evaluation",
     "FeatureStore": "features.extractor",
     "ExtractionPlan": "features.plan",
     "PairedFeatures": "core.paired_features",
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from pairmatch.evaluation.comparison import Comparison as Comparison
     from pairmatch.evaluation.crossvalidation import CrossValidation as CrossValidation
     from pairmatch.evaluation.crossvalidation import cross_validate as cross_validate
-    from pairmatch.evaluation.evaluator import Evaluation as Evaluation
+    from pairmatch.evaluation.evaluation import Evaluation as Evaluation
     from pairmatch.evaluation.evaluator import Evaluator as Evaluator
     from pairmatch.evaluation.query_table import QueryTable as QueryTable
     from pairmatch.features.extractor import FeatureStore as FeatureStore

@@ -317,6 +317,10 @@ def evaluate(
     k: Annotated[
         list[int] | None, typer.Option("-k", min=1, help="K of Recall@K; repeatable.")
     ] = None,
+    target: Annotated[
+        Literal["match", "a_likes", "b_likes"],
+        typer.Option(help="What is to be found: the match, or all to whom a side said yes."),
+    ] = "match",
     settings: Options = None,
     device: Device = "auto",
     store: StorePath = None,
@@ -347,7 +351,9 @@ def evaluate(
         )
         for path in (pairs, *([] if known is None else [known]))
     )
-    evaluation = loaded.evaluate(data, known=others[0] if others else None, ks=k or None)
+    evaluation = loaded.evaluate(
+        data, known=others[0] if others else None, target=target, ks=k or None
+    )
     try:
         if json_file is not None:
             write_json(json_file, evaluation)

@@ -13,7 +13,7 @@ import typer
 from pairmatch.core.errors import ConfigurationError, unknown_name
 
 if TYPE_CHECKING:
-    from pairmatch.evaluation.evaluator import Evaluation
+    from pairmatch.evaluation.evaluation import Evaluation
     from pairmatch.matcher.matcher import Matcher
 
 #: Parts that `--set` configures if the user names no other.

@@ -21,7 +21,7 @@ from torch import Tensor, cat, nn
 
 from pairmatch.core.arrays import Floats, Vectors
 from pairmatch.core.errors import ConfigurationError
-from pairmatch.core.types import Item, Profile, Refusal, Side, TokenStates, Usage
+from pairmatch.core.types import Item, Profile, Refusal, Side, Target, TokenStates, Usage
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -222,6 +222,13 @@ class ProjectionHead(nn.Module, ABC):
             z = self.project(cat([h_a, h_b]), "a")
             return z[: len(h_a)], z[len(h_a) :]
         return self.project(h_a, "a"), self.project(h_b, "b")
+
+    def for_target(self, target: Target) -> ProjectionHead:
+        """The head that scores a target: a match, or the yes of one side.
+
+        A head with one score uses it for all targets.
+        """
+        return self
 
     def embed(self, features: Floats, side: Side, *, rows: int = 8192) -> Vectors:
         """Embeds features in evaluation mode, e = z / ‖z‖, on the head's device.

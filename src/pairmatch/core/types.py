@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 AttributeValue = str | int | float | bool
 Side = Literal["a", "b"]
 Outcome = Literal["match", "rejected", "open"]
+#: What is predicted: that both say yes, or that one side does.
+Target = Literal["match", "a_likes", "b_likes"]
 
 
 @dataclass(frozen=True, slots=True)

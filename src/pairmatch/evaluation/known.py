@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from pairmatch.core.arrays import Ints
 from pairmatch.core.errors import ConfigurationError, DataError
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.data import Pairs
+from pairmatch.evaluation.query_table import QueryTable
 
 Flags = npt.NDArray[np.bool_]
 
@@ -110,3 +111,18 @@ def _key(a: str, b: str, sides: int) -> tuple[str, ...]:
 
 def _are_in(ids: Collection[str], chosen: Collection[str]) -> Flags:
     return np.array([person in chosen for person in ids], bool)
+
+
+def flags_by_side(data: PairedFeatures, units: Flags) -> list[Flags]:
+    """Flags of units as flags of the people of each side, or of all people."""
+    sides = [data.units_a] if data.units_b is None else [data.units_a, data.units_b]
+    return [units[side] for side in sides]
+
+
+def with_seen(table: QueryTable, seen: Sequence[Flags]) -> QueryTable:
+    """The table with a column `seen`: whether the query person, by side, is among those seen."""
+    is_seen = np.empty(len(table), np.int64)
+    for side, people in enumerate(seen):
+        rows = table["direction"] == side
+        is_seen[rows] = people[table["query"][rows]]
+    return table.with_column("seen", is_seen)

@@ -9,7 +9,7 @@ from typing import Any
 from pairmatch.core.errors import ConfigurationError, unknown_name
 from pairmatch.evaluation.comparison import Comparison
 from pairmatch.evaluation.crossvalidation import BASELINES, CrossValidation
-from pairmatch.evaluation.evaluator import Evaluation
+from pairmatch.evaluation.evaluation import Evaluation
 from pairmatch.evaluation.intervals import Metrics
 
 

@@ -19,10 +19,11 @@ _QUERIES = 64
 def reciprocal(there: Floats, back: Floats, how: How = "product") -> Floats:
     """Combines the probabilities of a like in each direction.
 
-    A single matcher has one score for both directions, so there is nothing to combine. Use this
-    with two matchers that each learned the likes of one side. Calibrate both first
-    ([`calibrate`][pairmatch.evaluation.diagnostics.calibration.calibrate]): raw scores of two
-    models are not comparable.
+    The head of the learner `likes` has log odds of both
+    ([`side_vectors`][pairmatch.learning.likes_head.LikesHead.side_vectors]). Other matchers have
+    one score for both directions: use two that each learned the likes of one side, and calibrate
+    both ([`calibrate`][pairmatch.evaluation.diagnostics.calibration.calibrate]), because raw scores
+    of two models are not comparable.
 
     Args:
         there: […] probabilities in [0, 1] that the query person likes the candidate.

@@ -18,10 +18,11 @@ from pairmatch.core.devices import resolve_device
 from pairmatch.core.errors import ConfigurationError, NotFittedError
 from pairmatch.core.interfaces import Backbone, Learner, MetadataGenerator, Pooler, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
-from pairmatch.core.types import Profile, Side
+from pairmatch.core.types import Profile, Side, Target
 from pairmatch.data import Pairs
 from pairmatch.evaluation.crossvalidation import BASELINES, CrossValidation, cross_validate
-from pairmatch.evaluation.evaluator import Evaluation, Evaluator
+from pairmatch.evaluation.evaluation import Evaluation
+from pairmatch.evaluation.evaluator import Evaluator
 from pairmatch.evaluation.known import Known, without_known
 from pairmatch.features.extractor import ExtractionRequest, FeatureStore
 from pairmatch.gallery import Exclusions, Gallery, Recommendations, Slates, recommend_all
@@ -277,6 +278,7 @@ class Matcher:
         pairs: Pairs,
         *,
         known: Pairs | None = None,
+        target: Target = "match",
         ks: Sequence[int] | None = None,
         resamples: int = 1000,
     ) -> Evaluation:
@@ -290,6 +292,8 @@ class Matcher:
             known: Pairs that were known at training time, if `pairs` holds some of their people.
                 The figures are then those of new people, and `seen` of the result holds those of
                 people in `known`; known matches are neither candidates nor to be found.
+            target: What is to be found: the `match`; or with `a_likes` or `b_likes`, everyone to
+                whom a person of that side said yes.
             ks: K of Recall@K; by default the recipe's.
             resamples: Number of bootstrap resamples of the intervals; 0 for no intervals.
 
@@ -313,7 +317,7 @@ class Matcher:
         head = self._ready_head(data.dim)
         evaluator = Evaluator(ks=ks, resamples=resamples, seed=self.seed)
         evaluation = evaluator.evaluate(
-            data, None if self.head is None else head, known=what_was_known
+            data, None if self.head is None else head, known=what_was_known, target=target
         )
         notes += self._overlap(pairs, known)
         evaluation = dataclasses.replace(evaluation, notes=(*evaluation.notes, *notes))

@@ -15,7 +15,7 @@ from scipy.special import gammaln
 
 from pairmatch.core._version import __version__
 from pairmatch.data import Pairs
-from pairmatch.evaluation.evaluator import Evaluation
+from pairmatch.evaluation.evaluation import Evaluation
 from pairmatch.evaluation.intervals import Metrics, summarize
 from pairmatch.evaluation.query_table import table_at_ks
 from pairmatch.gallery.results import Recommendation

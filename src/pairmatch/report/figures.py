@@ -14,7 +14,7 @@ import numpy as np
 from pairmatch.core.errors import ConfigurationError, unknown_name
 from pairmatch.evaluation.crossvalidation import CrossValidation
 from pairmatch.evaluation.diagnostics import Hubness, LearningCurve, Reliability
-from pairmatch.evaluation.evaluator import Evaluation
+from pairmatch.evaluation.evaluation import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ from typing import Any
 
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.text import printable
-from pairmatch.evaluation.evaluator import Evaluation
+from pairmatch.evaluation.evaluation import Evaluation
 from pairmatch.io.files import lock
 from pairmatch.io.spreadsheets import csv_bytes
 from pairmatch.matcher.matcher import Matcher

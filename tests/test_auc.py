@@ -1,0 +1,206 @@
+"""AUC of yes against no: double loops, scikit-learn, targets, intervals and their coverage."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from pairmatch.core.arrays import unit_rows
+from pairmatch.core.decisions import Decisions
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.pools import Pools
+from pairmatch.evaluation.auc import ScoredDecisions, score_decisions, summarize_auc
+from pairmatch.evaluation.evaluator import Evaluator
+from pairmatch.evaluation.targets import aim_at
+from pairmatch.learning.likes import Likes
+
+
+def evening(*, people=(30, 25), dates=300, pools=3, seed=0, unknown=True, one_sided=False):
+    """Random answers of people with coarse features, so that many scores are equal."""
+    rng = np.random.default_rng(seed)
+    a, b = (rng.normal(size=(count, 2)).round() + 0.1 for count in people)
+    if one_sided:
+        pairs = np.argwhere(np.triu(np.ones((people[0], people[0])), 1))
+        b = None
+    else:
+        pairs = np.argwhere(np.ones(people))
+    pairs = pairs[rng.permutation(len(pairs))[:dates]]
+    said = rng.integers(-1 if unknown else 0, 2, (2, len(pairs)))
+    names = [f"evening {row % max(pools, 1)}" for row in range(len(pairs))]
+    return PairedFeatures.of(
+        a,
+        b,
+        decisions=Decisions.of(pairs, *said),
+        pools=Pools.of(pairs, names, one_sided=one_sided) if pools else None,
+    )
+
+
+def auc_by_loops(scores, yes):
+    """Mann–Whitney statistic by a double loop; NaN without a yes or a no."""
+    wins = [(s > t) + (s == t) / 2 for s in scores[yes] for t in scores[~yes]]
+    return np.mean(wins) if wins else np.nan
+
+
+@pytest.mark.parametrize("target", ["match", "a_likes", "b_likes"])
+@pytest.mark.parametrize("pools", [0, 1, 3])
+def test_auc_is_the_mann_whitney_statistic_inside_each_pool(target, pools):
+    whole = evening(pools=pools)
+    said = {"a_likes": whole.decisions.a, "b_likes": whole.decisions.b}
+    if target == "match":
+        decided = np.arange(len(whole.decisions)) < whole.ends[1]
+        yes = np.arange(len(whole.decisions)) < whole.ends[0]
+    else:
+        decided, yes = said[target] >= 0, said[target] == 1
+    pairs, yes = whole.decisions.pairs[decided], yes[decided]
+    pool = np.zeros(len(pairs)) if not pools else whole.pools.pool[decided]
+    e_a, e_b = unit_rows(whole.a), unit_rows(whole.b)
+    scores = np.einsum("ek,ek->e", e_a[pairs[:, 0]], e_b[pairs[:, 1]])
+
+    def mean(groups):
+        values = [auc_by_loops(scores[rows], yes[rows]) for rows in groups]
+        return np.nanmean(values), np.isfinite(values).sum()
+
+    sides = {"match": (0, 1), "a_likes": (0,), "b_likes": (1,)}[target]
+    people = [
+        (pairs[:, side] == person) & (pool == number)
+        for side in sides
+        for person in np.unique(pairs[:, side])
+        for number in np.unique(pool)
+    ]
+    auc = summarize_auc(score_decisions(aim_at(whole, target), e_a, e_b, target), resamples=0)
+    assert (auc.per_person.value, auc.per_person.count) == pytest.approx(mean(people))
+    in_pools = [pool == number for number in np.unique(pool)]
+    assert (auc.per_pool.value, auc.per_pool.count) == pytest.approx(mean(in_pools))
+    assert auc.decisions == len(pairs)
+    assert auc.per_person.interval is None
+    if pools < 2:
+        assert auc.per_pool.value == pytest.approx(roc_auc_score(yes, scores))
+
+
+def test_both_people_of_a_one_sided_pair_ask():
+    data = evening(people=(20, 20), dates=120, pools=0, one_sided=True, unknown=False)
+    vectors = unit_rows(data.a)
+    auc = summarize_auc(score_decisions(data, vectors, vectors), resamples=0)
+    yes = np.arange(len(data.decisions)) < data.ends[0]
+    pairs = data.decisions.pairs
+    scores = np.einsum("ek,ek->e", vectors[pairs[:, 0]], vectors[pairs[:, 1]])
+    values = []
+    for person in range(20):
+        rows = (pairs == person).any(1)
+        values.append(auc_by_loops(scores[rows], yes[rows]))
+    assert auc.per_person.value == pytest.approx(np.nanmean(values))
+    assert auc.decisions == len(pairs)
+
+
+def test_the_evaluator_finds_everyone_to_whom_a_side_said_yes():
+    data = evening(pools=0)
+    evaluation = Evaluator(ks=(5,), resamples=0).evaluate(data, target="b_likes")
+    liked = data.decisions.pairs[data.decisions.b == 1]
+    expected = Evaluator(ks=(5,), resamples=0).evaluate(
+        PairedFeatures.of(data.a, data.b, matches=liked)
+    )
+    assert evaluation.both == expected.b_to_a
+    assert (evaluation.a_to_b, evaluation.b_to_a) == (None, None)
+    assert evaluation.candidates == (30,)
+    np.testing.assert_allclose(evaluation.recall_curve()[4], evaluation.both.recall[5])
+    assert "To be found: everyone to whom side b said yes" in str(evaluation)
+    assert f"AUC of yes against no: {evaluation.auc.per_person.value:.3f} per asking" in str(
+        evaluation
+    )
+    figures = json.loads(json.dumps(evaluation.to_dict()))
+    assert figures["target"] == "b_likes"
+    assert figures["auc"]["per_pool"]["value"] == evaluation.auc.per_pool.value
+    # a head with a score of its own for the yes of side b uses it
+    head = Likes(strengths=[0.5]).fit(data).head
+    of_head = Evaluator(ks=(5,), resamples=0).evaluate(data, head, target="b_likes")
+    aimed = Evaluator(ks=(5,), resamples=0).evaluate(
+        data, head.for_target("b_likes"), target="b_likes"
+    )
+    assert of_head.auc == aimed.auc
+    assert of_head.auc != Evaluator(ks=(5,), resamples=0).evaluate(data, head).auc
+    assert of_head.frozen.auc == evaluation.auc
+
+
+def test_without_likes_and_pools_evaluations_stay_as_they_are():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 20, 4))
+    evaluation = Evaluator(resamples=0).evaluate(PairedFeatures.of(a, b, rejected=[(0, 1), (1, 0)]))
+    assert evaluation.auc is None
+    assert not {"auc", "target"} & evaluation.to_dict().keys()
+    assert "AUC" not in str(evaluation)
+
+
+def test_targets_that_cannot_be_evaluated_are_refused():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 6, 4))
+    data = PairedFeatures.of(a, b)
+    with pytest.raises(ConfigurationError, match="Unknown target 'a_like'"):
+        Evaluator().evaluate(data, target="a_like")
+    with pytest.raises(ConfigurationError, match="needs two sides"):
+        Evaluator().evaluate(PairedFeatures.of(a, matches=[(0, 1)]), target="a_likes")
+    nothing = ScoredDecisions(*(np.empty(0, np.int64) for _ in range(7)))
+    assert summarize_auc(nothing) is None
+    # matches alone have no rejections to compare with
+    pools = Pools.of(data.matches, ["here"] * 6)
+    assert Evaluator(ks=(1,)).evaluate(PairedFeatures.of(a, b, pools=pools)).auc is None
+
+
+def noisy_evenings(seed, *, pools, effect):
+    """Scored decisions of people whose appeal differs, with a true mean AUC that is known."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for pool in range(pools):
+        shape = (8, 8)
+        appeal = 0.7 * rng.normal(size=8)  # shared by all askers: decisions are not independent
+        scores = rng.normal(size=shape)
+        odds = effect * scores + appeal[None, :]
+        yes = rng.random(shape) < 1 / (1 + np.exp(-odds))
+        first, second = np.indices(shape)
+        rows.append((first + 8 * pool, second + 8 * pool, yes, scores, np.full(shape, pool)))
+    first, second, yes, scores, pool = (
+        np.concatenate(part).ravel() for part in zip(*rows, strict=True)
+    )
+    return ScoredDecisions(
+        np.zeros(len(yes), np.int64),
+        2 * first,
+        2 * second + 1,
+        yes,
+        scores.astype(np.float32),
+        pool,
+        np.zeros(len(yes), np.int64),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("effect", [0.0, 0.5])
+@pytest.mark.parametrize("known_pools", [True, False])
+def test_intervals_cover_and_the_test_holds_its_level(effect, known_pools):
+    repeats = 400
+    many = [noisy_evenings(10_000 + seed, pools=12, effect=effect) for seed in range(60)]
+    covered, rejected = [], []
+
+    def measure(scored, resamples):
+        if not known_pools:
+            none = np.full(len(scored), -1)
+            scored = ScoredDecisions(
+                scored.direction,
+                scored.askers,
+                scored.candidates,
+                scored.yes,
+                scored.scores,
+                none,
+                scored.block,
+            )
+        return summarize_auc(scored, resamples=resamples).per_person
+
+    truth = np.mean([measure(scored, 0).value for scored in many])
+    for seed in range(repeats):
+        estimate = measure(noisy_evenings(seed, pools=12, effect=effect), 300)
+        low, high = estimate.interval
+        covered.append(low <= truth <= high)
+        rejected.append(estimate.p_value is not None and estimate.p_value < 0.05)
+    assert 0.92 <= np.mean(covered) <= 0.99
+    if known_pools and effect == 0:
+        assert 0.02 <= np.mean(rejected) <= 0.09
