@@ -9,12 +9,14 @@ from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.crossvalidation import cross_validate
 from pairmatch.evaluation.query_table import embed_sides
-from pairmatch.learning.baselines import CCA, Popularity, Ridge, Whitened
+from pairmatch.learning.baselines import Popularity, Whitened
 from pairmatch.learning.best import Best, fit_bases
 from pairmatch.learning.closed_form_heads import MetricHead
 from pairmatch.learning.heads import build_head, describe_head
-from pairmatch.learning.stacking import Margins, StackedHead, fit_weights
+from pairmatch.learning.stacking import Margins, StackedHead, choose_weights, fit_weights
 from pairmatch.testing import check_head, check_learner
+
+CLOSED_FORM = Best(recipe=False)
 
 
 def couples(pairs, *, rotated=False, related=True, noise=1.2, seed=0, dim=24):
@@ -41,7 +43,7 @@ def dense(people=30, *, one_sided=False):
 @pytest.mark.parametrize("one_sided", [False, True])
 def test_likelihood_equals_the_formula_in_loops(one_sided):
     data = dense(one_sided=one_sided)
-    heads = list(fit_bases(data, grouped=False).values())[:3]
+    heads = list(fit_bases(data).values())[:3]
     weights = np.array([0.5, 0.0, 2.0])
     scores = 0.0
     for weight, head in zip(weights, heads, strict=True):
@@ -68,7 +70,7 @@ def test_likelihood_equals_the_formula_in_loops(one_sided):
 
 def test_gradient_and_spread_equal_their_definitions():
     rng = np.random.default_rng(0)
-    margins = Margins.of(dense(), list(fit_bases(dense(), grouped=False).values())[:2], rng)
+    margins = Margins.of(dense(), list(fit_bases(dense()).values())[:2], rng)
     weights, step = np.array([1.0, 2.0]), 1e-5
     loss, gradient = margins.loss(weights)
     assert loss == pytest.approx(-margins.log_likelihood(weights).mean())
@@ -101,14 +103,36 @@ def test_weights_are_not_negative_and_shrink_to_the_prior():
     assert fit_weights(margins, prior, 1e6) == pytest.approx(prior, abs=1e-4)
 
 
+def test_reciprocal_ranks_count_candidates_ahead_and_half_of_the_tied():
+    values = np.array([[[1.0], [0.0], [-2.0]], [[3.0], [9.0], [0.0]]])
+    present = np.array([[True, True, True], [True, False, False]])
+    ranks = 1 / Margins(values, present).reciprocal_ranks(np.ones(1))
+    assert ranks.tolist() == [2.5, 2.0]
+
+
+def test_weights_are_chosen_only_if_they_predict_and_a_head_that_ranks_better_is_used_alone():
+    rng = np.random.default_rng(0)
+    present = np.ones((40, 9), bool)
+    noise = rng.standard_normal((20, 9, 2))
+    nothing = [Margins(np.concatenate([noise, -noise]), present)] * 4
+    assert choose_weights(nothing, penalty=0.1).tolist() == [0, 0]
+    good = rng.standard_normal((40, 9, 2)) - 1
+    # The second head puts most partners far ahead of everyone, and the rest far behind
+    sure = np.arange(40)[:, None] % 10 > 0
+    good[..., 1] = np.where(sure, -1.0, 30.0) + 0.1 * rng.standard_normal((40, 9))
+    folds = [Margins(good, present)] * 4
+    assert choose_weights(folds, penalty=0.1).tolist() == [0, 1]
+
+
 def test_joined_embeddings_multiply_to_the_weighted_mean_of_cosines():
     data = couples(50)
-    heads = {"ridge": Ridge().fit(data).head, "cca": CCA().fit(data).head}
-    joined = StackedHead.joined(heads, np.array([3.0, 1.0]))
-    ridge, cca = (a @ b.T for a, b in (embed_sides(data, head) for head in heads.values()))
+    bases = fit_bases(data, recipe=True)
+    heads = {label: bases[label] for label in ("ridge 1", "cca 32", "recipe")}
+    joined = StackedHead.joined(heads, np.array([3.0, 1.0, 1.0]))
+    ridge, cca, recipe = (a @ b.T for a, b in (embed_sides(data, head) for head in heads.values()))
     e_a, e_b = embed_sides(data, joined)
-    assert np.allclose(e_a @ e_b.T, 0.75 * ridge + 0.25 * cca, atol=1e-6)
-    assert joined.shares == pytest.approx({"ridge": 0.75, "cca": 0.25})
+    assert np.allclose(e_a @ e_b.T, 0.6 * ridge + 0.2 * cca + 0.2 * recipe, atol=1e-6)
+    assert joined.shares == pytest.approx({"ridge 1": 0.6, "cca 32": 0.2, "recipe": 0.2})
     restored = build_head(describe_head(joined), dim=data.dim).eval()
     restored.load_state_dict(joined.state_dict())
     assert np.array_equal(restored.embed(data.a, "a"), e_a)
@@ -117,7 +141,9 @@ def test_joined_embeddings_multiply_to_the_weighted_mean_of_cosines():
 def test_people_who_are_alike_and_people_who_are_mapped_are_both_recovered():
     for rotated, baseline, other in ((False, "whitened", "ridge"), (True, "ridge", "whitened")):
         data = couples(150, rotated=rotated)
-        result = cross_validate(data, ["best", baseline, other], repeats=1, folds=3)
+        result = cross_validate(
+            data, {"best": CLOSED_FORM, baseline: baseline, other: other}, repeats=1, folds=3
+        )
         best, simple = (result.metrics(name, resamples=0).mrr for name in ("best", baseline))
         assert best > 0.95 * simple, baseline
         assert best > result.metrics(other, resamples=0).mrr
@@ -136,14 +162,14 @@ def test_several_partners_make_popular_people_popular():
     assert np.corrcoef(scores.mean(0), np.log(chances))[0, 1] > 0.8
     taste = scores - scores.mean(0) - scores.mean(1, keepdims=True) + scores.mean()
     assert np.abs(taste).max() < 1e-6
-    assert Best().fit(data).head.shares["number of partners"] > 0.3
+    assert CLOSED_FORM.fit(data).head.shares["number of partners"] > 0.3
 
 
 def test_nothing_to_learn_and_too_few_pairs_fall_back_with_a_note():
-    fitted = Best().fit(couples(100, related=False, seed=2))
-    assert "does not show that learning from them" in fitted.notes[0]
+    fitted = CLOSED_FORM.fit(couples(100, related=False, seed=2))
+    assert "does not show that the features predict partners" in fitted.notes[0]
     assert isinstance(fitted.head, MetricHead)
-    few = Best().fit(couples(15))
+    few = CLOSED_FORM.fit(couples(15))
     assert "Too few pairs to learn from (15 independent groups" in few.notes[0]
     whitened = Whitened().fit(couples(15)).head
     data = couples(15)
@@ -153,14 +179,13 @@ def test_nothing_to_learn_and_too_few_pairs_fall_back_with_a_note():
 def test_log_of_one_component_that_cannot_be_split_falls_back():
     stars = np.concatenate([[(0, b) for b in range(1, 40)], [(a, 0) for a in range(1, 40)]])
     data = PairedFeatures.of(*np.random.default_rng(0).standard_normal((2, 40, 6)), matches=stars)
-    assert "Cross-validation is not possible" in Best().fit(data).notes[0]
+    assert "Cross-validation is not possible" in CLOSED_FORM.fit(data).notes[0]
 
 
 def test_head_and_learner_conform():
     parts = {"a": ("metric", {"rank": 3}), "b": ("partner-map", {}), "c": ["mlp", {"width": 4}]}
     check_head(lambda dim: StackedHead(dim=dim, parts=parts))
-    check_learner(Best())
-    check_learner(Best(least_pairs=100))
+    check_learner(CLOSED_FORM)
 
 
 @pytest.mark.parametrize(

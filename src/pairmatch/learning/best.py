@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import product
 
 import numpy as np
@@ -15,9 +15,10 @@ from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.splits import cross_validation_splits
 from pairmatch.learning.baselines import CCA, Popularity, Ridge
 from pairmatch.learning.closed_form_heads import PopularityHead, fill
-from pairmatch.learning.decompositions import Doubles, MatchedSides, side_means, thin_svd
+from pairmatch.learning.contrastive import Contrastive
+from pairmatch.learning.decompositions import MatchedSides, side_means, thin_svd
 from pairmatch.learning.metric import PairMetric, solve_metrics
-from pairmatch.learning.stacking import Margins, StackedHead, fit_weights
+from pairmatch.learning.stacking import Margins, StackedHead, choose_weights
 
 _WHITENED = PairMetric(shrinkage=0.9, strength=0, power=1)
 _GROUP_WEIGHT = 0.3
@@ -27,21 +28,30 @@ _APPEAL_STRENGTH = 10.0
 class Best(Learner):
     """Several learners joined by weights that held-out partners decide. Choose it by default.
 
-    Whitened cosine, metrics, CCA, ridge regression and popularity are fitted in an inner
-    cross-validation. Non-negative weights of their scores maximize the likelihood of the true
+    Whitened cosine, metrics, CCA, ridge regression, popularity and the recipe are fitted in an
+    inner cross-validation. Non-negative weights of their scores maximize the likelihood of the true
     partner among the candidates of held-out people, in both directions (stacked generalization:
     Wolpert 1992, Breiman 1996). The learners are then fitted on all pairs, and those with a weight
-    above 0 are joined to one head.
+    are joined to one head.
 
     Args:
         folds: Number of folds of the inner cross-validation.
         least_pairs: Minimum number of independent groups of pairs to learn from them; with fewer,
             whitened cosine is used.
-        shrinkage: How strongly the weights are shrunk to those of whitened cosine alone, above 0;
-            the penalty is this over the number of independent groups of pairs.
+        shrinkage: How strongly few pairs shrink the weights to those of whitened cosine alone,
+            above 0.
+        recipe: Whether the contrastive recipe is among the learners. It takes most of the time, and
+            is what finds tastes that no linear map can express.
     """
 
-    def __init__(self, *, folds: int = 5, least_pairs: int = 20, shrinkage: float = 0.5) -> None:
+    def __init__(
+        self,
+        *,
+        folds: int = 5,
+        least_pairs: int = 20,
+        shrinkage: float = 10.0,
+        recipe: bool = True,
+    ) -> None:
         if folds < 2 or least_pairs < folds or not 0 < shrinkage < math.inf:
             raise ConfigurationError(
                 "`Best(...)`: folds must be at least 2, least_pairs at least folds and shrinkage "
@@ -50,6 +60,7 @@ class Best(Learner):
         self.folds = folds
         self.least_pairs = least_pairs
         self.shrinkage = shrinkage
+        self.recipe = recipe
 
     def fit(
         self, train: PairedFeatures, validation: PairedFeatures | None = None, *, seed: int = 0
@@ -67,32 +78,34 @@ class Best(Learner):
         except ConfigurationError as error:
             return _without_learning(train, f"Cross-validation is not possible. {error} Therefore")
         rng = np.random.default_rng(seed)
-        folds = []
+        held_out = []
         for split in splits:
-            heads = fit_bases(train.take(split.train), grouped=grouped)
-            folds.append(Margins.of(train.take(split.test), list(heads.values()), rng))
-        spreads = Margins.concatenate(folds).spreads()
-        folds = [fold.scaled(spreads) for fold in folds]
-        penalty = self.shrinkage / train.independent
-        weights = _weights(folds, penalty)
-        if not weights.any() or not _learns(folds, penalty):
+            heads = fit_bases(
+                train.take(split.train), grouped=grouped, recipe=self.recipe, seed=seed
+            )
+            held_out.append(Margins.of(train.take(split.test), list(heads.values()), rng))
+        weights = choose_weights(held_out, self.shrinkage / train.independent)
+        if not weights.any():
             return _without_learning(
                 train,
-                f"Cross-validation among the {len(train)} training pairs does not show that "
-                "learning from them predicts partners better",
+                f"Cross-validation among the {len(train)} training pairs does not show that the "
+                "features predict partners",
             )
-        weights = np.divide(weights, spreads, out=np.zeros_like(weights), where=spreads > 0)
-        heads = fit_bases(train, grouped=grouped)
+        heads = fit_bases(train, grouped=grouped, recipe=self.recipe, seed=seed)
         kept = {label: head for (label, head), w in zip(heads.items(), weights, strict=True) if w}
         return FittedHead(StackedHead.joined(kept, weights[weights > 0]))
 
 
-def fit_bases(train: PairedFeatures, *, grouped: bool) -> dict[str, ProjectionHead]:
+def fit_bases(
+    train: PairedFeatures, *, grouped: bool = False, recipe: bool = False, seed: int = 0
+) -> dict[str, ProjectionHead]:
     """Heads of all base learners by label, whitened cosine first; what they share is solved once.
 
     Args:
         train: Features and matches.
         grouped: Whether metrics that use groups and common partners are among them.
+        recipe: Whether the contrastive recipe is among them.
+        seed: Seed of the recipe.
     """
     metrics = {
         "whitened": _WHITENED,
@@ -117,6 +130,7 @@ def fit_bases(train: PairedFeatures, *, grouped: bool) -> dict[str, ProjectionHe
         **{label: learner.solve(sides) for label, learner in maps.items()},
         "popularity": Popularity().fit(train).head,
         "number of partners": _appeal(train),
+        **({"recipe": Contrastive().fit(train, seed=seed).head} if recipe else {}),
     }
 
 
@@ -133,30 +147,6 @@ def _appeal(train: PairedFeatures) -> ProjectionHead:
         directions.append(slope)
     # The head of a person holds the direction of the other side
     return fill(PopularityHead(dim=train.dim), mean=unit_rows(np.stack(directions[::-1])))
-
-
-def _weights(folds: Sequence[Margins], penalty: float) -> Doubles:
-    """[H] weights of all bases, shrunk towards those of whitened cosine alone."""
-    margins = Margins.concatenate(folds)
-    prior = np.zeros(margins.values.shape[2])
-    prior[:1] = _weights_alone(margins)
-    return fit_weights(margins, prior, penalty)
-
-
-def _weights_alone(margins: Margins) -> Doubles:
-    """[1] weight of whitened cosine alone."""
-    return fit_weights(margins.select([0]), np.zeros(1), penalty=1e-6)
-
-
-def _learns(folds: Sequence[Margins], penalty: float) -> bool:
-    """Whether weights of the other folds predict partners better than whitened cosine alone."""
-    gains = []
-    for index, fold in enumerate(folds):
-        others = [*folds[:index], *folds[index + 1 :]]
-        alone = _weights_alone(Margins.concatenate(others))
-        gains.append(fold.log_likelihood(_weights(others, penalty)))
-        gains[-1] -= fold.select([0]).log_likelihood(alone)
-    return float(np.concatenate(gains).mean()) > 0
 
 
 def _without_learning(train: PairedFeatures, reason: str) -> FittedHead:

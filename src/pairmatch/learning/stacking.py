@@ -7,6 +7,7 @@ weighted mean of the heads' cosines.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -29,6 +30,10 @@ from pairmatch.learning.heads import build_head, describe_head
 
 _MOST_MATCHES = 400  # of a held-out part, and queries of each direction
 _MOST_CANDIDATES = 128  # of a query, drawn at random: the likelihood stays consistent
+_LEAST_SHARE = 0.05  # smaller weights widen the embedding for little
+_LEAST_PENALTY = 1e-4
+_LEAST_TOTAL = 1e-3
+_BEYOND_DOUBT = 1.5  # standard errors
 
 
 class StackedHead(ProjectionHead):
@@ -145,7 +150,7 @@ class Margins:
             present.append(np.pad(part.present, padding[:2]))
         return cls(np.concatenate(values), np.concatenate(present))
 
-    def select(self, heads: Sequence[int]) -> Margins:
+    def select(self, heads: Ints | Sequence[int]) -> Margins:
         """The same queries with some of the heads."""
         return Margins(self.values[:, :, heads], self.present)
 
@@ -166,6 +171,13 @@ class Margins:
         """[Q] log probability that a query chooses the partner, in softmax of weighted scores."""
         return -np.logaddexp(0, _log_sum(self.values @ weights, self.present))
 
+    def reciprocal_ranks(self, weights: Doubles) -> Doubles:
+        """[Q] reciprocal of the partner's expected rank among the candidates of each query."""
+        margins = self.values @ weights
+        ahead = (self.present & (margins > 0)).sum(1)
+        tied = (self.present & (margins == 0)).sum(1)
+        return 1 / (1 + ahead + tied / 2)
+
     def loss(self, weights: Doubles) -> tuple[float, Doubles]:
         """Mean negative log-likelihood, and its gradient [H]; convex in the weights."""
         logits = self.values @ weights
@@ -173,6 +185,60 @@ class Margins:
         chosen = np.where(self.present, np.exp(logits - total[:, None]), 0)
         gradient = np.tensordot(chosen, self.values, axes=([0, 1], [0, 1]))
         return float(total.mean()), gradient / len(total)
+
+
+def choose_weights(folds: Sequence[Margins], penalty: float) -> Doubles:
+    """[H] weights of the heads' cosines; all 0 if held-out partners cannot be predicted.
+
+    Weights of the other folds must predict the partners of a fold better than chance. If one head
+    alone ranks them better than these weights, beyond doubt, it is used alone: the likelihood
+    punishes confident errors, which do not matter to the rank of a partner.
+
+    Args:
+        folds: Margins of the same heads on each held-out part, the simplest head first.
+        penalty: As in `penalized_weights`.
+    """
+    margins = Margins.concatenate(folds)
+    spreads = margins.spreads()
+    scaled = [fold.scaled(spreads) for fold in folds]
+    likelihoods, stacked = [], []
+    for index, fold in enumerate(scaled):
+        others = Margins.concatenate([*scaled[:index], *scaled[index + 1 :]])
+        weights = penalized_weights(others, penalty)
+        likelihoods.append(fold.log_likelihood(weights) + np.log1p(fold.present.sum(1)))
+        stacked.append(fold.reciprocal_ranks(weights))
+    if np.concatenate(likelihoods).mean() <= 0:
+        return np.zeros(len(spreads))
+    identity = np.eye(len(spreads))
+    alone = np.stack([margins.reciprocal_ranks(head) for head in identity])
+    winner = int(alone.mean(1).argmax())
+    ahead = alone[winner] - np.concatenate(stacked)
+    error = ahead.std() / math.sqrt(len(ahead) / 2)  # both queries of a pair are one observation
+    if ahead.mean() > _BEYOND_DOUBT * error:
+        return identity[winner]
+    weights = penalized_weights(Margins.concatenate(scaled), penalty)
+    return np.divide(weights, spreads, out=np.zeros_like(weights), where=spreads > 0)
+
+
+def penalized_weights(margins: Margins, penalty: float) -> Doubles:
+    """[H] weights, shrunk to those of the first head alone; the smallest of them become 0.
+
+    Args:
+        margins: Margins of heads with spread 1.
+        penalty: As in `fit_weights`, relative to the square of the sum of the weights.
+    """
+    heads = np.arange(margins.values.shape[2])
+    prior = np.zeros(len(heads))
+    prior[:1] = fit_weights(margins.select([0]), np.zeros(1), _LEAST_PENALTY)
+    total = fit_weights(margins, prior, _LEAST_PENALTY).sum()
+    penalty /= max(total, _LEAST_TOTAL) ** 2
+    weights = fit_weights(margins, prior, penalty)
+    heads = np.flatnonzero(weights > _LEAST_SHARE * weights.sum())
+    if len(heads):
+        kept = fit_weights(margins.select(heads), prior[heads], penalty)
+        weights = np.zeros_like(weights)
+        weights[heads] = kept
+    return weights
 
 
 def fit_weights(margins: Margins, prior: Doubles, penalty: float) -> Doubles:

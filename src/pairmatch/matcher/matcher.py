@@ -143,9 +143,9 @@ class Matcher:
         """Creates a matcher from a named preset.
 
         Args:
-            name: `paper`, the published recipe (`Matcher()`); `best`, several closed-form learners
-                joined by weights that cross-validation on the training pairs decides; or `robust`,
-                one of them, a metric whose strength is chosen in the same way.
+            name: `paper`, the published recipe (`Matcher()`); `best`, several learners joined by
+                weights that cross-validation on the training pairs decides; or `robust`, a metric
+                whose strength is chosen in the same way.
             options: Arguments of the constructor.
 
         Raises:
