@@ -3,7 +3,7 @@
 import pytest
 
 from pairmatch.core.errors import DataError
-from pairmatch.io.encodings import decode_text, likely_encoding
+from pairmatch.io.encodings import conversion_hint, decode_text, likely_encoding
 
 # What people write about themselves, in the encodings of older spreadsheets
 TEXTS = [
@@ -49,6 +49,24 @@ def test_a_few_damaged_characters_do_not_make_a_file_another_encoding():
         "안녕하세요 저는\udcbe\udcc8",
         None,
     )
+
+
+@pytest.mark.parametrize(
+    ("codec", "name", "text"),
+    [
+        ("iso2022_kr", "ISO-2022-KR", "저는 개를 좋아해요"),
+        ("iso2022_jp", "ISO-2022-JP", "散歩が好きです"),
+    ],
+)
+def test_encodings_of_7_bits_are_not_taken_for_text(codec, name, text, tmp_path):
+    content = f"id,text\na,{text}\n".encode(codec)
+    assert content.isascii()
+    with pytest.raises(DataError, match=rf"{name}.*iconv -f {name} "):
+        decode_text(tmp_path / "people.csv", content)
+
+
+def test_a_file_name_is_no_option_of_iconv(tmp_path):
+    assert "UTF-8 ./-a.csv > -a-utf8.csv" in conversion_hint(tmp_path / "-a.csv", "CP949")
 
 
 @pytest.mark.parametrize(

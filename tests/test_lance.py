@@ -9,7 +9,7 @@ import pytest
 from pairmatch import Gallery, Matcher, Profile
 from pairmatch.core.arrays import unit_rows
 from pairmatch.core.errors import ConfigurationError, StoreError
-from pairmatch.gallery import FolderGallery, LanceGallery, forget
+from pairmatch.gallery import FolderGallery, LanceGallery, forget, lance
 
 lancedb = pytest.importorskip("lancedb", reason="the extra `lance` is not installed")
 
@@ -303,3 +303,22 @@ def test_only_the_owner_can_enter_the_table(tmp_path):
         assert LanceGallery(folder).ids == ["b"]
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
     assert existing.stat().st_mode & 0o777 == 0o755
+
+
+def test_looking_for_erased_people_is_repeated_if_files_are_deleted_meanwhile(
+    tmp_path, monkeypatch
+):
+    gallery = LanceGallery(tmp_path / "g")
+    gallery.add([Profile("a"), Profile("b")], vectors(2))
+    gallery.remove(["b"])
+    failures = [OSError("lance error: Not found"), RuntimeError("Version 2 no longer exists")]
+    read = lance.ids_in
+
+    def ids_in(table, ids):
+        if failures:
+            raise failures.pop()
+        return read(table, ids)
+
+    monkeypatch.setattr(lance, "ids_in", ids_in)
+    assert gallery.known(["a", "b", "c"]) == {"a", "b"}  # b is in an earlier version
+    assert not failures

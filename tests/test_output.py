@@ -335,3 +335,10 @@ def test_ids_and_paths_are_escaped_wherever_they_are_printed(made, tmp_path, hos
         assert not [line for line in text.splitlines() if line.startswith("Saved the matcher")]
         if hostile == "[red]x[/red]" and arguments[0] in ("doctor", "forget", "gallery"):
             assert "[red]x[" in text  # markup is printed as it is
+
+
+@pytest.mark.parametrize("option", ["--pairs", "--seed"])
+def test_numbers_beyond_any_use_are_refused_at_once(option, tmp_path):
+    result = CliRunner().invoke(app, ["demo", "-o", str(tmp_path / "demo"), option, str(10**30)])
+    assert result.exit_code == 2, result.output
+    assert not (tmp_path / "demo").exists()

@@ -108,7 +108,11 @@ def demo(
     output: Output = Path("pairmatch-demo"),
     pairs: Annotated[
         int,
-        typer.Option(min=20, help="Number of pairs to draw; with --log, of people of each side."),
+        typer.Option(
+            min=20,
+            max=100_000,
+            help="Number of pairs to draw; with --log, of people of each side.",
+        ),
     ] = 400,
     log: Annotated[
         bool,

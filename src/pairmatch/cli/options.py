@@ -107,7 +107,10 @@ Preset = Annotated[
     ),
 ]
 Seed = Annotated[
-    int, typer.Option(min=0, help="Seed for splits, initial weights and the order of pairs.")
+    int,
+    typer.Option(
+        min=0, max=2**32 - 1, help="Seed for splits, initial weights and the order of pairs."
+    ),
 ]
 Device = Annotated[
     str, typer.Option(help="Device for models: auto, cpu, cuda, …", callback=_usable_device)

@@ -105,7 +105,7 @@ def _list(folder: Path, follow_links: bool) -> _Contents:
 
     for root, folders, files in os.walk(folder, followlinks=follow_links, onerror=report):
         place = Path(root)
-        for name in list(folders):
+        for name in sorted(folders):
             path = place / name
             if _is_system_name(name):
                 contents.skip(_HIDDEN, path.relative_to(folder).as_posix())

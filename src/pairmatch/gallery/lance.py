@@ -138,23 +138,21 @@ class LanceGallery(Gallery):
 
     def _known(self, ids: Sequence[str]) -> set[str]:
         """Looks in the earlier versions of the table as well, newest first."""
-        held = self._present(ids)
-        missing = [person for person in ids if person not in held]
-        if self._open_table() is None or not missing:
-            return held
-        with lance_errors(self.folder):
-            table = self._database.open_table(_TABLE)
-            versions = sorted(
-                (version["version"] for version in table.list_versions()), reverse=True
-            )
-            for version in versions[1:]:
+
+        def read(table: Any) -> set[str]:
+            held: set[str] = set()
+            missing = list(ids)
+            versions = {version["version"] for version in table.list_versions()}
+            for version in sorted(versions | {table.version}, reverse=True):
                 table.checkout(version)
                 if "id" in table.schema.names:
                     held |= ids_in(table, missing)
                 missing = [person for person in missing if person not in held]
                 if not missing:
                     break
-        return held
+            return held
+
+        return self._read(read, set())
 
     def save(self, folder: str | Path | None = None) -> Path:
         """Writes all people to a folder for `Gallery.open`, or compacts the gallery's own files.

@@ -24,6 +24,9 @@ _BYTE_ORDER_MARKS = (
 # Where ASCII letters leave zero bytes: (name, size of a unit, position of the letter in it)
 _WIDE = (("UTF-32LE", 4, 0), ("UTF-32BE", 4, 3), ("UTF-16LE", 2, 0), ("UTF-16BE", 2, 1))
 
+# Encodings of 7 bits, which are valid UTF-8, by the sequences that switch to their characters
+_ESCAPED = (("ISO-2022-KR", b"\x1b$)C"), ("ISO-2022-JP", b"\x1b$B"), ("ISO-2022-JP", b"\x1b$@"))
+
 
 def decode_text(path: Path, content: bytes) -> tuple[str, str | None]:
     """Text of a file, and the name of its encoding if that is evidently not UTF-8.
@@ -32,9 +35,12 @@ def decode_text(path: Path, content: bytes) -> tuple[str, str | None]:
     say where they are. The name is None for a file in UTF-8 with a few damaged characters.
 
     Raises:
-        DataError: The file is UTF-16 or UTF-32, or contains a zero byte.
+        DataError: The file is UTF-16, UTF-32 or ISO-2022, or contains a zero byte.
     """
     _reject_wide(path, content)
+    for name, sequence in _ESCAPED:
+        if sequence in content:
+            raise DataError(f"{path}: {name}. {conversion_hint(path, name)}")
     try:
         return content.decode("utf-8-sig"), None
     except UnicodeDecodeError:
@@ -50,9 +56,10 @@ def decode_text(path: Path, content: bytes) -> tuple[str, str | None]:
 def conversion_hint(path: Path, encoding: str) -> str:
     """A sentence with the command that converts a file to UTF-8."""
     target = f"{path.stem}-utf8{path.suffix}"
+    source = f"./{path.name}" if path.name.startswith("-") else path.name  # not an option
     return (
         "Save the file as UTF-8, for example with: "
-        f"iconv -f {encoding} -t UTF-8 {shlex.quote(path.name)} > {shlex.quote(target)}"
+        f"iconv -f {encoding} -t UTF-8 {shlex.quote(source)} > {shlex.quote(target)}"
     )
 
 
