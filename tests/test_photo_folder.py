@@ -142,6 +142,9 @@ def test_links_to_folders_are_followed_on_request(tmp_path, caplog):
         "as 'loop'."
     ]
     assert ids(photos, follow_links=True) == ["a", "c", "more/b"]
+    for name in ("z", "b", "again"):  # several links to one folder: the first name counts
+        (photos / name).symlink_to(tmp_path / "elsewhere")
+    assert ids(photos, follow_links=True) == ["a", "again/b", "c"]
     (photos / "d.jpg").symlink_to(tmp_path / "gone.jpg")
     with pytest.raises(DataError, match=r"d\.jpg: the link leads nowhere"):
         read_profiles(photos)
