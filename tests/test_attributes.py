@@ -20,6 +20,7 @@ from pairmatch.cli import app
 from pairmatch.core.errors import ConfigurationError, DataError, NotFittedError
 from pairmatch.core.types import Item
 from pairmatch.experiments import sweep as sweeps
+from pairmatch.features.extractor import ExtractionRequest, plan_extractions
 from pairmatch.features.poolers import NativePooler
 from pairmatch.matcher.records import without_folders
 from pairmatch.testing import check_backbone
@@ -284,6 +285,17 @@ def test_the_key_covers_every_attribute_and_its_type(tmp_path):
     assert store.plan(profiles, backbone, [NativePooler()]).stored == 7
 
 
+def test_requests_share_a_pass_only_if_attributes_are_equal(tmp_path):
+    store, backbone = FeatureStore(tmp_path / "s.sqlite"), fitted(list(range(40)))
+    requests = [
+        ExtractionRequest(
+            store, [Profile("p", attributes={"x": value})], backbone, [NativePooler()]
+        )
+        for value in (1, 2, 2)
+    ]
+    assert len(plan_extractions(requests)) == 2
+
+
 def test_other_backbones_keep_their_keys_when_attributes_change(tmp_path):
     backbone = HashBackbone()
     store = FeatureStore(tmp_path / "s.sqlite")
@@ -306,8 +318,10 @@ def test_attributes_and_another_backbone_are_joined(tmp_path, small_pairs):
     features = matcher.features(profiles)
     assert features.shape[1] == 1756 + matcher.backbones[1].dim
     assert np.allclose(np.linalg.norm(features[:, :1756], axis=1), 1, atol=1e-5)
-    saved = Matcher.load(matcher.save(tmp_path / "m"), store=tmp_path / "s.sqlite")
-    assert np.array_equal(saved.features(profiles), features)
+    matcher.save(tmp_path / "m")
+    for backbone in (None, [("descriptor", {"size_px": 112}), "attributes"]):
+        loaded = Matcher.load(tmp_path / "m", backbone=backbone, store=tmp_path / "s.sqlite")
+        assert np.array_equal(loaded.features(profiles), features)
 
 
 def test_left_out_attributes_change_nothing(tmp_path):
@@ -317,7 +331,7 @@ def test_left_out_attributes_change_nothing(tmp_path):
     facts = dict(training[0].attributes)
     columns = backbone.prepare([Item(attributes=facts)])
     assert torch.equal(backbone.prepare([Item(attributes={**facts, "religion": "other"})]), columns)
-    assert AttributesBackbone(leave_out="religion").leave_out == ("religion",)
+    assert AttributesBackbone(leave_out="religion, age").leave_out == ("religion", "age")
     with pytest.raises(ConfigurationError, match=r"'religon'\. Did you mean 'religion'"):
         AttributesBackbone(leave_out="religon").fit(training)
     with pytest.raises(
@@ -421,7 +435,7 @@ def test_attributes_alone_on_the_command_line(tables):
 
     files = f"{tables / 'pairs.csv'} --profiles {tables / 'people.csv'}"
     matcher, store = tables / "m", f"--store {tables / 's'} --quiet"
-    leave_out = '--set \'attributes.leave_out=["religion", "region"]\''
+    leave_out = "--set attributes.leave_out=religion,region"
     parts = f"--backbone attributes {leave_out} --preset robust"
     assert "60 pairs of 120 people" in run(f"fit {files} {parts} --output {matcher} {store}")
     record = json.loads((matcher / "matcher.json").read_text())

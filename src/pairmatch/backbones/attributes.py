@@ -35,8 +35,8 @@ class AttributesBackbone(Backbone):
     be read from a saved matcher.
 
     Args:
-        leave_out: Names of attributes that are not read, such as protected traits; on the command
-            line a list (`["race", "religion"]`) or one name.
+        leave_out: Names of attributes that are not read, such as protected traits; as one text,
+            separated by commas.
         encodings: What `fit` learned, by name of the attribute; None before `fit`.
 
     Raises:
@@ -54,7 +54,9 @@ class AttributesBackbone(Backbone):
         leave_out: str | Sequence[str] = (),
         encodings: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        self.leave_out = (leave_out,) if isinstance(leave_out, str) else tuple(leave_out)
+        if isinstance(leave_out, str):
+            leave_out = [name.strip() for name in leave_out.split(",")]
+        self.leave_out = tuple(leave_out)
         self.encodings = encodings
         try:
             checked = {} if encodings is None else ENCODINGS.validate_python(encodings)

@@ -14,7 +14,7 @@ from pairmatch.core.arrays import Floats, unit_rows
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import Backbone, Pooler
 from pairmatch.core.types import Item, Profile
-from pairmatch.features.inputs import build_items, digest_items, feature_keys
+from pairmatch.features.inputs import attribute_texts, build_items, digest_items, feature_keys
 from pairmatch.features.plan import ExtractionPlan
 from pairmatch.features.running import BackboneRunner
 from pairmatch.io.store import Store, content_key
@@ -228,7 +228,10 @@ def _sharing_key(request: ExtractionRequest, items: Sequence[Item]) -> Hashable:
         content_key(dict(backbone.fingerprint())),
         tuple(getattr(backbone, "layers", ())),  # not in the fingerprint, but poolers need them
         tuple(profile.id for profile in request.profiles),
-        tuple((tuple(map(_image_identity, item.images)), item.text) for item in items),
+        tuple(
+            (tuple(map(_image_identity, item.images)), item.text, tuple(attribute_texts(item)))
+            for item in items
+        ),
     )
 
 

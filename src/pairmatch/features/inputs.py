@@ -87,6 +87,13 @@ def feature_keys(
     ]
 
 
+def attribute_texts(item: Item) -> list[tuple[str, str]]:
+    """Names, and values with their types, as texts that are equal in every process; sorted."""
+    return sorted(
+        (replace_surrogates(name), _value_text(value)) for name, value in item.attributes.items()
+    )
+
+
 def _digest(item: Item) -> str | ImageError:
     try:
         images = [pixels_digest(image) for image in item.images]
@@ -94,9 +101,7 @@ def _digest(item: Item) -> str | ImageError:
         return error
     content: dict[str, Any] = {"images": images, "text": item.text}
     if item.attributes:  # the keys of people without any do not depend on this entry
-        content["attributes"] = sorted(
-            [replace_surrogates(name), _plain(value)] for name, value in item.attributes.items()
-        )
+        content["attributes"] = attribute_texts(item)
     return content_key(content)
 
 
@@ -109,8 +114,7 @@ def _known(attributes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> str:
-    """An attribute's value with its type, as text that is equal in every process."""
+def _value_text(value: Any) -> str:
     if isinstance(value, set | frozenset):
-        value = sorted(map(_plain, value))
+        value = sorted(map(_value_text, value))
     return replace_surrogates(f"{type(value).__name__} {value!r}")

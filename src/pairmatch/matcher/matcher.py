@@ -594,8 +594,9 @@ class Matcher:
 
         Args:
             folder: Folder that `save` wrote.
-            backbone: Replaces the saved backbones, for example if the weights are at another path.
-                It must return the same features; a warning says if its fingerprint differs.
+            backbone: Replaces the saved backbones, for example if the weights are at another path;
+                one of the same name keeps what it learned. It must return the same features; a
+                warning says if its fingerprint differs.
             metadata: Options of the metadata generator that override the saved ones, or another
                 generator. The address of a server (`base_url`) and the name of the variable that
                 holds the key are never saved: name them here.
@@ -614,7 +615,7 @@ class Matcher:
         with saving.explained_errors(path, record):
             arguments = saving.constructor_arguments(record, metadata)
             if backbone is not None:
-                arguments["backbone"] = backbone
+                arguments["backbone"] = saving.replaced_backbones(record, backbone)
             matcher = cls(**arguments, **options)
             matcher.head = saving.build_saved_head(record, weights)
             for name in saving.STATE:

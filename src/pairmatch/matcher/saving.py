@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pairmatch.core._version import __version__
-from pairmatch.core.config import PartSpec
+from pairmatch.core.config import PartSpec, list_of_parts, parse_spec
 from pairmatch.core.errors import (
     ConfigurationError,
     PairmatchError,
@@ -88,6 +88,18 @@ def constructor_arguments(
         "prompt_attributes": record["prompt_attributes"],
         "store_dtype": record["store_dtype"],
     }
+
+
+def replaced_backbones(record: Mapping[str, Any], given: PartSpec) -> list[PartSpec]:
+    """Backbones that replace the saved ones, with what a saved one of the same name has learned."""
+    specs = list_of_parts(given)
+    for position, (spec, entry) in enumerate(
+        zip(specs, record["parts"]["backbones"], strict=False)
+    ):
+        parsed = parse_spec(spec)
+        if parsed is not None and parsed[0] == entry["name"]:
+            specs[position] = (parsed[0], {**entry.get("learned", {}), **parsed[1]})
+    return specs
 
 
 def build_saved_head(record: Mapping[str, Any], weights: Mapping[str, Tensor]) -> ProjectionHead:
