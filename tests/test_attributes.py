@@ -104,8 +104,9 @@ def test_numbers_are_those_of_standard_scaler_and_missing_indicator():
     backbone = fitted([None if np.isnan(v) else float(v) for v in values])
     columns = encode(backbone, values)
     known = ~np.isnan(values)
-    low, high = np.nanquantile(values, [0.05, 0.95])
-    oracle = StandardScaler().fit(values.clip(low, high)[:, None])
+    ordered = np.sort(values[known])
+    tail = int(np.ceil(0.05 * len(ordered)))
+    oracle = StandardScaler().fit(values.clip(ordered[tail], ordered[-1 - tail])[:, None])
     assert np.allclose(columns[known, 0], oracle.transform(values[:, None])[known, 0], atol=1e-5)
     assert not columns[~known, 0].any()
     missing = MissingIndicator().fit_transform(values[:, None]).astype(float)
@@ -117,6 +118,16 @@ def test_an_outlier_neither_stretches_the_scale_nor_leaves_it():
     columns = encode(fitted([*values, 1e9]), [30, 1e9, 1e308])
     assert np.allclose(columns[0], encode(fitted(values), [30]), atol=0.02)
     assert columns[1:, 0].tolist() == [3.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    "others", [[], [0] * 400, [0] * 25], ids=["alone", "of nearly equal people", "of few people"]
+)
+def test_the_largest_value_cannot_be_read(others):
+    values = [*others, *range(1, 13)]
+    learned = fitted([*values, 123_456_789]).encodings["x"]
+    assert learned == fitted([*values, 987_654_321]).encodings["x"]
+    assert 0 < learned["scale"] < 10
 
 
 def test_dates_are_ages_on_any_day():

@@ -1,7 +1,7 @@
 """How one attribute becomes columns: a number, an age, or one column per frequent category.
 
-Everything that an encoding keeps is a mean over at least 10 training people, so that no person can
-be read from a saved matcher.
+Everything that an encoding keeps is a mean over at least 10 training people, on which the extreme
+values of a few have no influence, so that no person can be read from a saved matcher.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ FEWEST_PEOPLE = 10
 _MOST_OPTIONS = 100
 _MOST_CHARACTERS = 100
 _NEARLY_ALL = 0.9
-_TAIL = 0.05  # share of people at each end who do not stretch the scale
+_TAIL = 0.05  # share of people at each end who do not stretch the scale, and their smallest number
+_FEWEST_IN_TAIL = 2
 _FARTHEST = 3.0  # in standard deviations
 _LARGEST = 1e100  # its square is finite
 _DATE = re.compile(r"\d{4}-\d\d-\d\d(?=[T ]|\Z)")
@@ -62,8 +63,8 @@ class NumberEncoding(_Encoding):
     Attributes:
         kind: `number` or `date`.
         mean: Mean over training people.
-        scale: Standard deviation. The 5 % of people at each end do not stretch it, and no one is
-            farther than 3 from the mean.
+        scale: Standard deviation. The 5 % of people at each end, at least two, do not stretch it,
+            and no one is farther than 3 from the mean.
     """
 
     kind: Literal["number", "date"]
@@ -144,15 +145,26 @@ def fit_encoding(values: Sequence[Any]) -> NumberEncoding | ChoiceEncoding | Non
 def _fit_number(values: Sequence[Any], kind: Literal["number", "date"]) -> NumberEncoding | None:
     numbers = _numbers(values, kind)
     known = numbers[~np.isnan(numbers)]
-    _, counts = np.unique(known, return_counts=True)
+    distinct, counts = np.unique(known, return_counts=True)
     if len(known) - counts.max(initial=0) < FEWEST_PEOPLE:
         return None
-    core = np.clip(known, *np.quantile(known, [_TAIL, 1 - _TAIL]))
-    scale = float(core.std() or known.std())
+    core = np.clip(known, *_bounds(known))
+    if not core.std():  # nearly all people have the same value
+        usual = distinct[counts.argmax()]
+        low, high = _bounds(known[known != usual])
+        core = np.clip(known, min(low, usual), max(high, usual))
+    scale = float(core.std())
     if scale <= 0:  # differences that are too small for a float
         return None
     missing = _share(len(values) - len(known), len(values))
     return NumberEncoding(kind=kind, mean=float(core.mean()), scale=scale, missing=missing)
+
+
+def _bounds(values: _Doubles) -> tuple[float, float]:
+    """Values that at least 5 % of the people, and more than two of them, reach at either end."""
+    tail = max(math.ceil(_TAIL * len(values)), _FEWEST_IN_TAIL)
+    ordered = np.sort(values)
+    return float(ordered[tail]), float(ordered[-1 - tail])
 
 
 def _fit_choice(values: Sequence[Any]) -> ChoiceEncoding | None:

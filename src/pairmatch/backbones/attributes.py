@@ -25,7 +25,7 @@ from pairmatch.io.store import content_key
 class AttributesBackbone(Backbone):
     """Numbers, dates, categories and sets of the profile. Choose it alone or beside another one.
 
-    Every attribute has the same weight: its columns are centered and their variances add up to 1 at
+    No attribute outweighs another: its columns are centered and their variances add up to 1 at
     most. A person without a value is at the mean, and a column says so if at least 10 training
     people have none. Unknown categories, text in a number and attributes that training people did
     not have change nothing else.
@@ -55,7 +55,7 @@ class AttributesBackbone(Backbone):
         encodings: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         if isinstance(leave_out, str):
-            leave_out = [name.strip() for name in leave_out.split(",")]
+            leave_out = [name.strip() for name in leave_out.split(",") if name.strip()]
         self.leave_out = tuple(leave_out)
         self.encodings = encodings
         try:

@@ -100,12 +100,12 @@ class FeaturePipeline:
 
     def fit_backbones(self, profiles: Sequence[Profile]) -> None:
         """Replaces each backbone that learns by one that has learned from these people."""
-        if any(backbone.learned for backbone in self.backbones):
-            annotated = self.annotate(profiles)
-            self.backbones = [
-                fit_backbone(annotated, backbone, self.prompt, self.prompt_attributes)
-                for backbone in self.backbones
-            ]
+        if any(backbone.learned and backbone.reads_text for backbone in self.backbones):
+            profiles = self.annotate(profiles)
+        self.backbones = [
+            fit_backbone(profiles, backbone, self.prompt, self.prompt_attributes)
+            for backbone in self.backbones
+        ]
 
     def ready(self, profiles: Sequence[Profile]) -> FeaturePipeline:
         """A pipeline whose backbones have all learned; this one if they have already.
