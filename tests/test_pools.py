@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pairmatch.core.arrays import unit_rows
-from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.errors import ConfigurationError, DataError
 from pairmatch.core.joining import join_features
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.pools import Pools
@@ -16,6 +16,7 @@ from pairmatch.evaluation.crossvalidation import cross_validate
 from pairmatch.evaluation.evaluator import Evaluator
 from pairmatch.evaluation.pooled_ranks import rank_all
 from pairmatch.evaluation.query_table import rank_queries
+from pairmatch.evaluation.splits import cross_validation_splits
 
 KS = (1, 2, 5)
 
@@ -291,3 +292,78 @@ def test_bad_pools_are_refused():
         PairedFeatures.of(np.eye(3), np.eye(3), pools=pools)
     with pytest.raises(ConfigurationError, match="both be one-sided"):
         PairedFeatures.of(np.eye(3), matches=[(0, 1)], pools=pools)
+
+
+def events(seed, *, shared=2):
+    """Pairs at 12 events of unequal size; some people go to two."""
+    rng = np.random.default_rng(seed)
+    pairs = {}
+    for event in range(12):
+        for _ in range(int(rng.integers(15, 30))):
+            a, b = rng.integers(8, size=2)
+            pairs[f"a{event}-{a}", f"b{event}-{b}"] = f"event {event}"
+    for event in range(shared):
+        pairs[f"a{event}-0", f"b{event + 6}-0"] = f"event {event + 6}"
+    ids = sorted({person for pair in pairs for person in pair})
+    profiles = [Profile(person, text="x") for person in ids]
+    return Pairs.of(profiles, [Pair(*pair, pool=pool) for pair, pool in pairs.items()])
+
+
+def test_splits_by_pool_hold_out_whole_events():
+    pairs = events(0)
+    drawn = set()
+    for seed in range(4):
+        split = pairs.split(0.6, 0.2, by="pool", seed=seed)
+        pools = [{pair.pool for pair in part.pairs} for part in split]
+        people = [set(part.profiles) for part in split]
+        for first, second in combinations(range(3), 2):
+            assert not pools[first] & pools[second]
+            assert not people[first] & people[second]
+        assert sum(map(len, split)) == len(pairs)
+        sizes = [int(len(pairs) * 0.6), int(len(pairs) * 0.2)]
+        assert all(
+            abs(len(part) - size) <= size / 5 for part, size in zip(split, sizes, strict=False)
+        )
+        for event in range(2):  # people in two events join them
+            assert any({f"event {event}", f"event {event + 6}"} <= part for part in pools)
+        drawn.add(tuple(sorted(pools[2])))
+        assert split.by == "pool"
+        assert split.reason.startswith("Split by pool, as requested: ")
+    assert len(drawn) > 1
+    again = Pairs(pairs.profiles, pairs.pairs[::-1])
+    assert set(again.split(0.6, 0.2, by="pool", seed=3)[2].profiles) == people[2]
+
+
+def test_splits_by_pool_need_pools_that_can_be_separated():
+    whole = Pairs.of(
+        people_with_texts("a1", "a2", "b1", "b2"),
+        [Pair("a1", "b1", pool="one"), Pair("a2", "b2", pool="one")],
+    )
+    with pytest.raises(DataError, match="1 pools and the people whom they share are 1 blocks"):
+        whole.split(0.5, 0, by="pool")
+    with pytest.raises(DataError, match="needs pools"):
+        Pairs.of(people_with_texts("a", "b"), [Pair("a", "b")]).split(0.5, 0, by="pool")
+
+
+def test_cross_validation_holds_out_pools():
+    pairs = events(1)
+    rng = np.random.default_rng(0)
+    data = pairs.with_features(
+        rng.standard_normal((len(pairs.ids_a), 4)), rng.standard_normal((len(pairs.ids_b), 4))
+    )
+    splits = cross_validation_splits(data, repeats=2, folds=4, by="pool")
+    for split in splits:
+        train, test = (data.pools.pool[data.positions(part)] for part in (split.train, split.test))
+        assert not np.intersect1d(train, test).size
+        assert len(train) + len(test) == len(data.decisions)
+    tested = [
+        np.sort(np.concatenate([s.test.matches for s in splits if s.repeat == r])) for r in (0, 1)
+    ]
+    assert all(np.array_equal(rows, np.arange(len(data))) for rows in tested)
+    result = cross_validate(data, ["frozen", "ridge"], repeats=1, folds=4, by="pool", ks=[1])
+    assert {*result.chance["pool"]} == {*data.pools.names}
+    with pytest.raises(ConfigurationError, match="too few for 20 folds of pools"):
+        cross_validation_splits(data, folds=20, by="pool")
+    plain = PairedFeatures.of(np.eye(4), np.eye(4))
+    with pytest.raises(ConfigurationError, match="need features with pools"):
+        cross_validation_splits(plain, folds=2, by="pool")

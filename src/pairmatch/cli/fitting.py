@@ -55,11 +55,12 @@ if TYPE_CHECKING:
 
 _LEARNING_CURVE_PAIRS = 1000
 SplitByOption = Annotated[
-    Literal["component", "people", "time"] | None,
+    Literal["component", "people", "pool", "time"] | None,
     typer.Option(
         "--split-by",
-        help="What a split keeps together: connected pairs, or single people, which leaves out the "
-        "pairs between parts; or time: test on what came later (--before).",
+        help="What a split keeps together: connected pairs; or single people, which leaves out the "
+        "pairs between parts; or pools (events, regions) with their people; or time: test on what "
+        "came later (--before).",
         show_default="component, or people in a log where nearly all pairs are connected",
     ),
 ]

@@ -50,6 +50,40 @@ def partition_people(pairs: Ints, units: int, sizes: Sequence[float], *, seed: i
     return best
 
 
+def partition_pools(counts: Ints, sizes: Sequence[float], *, seed: int) -> Ints:
+    """Assigns a few blocks of unequal size, such as events, to parts at random.
+
+    Each goes to the part that is furthest from full, in random order; the first of several draws in
+    which every part is within a fifth of its size is returned, or else the best. Assigning the
+    largest first would give nearly the same parts for every seed.
+
+    Args:
+        counts: [blocks] number of matches in each.
+        sizes: Number of matches wanted in each part.
+        seed: Seed for the draws; equal seeds give equal parts.
+
+    Returns:
+        [blocks] int64 number of each block's part.
+    """
+    wanted = np.asarray(sizes, np.float64)
+    rng = np.random.default_rng(seed)
+    best = np.zeros(len(counts), np.int64)
+    least = np.inf
+    for _ in range(_DRAWS):
+        parts = np.zeros(len(counts), np.int64)
+        missing = wanted.copy()
+        for block in rng.permutation(len(counts)):
+            parts[block] = np.argmax(missing / np.maximum(wanted, 1e-9))
+            missing[parts[block]] -= counts[block]
+        asked = wanted > 0
+        deviation = float(np.max(np.abs(missing[asked]) / wanted[asked]))
+        if deviation < least:
+            best, least = parts, deviation
+        if least <= 1 / 5:
+            break
+    return best
+
+
 def within_a_fifth(counts: Sequence[float] | Ints, wanted: Sequence[float] | Floats) -> bool:
     """Whether every part is within a fifth of its size, or within one pair of it."""
     missing = np.abs(np.asarray(counts) - np.asarray(wanted))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pairmatch.core.arrays import Ints, positions_of
+from pairmatch.core.components import label_components
 from pairmatch.core.errors import ConfigurationError
 
 NO_POOL = -1
@@ -130,6 +131,20 @@ class Pools:
             pairs=pairs.astype(np.int64),
             pool=self.pool[kept],
         )
+
+    def join_units(self, units: Ints, people_a: int) -> Ints:
+        """[N + M] int64 units in which the people of a pool are one.
+
+        Args:
+            units: [N + M] int64 unit of each person, side a first; [N] in one-sided sets.
+            people_a: Number of people on side a.
+        """
+        nodes = int(units.max(initial=-1)) + 1
+        links = [np.stack([units[self.a[:, 0]], self.a[:, 1] + nodes], axis=1)]
+        if self.b is not None:
+            links.append(np.stack([units[self.b[:, 0] + people_a], self.b[:, 1] + nodes], axis=1))
+        joined: Ints = label_components(np.concatenate(links), nodes + len(self.names))[units]
+        return joined
 
     def sizes(self) -> tuple[Ints, Ints]:
         """[pools] number of people of sides a and b in each pool; equal in one-sided sets."""

@@ -289,10 +289,10 @@ class Pairs:
             train: Share of the matches for training, above 0.
             validation: Share of the matches for validation, at least 0; the sum of both shares is
                 at most 1, and the rest is for testing.
-            by: `component` or `people`. By default by component, unless people stand in several
-                pairs and the parts would miss their sizes by more than a fifth: in a log of likes
-                and matches, nearly all pairs are one component. `reason` of the result says what
-                was chosen and why.
+            by: `component`, `people`, or `pool`: whole pools, with their people. By default by
+                component, unless people stand in several pairs and the parts would miss their sizes
+                by more than a fifth: in a log of likes and matches, nearly all pairs are one
+                component. `reason` of the result says what was chosen and why.
             seed: Seed for the assignment; equal seeds give equal splits.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -10,15 +10,15 @@ import numpy as np
 from pairmatch.core.arrays import Ints
 from pairmatch.core.components import assign_components, label_components
 from pairmatch.core.errors import ConfigurationError, DataError, unknown_name
-from pairmatch.core.partition import partition_people, within_a_fifth
+from pairmatch.core.partition import partition_people, partition_pools, within_a_fifth
 from pairmatch.core.types import Pair
 
 if TYPE_CHECKING:
     from pairmatch.data.pairs import Pairs
 
-#: What a split never separates: whole components, or single people.
-SplitBy = Literal["component", "people", "time"]
-SPLITS = ("component", "people")
+#: What a split never separates: whole components, single people, or the people of a pool.
+SplitBy = Literal["component", "people", "time", "pool"]
+SPLITS = ("component", "people", "pool")
 _NAMES = ("training", "validation", "test")
 
 
@@ -27,7 +27,7 @@ class SplitPairs(tuple["Pairs", "Pairs", "Pairs"]):
 
     Attributes:
         by: `component` if whole connected components were assigned, `people` if people were parted,
-            `time` if the test part is what came later.
+            `time` if the test part is what came later, `pool` if whole pools were assigned.
         crossing: Pairs between the parts, which belong to none; empty after a split by component.
         reason: A sentence on how the pairs were split, and why.
         known: All pairs that are known at training time: those of the training and the validation
@@ -91,6 +91,8 @@ def split_pairs(
     if by is not None and by not in SPLITS:
         raise ConfigurationError(unknown_name("value of `split(by=...)`", by, SPLITS))
     sizes = _sizes(len(pairs), train, validation)
+    if by == "pool":
+        return _split_by_pool(pairs, sizes, seed)
     components = pair_components(pairs.pairs)
     by_component = _by_component(pairs, components, sizes, seed)
     fits = within_a_fifth(_matches_in(pairs, by_component), sizes)
@@ -154,6 +156,40 @@ def _split_by_people(
     return SplitPairs(parts, by="people", crossing=crossing, reason=reason)
 
 
+def _split_by_pool(pairs: Pairs, sizes: Sequence[int], seed: int) -> SplitPairs:
+    pools = pairs.pools
+    if pools is None:
+        raise DataError(
+            "A split by pool needs pools: a column `pool` of the pairs file, or `pools` of a "
+            "profiles file."
+        )
+    members = [
+        (pools.names[pool], ids[row])
+        for ids, side in ((pairs.ids_a, pools.a), (pairs.ids_b, pools.b))
+        if side is not None
+        for row, pool in side.tolist()
+    ]
+    blocks = pair_components(pairs.pairs, members)
+    part = _by_component(pairs, blocks, sizes, seed, assign=partition_pools)
+    counts = _matches_in(pairs, part)
+    matched = [np.unique(blocks[is_match(pairs) & (part == number)]) for number in range(3)]
+    of_parts = listed([len(found) for found in matched])
+    empty = any(size and not count for size, count in zip(sizes, counts, strict=True))
+    if empty or not within_a_fifth(counts, sizes):
+        raise DataError(
+            f"The split by pool misses its sizes by more than a fifth: {listed(counts)} matches "
+            f"instead of {listed(sizes)}. {len(pools.names)} pools and the people whom they share "
+            f"are {sum(map(len, matched))} blocks that cannot be separated. Use other shares, or "
+            "split by people: `by='people'` (--split-by people)."
+        )
+    reason = (
+        f"Split by pool, as requested: {listed(counts)} matches in {of_parts} blocks of pools that "
+        "share no people; no pair is left out."
+    )
+    parts = [pairs.subset(np.flatnonzero(part == number)) for number in range(3)]
+    return SplitPairs(parts, by="pool", crossing=pairs.subset([]), reason=reason)
+
+
 def assign_to_folds(pairs: Pairs, k: int, seed: int) -> list[Ints]:
     """Implementation of [`Pairs.folds`][pairmatch.data.pairs.Pairs.folds]."""
     components = pair_components(pairs.pairs)
@@ -168,10 +204,21 @@ def assign_to_folds(pairs: Pairs, k: int, seed: int) -> list[Ints]:
     return [np.flatnonzero(parts == part) for part in range(k)]
 
 
-def pair_components(pairs: Sequence[Pair]) -> Ints:
-    """[number of pairs] int64 labels: pairs with equal labels share people or groups."""
+def pair_components(pairs: Sequence[Pair], pools: Iterable[tuple[str, str]] = ()) -> Ints:
+    """[number of pairs] int64 labels: pairs with equal labels share people, groups or pools.
+
+    Args:
+        pairs: The pairs.
+        pools: Names of pools that are not separated, each with the id of a person in it.
+    """
     nodes: dict[tuple[str, str], int] = {}
     links = []
+    for pool, person in pools:
+        pool_node, person_node = (
+            nodes.setdefault(name, len(nodes)) + len(pairs)
+            for name in (("pool", pool), ("person", person))
+        )
+        links.append((pool_node, person_node))
     for index, pair in enumerate(pairs):
         names = [("person", pair.a), ("person", pair.b)]
         if pair.group is not None:
@@ -208,17 +255,34 @@ def _has_several_pairs(pairs: Pairs) -> bool:
     return components < min(len(np.unique(side)) for side in units.T)
 
 
-def _by_component(pairs: Pairs, components: Ints, sizes: Sequence[int], seed: int) -> Ints:
-    """[number of pairs] int64 part of each pair; components are assigned in random order."""
+def _by_component(
+    pairs: Pairs,
+    components: Ints,
+    sizes: Sequence[int],
+    seed: int,
+    assign: Callable[..., Ints] | None = None,
+) -> Ints:
+    """[number of pairs] int64 part of each pair; components are assigned in random order.
+
+    Args:
+        pairs: The pairs.
+        components: [number of pairs] int64 labels.
+        sizes: Number of matches wanted in each part.
+        seed: Seed for the order.
+        assign: Function of counts, sizes and `seed=` that draws the order itself.
+    """
     counts = np.bincount(components[is_match(pairs)], minlength=components.max(initial=-1) + 1)
     # Order by content, not by row, so that a shuffled file has the same split
     names: dict[int, tuple[str, str]] = {}
     for label, pair in zip(components.tolist(), pairs.pairs, strict=True):
         names[label] = min(names.get(label, (pair.a, pair.b)), (pair.a, pair.b))
     order = np.array(sorted(names, key=lambda label: names[label]), np.int64)
-    order = np.random.default_rng(seed).permutation(order)
     part_of_component = np.empty(len(counts), np.int64)
-    part_of_component[order] = assign_components(counts[order], sizes)
+    if assign is None:
+        order = np.random.default_rng(seed).permutation(order)
+        part_of_component[order] = assign_components(counts[order], sizes)
+    else:
+        part_of_component[order] = assign(counts[order], sizes, seed=seed)
     parts: Ints = part_of_component[components]
     return parts
 

@@ -27,6 +27,7 @@ from pairmatch.evaluation.query_table import (
 )
 from pairmatch.evaluation.splits import (
     Split,
+    SplitBy,
     check_splits,
     cross_validation_splits,
     people_note,
@@ -166,6 +167,7 @@ def cross_validate(
     *,
     repeats: int = 10,
     folds: int = 5,
+    by: SplitBy | None = None,
     splits: Sequence[Split] | None = None,
     ks: Sequence[int] | None = None,
     confidence: float = 0.95,
@@ -185,7 +187,9 @@ def cross_validate(
             sets of features, `(set, learner)`.
         repeats: Number of repeats, each with new folds.
         folds: Number of folds per repeat.
-        splits: Your own splits instead of `repeats` and `folds`.
+        by: What folds keep together: `component`, `people` or `pool`; by default by component, or
+            by people where nearly all pairs are connected.
+        splits: Your own splits instead of `repeats`, `folds` and `by`.
         ks: K of Recall@K; by default the recipe's that fit the smallest gallery.
         confidence: Confidence level of the intervals, in (0, 1).
         seed: Seed for splits and learners.
@@ -198,7 +202,7 @@ def cross_validate(
     """
     first, tasks = _tasks(data, learners)
     if splits is None:
-        splits = cross_validation_splits(first, repeats=repeats, folds=folds, seed=seed)
+        splits = cross_validation_splits(first, repeats=repeats, folds=folds, seed=seed, by=by)
     check_splits(first, splits)
     used, notes = usable_ks(ks, smallest_gallery(first, splits))
     notes += people_note(first, splits)

@@ -11,11 +11,12 @@ import numpy as np
 from pairmatch.core.arrays import Ints
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.paired_features import PairedFeatures, Part
-from pairmatch.core.partition import partition_people, within_a_fifth
+from pairmatch.core.partition import partition_people, partition_pools, within_a_fifth
 from pairmatch.evaluation.pool_notes import usable_gallery
 
-#: What is never separated: whole components, or single people (pairs across parts are left out).
-SplitBy = Literal["component", "people"]
+#: What is never separated: whole components, single people (pairs across parts are left out), or
+#: the people of a pool.
+SplitBy = Literal["component", "people", "pool"]
 #: Side whose test people are unseen in training.
 Unseen = Literal["both", "a", "b"]
 
@@ -29,7 +30,7 @@ class Split:
         fold: Number of the fold, from 0.
         train: Pairs to learn from.
         test: Pairs to test on.
-        by: What was kept together: components, or people.
+        by: What was kept together: components, people, or pools.
         unseen: Side whose test people are not in the training part.
     """
 
@@ -62,8 +63,9 @@ def cross_validation_splits(
         repeats: Number of repeats, each with new folds.
         folds: Number of folds, at least 2.
         seed: Seed of the first repeat; each further repeat adds 1.
-        by: `component` or `people`; by default by component, unless one component is so large that
-            the folds would differ by more than a fifth of their size.
+        by: `component`, `people`, or `pool`: whole pools are held out with their people. By default
+            by component, unless one component is so large that the folds would differ by more than
+            a fifth of their size.
         unseen: `both`, or the side whose test people are new while their candidates on the other
             side may be known (settings S2 and S3); `a` and `b` split by people.
 
@@ -75,7 +77,7 @@ def cross_validation_splits(
     if folds < 2:
         raise ConfigurationError(f"`folds` must be at least 2, got {folds}.")
     if unseen != "both":
-        if data.one_sided or by == "component":
+        if data.one_sided or by in ("component", "pool"):
             raise ConfigurationError(f"`unseen={unseen!r}` needs two sides and a split by people.")
         by = "people"
     sizes = [len(data) // folds + (fold < len(data) % folds) for fold in range(folds)]
@@ -86,6 +88,9 @@ def cross_validation_splits(
     for repeat in range(repeats):
         if by == "component":
             parts = data.parts(sizes, seed=seed + repeat)
+            pairs = [(_union(parts, without=fold), test) for fold, test in enumerate(parts)]
+        elif by == "pool":
+            parts = _parts_of_pools(data, sizes, seed + repeat)
             pairs = [(_union(parts, without=fold), test) for fold, test in enumerate(parts)]
         else:
             pairs = _people_folds(data, sizes, seed + repeat, unseen)
@@ -190,6 +195,24 @@ def _parts_of_people(data: PairedFeatures, sizes: Sequence[int], seed: int) -> I
     """[units] int64 number of each unit's part."""
     units = int(data.units.max(initial=-1)) + 1
     return partition_people(data.unit_pairs(data.matches), units, sizes, seed=seed)
+
+
+def _parts_of_pools(data: PairedFeatures, sizes: Sequence[int], seed: int) -> list[Part]:
+    """The pairs of whole pools, which are assigned to the parts at random."""
+    if data.pools is None:
+        raise ConfigurationError("Splits by pool need features with pools: `pools=Pools.of(...)`.")
+    joined = data.with_units(data.pools.join_units(data.units, len(data.a)))
+    labels, counts = np.unique(joined.components, return_counts=True)
+    if len(sizes) > len(labels):
+        raise ConfigurationError(
+            f"{len(data.pools.names)} pools and the people whom they share are {len(labels)} "
+            f"blocks with a match, too few for {len(sizes)} folds of pools."
+        )
+    without_match = np.setdiff1d(joined.decision_components, labels)
+    labels = np.append(labels, without_match)
+    counts = np.append(counts, np.zeros(len(without_match), np.int64))
+    part = partition_pools(counts, sizes, seed=seed)
+    return [joined.part(labels[part == number]) for number in range(len(sizes))]
 
 
 def _shared_units(data: PairedFeatures, split: Split) -> int:
