@@ -13,6 +13,7 @@ from pairmatch.core.pools import Pools
 from pairmatch.core.types import Pair, Profile
 from pairmatch.data import Pairs
 from pairmatch.evaluation.crossvalidation import cross_validate
+from pairmatch.evaluation.diagnostics import hubness
 from pairmatch.evaluation.evaluator import Evaluator
 from pairmatch.evaluation.pooled_ranks import rank_all
 from pairmatch.evaluation.query_table import rank_queries
@@ -260,7 +261,7 @@ def test_evaluation_states_its_pools():
     curve = evaluation.recall_curve()
     assert len(curve) == 12
     assert curve[[0, 2, 7]] == pytest.approx(list(evaluation.both.recall.values()))
-    with pytest.raises(ConfigurationError, match="K = 13 is larger"):
+    with pytest.raises(ConfigurationError, match="K = 13 is larger than the largest pool"):
         Evaluator(ks=[13]).evaluate(data)
 
 
@@ -280,6 +281,28 @@ def test_cross_validation_ranks_inside_pools():
             assert (sizes[rows] == rows.sum() / 2).all()
     assert result.metrics("chance").recall[1] == pytest.approx(np.mean(1 / sizes))
     assert "candidates of their pool" in str(result)
+
+
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_hubness_counts_lists_inside_pools(one_sided):
+    rng = np.random.default_rng(5)
+    data, _, people = random_pools(5, one_sided=one_sided)
+    e_a = unit_rows(rng.standard_normal((24, 3)))
+    e_b = e_a if one_sided else unit_rows(rng.standard_normal((20, 3)))
+    hubs = hubness(e_a, e_b, k=3, same=one_sided, pools=data.pools.people())
+    expected = {}
+    for name in data.pools.names:
+        candidates = sorted(people[1][name])
+        if len(candidates) <= 3:
+            continue
+        expected |= {candidate: expected.get(candidate, 0) for candidate in candidates}
+        for query in people[0][name]:
+            others = [other for other in candidates if not (one_sided and other == query)]
+            best = sorted(others, key=lambda other: -float(e_a[query] @ e_b[other]))
+            for candidate in best[:3]:
+                expected[candidate] += 1
+    assert hubs.counts.tolist() == [expected[candidate] for candidate in sorted(expected)]
+    assert hubs.never == np.mean([count == 0 for count in expected.values()])
 
 
 def test_bad_pools_are_refused():
@@ -320,10 +343,8 @@ def test_splits_by_pool_hold_out_whole_events():
             assert not pools[first] & pools[second]
             assert not people[first] & people[second]
         assert sum(map(len, split)) == len(pairs)
-        sizes = [int(len(pairs) * 0.6), int(len(pairs) * 0.2)]
-        assert all(
-            abs(len(part) - size) <= size / 5 for part, size in zip(split, sizes, strict=False)
-        )
+        for part, share in zip(split, (0.6, 0.2, 0.2), strict=True):
+            assert len(part) == pytest.approx(share * len(pairs), rel=0.21)
         for event in range(2):  # people in two events join them
             assert any({f"event {event}", f"event {event + 6}"} <= part for part in pools)
         drawn.add(tuple(sorted(pools[2])))
@@ -356,10 +377,9 @@ def test_cross_validation_holds_out_pools():
         train, test = (data.pools.pool[data.positions(part)] for part in (split.train, split.test))
         assert not np.intersect1d(train, test).size
         assert len(train) + len(test) == len(data.decisions)
-    tested = [
-        np.sort(np.concatenate([s.test.matches for s in splits if s.repeat == r])) for r in (0, 1)
-    ]
-    assert all(np.array_equal(rows, np.arange(len(data))) for rows in tested)
+    for repeat in (0, 1):
+        tested = [split.test.matches for split in splits if split.repeat == repeat]
+        assert np.array_equal(np.sort(np.concatenate(tested)), np.arange(len(data)))
     result = cross_validate(data, ["frozen", "ridge"], repeats=1, folds=4, by="pool", ks=[1])
     assert {*result.chance["pool"]} == {*data.pools.names}
     with pytest.raises(ConfigurationError, match="too few for 20 folds of pools"):

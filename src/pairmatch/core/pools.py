@@ -146,6 +146,15 @@ class Pools:
         joined: Ints = label_components(np.concatenate(links), nodes + len(self.names))[units]
         return joined
 
+    def people(self) -> list[tuple[Ints, Ints]]:
+        """Rows of the people of each pool on sides a and b, ascending; equal in one-sided sets."""
+        ends = np.arange(1, len(self.names))
+        rows_a, rows_b = (
+            np.split(side[:, 0], np.searchsorted(side[:, 1], ends))
+            for side in (self.a, self.a if self.b is None else self.b)
+        )
+        return list(zip(rows_a, rows_b, strict=True))
+
     def sizes(self) -> tuple[Ints, Ints]:
         """[pools] number of people of sides a and b in each pool; equal in one-sided sets."""
         of_a = np.bincount(self.a[:, 1], minlength=len(self.names))

@@ -204,7 +204,7 @@ def cross_validate(
     if splits is None:
         splits = cross_validation_splits(first, repeats=repeats, folds=folds, seed=seed, by=by)
     check_splits(first, splits)
-    used, notes = usable_ks(ks, smallest_gallery(first, splits))
+    used, notes = usable_ks(ks, smallest_gallery(first, splits), pooled=first.pools is not None)
     notes += people_note(first, splits)
     tables = {}
     with progress_bar(progress) as bar:

@@ -173,7 +173,7 @@ class Evaluator:
             ranks = [part.of_queries(seen[side]) for side, part in enumerate(ranks)]
         smallest = tuple(int(part.candidates.min()) for part in ranks if len(part.queries))
         usable = min(smallest) if data.pools is None else usable_gallery(data)
-        ks, notes = usable_ks(self.ks, usable)
+        ks, notes = usable_ks(self.ks, usable, pooled=data.pools is not None)
         ranked = tabulate(data, ranks, ks)
         table, chance = ranked.table, ranked.chance
         if seen is not None:

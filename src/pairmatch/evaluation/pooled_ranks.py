@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,22 @@ from pairmatch.core.arrays import Ints, Vectors, positions_of
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.pools import NO_POOL, Pools
 from pairmatch.evaluation.ranks import PartnerRanks, rank_partners
+
+
+class PoolBlock(NamedTuple):
+    """The people of a pool, and the matches in it.
+
+    Attributes:
+        pool: Number of the pool; −1 for all people.
+        rows_a: [n] int64 rows of side a, ascending.
+        rows_b: [m] int64 rows of side b, ascending; those of `rows_a` in one-sided sets.
+        matches: [p, 2] int64 positions in `rows_a` and `rows_b`.
+    """
+
+    pool: int
+    rows_a: Ints
+    rows_b: Ints
+    matches: Ints
 
 
 def rank_all(
@@ -32,42 +49,41 @@ def rank_all(
     """
     if data.pools is None:
         return rank_partners(e_a, e_b, data.matches, one_sided=data.one_sided, known=known)
-    everyone = np.arange(len(e_a)), np.arange(len(e_b))
     known = np.empty((0, 2), np.int64) if known is None else known
-    found: list[list[PartnerRanks]] = [[] for _ in data.galleries]
-    pool = data.pools.pool[: len(data)]
     known_pool, known_pairs = _known_by_pool(data.pools, known)
-    members = data.pools.a, data.pools.a if data.pools.b is None else data.pools.b
-    for number, positions in _groups(pool):
-        rows, local = everyone, known
-        if number != NO_POOL:
-            rows = _members(members[0], number), _members(members[1], number)
-            local = known_pairs[slice(*np.searchsorted(known_pool, [number, number + 1]))]
+    found: list[list[PartnerRanks]] = [[] for _ in data.galleries]
+    for block in pool_blocks(data):
+        local = known
+        if block.pool != NO_POOL:
+            local = known_pairs[slice(*np.searchsorted(known_pool, [block.pool, block.pool + 1]))]
+        rows = block.rows_a, block.rows_b
         ranks = rank_partners(
-            e_a[rows[0]],
-            e_b[rows[1]],
-            _renumbered(data.matches[positions], *rows),
+            e_a[block.rows_a],
+            e_b[block.rows_b],
+            block.matches,
             one_sided=data.one_sided,
             known=_renumbered(local, *rows),
         )
         for direction, part in enumerate(ranks):
             queries = rows[direction][part.queries]
             partners = rows[1 - direction][part.partners]
-            pools = np.full(len(queries), number, np.int64)
+            pools = np.full(len(queries), block.pool, np.int64)
             found[direction].append(replace(part, queries=queries, partners=partners, pools=pools))
     return [_sorted(parts) for parts in found]
 
 
-def _groups(pool: Ints) -> Iterator[tuple[int, Ints]]:
-    """Every pool, with the positions of its matches."""
+def pool_blocks(data: PairedFeatures) -> Iterator[PoolBlock]:
+    """Every pool that has a match, and all people for matches without a pool."""
+    everyone = np.arange(len(data.a)), np.arange(len(data.a if data.b is None else data.b))
+    pool, people = np.full(len(data), NO_POOL, np.int64), []
+    if data.pools is not None:
+        pool, people = data.pools.pool[: len(data)], data.pools.people()
     order = np.argsort(pool, kind="stable")
     numbers, starts = np.unique(pool[order], return_index=True)
-    yield from zip(numbers.tolist(), np.split(order, starts[1:]), strict=True)
-
-
-def _members(members: Ints, number: int) -> Ints:
-    """Rows of the people of a pool, ascending."""
-    return members[slice(*np.searchsorted(members[:, 1], [number, number + 1])), 0]
+    for number, positions in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
+        rows_a, rows_b = everyone if number == NO_POOL else people[number]
+        matches = _renumbered(data.matches[positions], rows_a, rows_b)
+        yield PoolBlock(number, rows_a, rows_b, matches)
 
 
 def _renumbered(pairs: Ints, rows_a: Ints, rows_b: Ints) -> Ints:

@@ -85,11 +85,16 @@ class QueryTable:
     @property
     def queries(self) -> int:
         """Number of distinct queries: a person counts once per pool, however often tested."""
-        people = self.columns["query"] * 2 + self.columns["direction"]
         if "pool" not in self.columns:
-            return len(np.unique(people))
+            return self.people
+        people = self.columns["query"] * 2 + self.columns["direction"]
         pools = np.unique(self.columns["pool"], return_inverse=True)[1]
         return len(np.unique(people * (pools.max(initial=0) + 1) + pools))
+
+    @property
+    def people(self) -> int:
+        """Number of distinct query people."""
+        return len(np.unique(self.columns["query"] * 2 + self.columns["direction"]))
 
     def metric(self, name: str) -> Doubles:
         """[Q] float64 values whose mean is the metric.
@@ -291,26 +296,30 @@ def check_ks(ks: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted({int(k) for k in values}))
 
 
-def usable_ks(ks: Sequence[int] | None, candidates: int) -> tuple[tuple[int, ...], list[str]]:
-    """The K that fit the smallest gallery, and a note about those that do not.
+def usable_ks(
+    ks: Sequence[int] | None, candidates: int, *, pooled: bool = False
+) -> tuple[tuple[int, ...], list[str]]:
+    """The K that fit the smallest gallery, or the largest pool, and a note about those that do not.
 
     Args:
         ks: Requested K; None for the recipe's.
-        candidates: Size of the smallest gallery.
+        candidates: Size of the smallest gallery, or of the largest pool.
+        pooled: Whether there are pools.
 
     Raises:
         ConfigurationError: A requested K is below 1 or larger than the gallery.
     """
+    gallery = "largest pool" if pooled else "smallest gallery"
     wanted = DEFAULT_KS if ks is None else check_ks(ks)
     beyond = [k for k in wanted if k > candidates]
     if beyond and ks is not None:
         raise ConfigurationError(
-            f"K = {', '.join(map(str, beyond))} is larger than the smallest gallery "
+            f"K = {', '.join(map(str, beyond))} is larger than the {gallery} "
             f"({candidates} candidates): leave it out, or evaluate on more pairs."
         )
     kept = tuple(k for k in wanted if k <= candidates) or (1,)
     note = (
-        f"Recall@{', @'.join(map(str, beyond))} left out: the smallest gallery has {candidates} "
+        f"Recall@{', @'.join(map(str, beyond))} left out: the {gallery} has {candidates} "
         "candidates."
     )
     return kept, [note] if beyond else []

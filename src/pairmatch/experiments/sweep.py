@@ -121,7 +121,7 @@ def sweep(
     rows = _rows(combinations, matchers, keys, baselines)
     first = features[keys[0]]
     drawn = _draw_splits(first, splits, repeats, folds, seed)
-    used, notes = usable_ks(ks, smallest_gallery(first, drawn))
+    used, notes = usable_ks(ks, smallest_gallery(first, drawn), pooled=first.pools is not None)
     chance = chance_table(first, drawn, used)
     notes += pool_notes(chance)
     finished = FinishedRows(output, drawn, chance, seed)

@@ -26,6 +26,7 @@ from pairmatch.evaluation.diagnostics import (
     shortcuts,
     slices,
 )
+from pairmatch.evaluation.pooled_ranks import pool_blocks
 from pairmatch.evaluation.query_table import embed_sides
 from pairmatch.evaluation.splits import Split
 from pairmatch.evaluation.verdict import Verdict, judge
@@ -121,13 +122,17 @@ def _hubness(head: ProjectionHead, tested: PairedFeatures) -> Section | None:
     rows = []
     for name, projection in (("trained", head), ("frozen", None)):
         e_a, e_b = embed_sides(tested, projection)
-        directions = [(f"{name}, a → b", e_a, e_b), (f"{name}, b → a", e_b, e_a)]
+        people = None if tested.pools is None else tested.pools.people()
+        turned = None if people is None else [(rows_b, rows_a) for rows_a, rows_b in people]
+        directions = [(f"{name}, a → b", e_a, e_b, people), (f"{name}, b → a", e_b, e_a, turned)]
         if tested.one_sided:
-            directions = [(name, e_a, e_b)]
-        for label, queries, candidates in directions:
-            k = min(_HUB_K, len(candidates) - 2)
+            directions = [(name, e_a, e_b, people)]
+        for label, queries, candidates, pools in directions:
+            largest = max((len(columns) for _, columns in pools or ()), default=len(candidates))
+            k = min(_HUB_K, largest - 2)
             if k >= 1:
-                rows.append((label, hubness(queries, candidates, k=k, same=tested.one_sided)))
+                hubs = hubness(queries, candidates, k=k, same=tested.one_sided, pools=pools)
+                rows.append((label, hubs))
     return hubness_section(rows) if rows else None
 
 
@@ -143,7 +148,7 @@ def _calibration(
     calibration = calibrate(scores, truth)
     scores, truth = _pair_scores(head, tested)
     predicted = calibration.probability(scores, base_rate=float(truth.mean()))
-    candidates = len(tested.a if tested.b is None else tested.b)
+    candidates = round(float(np.mean([len(block.rows_b) for block in pool_blocks(tested)])))
     return calibration_section(calibration, reliability(predicted, truth), candidates)
 
 
@@ -151,8 +156,19 @@ def _pair_scores(
     head: ProjectionHead, data: PairedFeatures
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
     e_a, e_b = embed_sides(data, head)
-    candidates = None if e_b is e_a else e_b
-    return pair_scores(e_a, candidates, data.matches, one_sided=data.one_sided)
+    scores, truth = zip(
+        *(
+            pair_scores(
+                e_a[block.rows_a],
+                None if e_b is e_a else e_b[block.rows_b],
+                block.matches,
+                one_sided=data.one_sided,
+            )
+            for block in pool_blocks(data)
+        ),
+        strict=True,
+    )
+    return np.concatenate(scores), np.concatenate(truth)
 
 
 def _slices(result: CrossValidation, people: _People) -> Section | None:

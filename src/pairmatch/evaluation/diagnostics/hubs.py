@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,8 @@ class Hubness:
             even.
         never: Share of candidates that are in no list.
         gini: Gini coefficient of exposure, from 0 (equal) to 1.
-        counts: [candidates] int64 number of lists that each candidate is in.
+        counts: [candidates] int64 number of lists that each candidate is in; with pools, of the
+            candidates of pools with more than `k` of them.
     """
 
     k: int
@@ -39,7 +41,14 @@ class Hubness:
         )
 
 
-def hubness(queries: Floats, candidates: Floats, *, k: int = 10, same: bool = False) -> Hubness:
+def hubness(
+    queries: Floats,
+    candidates: Floats,
+    *,
+    k: int = 10,
+    same: bool = False,
+    pools: Sequence[tuple[Ints, Ints]] | None = None,
+) -> Hubness:
     """Counts how often each candidate is among the top k of a query.
 
     Args:
@@ -48,23 +57,31 @@ def hubness(queries: Floats, candidates: Floats, *, k: int = 10, same: bool = Fa
         k: Length of the lists, below M.
         same: Whether queries and candidates are the same people, row by row; a person is then never
             their own candidate.
+        pools: Rows of the queries and of the candidates of each pool; lists are then made inside
+            pools with more than k candidates, and of the people in these. None for one pool of all.
 
     Raises:
         ConfigurationError: A k below 1, or not below the number of candidates.
     """
-    if not 1 <= k < len(candidates):
+    if pools is None:
+        pools = [(np.arange(len(queries)), np.arange(len(candidates)))]
+    pools = [(rows, columns) for rows, columns in pools if len(rows) and len(columns) > k]
+    if k < 1 or not pools:
         raise ConfigurationError(
             f"`hubness(k=...)` must be at least 1 and below the number of candidates, "
             f"{len(candidates)}; got {k}."
         )
     counts = np.zeros(len(candidates), np.int64)
-    for start in range(0, len(queries), _CHUNK_ROWS):
-        scores = queries[start : start + _CHUNK_ROWS] @ candidates.T
-        if same:
-            rows = np.arange(len(scores))
-            scores[rows, start + rows] = -np.inf
-        top = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-        counts += np.bincount(top.ravel(), minlength=len(candidates))
+    for rows, columns in pools:
+        others = candidates[columns].T
+        for start in range(0, len(rows), _CHUNK_ROWS):
+            scores = queries[rows[start : start + _CHUNK_ROWS]] @ others
+            if same:
+                row = np.arange(len(scores))
+                scores[row, start + row] = -np.inf
+            top = columns[np.argpartition(-scores, k - 1, axis=1)[:, :k]]
+            counts += np.bincount(top.ravel(), minlength=len(candidates))
+    counts = counts[np.unique(np.concatenate([columns for _, columns in pools]))]
     skewness = float(stats.skew(counts)) if np.ptp(counts) else 0.0
     return Hubness(k, skewness, float((counts == 0).mean()), gini(counts), counts)
 

@@ -100,7 +100,7 @@ def learning_curve(
         )
     built = registry.create("learners", learner)
     splits = cross_validation_splits(data, repeats=repeats, folds=folds, seed=seed)
-    used, _ = usable_ks(ks, smallest_gallery(data, splits))
+    used, _ = usable_ks(ks, smallest_gallery(data, splits), pooled=data.pools is not None)
     tables = []
     counts = []
     with progress_bar(progress) as bar:

@@ -72,12 +72,12 @@ def slices(
     parts = []
     for name in sorted({name for name in names if name is not None}, key=_natural_order):
         rows = table.select(names == name)
-        if rows.queries < SMALLEST_SLICE:
+        if rows.people < SMALLEST_SLICE:
             continue
         metrics = summarize(
             rows, resamples=resamples, confidence=result.confidence, seed=result.seed
         )
-        parts.append(Slice(attribute, name, metrics, rows.queries < SMALL_SLICE))
+        parts.append(Slice(attribute, name, metrics, rows.people < SMALL_SLICE))
     return parts
 
 
