@@ -46,7 +46,7 @@ def pairs(demo):
 
 @pytest.mark.parametrize(
     "command",
-    ["", "demo", "fit", "evaluate", "recommend", "slates", "sweep", "annotate", "forget"]
+    ["", "demo", "fit", "evaluate", "monitor", "recommend", "slates", "sweep", "annotate", "forget"]
     + ["doctor", "plugins"]
     + [f"gallery{name}" for name in ("", " build", " add", " remove", " info")],
 )

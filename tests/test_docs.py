@@ -312,6 +312,7 @@ INTERNAL = {
     "matcher.pipeline",
     "matcher.recommending",
     "matcher.records",
+    "matcher.reference",
     "matcher.saved_record",
     "matcher.saving",
     "matcher.training_people",

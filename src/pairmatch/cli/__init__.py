@@ -3,7 +3,7 @@
 Heavy libraries are imported inside the commands, so that `--help` is fast.
 """
 
-from pairmatch.cli import fitting, galleries, machine, people, ranking, sweeping
+from pairmatch.cli import fitting, galleries, machine, monitoring, people, ranking, sweeping
 from pairmatch.cli.application import app, run_app
 from pairmatch.cli.options import parse_options
 
@@ -13,6 +13,7 @@ __all__ = [
     "galleries",
     "machine",
     "main",
+    "monitoring",
     "parse_options",
     "people",
     "ranking",

@@ -15,6 +15,7 @@ from pairmatch.core.errors import ConfigurationError, unknown_name
 if TYPE_CHECKING:
     from pairmatch.evaluation.evaluation import Evaluation
     from pairmatch.matcher.matcher import Matcher
+    from pairmatch.matcher.monitoring import Monitoring
 
 #: Parts that `--set` configures if the user names no other.
 _DEFAULT_NAMES = {
@@ -294,8 +295,8 @@ def _override_backbones(
     ]
 
 
-def write_json(path: Path, evaluation: Evaluation) -> None:
-    """Writes an evaluation as JSON, readable only by its owner."""
+def write_json(path: Path, evaluation: Evaluation | Monitoring) -> None:
+    """Writes figures as JSON, readable only by their owner."""
     from pairmatch.io.replacing import replace_file
 
     content = (json.dumps(evaluation.to_dict(), indent=2) + "\n").encode()

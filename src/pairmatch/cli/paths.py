@@ -14,7 +14,7 @@ from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.text import printable
 
 # How the JSON form of an evaluation starts
-_FIGURES = rb'\{\s*"queries":'
+_FIGURES = rb'\{\s*"(queries|act)":'
 _REPORT = ("report.html", "report.json")
 
 

@@ -35,6 +35,7 @@ def push(
     hub = HfApi(endpoint=endpoint, token=token)
     record = without_folders(json.loads((folder / "matcher.json").read_bytes()))
     record.pop("training_people", None)
+    record.pop("reference", None)
     contents = {name: (folder / name).read_bytes() for name in FILES}
     contents["matcher.json"] = (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
     try:

@@ -39,6 +39,7 @@ from pairmatch.matcher.recommending import (
     rank_candidates,
     shown_candidates,
 )
+from pairmatch.matcher.reference import Reference, auc_of
 from pairmatch.matcher.training_people import TrainingPeople
 
 _log = logging.getLogger(__name__)
@@ -137,6 +138,7 @@ class Matcher:
         self.data: dict[str, int] | None = None
         self._seen: frozenset[str] = frozenset()  # people who took part in `fit`; never saved
         self._training_people: TrainingPeople | None = None  # of a matcher that was loaded
+        self.reference: Reference | None = None
 
     @classmethod
     def preset(cls, name: str, **options: Any) -> Matcher:
@@ -271,6 +273,7 @@ class Matcher:
         self.pipeline.trained_on = list(self.pipeline.fingerprints())
         self._seen = frozenset(person for part in parts for person in part.profiles)
         self._training_people = None
+        self.reference = Reference.of(train, features[0], self.head)
         return self
 
     def evaluate(
@@ -322,6 +325,9 @@ class Matcher:
         notes += self._overlap(pairs, known)
         evaluation = dataclasses.replace(evaluation, notes=(*evaluation.notes, *notes))
         self.metrics = evaluation.to_dict()
+        if self.reference is not None:
+            auc, error = auc_of(evaluation)
+            self.reference = dataclasses.replace(self.reference, auc=auc, auc_error=error)
         return evaluation
 
     def _overlap(self, pairs: Pairs, known: Pairs | None) -> list[str]:
@@ -508,6 +514,7 @@ class Matcher:
         if table is None and self._seen:
             table = TrainingPeople.of(self._seen, head_digest(self.head) or "pairmatch")
         state["training_people"] = None if table is None else table.to_json()
+        state["reference"] = None if self.reference is None else self.reference.to_json()
         record = saving.describe(self.pipeline, self.learner, self.head) | state
         target = Path(folder)
         write_folder(target, record, self.head.state_dict(), self.history)
@@ -625,6 +632,8 @@ class Matcher:
             if record.get("training_people"):
                 table = TrainingPeople.from_json(record["training_people"])
                 matcher._training_people = table
+            if record.get("reference"):
+                matcher.reference = Reference.from_json(record["reference"])
         matcher.history = list(history)
         return matcher
 

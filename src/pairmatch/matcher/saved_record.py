@@ -70,6 +70,26 @@ class _TrainingPeople(_Part):
     bits: str = Field(pattern=r"^[A-Za-z0-9+/]*={0,2}$")
 
 
+class _Histogram(_Part):
+    counts: list[_Count] = Field(min_length=1, max_length=1000)
+    edges: list[float] = Field(max_length=1000)
+    categories: list[_Words] = Field(max_length=1000)
+
+    @model_validator(mode="after")
+    def _has_a_count_per_bin(self) -> _Histogram:
+        if len(self.counts) != len(self.edges) + len(self.categories) + 2:
+            raise ValueError(f"{len(self.counts)} counts for its bins")
+        if self.edges != sorted(self.edges) or bool(self.edges) == bool(self.categories):
+            raise ValueError("a histogram needs ascending edges, or categories")
+        return self
+
+
+class _Reference(_Part):
+    variables: dict[_Words, _Histogram] = Field(max_length=10_000)
+    auc: _Share | None
+    auc_error: Annotated[float, Field(ge=0, lt=1)] | None
+
+
 class _Intervals(_Part):
     recall: dict[_K, _Shares]
     mrr: _Shares
@@ -120,6 +140,7 @@ class _Record(_Part):
     notes: list[_Words] = Field(max_length=10_000)
     metrics: _Metrics | None
     training_people: _TrainingPeople | None = None
+    reference: _Reference | None = None
 
     @model_validator(mode="after")
     def _has_equal_lengths(self) -> _Record:
