@@ -399,6 +399,7 @@ def test_learners_without_epochs_ignore_validation_pairs(tmp_path, small_pairs):
         "cca",
         "ridge",
         "popularity",
+        ("best", {"recipe": False}),
     ],
 )
 @pytest.mark.parametrize("sides", [1, 2])

@@ -84,7 +84,7 @@ class Best(Learner):
                 train.take(split.train), grouped=grouped, recipe=self.recipe, seed=seed
             )
             held_out.append(Margins.of(train.take(split.test), list(heads.values()), rng))
-        weights = choose_weights(held_out, self.shrinkage / train.independent)
+        weights, spreads = choose_weights(held_out, self.shrinkage / train.independent)
         if not weights.any():
             return _without_learning(
                 train,
@@ -92,8 +92,9 @@ class Best(Learner):
                 "features predict partners",
             )
         heads = fit_bases(train, grouped=grouped, recipe=self.recipe, seed=seed)
-        kept = {label: head for (label, head), w in zip(heads.items(), weights, strict=True) if w}
-        return FittedHead(StackedHead.joined(kept, weights[weights > 0]))
+        used = weights > 0
+        joined = {label: heads[label] for label in np.array(list(heads))[used].tolist()}
+        return FittedHead(StackedHead.joined(joined, weights[used], spreads[used]))
 
 
 def fit_bases(
@@ -109,6 +110,7 @@ def fit_bases(
     """
     metrics = {
         "whitened": _WHITENED,
+        "centered": PairMetric(shrinkage=1, strength=0, power=1),
         "whitened, evened": PairMetric(shrinkage=0.9, strength=0, power=0.5),
         "whitened more": PairMetric(shrinkage=0.5, strength=0, power=1),
     }

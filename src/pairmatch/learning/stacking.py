@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.optimize import minimize
 from torch import Tensor, cat, nn
@@ -28,12 +29,13 @@ from pairmatch.learning.closed_form_heads import unit
 from pairmatch.learning.decompositions import Doubles
 from pairmatch.learning.heads import build_head, describe_head
 
-_MOST_MATCHES = 400  # of a held-out part, and queries of each direction
+Flags = npt.NDArray[np.bool_]
+
+_MOST_MATCHES = 250  # of a held-out part, and queries of each direction
 _MOST_CANDIDATES = 128  # of a query, drawn at random: the likelihood stays consistent
 _LEAST_SHARE = 0.05  # smaller weights widen the embedding for little
 _LEAST_PENALTY = 1e-4
 _LEAST_TOTAL = 1e-3
-_BEYOND_DOUBT = 1.5  # standard errors
 
 
 class StackedHead(ProjectionHead):
@@ -48,6 +50,7 @@ class StackedHead(ProjectionHead):
 
     trainable: ClassVar[bool] = False
     weights: Tensor
+    spreads: Tensor
 
     def __init__(self, *, dim: int, parts: Mapping[str, PartSpec]) -> None:
         super().__init__()
@@ -63,6 +66,7 @@ class StackedHead(ProjectionHead):
         )
         self.width = sum(head.width for head in self._heads)
         self.register_buffer("weights", torch.full((len(parts),), 1 / len(parts)))
+        self.register_buffer("spreads", torch.ones(len(parts)))
 
     def project(self, h: Tensor, side: Side) -> Tensor:
         """Projects [B, D] to [B, K], the sum of the heads' widths."""
@@ -75,22 +79,27 @@ class StackedHead(ProjectionHead):
 
     @property
     def shares(self) -> dict[str, float]:
-        """By label, the share of the score that each head has; they sum to 1."""
-        return dict(zip(self.parts, self.weights.tolist(), strict=True))
+        """By label, how much of the score's variation each head contributes; the sum is 1."""
+        parts = self.weights * self.spreads
+        return dict(zip(self.parts, (parts / parts.sum()).tolist(), strict=True))
 
     @classmethod
-    def joined(cls, heads: Mapping[str, ProjectionHead], weights: Doubles) -> StackedHead:
+    def joined(
+        cls, heads: Mapping[str, ProjectionHead], weights: Doubles, spreads: Doubles
+    ) -> StackedHead:
         """Joins fitted heads.
 
         Args:
             heads: By label, all for features of one width.
             weights: [heads] positive weights of their cosines.
+            spreads: [heads] standard deviations of their cosines among the candidates of a query.
         """
         dim = int(next(iter(heads.values())).dim)  # type: ignore[arg-type]
         stacked = cls(dim=dim, parts={label: describe_head(head) for label, head in heads.items()})
         for part, head in zip(stacked.heads, heads.values(), strict=True):
             part.load_state_dict(head.state_dict())
         stacked.weights.copy_(torch.from_numpy(weights / weights.sum()))
+        stacked.spreads.copy_(torch.from_numpy(spreads))
         return stacked.eval()
 
 
@@ -105,7 +114,7 @@ class Margins:
     """
 
     values: Doubles
-    present: np.ndarray
+    present: Flags
 
     @classmethod
     def of(
@@ -187,12 +196,12 @@ class Margins:
         return float(total.mean()), gradient / len(total)
 
 
-def choose_weights(folds: Sequence[Margins], penalty: float) -> Doubles:
-    """[H] weights of the heads' cosines; all 0 if held-out partners cannot be predicted.
+def choose_weights(folds: Sequence[Margins], penalty: float) -> tuple[Doubles, Doubles]:
+    """Weights [H] of the heads' cosines, all 0 if they predict no partners; and spreads [H].
 
     Weights of the other folds must predict the partners of a fold better than chance. If one head
-    alone ranks them better than these weights, beyond doubt, it is used alone: the likelihood
-    punishes confident errors, which do not matter to the rank of a partner.
+    alone ranks them better than these weights, by more than a standard error, it is used alone:
+    the likelihood punishes confident errors that do not matter to the rank of a partner.
 
     Args:
         folds: Margins of the same heads on each held-out part, the simplest head first.
@@ -208,16 +217,17 @@ def choose_weights(folds: Sequence[Margins], penalty: float) -> Doubles:
         likelihoods.append(fold.log_likelihood(weights) + np.log1p(fold.present.sum(1)))
         stacked.append(fold.reciprocal_ranks(weights))
     if np.concatenate(likelihoods).mean() <= 0:
-        return np.zeros(len(spreads))
+        return np.zeros(len(spreads)), spreads
     identity = np.eye(len(spreads))
     alone = np.stack([margins.reciprocal_ranks(head) for head in identity])
     winner = int(alone.mean(1).argmax())
     ahead = alone[winner] - np.concatenate(stacked)
     error = ahead.std() / math.sqrt(len(ahead) / 2)  # both queries of a pair are one observation
-    if ahead.mean() > _BEYOND_DOUBT * error:
-        return identity[winner]
+    if ahead.mean() > error:
+        return identity[winner], spreads
     weights = penalized_weights(Margins.concatenate(scaled), penalty)
-    return np.divide(weights, spreads, out=np.zeros_like(weights), where=spreads > 0)
+    weights = np.divide(weights, spreads, out=np.zeros_like(weights), where=spreads > 0)
+    return weights, spreads
 
 
 def penalized_weights(margins: Margins, penalty: float) -> Doubles:
@@ -261,7 +271,7 @@ def fit_weights(margins: Margins, prior: Doubles, penalty: float) -> Doubles:
     return np.maximum(result.x, 0)
 
 
-def _log_sum(logits: Doubles, present: np.ndarray) -> Doubles:
+def _log_sum(logits: Doubles, present: Flags) -> Doubles:
     """[Q] log of the sum of exponentials over the candidates that exist."""
     masked = np.where(present, logits, -np.inf)
     highest = np.maximum(masked.max(axis=1, initial=-np.inf), -1e300)
