@@ -156,3 +156,33 @@ def test_a_matcher_reports_new_and_seen_people_apart(hash_backbone, tmp_path):
     one_sided = pairs_of([("x", "y"), ("y", "z")], sides=1)
     with pytest.raises(ConfigurationError, match=r"sides=2, got 1, 2\."):
         matcher.evaluate(later, known=one_sided)
+
+
+def test_inside_pools_the_figures_are_those_of_each_pool():
+    rng = np.random.default_rng(6)
+    apart = [log(rng), log(rng)]
+    north, south = (
+        [
+            Pairs.of(
+                [Profile(f"{person}{pool}") for person in part.profiles],
+                [Pair(f"{pair.a}{pool}", f"{pair.b}{pool}", pool=pool) for pair in part.pairs],
+            )
+            for part in parts
+        ]
+        for pool, parts in zip("NS", apart, strict=True)
+    )
+    known, later = (first.joined(second) for first, second in zip(north, south, strict=True))
+    pooled = later.with_features(features(later).a, features(later).b)
+    assert pooled.pools is not None
+    together = Evaluator(resamples=0).evaluate(pooled, known=Known.of(later, known))
+    single = [
+        Evaluator(resamples=0).evaluate(features(after), known=Known.of(after, before))
+        for before, after in (north, south)
+    ]
+    for part, others in (
+        (together, single),
+        (together.seen, [evaluation.seen for evaluation in single]),
+    ):
+        for column in ("reciprocal_rank", "candidates"):
+            expected = np.sort(np.concatenate([other.table[column] for other in others]))
+            assert np.sort(part.table[column]) == pytest.approx(expected)

@@ -411,7 +411,13 @@ def _fit_and_report(
     Each result is saved before it is printed.
     """
     from pairmatch.data import leakage
-    from pairmatch.report import append_figures, diagnose, matcher_report, write_report
+    from pairmatch.report import (
+        append_figures,
+        diagnose,
+        matcher_report,
+        seen_section,
+        write_report,
+    )
 
     train, validation, test = parts
     everyone = {person for part in (*parts, parts.crossing) for person in part.profiles}
@@ -447,6 +453,7 @@ def _fit_and_report(
     if learning_curve is None:
         learning_curve = pairs <= _LEARNING_CURVE_PAIRS
     diagnosis = diagnose(matcher, *parts, with_learning_curve=learning_curve)
+    beside = [] if evaluation.seen is None else [seen_section(evaluation.seen)]
     report = matcher_report(
         matcher,
         *parts,
@@ -454,7 +461,7 @@ def _fit_and_report(
         title=title,
         photos=photos,
         verdict=str(diagnosis.verdict),
-        sections=diagnosis.sections,
+        sections=[*beside, *diagnosis.sections],
         notes=[leaks.summary()] if leaks else [],
     )
     write_report(output / "report.html", report)

@@ -13,7 +13,7 @@ from pairmatch.report.content import (
 from pairmatch.report.diagnosis import Diagnosis, diagnose
 from pairmatch.report.history import append_figures
 from pairmatch.report.page import summary, write_json, write_report
-from pairmatch.report.sections import paper_sections, write_sweep_report
+from pairmatch.report.sections import paper_sections, seen_section, write_sweep_report
 
 __all__ = [
     "Candidate",
@@ -28,6 +28,7 @@ __all__ = [
     "evaluation_curves",
     "matcher_report",
     "paper_sections",
+    "seen_section",
     "summary",
     "write_json",
     "write_report",

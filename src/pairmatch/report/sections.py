@@ -17,6 +17,7 @@ from pairmatch.evaluation.diagnostics import (
     Slice,
 )
 from pairmatch.evaluation.diagnostics.slicing import SMALLEST_SLICE
+from pairmatch.evaluation.evaluation import Evaluation
 from pairmatch.evaluation.intervals import Metrics
 from pairmatch.evaluation.query_table import DEFAULT_KS
 from pairmatch.evaluation.verdict import judge
@@ -101,6 +102,18 @@ def _test_cells(test: Comparison | None) -> list[tuple[str, str]]:
     low, high = test.interval
     p = "< 0.001" if test.p_value < 0.001 else f"{test.p_value:.3f}"
     return [(f"{test.difference:+.3f}", f"{low:+.3f} to {high:+.3f}"), (p, "")]
+
+
+def seen_section(evaluation: Evaluation) -> Section:
+    """Figures of people who were seen in training, `Evaluation.seen`."""
+    columns = [*(f"R@{k}" for k in evaluation.both.recall), "MRR"]
+    rows = [Row(name, _metric_cells(metrics)) for name, metrics in evaluation.rows()]
+    title = "People who were seen in training"
+    text = (
+        f"{evaluation.queries} queries of people who were there at training time, ranked without "
+        "the partners that were known then. All other figures on this page are those of new people."
+    )
+    return Section(title, [text], Table("", columns, rows, title), data=evaluation.to_dict())
 
 
 def learning_section(curve: LearningCurve) -> Section:
