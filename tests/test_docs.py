@@ -243,6 +243,7 @@ INTERNAL = {
     "data.pair_rows",
     "data.photo_folder",
     "data.photos",
+    "data.pool_rules",
     "data.pools",
     "data.profile_rows",
     "data.reading",

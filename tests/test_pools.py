@@ -1,10 +1,13 @@
 """Pools of those who could meet: ranks, chance and splits inside them, against loops."""
 
+import json
 from itertools import combinations
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from pairmatch.cli import app
 from pairmatch.core.arrays import unit_rows
 from pairmatch.core.errors import ConfigurationError, DataError
 from pairmatch.core.joining import join_features
@@ -250,7 +253,7 @@ def test_evaluation_states_its_pools():
     assert "2 of 24 queries have no pool" in shown
     assert "25 % for K = 3, 92 % for K = 8" in shown
     assert evaluation.to_dict()["pools"] == {
-        "count": 3,
+        "count": 2,
         "candidates": {
             "smallest": 3,
             "mean": pytest.approx((6 * 3 + 16 * 8 + 2 * 12) / 24),
@@ -303,6 +306,12 @@ def test_hubness_counts_lists_inside_pools(one_sided):
                 expected[candidate] += 1
     assert hubs.counts.tolist() == [expected[candidate] for candidate in sorted(expected)]
     assert hubs.never == np.mean([count == 0 for count in expected.values()])
+
+
+def test_pairs_of_one_sided_pools_have_no_direction():
+    pools = Pools.of([(1, 0), (2, 3)], ["x", "y"], one_sided=True)
+    data = PairedFeatures.of(np.eye(4), matches=[(0, 1), (2, 3)], pools=pools)
+    assert data.pools.pool.tolist() == [0, 1]
 
 
 def test_bad_pools_are_refused():
@@ -387,3 +396,68 @@ def test_cross_validation_holds_out_pools():
     plain = PairedFeatures.of(np.eye(4), np.eye(4))
     with pytest.raises(ConfigurationError, match="need features with pools"):
         cross_validation_splits(plain, folds=2, by="pool")
+
+
+REGIONS = ("north", "south", "east")
+
+
+def by_region(*, sides=2):
+    rng = np.random.default_rng(3)
+    profiles = [
+        Profile(f"{side}{row}", text="x", attributes={"region": REGIONS[row % 3], "age": 20 + row})
+        for side in "ab"
+        for row in range(9)
+    ]
+    drawn = {(f"a{i}", f"b{j}") for i, j in rng.integers(9, size=(40, 2))}
+    return Pairs.of(profiles, [Pair(*pair) for pair in sorted(drawn)], sides=sides)
+
+
+@pytest.mark.parametrize("sides", [1, 2])
+def test_pools_by_a_rule(sides):
+    pairs = by_region(sides=sides).pooled("query.region = region and region != 'east'")
+    pools = pairs.pools
+    assert pools.names == ("north", "south")
+    region = {person: profile.attributes["region"] for person, profile in pairs.profiles.items()}
+    for ids, members in ((pairs.ids_a, pools.a), (pairs.ids_b, pools.a if sides == 1 else pools.b)):
+        found = {(ids[row], pools.names[number]) for row, number in members.tolist()}
+        assert found == {(person, region[person]) for person in ids if region[person] != "east"}
+    for pair, number in zip(pairs.pairs, pools.pool.tolist(), strict=True):
+        is_inside = region[pair.a] == region[pair.b] != "east"
+        assert (pools.names[number] == region[pair.a]) if is_inside else number == -1
+    part = pairs.split(0.5, 0.2, by="people", seed=1)[0]
+    assert part.where == pairs.where
+    assert part.pools is not None
+    assert set(part.pools.names) <= {"north", "south"}
+
+
+def test_rules_that_do_not_part_people_are_refused():
+    pairs = by_region()
+    with pytest.raises(ConfigurationError, match=r"people with age \d+ would be in several"):
+        pairs.pooled("abs(query.age - age) < 3")
+    with pytest.raises(ConfigurationError, match="regio"):
+        pairs.pooled("query.regio = region")
+
+
+def test_the_command_line_ranks_inside_pools(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = ["id_a,text_a,region_a,id_b,text_b,region_b"]
+    for person in range(60):
+        region = REGIONS[person % 3]
+        words = " ".join(rng.choice(["tea", "sea", "art", "run", "cook"], 3))
+        rows.append(f"a{person},{words},{region},b{person},{words},{region}")
+    path = tmp_path / "pairs.csv"
+    path.write_text("\n".join(rows))
+    options = ["--backbone", "attributes", "--learner", "frozen", "--no-photos", "--quiet"]
+    options += ["--store", str(tmp_path / "store.sqlite")]
+    for name, more in (("plain", []), ("rule", ["--pools", "region = query.region"])):
+        out = tmp_path / name
+        command = ["fit", str(path), "--output", str(out), "--json", f"{out}.json"]
+        result = CliRunner().invoke(app, [*command, *options, *more])
+        assert result.exit_code == 0, result.output
+    plain, rule = (
+        json.loads((tmp_path / f"{name}.json").read_text()) for name in ("plain", "rule")
+    )
+    assert "pools" not in plain
+    assert rule["pools"]["count"] == 3
+    assert rule["pools"]["candidates"]["largest"] < plain["candidates"][0]
+    assert rule["chance"]["mrr"] > plain["chance"]["mrr"]

@@ -45,7 +45,7 @@ from pairmatch.cli.paths import (
     check_place,
     claimed_folder,
 )
-from pairmatch.cli.reading import FollowLinks, KeepWords, read_pairs
+from pairmatch.cli.reading import FollowLinks, KeepWords, PoolRule, read_pairs
 
 if TYPE_CHECKING:
     from pairmatch.data import Pairs
@@ -216,6 +216,7 @@ def fit(
     images: Images = None,
     follow_links: FollowLinks = False,
     keep_words: KeepWords = None,
+    pools: PoolRule = None,
     profiles: Profiles = None,
     sides: Sides = 2,
     backbone: BackboneName = None,
@@ -293,6 +294,7 @@ def fit(
             keep_words=keep_words,
             follow_links=follow_links,
             quiet=quiet,
+            pools=pools,
         )
         for path in (pairs, *([] if test is None else [test]))
     )
@@ -317,6 +319,7 @@ def evaluate(
     images: Images = None,
     follow_links: FollowLinks = False,
     keep_words: KeepWords = None,
+    pools: PoolRule = None,
     profiles: Profiles = None,
     sides: Sides = 2,
     k: Annotated[
@@ -353,6 +356,7 @@ def evaluate(
             keep_words=keep_words,
             follow_links=follow_links,
             quiet=quiet,
+            pools=pools,
         )
         for path in (pairs, *([] if known is None else [known]))
     )

@@ -32,6 +32,15 @@ FollowLinks = Annotated[
     bool,
     typer.Option("--follow-links", help="Allow links that lead out of the folder of the photos."),
 ]
+PoolRule = Annotated[
+    str | None,
+    typer.Option(
+        "--pools",
+        metavar="RULE",
+        help="Rule that says who could have met, such as 'region = query.region': ranks are "
+        "computed inside these pools. A column pool of PAIRS needs no rule.",
+    ),
+]
 
 
 def read_pairs(
@@ -43,11 +52,12 @@ def read_pairs(
     keep_words: Sequence[str] | None,
     follow_links: bool,
     quiet: bool,
+    pools: str | None = None,
 ) -> Pairs:
-    """Reads the pairs file of a command."""
+    """Reads the pairs file of a command; `pools` is a rule that says who could have met."""
     from pairmatch.data import Pairs
 
-    return Pairs.read(
+    pairs = Pairs.read(
         path,
         images=images,
         profiles=profiles,
@@ -56,6 +66,7 @@ def read_pairs(
         keep_words=keep_words or (),
         progress=show_progress(quiet),
     )
+    return pairs if pools is None else pairs.pooled(pools)
 
 
 def read_people(

@@ -31,7 +31,7 @@ from pairmatch.cli.options import (
 )
 from pairmatch.cli.output import echo
 from pairmatch.cli.paths import StorePath, folder_to_write
-from pairmatch.cli.reading import FollowLinks, KeepWords, read_pairs
+from pairmatch.cli.reading import FollowLinks, KeepWords, PoolRule, read_pairs
 from pairmatch.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def sweep(
     images: Images = None,
     follow_links: FollowLinks = False,
     keep_words: KeepWords = None,
+    pools: PoolRule = None,
     profiles: Profiles = None,
     sides: Sides = 2,
     backbone: BackboneName = None,
@@ -158,6 +159,7 @@ def sweep(
         keep_words=keep_words,
         follow_links=follow_links,
         quiet=quiet,
+        pools=pools,
     )
     common: dict[str, Any] = {
         "store": store,

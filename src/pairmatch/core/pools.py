@@ -109,6 +109,8 @@ class Pools:
             pairs: [E, 2] rows of sides a and b.
         """
         positions = positions_of(self.pairs, pairs)
+        if self.b is None:  # a pair has no direction
+            positions = np.maximum(positions, positions_of(self.pairs, pairs[:, ::-1]))
         pool = np.full(len(pairs), NO_POOL, np.int64)
         known = positions >= 0
         pool[known] = self.pool[positions[known]]

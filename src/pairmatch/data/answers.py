@@ -8,6 +8,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
 
+import numpy as np
+
+from pairmatch.core.decisions import UNKNOWN, Decisions
 from pairmatch.core.errors import suggestion
 from pairmatch.core.types import Outcome, Pair, outcome_of
 
@@ -88,6 +91,16 @@ def contradiction(pair: Pair) -> str:
         f"the outcome is {pair.outcome!r}, but a_likes is {_LIKES[pair.a_likes]} and b_likes is "
         f"{_LIKES[pair.b_likes]}."
     )
+
+
+def decisions_of(pairs: Sequence[Pair], ids_a: Sequence[str], ids_b: Sequence[str]) -> Decisions:
+    """What each side said in each pair; rows are positions in the ids of both sides."""
+    row_a = {person: row for row, person in enumerate(ids_a)}
+    row_b = {person: row for row, person in enumerate(ids_b)}
+    rows = [(row_a[pair.a], row_b[pair.b]) for pair in pairs]
+    likes = [[UNKNOWN if like is None else int(like) for like in pair.likes] for pair in pairs]
+    answers = np.array(likes, np.int8).reshape(-1, 2)
+    return Decisions(np.array(rows, np.int64).reshape(-1, 2), answers[:, 0], answers[:, 1])
 
 
 def latest(pairs: Sequence[Pair]) -> Pair:

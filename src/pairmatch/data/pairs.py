@@ -17,6 +17,7 @@ from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.pools import Pools
 from pairmatch.core.types import Outcome, Pair, Profile
+from pairmatch.data.answers import decisions_of
 from pairmatch.data.checking import check_objects
 from pairmatch.data.options import Reading, TableOptions, source_of
 from pairmatch.data.pools import pools_of
@@ -46,12 +47,14 @@ class Pairs:
             pairs.
         sides: 2 if people of side a match people of side b, so that each side is the gallery of the
             other; 1 if anyone may match anyone, so that all other people are a person's gallery.
+        where: Rule that says who could have met; see [`pooled`][pairmatch.data.pairs.Pairs.pooled].
         skipped: Rows and cells that were left out when they were read with `on_bad_row="skip"`.
     """
 
     profiles: Mapping[str, Profile]
     pairs: tuple[Pair, ...]
     sides: Literal[1, 2] = 2
+    where: str | None = None
     skipped: tuple[Skipped, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
@@ -194,27 +197,21 @@ class Pairs:
     @cached_property
     def decisions(self) -> Decisions:
         """What each side said in each pair, in the order of `pairs`."""
-        row_a = {person: row for row, person in enumerate(self.ids_a)}
-        row_b = {person: row for row, person in enumerate(self.ids_b)}
-        rows = [(row_a[pair.a], row_b[pair.b]) for pair in self.pairs]
-        likes = [[-1 if like is None else int(like) for like in pair.likes] for pair in self.pairs]
-        answers = np.array(likes, np.int8).reshape(-1, 2)
-        return Decisions(np.array(rows, np.int64).reshape(-1, 2), answers[:, 0], answers[:, 1])
+        return decisions_of(self.pairs, self.ids_a, self.ids_b)
 
     @cached_property
     def pools(self) -> Pools | None:
-        """Who could have met whom; None if neither pairs nor profiles name a pool.
+        """Who could have met whom; None if neither pairs nor profiles name a pool, nor a rule.
 
-        The pools of a person are those of their pairs, and those in the attribute `pools` (or
-        `pool`) of their profile, separated by `;`. A pair without a pool belongs to the first pool
-        of a's profile that b's profile names too.
+        The pools of a person are those of their pairs, those in the attribute `pools` (or `pool`)
+        of their profile, separated by `;`, and that of the rule `where`. A pair without a pool
+        belongs to the first of a's pools that is one of b's too.
         """
         return pools_of(self)
 
     def _rows(self, outcome: Outcome) -> Ints:
         has_outcome = np.array([pair.outcome == outcome for pair in self.pairs], bool)
-        rows: Ints = self.decisions.pairs[has_outcome]
-        return rows
+        return np.asarray(self.decisions.pairs[has_outcome], np.int64)
 
     def with_features(
         self, a: Floats, b: Floats | None = None, *, join_identical: bool = False
@@ -251,15 +248,27 @@ class Pairs:
 
     def subset(self, indices: Iterable[int]) -> Pairs:
         """Pairs at these positions of `pairs`, with their people."""
-        return self._select(self.profiles, [self.pairs[index] for index in indices], self.sides)
+        pairs = [self.pairs[index] for index in indices]
+        return replace(self._select(self.profiles, pairs, self.sides), where=self.where)
 
     def joined(self, *others: Pairs) -> Pairs:
         """These pairs, then those of other sets, which share no pair with them."""
-        profiles: dict[str, Profile] = {}
-        for part in (self, *others):
-            profiles |= part.profiles
+        profiles = {k: v for part in (self, *others) for k, v in part.profiles.items()}
         pairs = [pair for part in (self, *others) for pair in part.pairs]
-        return self._select(profiles, pairs, self.sides)
+        return replace(self._select(profiles, pairs, self.sides), where=self.where)
+
+    def pooled(self, where: str) -> Pairs:
+        """The same pairs, with pools by a rule: people who could all have met are one pool.
+
+        Args:
+            where: Rule that parts people, such as `region = query.region`; `query.` is of side a.
+
+        Raises:
+            ConfigurationError: The rule cannot be read, or it does not part people into pools.
+        """
+        pooled = replace(self, where=where)
+        pooled.pools  # noqa: B018 - raises if the rule cannot be used
+        return pooled
 
     def components(self) -> Ints:
         """[number of pairs] int64 labels: pairs with equal labels share people or groups.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pairmatch.core.pools import Pools
 from pairmatch.core.types import Profile
+from pairmatch.data.pool_rules import pools_by_rule
 
 if TYPE_CHECKING:
     from pairmatch.data.pairs import Pairs
@@ -13,10 +14,19 @@ if TYPE_CHECKING:
 
 def pools_of(pairs: Pairs) -> Pools | None:
     """Implementation of [`Pairs.pools`][pairmatch.data.pairs.Pairs.pools]."""
-    of_pairs = [pair.pool for pair in pairs.pairs]
+    of_pairs = [pair.pool or None for pair in pairs.pairs]
     of_a, of_b = (
         [pool_names(pairs.profiles[person]) for person in ids] for ids in (pairs.ids_a, pairs.ids_b)
     )
+    if pairs.where is not None:
+        people_a, people_b = (
+            [pairs.profiles[person] for person in ids] for ids in (pairs.ids_a, pairs.ids_b)
+        )
+        by_rule = pools_by_rule(pairs.where, people_a, people_b, one_sided=pairs.sides == 1)
+        of_a, of_b = (
+            [[*names, *more] for names, more in zip(named, side, strict=True)]
+            for named, side in zip((of_a, of_b), by_rule, strict=True)
+        )
     if not any(of_pairs) and not any(map(any, (of_a, of_b))):
         return None
     return Pools.of(pairs.decisions.pairs, of_pairs, a=of_a, b=of_b, one_sided=pairs.sides == 1)

@@ -51,7 +51,7 @@ def pool_figures(table: QueryTable) -> dict[str, Any]:
     sizes = table["candidates"]
     return {
         "pools": {
-            "count": len(np.unique(table["pool"])),
+            "count": len(np.setdiff1d(table["pool"], [""])),
             "candidates": {
                 "smallest": int(sizes.min()),
                 "mean": float(sizes.mean()),
