@@ -1,10 +1,12 @@
 """Coverage of intervals and level of tests, on simulated pairs whose true metrics are known.
 
-    python benchmarks/coverage.py [--repetitions 500]
+    python benchmarks/coverage.py [--repetitions 500] [--data couples] [--data logs]
 
 Prints the share of 95 % intervals that contain the true value (the mean over many fresh draws of
 the same size), for the evaluation of one test set and for cross-validation; and how often two
-equally good learners are found to differ at the 5 % level.
+equally good learners are found to differ at the 5 % level. The same for logs, in which people stand
+in several pairs: the true value is that of new people, matches and galleries of the same size, with
+the same scorer, and the mean of all repetitions stands for it.
 """
 
 from __future__ import annotations
@@ -17,11 +19,17 @@ import torch
 from pairmatch import Evaluator
 from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.evaluation.comparison import compare
 from pairmatch.evaluation.crossvalidation import cross_validate
+from pairmatch.evaluation.intervals import summarize
+from pairmatch.evaluation.query_table import embed_sides, rank_queries
 from pairmatch.learning.baselines import Centred
 
 TRUTH_DRAWS = 1500
 WIDTH = 32
+TASTES = 8
+#: People per side, matches per person, and spread of log popularity of the simulated logs.
+LOGS = [(1000, 1.2, 0.0), (1000, 2.0, 0.0), (300, 2.0, 1.0), (300, 2.0, 1.5), (300, 8.0, 0.5)]
 
 
 def draw(rng, pairs, likeness, hubs):
@@ -122,13 +130,81 @@ def false_alarms(repetitions, pairs, likeness):
     return alarms / repetitions, covered / repetitions
 
 
+def draw_log(rng, people, per_person, spread):
+    """Tastes of both sides, and matches among people who like each other or are popular.
+
+    Popularity is log-normal: with a spread of 1.5, the most popular of 300 people stand in up to a
+    tenth of all matches.
+    """
+    tastes = rng.normal(size=(2, people, TASTES))
+    popular = spread * rng.normal(size=(2, people))
+    wishes = 2 * tastes[0] @ tastes[1].T / np.sqrt(TASTES) + popular[0][:, None] + popular[1]
+    wishes += rng.gumbel(size=wishes.shape)
+    best = np.argpartition(-wishes.ravel(), int(per_person * people))
+    matches = np.unravel_index(best[: int(per_person * people)], wishes.shape)
+    return tastes, np.stack(matches, axis=1)
+
+
+def rank_log(rng, tastes, matches):
+    """The table of a scorer that sees everybody's taste with noise, and a hub of its own."""
+    seen = tastes + rng.normal(size=tastes.shape)
+    seen[:, :, 0] += 0.3
+    data = PairedFeatures.of(*seen, matches=matches)
+    return rank_queries(data, *embed_sides(data), (10,)).table
+
+
+def logs(repetitions, people, per_person, spread):
+    """Coverage for R@10, MRR and the median rank, and alarms for R@10 and MRR, of random logs."""
+    measured = []
+    alarms = []
+    for seed in range(repetitions):
+        rng = np.random.default_rng([seed, people, int(10 * per_person), int(10 * spread)])
+        log = draw_log(rng, people, per_person, spread)
+        table, equally_good = (rank_log(rng, *log) for _ in range(2))
+        measured.append(summarize(table))
+        tests = [compare(table, equally_good, metric=metric) for metric in ("R@10", "MRR")]
+        alarms.append([test.p_value < 0.05 for test in tests])
+    figures = [
+        ([metrics.recall[10] for metrics in measured], [m.recall_interval[10] for m in measured]),
+        ([metrics.mrr for metrics in measured], [m.mrr_interval for m in measured]),
+        ([metrics.median_rank for metrics in measured], [m.median_rank_interval for m in measured]),
+    ]
+    shares = []
+    for values, intervals in figures:
+        truth = np.median(values) if values is figures[2][0] else np.mean(values)
+        shares.append(np.mean([contains(interval, truth) for interval in intervals]))
+    return shares, np.mean(alarms, axis=0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--repetitions", type=int, default=500, help="number of simulated data sets"
     )
-    repetitions = parser.parse_args().repetitions
-    print(f"{repetitions} repetitions; share of 95 % intervals that contain the true value")
+    parser.add_argument(
+        "--data", choices=("couples", "logs"), action="append", help="what to simulate; both"
+    )
+    options = parser.parse_args()
+    print(f"{options.repetitions} repetitions; share of 95 % intervals with the true value")
+    if "couples" in (options.data or ["couples"]):
+        print_couples(options.repetitions)
+    if "logs" in (options.data or ["logs"]):
+        print_logs(options.repetitions)
+
+
+def print_logs(repetitions) -> None:
+    for people, per_person, spread in LOGS:
+        shares, alarms = logs(repetitions, people, per_person, spread)
+        print(
+            f"  log of {people} + {people} people, {per_person} matches per person, spread of "
+            f"popularity {spread}: R@10 {shares[0]:.3f}, MRR {shares[1]:.3f}, median rank "
+            f"{shares[2]:.3f}; equal rankings found to differ at 5 %: R@10 {alarms[0]:.3f}, "
+            f"MRR {alarms[1]:.3f}",
+            flush=True,
+        )
+
+
+def print_couples(repetitions) -> None:
     for name, run, pairs in (
         ("one test set", one_test_set, 75),
         ("5-fold × 3", cross_validated, 300),

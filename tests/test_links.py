@@ -54,6 +54,57 @@ def test_the_variance_counts_each_pair_of_links_that_share_a_person(one_sided):
         assert np.square(errors) == pytest.approx(expected)
 
 
+def value(scores, partners, gallery, k):
+    """Reciprocal rank of the best partner and recall at k, among the candidates of a gallery."""
+    ahead = [sum(scores[c] > scores[p] for c in gallery if c != p) for p in partners]
+    return 1 / (1 + min(ahead)), np.mean([count < k for count in ahead])
+
+
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_a_candidate_pushes_by_half_the_difference_between_twice_and_never(one_sided):
+    """Every candidate is removed from the gallery, and entered twice, in plain loops."""
+    data = random_log(4, people=20, matches=50, one_sided=one_sided)
+    e_a, e_b = embed_sides(data)
+    table = rank_queries(data, e_a, e_b, (1, 5)).table
+    people = data.units
+    expected = np.zeros((len(people), 2))
+    forward, backward = data.matches, data.matches[:, ::-1]
+    directions = [(20, e_a @ e_b.T, forward), (0, e_b @ e_a.T, backward)]
+    if one_sided:
+        directions = [(0, e_a @ e_b.T, np.concatenate([forward, backward]))]
+    for first, scores, links in directions:
+        for query in np.unique(links[:, 0]):
+            partners = links[links[:, 0] == query, 1].tolist()
+            gallery = [c for c in range(20) if not one_sided or c != query]
+            for c in gallery:
+                never, twice = (
+                    value(scores[query], partners, others, 5)
+                    for others in ([d for d in gallery if d != c], [*gallery, c])
+                )
+                expected[first + c] += (np.array(twice) - never) / 2 / len(table)
+    for first in (0,) if one_sided else (0, 20):
+        expected[first : first + 20] -= expected[first : first + 20].mean(0)
+    units, amounts = table.links.pushes(["MRR", "R@5", "anything else"])
+    assert sorted(units) == sorted(people)
+    assert amounts[np.argsort(units), :2] == pytest.approx(expected[np.argsort(people)], abs=1e-9)
+    assert not amounts[:, 2].any()
+
+
+def test_candidates_widen_intervals_of_hubs():
+    rng = np.random.default_rng(9)
+    data = random_log(9, people=80, matches=400)
+    hubs = data.b + 2 * rng.exponential(size=(80, 1)) * np.eye(6)[0]
+    shifted = data.a + 2 * np.eye(6)[0]
+    table = table_of(PairedFeatures.of(shifted, hubs, matches=data.matches))
+    values = table.metric("MRR")[:, None]
+    plain, freedom = table.links.standard_errors(values)
+    errors, same_freedom = table.links.standard_errors(values, table.links.pushes(["MRR"]))
+    assert freedom == same_freedom
+    assert plain * 1.05 < errors < 3 * plain
+    low, high = summarize(table).mrr_interval
+    assert (high - low) / 2 / errors[0] == pytest.approx(2, abs=0.05)  # Student's factor
+
+
 @given(st.integers(0, 10**6), st.integers(2, 8), st.integers(2, 30))
 @settings(max_examples=30, deadline=None)
 def test_the_variance_is_that_of_shared_people_but_at_least_that_of_links(seed, people, links):
@@ -113,6 +164,18 @@ def test_couples_keep_the_intervals_and_tests_of_clusters():
     one_more = np.array([*((i, i) for i in range(40)), (0, 1)])
     joined = Evaluator(ks=(5,)).evaluate(PairedFeatures.of(a, b, matches=one_more)).both
     assert joined.mrr_interval == pytest.approx((0.4326859013, 0.6826171857), abs=1e-9)
+
+
+def test_queries_that_share_a_pool_are_one_cluster():
+    couples = Links(np.arange(61), np.stack([np.arange(60), 60 + np.arange(60)], axis=1))
+    alone = np.arange(60)
+    assert couples.clusters(alone) is alone
+    pools = np.array([f"event {number // 5}" for number in range(60)])
+    assert couples.clusters(alone, pools).tolist() == (alone // 5).tolist()
+    few = np.array([f"event {number // 20}" for number in range(60)])
+    assert couples.clusters(alone, few) is alone
+    unknown = np.full(60, "")
+    assert couples.clusters(alone, unknown) is alone
 
 
 def test_a_connected_log_gets_intervals_over_people():
@@ -183,3 +246,31 @@ def test_a_star_is_one_observation():
     assert not isinstance(table.clusters(), Links)
     with pytest.raises(ValueError, match="at least two clusters"):
         compare(table, table, metric="R@1")
+
+
+@pytest.mark.slow
+def test_intervals_of_logs_cover_and_tests_keep_their_level():
+    """500 logs of 100 + 100 people with 2 matches per person; two equally good noisy scorers.
+
+    The standard error of a share of 0.95 is 0.01.
+    """
+    measured, alarms = [], []
+    for seed in range(500):
+        data = random_log(seed, people=100, matches=200)
+        rng = np.random.default_rng(10**6 + seed)
+        tables = []
+        for _ in range(2):
+            noisy = [side + rng.normal(size=side.shape) for side in (data.a, data.b)]
+            tables.append(table_of(PairedFeatures.of(*noisy, matches=data.matches)))
+        assert isinstance(tables[0].clusters(), Links)
+        measured.append(summarize(tables[0]))
+        alarms.append([compare(*tables, metric=name).p_value < 0.05 for name in ("MRR", "R@10")])
+    for values, intervals in (
+        ([m.mrr for m in measured], [m.mrr_interval for m in measured]),
+        ([m.recall[10] for m in measured], [m.recall_interval[10] for m in measured]),
+        ([m.median_rank for m in measured], [m.median_rank_interval for m in measured]),
+    ):
+        truth = np.mean(values)
+        low, high = np.transpose(intervals)
+        assert 0.91 <= np.mean((low <= truth) & (truth <= high)) <= 0.99
+    assert (np.mean(alarms, axis=0) < 0.09).all()

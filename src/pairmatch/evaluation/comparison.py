@@ -17,6 +17,7 @@ from pairmatch.evaluation.intervals import expanded_tail
 from pairmatch.evaluation.links import Links, student_interval
 from pairmatch.evaluation.query_table import QueryTable
 from pairmatch.evaluation.ranks import Doubles
+from pairmatch.evaluation.rivals import Pushes
 
 _BATCH = 500
 _PERMUTATIONS = 9999
@@ -131,6 +132,7 @@ def compare(
     test = paired_test(
         *values,
         table.clusters(),
+        pushes=_pushes(table, baseline_table, metric),
         confidence=confidence,
         resamples=resamples,
         seed=seed,
@@ -153,6 +155,7 @@ def paired_test(
     baseline_values: Floats,
     clusters: Ints | Links,
     *,
+    pushes: Pushes | None = None,
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -168,6 +171,7 @@ def paired_test(
         baseline_values: [Q] the same metric by the baseline.
         clusters: [Q] int64 labels of independent clusters; or the links of the queries, where
             there are too few clusters.
+        pushes: What people add to the difference as candidates; used with links.
         confidence: Confidence level of the interval, in (0, 1).
         resamples: Number of bootstrap resamples.
         seed: Seed for interval and test.
@@ -181,7 +185,7 @@ def paired_test(
         )
     if isinstance(clusters, Links):
         differences = np.asarray(values, np.float64) - np.asarray(baseline_values, np.float64)
-        return _over_people(differences, clusters, confidence)
+        return _over_people(differences, clusters, pushes, confidence)
     _, label, counts = np.unique(clusters, return_inverse=True, return_counts=True)
     if len(counts) < 2:
         raise ConfigurationError(
@@ -207,10 +211,22 @@ def paired_test(
     return PairedTest(difference, interval, float(p_value), len(counts))
 
 
-def _over_people(differences: Doubles, links: Links, confidence: float) -> PairedTest:
+def _pushes(table: QueryTable, baseline_table: QueryTable, metric: str) -> Pushes | None:
+    """What people add to the difference of two tables as candidates."""
+    both = [t.links.pushes([metric]) for t in (table, baseline_table) if t.links is not None]
+    known = [pushes for pushes in both if pushes is not None]
+    if len(known) < 2:
+        return known[0] if known else None
+    (units, ours), (other_units, theirs) = known
+    return np.concatenate([units, other_units]), np.concatenate([ours, -theirs])
+
+
+def _over_people(
+    differences: Doubles, links: Links, pushes: Pushes | None, confidence: float
+) -> PairedTest:
     """Student's test of a mean over people who stand in several links."""
     difference = float(differences.mean())
-    errors, freedom = links.standard_errors(differences[:, None])
+    errors, freedom = links.standard_errors(differences[:, None], pushes)
     error = float(errors[0])
     interval = student_interval(difference, error, freedom, confidence)
     if difference == 0:

@@ -174,7 +174,7 @@ class Evaluator:
         smallest = tuple(int(part.candidates.min()) for part in ranks if len(part.queries))
         usable = min(smallest) if data.pools is None else usable_gallery(data)
         ks, notes = usable_ks(self.ks, usable, pooled=data.pools is not None)
-        ranked = tabulate(data, ranks, ks)
+        ranked = tabulate(data, ranks, ks, vectors)
         table, chance = ranked.table, ranked.chance
         if seen is not None:
             table, chance = (with_seen(part, seen) for part in (table, chance))

@@ -192,7 +192,10 @@ def _over_people(table: QueryTable, links: Links, confidence: float) -> Metrics:
     """Metrics with intervals over people who stand in several links of the table."""
     values = np.column_stack([table.recall, table["reciprocal_rank"]])
     point = _metrics(table.ks, values, table.median_rank)
-    errors, freedom = links.standard_errors(np.column_stack([values, _above(table)]))
+    errors, freedom = links.standard_errors(
+        np.column_stack([values, _above(table)]),
+        links.pushes([*(f"R@{k}" for k in table.ks), "MRR", "median rank"]),
+    )
     bounds = [
         student_interval(mean, error, freedom, confidence)
         for mean, error in zip([*values.mean(0), 0.5], errors, strict=True)

@@ -22,6 +22,7 @@ from pairmatch.evaluation.links import Links
 from pairmatch.evaluation.medians import median_rank
 from pairmatch.evaluation.pooled_ranks import rank_all
 from pairmatch.evaluation.ranks import Doubles, PartnerRanks, query_metrics
+from pairmatch.evaluation.rivals import Rivals
 
 DEFAULT_KS = (5, 10, 20, 30, 50)
 DIRECTIONS = ("a_to_b", "b_to_a")
@@ -122,7 +123,9 @@ class QueryTable:
     def clusters(self) -> Ints | Links:
         """[Q] int64 labels of independent clusters of rows; the links if there are too few."""
         components = self["component"]
-        return components if self.links is None else self.links.clusters(components)
+        if self.links is None:
+            return components
+        return self.links.clusters(components, self.columns.get("pool"))
 
     @property
     def independent(self) -> int:
@@ -214,11 +217,14 @@ def rank_queries(
         e_b: [M, K] float32, unit length.
         ks: K of Recall@K, ascending.
     """
-    return tabulate(data, rank_all(data, e_a, e_b), ks)
+    return tabulate(data, rank_all(data, e_a, e_b), ks, (e_a, e_b))
 
 
 def tabulate(
-    data: PairedFeatures, ranks: Sequence[PartnerRanks], ks: Sequence[int]
+    data: PairedFeatures,
+    ranks: Sequence[PartnerRanks],
+    ks: Sequence[int],
+    embeddings: tuple[Vectors, Vectors],
 ) -> RankedQueries:
     """One row per query from the ranks of the partners.
 
@@ -226,9 +232,11 @@ def tabulate(
         data: People and matches; its components become the table's.
         ranks: Ranks in the directions of `rank_all`; a direction may have no queries.
         ks: K of Recall@K, ascending.
+        embeddings: [N, K] and [M, K] float32 that were ranked.
     """
     tables = []
     chances = []
+    in_several_pairs = data.pools is None and len(np.unique(data.components)) < data.independent
     for direction, partner_ranks in enumerate(ranks):
         if not len(partner_ranks.queries):
             continue
@@ -261,7 +269,10 @@ def tabulate(
         pairs = np.stack([partner_ranks.queries, partner_ranks.partners], axis=1)
         units = data.unit_pairs(pairs[:, ::-1] if direction else pairs)
         links = Links(np.append(partner_ranks.starts()[0], len(units)), units)
-        tables.append(QueryTable(tuple(ks), shared | recall, links))
+        rivals = None
+        if in_several_pairs:
+            rivals = Rivals.of(data, *embeddings, partner_ranks, direction)
+        tables.append(QueryTable(tuple(ks), shared | recall, replace(links, rivals=rivals)))
         chances.append(QueryTable(tuple(ks), shared | chance, links))
     return RankedQueries(
         tuple(partner_ranks for partner_ranks in ranks if len(partner_ranks.queries)),

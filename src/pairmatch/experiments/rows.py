@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,8 @@ class FinishedRows:
         file = self.folder / f"{content_key(key)}.npz"
         table = self._read(file)
         if table is None:
-            table = measure()
+            # As when it is read from the file
+            table = replace(measure(), links=self.chance.links)
             self._write(file, table)
         return table
 
