@@ -186,3 +186,17 @@ def test_inside_pools_the_figures_are_those_of_each_pool():
         for column in ("reciprocal_rank", "candidates"):
             expected = np.sort(np.concatenate([other.table[column] for other in others]))
             assert np.sort(part.table[column]) == pytest.approx(expected)
+
+
+def test_targets_ask_one_side():
+    """With `a_likes`, only people of side a ask; of seen ones there may be none."""
+    pairs = [Pair("a1", "b0", a_likes=True), Pair("a2", "b0", a_likes=True)]
+    pairs += [Pair(f"a{i}", f"b{i}", a_likes=True, b_likes=i < 5 or None) for i in range(3, 9)]
+    people = dict.fromkeys(person for pair in pairs for person in (pair.a, pair.b))
+    later = Pairs.of([Profile(person, text=person) for person in people], pairs)
+    known = pairs_of([("a0", "b0")])
+    vectors = np.random.default_rng(7).normal(size=(16, 4))
+    data = later.with_features(vectors[:8], vectors[8 : 8 + len(later.ids_b)])
+    facts = Known.of(later, known)
+    evaluation = Evaluator(resamples=0).evaluate(data, known=facts, target="a_likes")
+    assert (evaluation.queries, evaluation.seen) == (6, None)

@@ -27,7 +27,7 @@ from pairmatch.evaluation.query_table import (
     tabulate,
     usable_ks,
 )
-from pairmatch.evaluation.targets import aim_at, of_target
+from pairmatch.evaluation.targets import DIRECTION_OF, aim_at, of_target
 
 
 class Evaluator:
@@ -99,7 +99,10 @@ class Evaluator:
         seen_units = known.seen_units(data)
         fresh = data.inside(a=~seen_units, b=~seen_units)
         seen = None
-        if seen_units[data.unit_pairs(data.matches)].any():
+        asked = data.unit_pairs(data.matches)
+        if DIRECTION_OF[target] is not None:
+            asked = asked[:, DIRECTION_OF[target]]
+        if seen_units[asked].any():
             seen = self._compare(data, head, target, seen_units, known.matches)
         if len(fresh) < 2 and seen is not None:
             note = (
@@ -107,6 +110,11 @@ class Evaluator:
                 "figures of people who were seen in training, which say little about new ones."
             )
             return replace(seen, notes=(*seen.notes, note))
+        if not len(fresh):
+            raise ConfigurationError(
+                "`evaluate(known=...)`: no query person was seen in training, and no pair to find "
+                "is between two new people: there is nothing to measure."
+            )
         return replace(self._compare(data.take(fresh), head, target, seen_units), seen=seen)
 
     def evaluate_arrays(

@@ -325,7 +325,7 @@ class Matcher:
         notes += self._overlap(pairs, known)
         evaluation = dataclasses.replace(evaluation, notes=(*evaluation.notes, *notes))
         self.metrics = evaluation.to_dict()
-        if self.reference is not None:
+        if self.reference is not None and target == "match":
             auc, error = auc_of(evaluation)
             self.reference = dataclasses.replace(self.reference, auc=auc, auc_error=error)
         return evaluation

@@ -141,14 +141,19 @@ def monitor(matcher: Matcher, pairs: Pairs, *, known: Pairs | None = None) -> Mo
         known: Pairs that were known at training time; their matches are no candidates.
 
     Raises:
-        ConfigurationError: The matcher holds no summary of its training people: it was not fitted,
-            or saved by an earlier version.
+        ConfigurationError: The matcher holds no summary of its training people, because it was not
+            fitted or was saved by an earlier version; or `sides` differ.
+        DataError: All matches are known.
     """
     reference = matcher.reference
     if reference is None:
         raise ConfigurationError(
             "This matcher holds no summary of its training people, which `monitor` compares with: "
             "it was not fitted, or saved by an earlier version. Fit it again."
+        )
+    if any(part.sides != matcher.sides for part in (pairs, known or pairs)):
+        raise ConfigurationError(
+            f"This matcher was trained on pairs with sides={matcher.sides}; `monitor` got others."
         )
     head = matcher.fitted_head
     data = matcher.paired_features(pairs)
