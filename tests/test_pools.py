@@ -21,6 +21,8 @@ from pairmatch.evaluation.evaluator import Evaluator
 from pairmatch.evaluation.pooled_ranks import rank_all
 from pairmatch.evaluation.query_table import rank_queries
 from pairmatch.evaluation.splits import cross_validation_splits
+from pairmatch.learning.heads import build_head
+from pairmatch.learning.stacking import Margins
 
 KS = (1, 2, 5)
 
@@ -306,6 +308,23 @@ def test_hubness_counts_lists_inside_pools(one_sided):
                 expected[candidate] += 1
     assert hubs.counts.tolist() == [expected[candidate] for candidate in sorted(expected)]
     assert hubs.never == np.mean([count == 0 for count in expected.values()])
+
+
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_weights_of_heads_are_fitted_to_choices_inside_pools(one_sided):
+    data, pool_of, people = random_pools(7, one_sided=one_sided)
+    margins = Margins.of(data, [build_head("identity", dim=2)], np.random.default_rng(0))
+    ways = [(0, 1), (1, 0)]
+    expected = []
+    for here, there in ways:
+        partners = {}
+        for pair in pool_of:
+            for first, second in ways if one_sided else [(here, there)]:
+                partners.setdefault(pair[first], set()).add(pair[second])
+        for pair, pool in sorted(pool_of.items()):
+            own = {pair[here]} if one_sided else set()
+            expected.append(len(people[there][pool] - partners[pair[here]] - own))
+    assert sorted(margins.present.sum(1).tolist()) == sorted(expected)
 
 
 def test_pairs_of_one_sided_pools_have_no_direction():

@@ -23,6 +23,7 @@ from pairmatch.core.config import PartSpec
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures, Part
+from pairmatch.core.pools import NO_POOL
 from pairmatch.core.types import Side
 from pairmatch.evaluation.query_table import embed_sides
 from pairmatch.learning.closed_form_heads import unit
@@ -290,7 +291,7 @@ def _thinned(test: PairedFeatures, rng: np.random.Generator) -> PairedFeatures:
 
 
 def _choices(test: PairedFeatures, direction: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
-    """Queries of one direction, and the people among whom each chooses.
+    """Queries of one direction, and the people among whom each chooses: of the pair's pool.
 
     Returns:
         [Q] rows of the query people, and [Q, C] rows of the other side: the true partner first,
@@ -299,18 +300,24 @@ def _choices(test: PairedFeatures, direction: int, rng: np.random.Generator) -> 
     pairs = test.matches if direction == 0 else test.matches[:, ::-1]
     if test.one_sided:
         pairs = np.concatenate([pairs, pairs[:, ::-1]])
-    people = test.galleries[direction] + test.one_sided
+    everyone = np.arange(test.galleries[direction] + test.one_sided)
+    pools, number = [], np.full(len(pairs), NO_POOL)
+    if test.pools is not None:
+        pools = [people[1 - direction] for people in test.pools.people()]
+        number = np.resize(test.pools.pool[: len(test)], len(pairs))
     partners: dict[int, set[int]] = {}
     for query, partner in pairs.tolist():
         partners.setdefault(query, {query} if test.one_sided else set()).add(partner)
     if len(pairs) > _MOST_MATCHES:
-        pairs = pairs[rng.choice(len(pairs), _MOST_MATCHES, replace=False)]
+        chosen = rng.choice(len(pairs), _MOST_MATCHES, replace=False)
+        pairs, number = pairs[chosen], number[chosen]
     rows = np.full((len(pairs), 1 + _MOST_CANDIDATES), -1, np.int64)
     rows[:, 0] = pairs[:, 1]
     longest = 0
-    for row, query in zip(rows, pairs[:, 0].tolist(), strict=True):
+    for row, query, pool in zip(rows, pairs[:, 0].tolist(), number.tolist(), strict=True):
+        people = everyone if pool == NO_POOL else pools[pool]
         known = np.fromiter(partners[query], np.int64)
-        size = min(people, _MOST_CANDIDATES + len(known))
+        size = min(len(people), _MOST_CANDIDATES + len(known))
         drawn = rng.choice(people, size, replace=False)
         drawn = drawn[~np.isin(drawn, known)][:_MOST_CANDIDATES]
         row[1 : 1 + len(drawn)] = drawn
