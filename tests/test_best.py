@@ -85,6 +85,11 @@ def test_gradient_and_spread_equal_their_definitions():
     assert margins.spreads() == pytest.approx(expected)
 
 
+def test_scores_that_differ_by_rounding_have_no_spread():
+    values = np.random.default_rng(0).choice([0.0, 6e-8], (20, 5, 1))
+    assert Margins(values, np.ones((20, 5), bool)).spreads().tolist() == [0]
+
+
 def test_large_parts_are_thinned():
     data = couples(700)
     margins = Margins.of(data, [Whitened().fit(data).head], np.random.default_rng(0))

@@ -76,7 +76,8 @@ class Best(Learner):
         try:
             splits = cross_validation_splits(train, repeats=1, folds=self.folds, seed=seed)
         except ConfigurationError as error:
-            return _without_learning(train, f"Cross-validation is not possible. {error} Therefore")
+            reason = str(error).removesuffix(".")
+            return _without_learning(train, f"Cross-validation is not possible ({reason})")
         rng = np.random.default_rng(seed)
         held_out = []
         for split in splits:

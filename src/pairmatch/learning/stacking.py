@@ -35,6 +35,7 @@ Flags = npt.NDArray[np.bool_]
 _MOST_MATCHES = 250  # of a held-out part, and queries of each direction
 _MOST_CANDIDATES = 128  # of a query, drawn at random: the likelihood stays consistent
 _LEAST_SHARE = 0.05  # smaller weights widen the embedding for little
+_ROUNDING = 1e-6  # spreads of scores that differ by rounding only
 _LEAST_PENALTY = 1e-4
 _LEAST_TOTAL = 1e-3
 
@@ -171,11 +172,12 @@ class Margins:
         return Margins(values, self.present)
 
     def spreads(self) -> Doubles:
-        """[H] standard deviation of each head's scores among the candidates of a query."""
+        """[H] standard deviation of each head's scores among a query's candidates; 0 if equal."""
         counts = self.present.sum(1)
         means = self.values.sum(1) / np.maximum(counts, 1)[:, None]
         squares = (self.values**2).sum((0, 1)) - (counts[:, None] * means**2).sum(0)
-        return np.sqrt(np.maximum(squares, 0) / max(counts.sum(), 1))
+        spreads = np.sqrt(np.maximum(squares, 0) / max(counts.sum(), 1))
+        return np.where(spreads > _ROUNDING, spreads, 0)
 
     def log_likelihood(self, weights: Doubles) -> Doubles:
         """[Q] log probability that a query chooses the partner, in softmax of weighted scores."""
