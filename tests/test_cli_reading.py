@@ -102,3 +102,54 @@ def test_newcomers_have_the_types_of_their_gallery(folder, matcher, tmp_path):
     common = f"recommend {matcher} --query {folder / 'a1.png'} --gallery {gallery} --json {store}"
     found = json.loads(run(f"{common} --where \"zip = '1.50'\""))
     assert [row["id"] for row in found["recommendations"]] == ["b3"]
+
+
+def test_columns_of_a_warehouse_and_bad_rows(folder, matcher, tmp_path):
+    store = f"--store {tmp_path / 'store.sqlite'} --quiet"
+    (folder / "broken.png").write_bytes(b"no")
+    people = [f"{side}{n},{side}{n}.png,{70000 + n}" for side in "ab" for n in range(12)]
+    people[3] = "a3,broken.png,70003"
+    users = tmp_path / "users.csv"
+    users.write_text("user_id,photo_url,zip\n" + "\n".join(people) + "\n")
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("liker,liked\n" + "".join(f"a{n},b{n}\n" for n in range(12)))
+    tables = (
+        f"--profiles {users} --images {folder} --column user_id=id --column photo_url=image "
+        "--column liker=id_a --column liked=id_b"
+    )
+    annotate = f"annotate {pairs} {tables} --metadata measured {store}"
+    assert "not a photo in a format" in run(annotate, code=2)
+    output = run(f"{annotate} --on-bad-row skip", code=2)
+    assert "1 of 12 pairs cannot be used, more than 5.0%" in output
+    output = run(f"{annotate} --on-bad-row skip --most-skipped 0.1")
+    assert "left out 1 of 24 people and 1 of 12 pairs. 1 row: pairs.csv line 5" in output
+    fit = (
+        f"fit {pairs} {tables} --backbone descriptor --metadata none --learner frozen {store} "
+        f"--no-learning-curve --output {tmp_path / 'fitted'}"
+    )
+    output = run(f"{fit} --on-bad-row skip --most-skipped 0.1")
+    skipped = tmp_path / "fitted" / "skipped.csv"
+    assert f"2 problems of rows that were left out are listed in {skipped}." in output
+    assert [line.split(",")[:4] for line in skipped.read_text().splitlines()] == [
+        ["file", "location", "column", "id"],
+        ["pairs.csv", "line 5", "id_a", "a3"],
+        ["users.csv", "line 5", "image", "a3"],
+    ]
+    users.write_text(users.read_text().replace("broken.png", "a3.png"))
+    run(fit)
+    assert not skipped.exists()
+    gallery = f"gallery build {matcher} {users} --output {tmp_path / 'gallery'} --images {folder}"
+    names = "--column user_id=id --column photo_url=image"
+    run(f"{gallery} {names} --text-column zip {store}")
+    about = json.loads(run(f"gallery info {tmp_path / 'gallery'} --json"))
+    assert about["attributes"] == {"zip": "text"}
+    recommend = f"recommend {matcher} --query {folder / 'a1.png'} --gallery {users} {store}"
+    run(f"{recommend} --images {folder} {names}")
+    message = run(f"{gallery} {names} --column user=id {store}", code=2)
+    assert "`columns` (--column) maps both 'user_id' and 'user' to 'id'." in message
+    message = run(f"{gallery} --column userid=id --column photo_url=image {store}", code=2)
+    assert (
+        "there is no column 'userid' to read as 'id' (columns=, --column). Did you mean 'user_id'?"
+        in message
+    )
+    assert "--column needs SOURCE=NAME" in run(f"{gallery} --column id {store}", code=2)

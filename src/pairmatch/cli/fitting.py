@@ -45,7 +45,18 @@ from pairmatch.cli.paths import (
     check_place,
     claimed_folder,
 )
-from pairmatch.cli.reading import FollowLinks, KeepWords, PoolRule, read_pairs
+from pairmatch.cli.reading import (
+    Columns,
+    FollowLinks,
+    KeepWords,
+    MostSkipped,
+    OnBadRowOption,
+    PoolRule,
+    TextColumns,
+    list_skipped,
+    read_pairs,
+    table_options,
+)
 
 if TYPE_CHECKING:
     from pairmatch.data import Pairs
@@ -216,6 +227,10 @@ def fit(
     images: Images = None,
     follow_links: FollowLinks = False,
     keep_words: KeepWords = None,
+    columns: Columns = None,
+    text_columns: TextColumns = None,
+    on_bad_row: OnBadRowOption = "stop",
+    most_skipped: MostSkipped = 0.05,
     pools: PoolRule = None,
     profiles: Profiles = None,
     sides: Sides = 2,
@@ -285,17 +300,18 @@ def fit(
         max_usd=max_usd,
         progress=show_progress(quiet),
     )
+    options = table_options(
+        images=images,
+        follow_links=follow_links,
+        keep_words=keep_words,
+        columns=columns,
+        text_columns=text_columns,
+        on_bad_row=on_bad_row,
+        most_skipped=most_skipped,
+        quiet=quiet,
+    )
     data, *others = (
-        read_pairs(
-            path,
-            images=images,
-            profiles=profiles,
-            sides=sides,
-            keep_words=keep_words,
-            follow_links=follow_links,
-            quiet=quiet,
-            pools=pools,
-        )
+        read_pairs(path, profiles=profiles, sides=sides, options=options, pools=pools)
         for path in (pairs, *([] if test is None else [test]))
     )
     _fit_and_report(
@@ -308,6 +324,7 @@ def fit(
         learning_curve=learning_curve,
         json_file=json_file,
         history=history,
+        tables=[data, *others],
     )
 
 
@@ -319,6 +336,10 @@ def evaluate(
     images: Images = None,
     follow_links: FollowLinks = False,
     keep_words: KeepWords = None,
+    columns: Columns = None,
+    text_columns: TextColumns = None,
+    on_bad_row: OnBadRowOption = "stop",
+    most_skipped: MostSkipped = 0.05,
     pools: PoolRule = None,
     profiles: Profiles = None,
     sides: Sides = 2,
@@ -347,17 +368,18 @@ def evaluate(
         matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
     )
 
+    options = table_options(
+        images=images,
+        follow_links=follow_links,
+        keep_words=keep_words,
+        columns=columns,
+        text_columns=text_columns,
+        on_bad_row=on_bad_row,
+        most_skipped=most_skipped,
+        quiet=quiet,
+    )
     data, *others = (
-        read_pairs(
-            path,
-            images=images,
-            profiles=profiles,
-            sides=sides,
-            keep_words=keep_words,
-            follow_links=follow_links,
-            quiet=quiet,
-            pools=pools,
-        )
+        read_pairs(path, profiles=profiles, sides=sides, options=options, pools=pools)
         for path in (pairs, *([] if known is None else [known]))
     )
     evaluation = loaded.evaluate(
@@ -409,6 +431,7 @@ def _fit_and_report(
     learning_curve: bool | None = None,
     json_file: Path | None = None,
     history: Path | None = None,
+    tables: Sequence[Pairs] = (),
 ) -> Verdict:
     """Fits, evaluates on the test part, saves, and writes the report.
 
@@ -445,6 +468,7 @@ def _fit_and_report(
             (output / name).unlink(missing_ok=True)
         try:
             matcher.save(output)
+            list_skipped(output, tables)
             if json_file is not None:
                 write_json(json_file, evaluation)
             if history is not None:

@@ -19,7 +19,16 @@ from pairmatch.cli.options import (
 )
 from pairmatch.cli.output import echo, echo_json
 from pairmatch.cli.paths import StorePath, folder_to_write
-from pairmatch.cli.reading import FollowLinks, KeepWords, read_ids, read_people
+from pairmatch.cli.reading import (
+    Columns,
+    FollowLinks,
+    KeepWords,
+    MostSkipped,
+    OnBadRowOption,
+    TextColumns,
+    read_ids,
+    table_options,
+)
 from pairmatch.core.errors import ConfigurationError
 
 gallery_app = typer.Typer(
@@ -57,6 +66,10 @@ def build(
     images: Images = None,
     follow_links: FollowLinks = False,
     keep_words: KeepWords = None,
+    columns: Columns = None,
+    text_columns: TextColumns = None,
+    on_bad_row: OnBadRowOption = "stop",
+    most_skipped: MostSkipped = 0.05,
     settings: Options = None,
     device: Device = "auto",
     store: StorePath = None,
@@ -69,9 +82,19 @@ def build(
     loaded = load_matcher(
         matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
     )
-    profiles = read_people(
-        people, images=images, keep_words=keep_words, follow_links=follow_links, quiet=quiet
+    from pairmatch.data import read_profiles
+
+    options = table_options(
+        images=images,
+        follow_links=follow_links,
+        keep_words=keep_words,
+        columns=columns,
+        text_columns=text_columns,
+        on_bad_row=on_bad_row,
+        most_skipped=most_skipped,
+        quiet=quiet,
     )
+    profiles = read_profiles(people, **options)
     gallery = loaded.gallery(profiles, side=cast(Literal["a", "b"], side))
     gallery.save(output)
     echo(f"Saved {len(gallery)} people in {output}.")
@@ -85,6 +108,10 @@ def add(
     images: Images = None,
     follow_links: FollowLinks = False,
     keep_words: KeepWords = None,
+    columns: Columns = None,
+    text_columns: TextColumns = None,
+    on_bad_row: OnBadRowOption = "stop",
+    most_skipped: MostSkipped = 0.05,
     settings: Options = None,
     device: Device = "auto",
     store: StorePath = None,
@@ -92,6 +119,7 @@ def add(
     quiet: Quiet = False,
 ) -> None:
     """Adds people to a gallery; people with the same id are replaced."""
+    from pairmatch.data import read_profiles
     from pairmatch.gallery import Gallery
 
     opened = Gallery.open(gallery)
@@ -99,14 +127,20 @@ def add(
         matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
     )
     kinds = opened.attribute_kinds
-    profiles = read_people(
-        people,
+    options = table_options(
         images=images,
-        keep_words=keep_words,
         follow_links=follow_links,
+        keep_words=keep_words,
+        columns=columns,
+        text_columns=text_columns,
+        on_bad_row=on_bad_row,
+        most_skipped=most_skipped,
         quiet=quiet,
-        text_columns=[name for name, kind in kinds.items() if kind == "text"],
     )
+    # Newcomers have the types of the gallery
+    texts = [name for name, kind in kinds.items() if kind == "text"]
+    options["text_columns"] = [*options["text_columns"], *texts]
+    profiles = read_profiles(people, **options)
     before = len(opened)
     loaded.add_to(opened, profiles)
     added = len(opened) - before

@@ -25,7 +25,17 @@ from pairmatch.cli.options import (
 )
 from pairmatch.cli.output import echo
 from pairmatch.cli.paths import ExistingStorePath, StorePath, check_place, file_to_write
-from pairmatch.cli.reading import FollowLinks, KeepWords, read_ids, read_pairs
+from pairmatch.cli.reading import (
+    Columns,
+    FollowLinks,
+    KeepWords,
+    MostSkipped,
+    OnBadRowOption,
+    TextColumns,
+    read_ids,
+    read_pairs,
+    table_options,
+)
 from pairmatch.core.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -51,6 +61,10 @@ def annotate(
     images: Images = None,
     follow_links: FollowLinks = False,
     keep_words: KeepWords = None,
+    columns: Columns = None,
+    text_columns: TextColumns = None,
+    on_bad_row: OnBadRowOption = "stop",
+    most_skipped: MostSkipped = 0.05,
     profiles: Profiles = None,
     sides: Sides = 2,
     metadata: Annotated[
@@ -107,15 +121,17 @@ def annotate(
     if only_exports:
         Store(store, create=False).close()  # an error before the pairs are read
     generator = registry.create("metadata", (metadata, options.get("metadata", {})))
-    data = read_pairs(
-        pairs,
+    reading = table_options(
         images=images,
-        profiles=profiles,
-        sides=sides,
-        keep_words=keep_words,
         follow_links=follow_links,
+        keep_words=keep_words,
+        columns=columns,
+        text_columns=text_columns,
+        on_bad_row=on_bad_row,
+        most_skipped=most_skipped,
         quiet=quiet,
     )
+    data = read_pairs(pairs, profiles=profiles, sides=sides, options=reading)
     is_missing = not store_path(store).exists()
     with (
         TemporaryDirectory() as empty,

@@ -24,12 +24,16 @@ from pairmatch.cli.options import (
 from pairmatch.cli.output import echo, echo_json
 from pairmatch.cli.paths import StorePath, folder_to_write
 from pairmatch.cli.reading import (
+    Columns,
     FollowLinks,
     KeepWords,
+    MostSkipped,
+    OnBadRowOption,
+    TextColumns,
     read_id,
-    read_people,
     read_text,
     read_texts,
+    table_options,
 )
 from pairmatch.core.errors import ConfigurationError, DataError
 from pairmatch.core.text import printable
@@ -82,6 +86,10 @@ def recommend(
     images: Images = None,
     follow_links: FollowLinks = False,
     keep_words: KeepWords = None,
+    columns: Columns = None,
+    text_columns: TextColumns = None,
+    on_bad_row: OnBadRowOption = "stop",
+    most_skipped: MostSkipped = 0.05,
     text: Annotated[
         str, typer.Option(help="Profile text of the query person.", callback=read_text)
     ] = "",
@@ -121,6 +129,7 @@ def recommend(
     photos = tuple(query or ())
 
     from pairmatch.core.types import Profile
+    from pairmatch.data import read_profiles
     from pairmatch.gallery import Exclusions, Gallery
     from pairmatch.io.images import check_image
     from pairmatch.io.store import QUERY_ID
@@ -153,9 +162,17 @@ def recommend(
         candidates: Gallery | list[Profile] = Gallery.open(gallery)
         total = len(candidates)
     else:
-        people = read_people(
-            gallery, images=images, keep_words=keep_words, follow_links=follow_links, quiet=quiet
+        options = table_options(
+            images=images,
+            follow_links=follow_links,
+            keep_words=keep_words,
+            columns=columns,
+            text_columns=text_columns,
+            on_bad_row=on_bad_row,
+            most_skipped=most_skipped,
+            quiet=quiet,
         )
+        people = read_profiles(gallery, **options)
         candidates = _without_photos(people, photos)
         total = len(people)
     if not attributes and any(backbone.reads_attributes for backbone in loaded.backbones):

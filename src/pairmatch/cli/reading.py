@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from pairmatch.cli.options import show_progress
+from pairmatch.cli.output import echo
 from pairmatch.core.text import has_surrogates, printable, replace_surrogates
 
 if TYPE_CHECKING:
-    from pairmatch.core.types import Profile
     from pairmatch.data import Pairs
+    from pairmatch.data.options import TableOptions
+    from pairmatch.data.skipping import OnBadRow
 
 _log = logging.getLogger(__name__)
 
@@ -43,61 +45,99 @@ PoolRule = Annotated[
 ]
 
 
-def read_pairs(
-    path: Path,
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="SOURCE=NAME",
+        help="Column to read under another name, such as user_id=id; repeatable.",
+    ),
+]
+TextColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--text-column",
+        metavar="NAME",
+        help="Attribute that is text even if its cells look like numbers; repeatable.",
+    ),
+]
+OnBadRowOption = Annotated[
+    Literal["stop", "skip"],
+    typer.Option(
+        "--on-bad-row",
+        help="skip: go on without rows and people that cannot be read, and without their pairs.",
+    ),
+]
+MostSkipped = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1, help="Share of people or pairs above which --on-bad-row skip stops too."
+    ),
+]
+
+
+def table_options(
     *,
     images: Path | None,
-    profiles: Path | None,
-    sides: int,
-    keep_words: Sequence[str] | None,
     follow_links: bool,
+    keep_words: Sequence[str] | None,
+    columns: Sequence[str] | None,
+    text_columns: Sequence[str] | None,
+    on_bad_row: OnBadRow,
+    most_skipped: float,
     quiet: bool,
-    pools: str | None = None,
-) -> Pairs:
-    """Reads the pairs file of a command; `pools` is a rule that says who could have met."""
+) -> TableOptions:
+    """Keyword arguments of readers of tables for the options of a command.
+
+    Raises:
+        BadParameter: A column is not SOURCE=NAME, or is given twice.
+    """
+    renamed: dict[str, str] = {}
+    for text in columns or ():
+        source, equals, name = text.rpartition("=")
+        if not (equals and source.strip() and name.strip()):
+            raise typer.BadParameter(
+                f"--column needs SOURCE=NAME, such as user_id=id; got {text!r}."
+            )
+        if renamed.setdefault(source, name) != name:
+            raise typer.BadParameter(
+                f"--column reads {source!r} both as {renamed[source]!r} and as {name!r}."
+            )
+    return {
+        "images": images,
+        "follow_links": follow_links,
+        "keep_words": keep_words or (),
+        "columns": renamed,
+        "text_columns": text_columns or (),
+        "on_bad_row": on_bad_row,
+        "most_skipped": most_skipped,
+        "progress": show_progress(quiet),
+    }
+
+
+def read_pairs(path: Path, *, profiles: Path | None, sides: int, options: TableOptions) -> Pairs:
+    """Reads the pairs file of a command."""
     from pairmatch.data import Pairs
 
-    pairs = Pairs.read(
-        path,
-        images=images,
-        profiles=profiles,
-        sides=cast(Literal[1, 2], sides),
-        follow_links=follow_links,
-        keep_words=keep_words or (),
-        progress=show_progress(quiet),
-    )
-    return pairs if pools is None else pairs.pooled(pools)
+    return Pairs.read(path, profiles=profiles, sides=cast(Literal[1, 2], sides), **options)
 
 
-def read_people(
-    path: Path,
-    *,
-    images: Path | None,
-    keep_words: Sequence[str] | None,
-    follow_links: bool,
-    quiet: bool,
-    text_columns: Sequence[str] = (),
-) -> list[Profile]:
-    """Reads the profiles file or the photo folder of a command.
+def list_skipped(folder: Path, tables: Sequence[Pairs]) -> None:
+    """Writes what was left out into the folder of a command, and says where.
 
     Args:
-        path: Path to the file or the folder.
-        images: Folder that photo paths are relative to.
-        keep_words: Words that are values although they usually stand for a missing one.
-        follow_links: Whether links may lead out of the folder of the photos.
-        quiet: Whether to hide the progress bar.
-        text_columns: Attributes that are text, whatever their cells look like.
+        folder: The folder; a list of an earlier run is removed.
+        tables: What the command read.
     """
-    from pairmatch.data import read_profiles
+    from pairmatch.data.skipping import FILE, write_skipped
 
-    return read_profiles(
-        path,
-        images=images,
-        follow_links=follow_links,
-        keep_words=keep_words or (),
-        text_columns=text_columns,
-        progress=show_progress(quiet),
-    )
+    entries = list(dict.fromkeys(entry for pairs in tables for entry in pairs.skipped))
+    path = folder / FILE
+    if not entries:
+        path.unlink(missing_ok=True)
+        return
+    write_skipped(path, entries)
+    echo(f"{len(entries):,} problems of rows that were left out are listed in {path}.")
 
 
 def read_id(text: str) -> str:

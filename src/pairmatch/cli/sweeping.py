@@ -31,7 +31,18 @@ from pairmatch.cli.options import (
 )
 from pairmatch.cli.output import echo
 from pairmatch.cli.paths import StorePath, folder_to_write
-from pairmatch.cli.reading import FollowLinks, KeepWords, PoolRule, read_pairs
+from pairmatch.cli.reading import (
+    Columns,
+    FollowLinks,
+    KeepWords,
+    MostSkipped,
+    OnBadRowOption,
+    PoolRule,
+    TextColumns,
+    list_skipped,
+    read_pairs,
+    table_options,
+)
 from pairmatch.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -48,6 +59,10 @@ def sweep(
     images: Images = None,
     follow_links: FollowLinks = False,
     keep_words: KeepWords = None,
+    columns: Columns = None,
+    text_columns: TextColumns = None,
+    on_bad_row: OnBadRowOption = "stop",
+    most_skipped: MostSkipped = 0.05,
     pools: PoolRule = None,
     profiles: Profiles = None,
     sides: Sides = 2,
@@ -151,16 +166,17 @@ def sweep(
         raise ConfigurationError(
             "--paper has its own grid, baselines and K: omit --grid, --baseline and -k."
         )
-    data = read_pairs(
-        pairs,
+    reading = table_options(
         images=images,
-        profiles=profiles,
-        sides=sides,
-        keep_words=keep_words,
         follow_links=follow_links,
+        keep_words=keep_words,
+        columns=columns,
+        text_columns=text_columns,
+        on_bad_row=on_bad_row,
+        most_skipped=most_skipped,
         quiet=quiet,
-        pools=pools,
     )
+    data = read_pairs(pairs, profiles=profiles, sides=sides, options=reading, pools=pools)
     common: dict[str, Any] = {
         "store": store,
         "device": device,
@@ -196,6 +212,7 @@ def sweep(
     try:
         if output is not None:
             title = f"Sweep: {pairs.name}"
+            list_skipped(output, [data])
             saved = _write(output, result, title=title, note=note, sections=sections)
     finally:  # a full disk loses the files, not the result
         echo(text, lines=True)

@@ -95,6 +95,8 @@ class PairRows:
 
     def _parsed(self, column: str, parse: Callable[[Any], T]) -> Sequence[T | None]:
         """The values of a column; None where a cell is missing, or is recorded as a problem."""
+        if column not in self._table.cells:
+            return self._table.column(column)
         parsed: dict[Any, T | None] = {None: None}
         values: list[T | None] = []
         for row, cell in enumerate(self._table.column(column)):

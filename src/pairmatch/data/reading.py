@@ -14,7 +14,7 @@ from pairmatch.data.options import Reading, TableOptions, source_of
 from pairmatch.data.pair_rows import PairRows
 from pairmatch.data.photo_folder import read_photo_folder
 from pairmatch.data.profile_rows import ProfileRows, SidedProfileRows
-from pairmatch.data.skipping import Loss, Skipped
+from pairmatch.data.skipping import Loss, Skipped, write_skipped
 from pairmatch.io.tables import Frame, Table, read_table
 
 # A misspelled `image`, which must not silently become an attribute
@@ -31,6 +31,10 @@ class ProfileList(list[Profile]):
     """
 
     skipped: tuple[Skipped, ...] = ()
+
+    def write_skipped(self, path: str | Path) -> None:
+        """Writes `skipped` as a CSV file, as `Pairs.write_skipped` does."""
+        write_skipped(Path(path), self.skipped)
 
 
 def read_pairs(

@@ -18,6 +18,8 @@ from pairmatch.io.tables import Table
 _log = logging.getLogger(__name__)
 OnBadRow = Literal["stop", "skip"]
 ON_BAD_ROW = ("stop", "skip")
+#: Name of the list of what was left out, in the output folder of a command.
+FILE = "skipped.csv"
 
 
 @dataclass(frozen=True, slots=True)
