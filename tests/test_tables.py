@@ -421,6 +421,95 @@ def test_damaged_names_are_refused_with_their_place(column, kind, folder):
     assert problem.startswith(f"{place}, column {column}: ")
 
 
+# Lists and names of columns
+
+
+def test_lists_in_json_and_parquet(folder, caplog):
+    rows = [
+        {"id": "a", "image": ["a.png", " b.png ", None], "tags": ["x", 2, "NA", None], "m": {}},
+        {"id": "b", "image": "c.png;d.png", "tags": [], "m": None},
+        {"id": "c", "image": ["a;b.png"], "tags": None, "m": {"k": 1}},
+    ]
+    (folder / "a;b.png").write_bytes((folder / "a.png").read_bytes())
+    path = write(folder, "\n".join(map(json.dumps, rows)), "people.jsonl")
+    read = people(path)
+    assert read["a"].images == (folder / "a.png", folder / "b.png")
+    assert read["b"].images == (folder / "c.png", folder / "d.png")
+    assert read["c"].images == (folder / "a;b.png",)  # a path of a list may hold the separator
+    assert [read[name].attributes for name in "abc"] == [{"tags": "x;2"}, {}, {}]
+    assert f"{path}: nested values are ignored: m (2 values)." in caplog.messages
+    photos = [["a.png", "b.png"], [], ["c.png"]]
+    for kind in (
+        pa.list_(pa.string()),
+        pa.large_list(pa.large_string()),
+        pa.list_view(pa.string()),
+    ):
+        columns = {"id": ["a", "b", "c"], "text": ["x"] * 3, "image": pa.array(photos, kind)}
+        files = [p.images for p in read_profiles(pa.table(columns), images=folder)]
+        assert files == [tuple(folder / name for name in names) for names in photos]
+    for cell, problem in (
+        ([1], "a list of photos holds paths, got '1'."),
+        ({"path": "a.png"}, "the value is nested."),
+    ):
+        path = write(folder, json.dumps({"id": "a", "image": cell}), "people.jsonl")
+        assert problems(path) == f"people.jsonl line 1, column image: {problem}"
+
+
+def test_columns_are_read_under_other_names(folder):
+    path = write(folder, "user_id,__index_level_0__,photo,id,x\na,7,a.png,1,2\n")
+    columns = {"user_id": "id", "id": "row", "photo": "image", "__index_level_0__": "rank"}
+    read = people(path, columns=columns)
+    assert read["a"].images == (folder / "a.png",)
+    assert read["a"].attributes == {"row": 1, "rank": 7, "x": 2}
+    with pytest.raises(DataError, match="the columns 'user_id' and 'id' would both be 'id': give"):
+        people(path, columns={"user_id": "id", "photo": "image"})
+    assert problems(path, columns={**columns, "userid": "y"}) == (
+        "people.csv: there is no column 'userid' to read as 'y' (columns=, --column). Did you mean "
+        "'user_id'?"
+    )
+    for bad, message in (
+        ({"a": "id", "b": "id"}, "maps both 'a' and 'b' to 'id'"),
+        ({"a": " "}, "maps the names of columns to other names, got 'a': ' '"),
+        ({1: "id"}, "got 1: 'id'"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            people(path, columns=bad)
+
+
+class Stream:
+    """A table of another library: nothing but the Arrow interface."""
+
+    def __init__(self, table):
+        self._table = table
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
+def test_tables_in_memory_need_only_the_arrow_interface(folder):
+    people = Stream(pa.table({"id": [1, 2], "image": ["a.png", "b.png"], "age": [31, None]}))
+    pairs = Stream(pa.table({"id_a": [1], "id_b": [2]}))
+    read = Pairs.from_frame(pairs, profiles=people, images=folder)
+    assert read.profiles["1"].attributes == {"age": 31}
+    path = write(folder, "id,image\n1,a.png\n2,b.png\n")
+    assert set(Pairs.from_frame(pairs, profiles=path).profiles) == {"1", "2"}
+    wrong = Stream(pa.table({"id_a": [1, 7, 2], "id_b": [2, None, 2]}))
+    with pytest.raises(DataError) as caught:
+        Pairs.from_frame(wrong, profiles=people, images=folder)
+    assert caught.value.summary == "frame: 3 problems:"
+    assert caught.value.problems == (
+        "frame row 2, column id_b: the id is blank.",
+        "frame row 3, column id_b: '2' is paired with itself.",
+        "frame row 2, column id_a: '7' is not in profiles.",
+    )
+    for table, message in (
+        ([1], "`frame` must be a table with the Arrow interface, .* got list"),
+        (Stream(pa.chunked_array([[1]])), "frame: the Stream cannot be converted to Arrow"),
+    ):
+        with pytest.raises((ConfigurationError, DataError), match=message):
+            Pairs.from_frame(table)
+
+
 # Columns without a name
 
 

@@ -71,6 +71,13 @@ class People(Subject):
         options: dict[str, Any] = {"images": case.corpus, "profiles": profiles}
         sides = case.rng.choice((1, 2))
         pairs = case.attempt(lambda: Pairs.read(path, sides=sides, **options))
+        kept = case.attempt(
+            lambda: Pairs.read(path, sides=sides, on_bad_row="skip", most_skipped=1.0, **options)
+        )
+        case.expect(pairs is None or kept == pairs, "skipping lost rows of good files")
+        if kept is not None:
+            _check_skipped(case, kept, pairs is None)
+        _read_frame(case, path, sides, options)
         if profiles is not None:
             people = case.attempt(lambda: read_profiles(profiles, images=case.corpus))
             _check_ids(case, [profile.id for profile in people or ()])
@@ -86,6 +93,32 @@ class People(Subject):
             arguments += ["--profiles", profiles] if profiles is not None else []
             store = case.output / "store.sqlite"
             case.command(*arguments, "--store", store, "--dry-run", "--quiet")
+
+
+def _check_skipped(case: Case, kept: Any, had_problems: bool) -> None:
+    """What was left out is listed, and the rest holds together."""
+    case.expect(bool(kept.skipped) == had_problems, "what was left out is not listed")
+    named = {person for pair in kept.pairs for person in (pair.a, pair.b)}
+    case.expect(named == set(kept.profiles), "pairs of people who were left out")
+    file = case.output / "skipped.csv"
+    kept.write_skipped(file)
+    with file.open(newline="") as lines:
+        case.expect(len(list(csv.DictReader(lines))) == len(kept.skipped), "lines are missing")
+
+
+def _read_frame(case: Case, path: Path, sides: Any, options: dict[str, Any]) -> None:
+    """The pairs of a Parquet file are those of its table in memory."""
+    import pyarrow.parquet as pq
+
+    from pairmatch import Pairs
+
+    if path.suffix != ".parquet":
+        return
+    with contextlib.suppress(Exception):  # not a Parquet file
+        table = pq.read_table(path)
+        pairs = case.attempt(lambda: Pairs.read(path, sides=sides, **options))
+        frame = case.attempt(lambda: Pairs.from_frame(table, sides=sides, **options))
+        case.expect(frame == pairs, "a table in memory is read in another way than its file")
 
 
 def _check_ids(case: Case, ids: list[str]) -> None:

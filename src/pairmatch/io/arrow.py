@@ -71,6 +71,10 @@ def _read_table(cells: Cells, data: pa.Table, location: str) -> None:
             columns[name] = _values(column)
         elif cells.is_path(name) and _is_list(column.type):
             columns[name] = _lists(column)
+        elif not cells.is_exact(name) and _is_list(column.type):
+            columns[name] = [
+                None if values is None else cells.joined(values) for values in _lists(column)
+            ]
         elif cells.is_exact(name):
             nested.append(f"{name} ({column.type})")
         else:

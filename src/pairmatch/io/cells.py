@@ -121,6 +121,11 @@ class Cells:
         """Counts the values of a column that is left out because they are nested."""
         self._nested[column] += count
 
+    def joined(self, values: Iterable[Any]) -> str | None:
+        """A list of texts and numbers as one text, separated by `;`; None if it has no values."""
+        texts = (str(value).strip() for value in values if value is not None)
+        return ";".join(text for text in texts if text not in self._missing_words) or None
+
     def is_exact(self, column: str) -> bool:
         """Whether every cell of a column matters: ids, names and paths."""
         return column in self._ids or column in self._paths

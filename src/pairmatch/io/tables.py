@@ -184,8 +184,8 @@ def read_table(
         names: Columns that hold names of groups, which are read as ids are.
         paths: Columns that hold paths to files, or lists of paths, which become tuples. Paths stay
             as they are, but must be valid Unicode.
-        lists: Whether all values in JSON Lines may be lists. Otherwise, columns with nested values
-            are left out, and nested values in the columns above are problems.
+        lists: Whether values in JSON Lines stay lists. Otherwise, lists become texts, separated by
+            `;`. Other nested values are left out, but are problems in the columns above.
         missing_words: Texts that count as a missing value, after spaces around them are removed.
         renamed: Names of columns by their names in the file; others keep their names.
 

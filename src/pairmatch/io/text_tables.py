@@ -142,18 +142,23 @@ def read_json_lines(cells: Cells, content: bytes, *, lists: bool) -> None:
     for name in dict.fromkeys(filter(None, names.values())):
         columns[name] = [row.get(name) for row in rows]
         if not cells.is_exact(name):
-            _leave_out_nested(cells, name, columns[name], dict if lists else (dict, list))
+            _flatten(cells, name, columns[name], lists=lists)
     cells.add_columns(columns, locations)
 
 
-def _leave_out_nested(
-    cells: Cells, name: str, column: list[Any], kinds: type | tuple[type, ...]
-) -> None:
-    nested = [row for row, cell in enumerate(column) if isinstance(cell, kinds)]
-    for row in nested:
-        column[row] = None
-    if nested:
-        cells.add_nested(name, len(nested))
+def _flatten(cells: Cells, name: str, column: list[Any], *, lists: bool) -> None:
+    """Joins lists, unless they may stay, and leaves out and counts other nested values."""
+    count = 0
+    for row, cell in enumerate(column):
+        is_list = isinstance(cell, list)
+        if isinstance(cell, dict) or (is_list and any(isinstance(v, dict | list) for v in cell)):
+            if not (lists and is_list):
+                column[row] = None
+                count += 1
+        elif is_list and not lists:
+            column[row] = cells.joined(cell)
+    if count:
+        cells.add_nested(name, count)
 
 
 def reject_duplicates(path: Path, location: str, columns: Sequence[str]) -> None:
