@@ -114,8 +114,10 @@ def _read_frame(case: Case, path: Path, sides: Any, options: dict[str, Any]) -> 
 
     if path.suffix != ".parquet":
         return
+    table = None
     with contextlib.suppress(Exception):  # not a Parquet file
-        table = pq.read_table(path)
+        table = pq.ParquetFile(path).read()
+    if table is not None:
         pairs = case.attempt(lambda: Pairs.read(path, sides=sides, **options))
         frame = case.attempt(lambda: Pairs.from_frame(table, sides=sides, **options))
         case.expect(frame == pairs, "a table in memory is read in another way than its file")

@@ -115,11 +115,19 @@ def table_options(
     }
 
 
-def read_pairs(path: Path, *, profiles: Path | None, sides: int, options: TableOptions) -> Pairs:
-    """Reads the pairs file of a command."""
+def read_pairs(
+    path: Path,
+    *,
+    profiles: Path | None,
+    sides: int,
+    options: TableOptions,
+    pools: str | None = None,
+) -> Pairs:
+    """Reads the pairs file of a command; `pools` is a rule that says who could have met."""
     from pairmatch.data import Pairs
 
-    return Pairs.read(path, profiles=profiles, sides=cast(Literal[1, 2], sides), **options)
+    pairs = Pairs.read(path, profiles=profiles, sides=cast(Literal[1, 2], sides), **options)
+    return pairs if pools is None else pairs.pooled(pools)
 
 
 def list_skipped(folder: Path, tables: Sequence[Pairs]) -> None:
