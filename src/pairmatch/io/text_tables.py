@@ -94,9 +94,7 @@ def _is_row(cells: Cells, location: str, row: list[str], columns: int, width: in
     """
     if not any(cell.strip() for cell in row):
         return False
-    if width <= len(row) <= columns or (
-        len(row) > columns and not any(cell.strip() for cell in row[columns:])
-    ):
+    if len(row) >= width and not any(cell.strip() for cell in row[columns:]):
         return True
     cells.table.lost_row(
         location,
