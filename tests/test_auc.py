@@ -12,8 +12,11 @@ from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.pools import Pools
 from pairmatch.evaluation.auc import ScoredDecisions, score_decisions, summarize_auc
+from pairmatch.evaluation.crossvalidation import cross_validate
 from pairmatch.evaluation.evaluator import Evaluator
+from pairmatch.evaluation.splits import cross_validation_splits
 from pairmatch.evaluation.targets import aim_at
+from pairmatch.learning.baselines import Frozen
 from pairmatch.learning.likes import Likes
 
 
@@ -121,6 +124,33 @@ def test_the_evaluator_finds_everyone_to_whom_a_side_said_yes():
     assert of_head.auc == aimed.auc
     assert of_head.auc != Evaluator(ks=(5,), resamples=0).evaluate(data, head).auc
     assert of_head.frozen.auc == evaluation.auc
+
+
+@pytest.mark.parametrize("target", ["match", "a_likes"])
+def test_cross_validation_compares_decided_pairs_inside_the_test_parts(target):
+    data = evening(people=(40, 40), dates=900, pools=0)
+    splits = cross_validation_splits(data, repeats=2, folds=2, by="people")
+    learners = {"likes": Likes(strengths=[0.3]), "frozen": "frozen"}
+    result = cross_validate(data, learners, splits=splits, target=target, ks=(1,))
+    for label, learner in {"likes": Likes(strengths=[0.3]), "frozen": Frozen()}.items():
+        values, tables = [], []
+        for split in splits:
+            head = learner.fit(data.take(split.train), seed=split.repeat).head
+            evaluation = Evaluator(ks=(1,), resamples=0).evaluate(
+                data.take(split.test), head, target=target
+            )
+            values.append(evaluation.auc)
+            tables.append(evaluation.table["reciprocal_rank"])
+        auc = result.auc(label)
+        assert auc.per_pool.value == pytest.approx(np.mean([v.per_pool.value for v in values]))
+        people = [v.per_person.count for v in values]
+        expected = np.average([v.per_person.value for v in values], weights=people)
+        assert auc.per_person.value == pytest.approx(expected)
+        np.testing.assert_allclose(
+            result.table(label)["reciprocal_rank"], np.concatenate(tables), atol=1e-12
+        )
+        assert f"{label}: AUC of yes against no" in str(result)
+    assert result.auc("chance") is None
 
 
 def test_without_likes_and_pools_evaluations_stay_as_they_are():

@@ -250,6 +250,7 @@ INTERNAL = {
     "data.skipping",
     "data.splits",
     "data.time_splits",
+    "evaluation.measuring",
     "evaluation.medians",
     "evaluation.output",
     "evaluation.pool_notes",

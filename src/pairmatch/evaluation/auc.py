@@ -17,7 +17,7 @@ from pairmatch.core.types import Target
 from pairmatch.evaluation.comparison import paired_test
 from pairmatch.evaluation.intervals import expanded_tail
 from pairmatch.evaluation.ranks import Doubles
-from pairmatch.evaluation.targets import DIRECTION_OF
+from pairmatch.evaluation.targets import DIRECTION_OF, has_answers
 
 _ROWS = 65_536
 
@@ -151,7 +151,7 @@ def measure_auc(
     Returns:
         None without likes and pools, or if no asking person has both a yes and a no.
     """
-    if not data.decisions.directional and data.pools is None:
+    if not has_answers(data):
         return None
     scored = score_decisions(data, *embeddings, target)
     if asked is not None:

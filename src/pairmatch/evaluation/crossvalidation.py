@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,14 @@ from pairmatch.core.errors import ConfigurationError, unknown_name
 from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import IDENTICAL_FEATURES_NOTE, PairedFeatures
 from pairmatch.core.progress import progress_bar
+from pairmatch.core.types import Target
+from pairmatch.evaluation.auc import AUC, ScoredDecisions, summarize_auc
 from pairmatch.evaluation.comparison import Comparison, compare, corrected
 from pairmatch.evaluation.intervals import Metrics, summarize
+from pairmatch.evaluation.measuring import chance_table, measure_learner, score_split
 from pairmatch.evaluation.output import save_rows, text_table
 from pairmatch.evaluation.pool_notes import candidates_in_words, pool_notes
-from pairmatch.evaluation.query_table import (
-    QueryTable,
-    embed_sides,
-    rank_queries,
-    usable_ks,
-)
+from pairmatch.evaluation.query_table import QueryTable, usable_ks
 from pairmatch.evaluation.splits import (
     Split,
     SplitBy,
@@ -47,6 +46,8 @@ class CrossValidation:
         confidence: Confidence level of the intervals.
         seed: Seed of splits, learners and resampling.
         notes: Caveats about the results.
+        scored: By learner, the decided pairs of the test parts with their scores; empty without
+            likes and pools.
     """
 
     tables: Mapping[str, QueryTable]
@@ -54,6 +55,7 @@ class CrossValidation:
     confidence: float = 0.95
     seed: int = 0
     notes: tuple[str, ...] = ()
+    scored: Mapping[str, ScoredDecisions] = field(default_factory=dict)
 
     @property
     def learners(self) -> tuple[str, ...]:
@@ -95,6 +97,24 @@ class CrossValidation:
         return summarize(
             self.table(learner),
             resamples=0 if learner == "chance" else resamples,
+            confidence=self.confidence,
+            seed=self.seed,
+        )
+
+    def auc(self, learner: str, *, resamples: int = 1000) -> AUC | None:
+        """AUC of yes against no of a learner over all test parts, with intervals.
+
+        None without likes and pools, or if no asking person has both a yes and a no.
+
+        Raises:
+            ConfigurationError: The learner is unknown.
+        """
+        self.table(learner)
+        if learner not in self.scored:
+            return None
+        return summarize_auc(
+            self.scored[learner],
+            resamples=resamples,
             confidence=self.confidence,
             seed=self.seed,
         )
@@ -158,7 +178,10 @@ class CrossValidation:
             f"{candidates_in_words(self.chance)}; recall in percent; {100 * self.confidence:g} % "
             "intervals over people"
         )
-        return "\n".join([*text_table(rows), summary, *(f"Note: {note}" for note in self.notes)])
+        measured = {learner: self.auc(learner) for learner in self.learners}
+        aucs = [f"{learner}: {auc}" for learner, auc in measured.items() if auc is not None]
+        notes = [f"Note: {note}" for note in self.notes]
+        return "\n".join([*text_table(rows), summary, *aucs, *notes])
 
 
 def cross_validate(
@@ -169,6 +192,7 @@ def cross_validate(
     folds: int = 5,
     by: SplitBy | None = None,
     splits: Sequence[Split] | None = None,
+    target: Target = "match",
     ks: Sequence[int] | None = None,
     confidence: float = 0.95,
     seed: int = 0,
@@ -190,6 +214,8 @@ def cross_validate(
         by: What folds keep together: `component`, `people` or `pool`; by default by component, or
             by people where nearly all pairs are connected.
         splits: Your own splits instead of `repeats`, `folds` and `by`.
+        target: What is to be found in the test parts: the match, or everyone to whom one side said
+            yes. Learners see all that is known of the training pairs.
         ks: K of Recall@K; by default the recipe's that fit the smallest gallery.
         confidence: Confidence level of the intervals, in (0, 1).
         seed: Seed for splits and learners.
@@ -207,19 +233,25 @@ def cross_validate(
     used, notes = usable_ks(ks, smallest_gallery(first, splits), pooled=first.pools is not None)
     notes += people_note(first, splits)
     tables = {}
+    scored = {}
     with progress_bar(progress) as bar:
         task = bar.add_task("Cross-validating", total=len(tasks) * len(splits))
+        advance = partial(bar.advance, task)
         for label, (features, learner) in tasks.items():
+            parts: list[ScoredDecisions] = []
+            score = partial(_score, features, target, parts, advance)
             tables[label] = measure_learner(
-                features, learner, splits, used, seed=seed, on_split=lambda: bar.advance(task)
+                features, learner, splits, used, target=target, seed=seed, on_split=score
             )
+            if parts:
+                scored[label] = ScoredDecisions.concatenate(parts)
     shared = first.identical_across_components()
     if shared:
         notes.append(IDENTICAL_FEATURES_NOTE.format(shared))
-    chance = chance_table(first, splits, used)
+    chance = chance_table(first, splits, used, target)
     notes += chance.interval_notes
     notes += pool_notes(chance)
-    return CrossValidation(tables, chance, confidence, seed, tuple(notes))
+    return CrossValidation(tables, chance, confidence, seed, tuple(notes), scored)
 
 
 def _tasks(
@@ -252,81 +284,15 @@ def _tasks(
     return first, tasks
 
 
-def measure_learner(
+def _score(
     data: PairedFeatures,
-    learner: Learner | ProjectionHead,
-    splits: Sequence[Split],
-    ks: Sequence[int],
-    *,
-    seed: int = 0,
-    on_split: Callable[[], object] | None = None,
-) -> QueryTable:
-    """Fits a learner on every split and ranks the queries of its test part.
-
-    Args:
-        data: Features and pairs.
-        learner: Fitted on each training part with `seed` plus the number of the repeat; a head is
-            tested without being fitted.
-        splits: Training and test pairs.
-        ks: K of Recall@K, each at most the size of the smallest gallery.
-        seed: Seed for the fits.
-        on_split: Called after each split.
-
-    Returns:
-        One row per query and split; `query` counts the rows of `data`.
-    """
-    tables = []
-    for split in splits:
-        tables.append(measure_head(data, fit_split(data, learner, split, seed), split, ks))
-        if on_split is not None:
-            on_split()
-    return QueryTable.concatenate(tables)
-
-
-def fit_split(
-    data: PairedFeatures, learner: Learner | ProjectionHead, split: Split, seed: int = 0
-) -> ProjectionHead:
-    """The head that a learner learns from a split's training part; heads are returned unchanged."""
-    if isinstance(learner, ProjectionHead):
-        return learner
-    return learner.fit(data.take(split.train), seed=seed + split.repeat).head
-
-
-def measure_head(
-    data: PairedFeatures, head: ProjectionHead, split: Split, ks: Sequence[int]
-) -> QueryTable:
-    """Ranks the queries of one split's test part with a head that is already fitted.
-
-    Returns:
-        One row per query; `query` counts the rows of `data`.
-    """
-    test = data.take(split.test)
-    return _in_data(data, split, rank_queries(test, *embed_sides(test, head), ks).table)
-
-
-def chance_table(data: PairedFeatures, splits: Sequence[Split], ks: Sequence[int]) -> QueryTable:
-    """Metrics of a random order for the rows of `measure_learner`."""
-    tables = []
-    for split in splits:
-        test = data.take(split.test)
-        constant = np.zeros((len(test.a), 1), np.float32)
-        others = constant if test.b is None else np.zeros((len(test.b), 1), np.float32)
-        tables.append(_in_data(data, split, rank_queries(test, constant, others, ks).chance))
-    return QueryTable.concatenate(tables)
-
-
-def _in_data(data: PairedFeatures, split: Split, table: QueryTable) -> QueryTable:
-    """Renumbers the query people of a test part to rows of `data`, and adds `repeat` and `fold`."""
-    people = data.people_of(split.test)
-    queries = table["query"]
-    renumbered = np.empty_like(queries)
-    for direction, rows in enumerate(people):
-        asked = table["direction"] == direction
-        renumbered[asked] = rows[queries[asked]]
-    columns = {
-        "repeat": np.full(len(table), split.repeat, np.int64),
-        "fold": np.full(len(table), split.fold, np.int64),
-        **table.columns,
-        "query": renumbered,
-    }
-    return replace(table, columns=columns)
+    target: Target,
+    parts: list[ScoredDecisions],
+    advance: Callable[[], object],
+    split: Split,
+    head: ProjectionHead,
+) -> None:
+    """Adds the decided pairs of a test part, which are compared with each other only."""
+    advance()
+    for part in score_split(data, head, split, target):
+        parts.append(part.in_block(len(parts)))

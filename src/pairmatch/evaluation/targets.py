@@ -60,6 +60,11 @@ def aim_at(data: PairedFeatures, target: Target) -> PairedFeatures:
     )
 
 
+def has_answers(data: PairedFeatures) -> bool:
+    """Whether more is known than who matched and who was rejected: likes, or pools."""
+    return data.decisions.directional or data.pools is not None
+
+
 def of_target(ranks: Sequence[PartnerRanks], target: Target) -> list[PartnerRanks]:
     """The ranks of both directions without the queries that a target does not ask about."""
     asked = DIRECTION_OF[target]

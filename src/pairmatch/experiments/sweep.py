@@ -18,12 +18,8 @@ from pairmatch.core.interfaces import Learner
 from pairmatch.core.paired_features import IDENTICAL_FEATURES_NOTE, PairedFeatures
 from pairmatch.core.progress import progress_bar
 from pairmatch.data import Pairs
-from pairmatch.evaluation.crossvalidation import (
-    BASELINES,
-    CrossValidation,
-    chance_table,
-    measure_learner,
-)
+from pairmatch.evaluation.crossvalidation import BASELINES, CrossValidation
+from pairmatch.evaluation.measuring import chance_table, measure_learner
 from pairmatch.evaluation.pool_notes import pool_notes
 from pairmatch.evaluation.query_table import usable_ks
 from pairmatch.evaluation.splits import (
@@ -128,10 +124,15 @@ def sweep(
     tables = {}
     with progress_bar(progress) as bar:
         task = bar.add_task("Sweeping", total=len(rows) * len(drawn))
-        advance = partial(bar.advance, task)
         for label, (key, learner) in rows.items():
             measure = partial(
-                measure_learner, features[key], learner, drawn, used, seed=seed, on_split=advance
+                measure_learner,
+                features[key],
+                learner,
+                drawn,
+                used,
+                seed=seed,
+                on_split=lambda *_: bar.advance(task),
             )
             tables[label] = finished.read_or_measure(features[key], learner, measure)
             bar.update(task, completed=len(tables) * len(drawn))

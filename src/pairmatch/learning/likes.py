@@ -15,7 +15,7 @@ Preference Regression for Cold-start Recommendation"; Pahikkala et al. 2015).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -46,8 +46,9 @@ class Likes(Learner):
 
     Args:
         rank: Number of leading principal coordinates of each side's features.
-        strengths: Prior standard deviations of the log odds to try, ascending, above 0: first for
-            selectivity and popularity together, then for taste, for which 0 is tried as well.
+        strengths: Prior standard deviations of the log odds to try, ascending, above 0, up to the
+            first that is not better than the one before: for selectivity and popularity together,
+            then for taste, starting from none.
         match_weight: Weight of the two yes of a match, at least 0.
         like_weight: Weight of any other yes.
         rejection_weight: Weight of a no. Weights other than 1 shift the probabilities.
@@ -156,7 +157,13 @@ class Likes(Learner):
         x, y = coordinates.a, coordinates.b
         if side == "b":
             x, y = y, x
-        form = fit_bilinear(x, y, answers, self._choose_prior(answers, x, y, rng, notes))
+        prior = self._choose_prior(answers, x, y, rng, notes)
+        if not prior.taste:
+            notes.append(
+                f"Taste does not make held-out answers of side {side} more likely: only who says "
+                "yes easily and who is liked is learned."
+            )
+        form = fit_bilinear(x, y, answers, prior)
         return (form if side == "a" else form.T), 1 - answers.share_of_yes
 
     def _choose_prior(
@@ -172,7 +179,7 @@ class Likes(Learner):
         if answers.independent < _LEAST_INDEPENDENT:
             notes.append(
                 f"Only {answers.independent} independent people said yes or were liked, fewer than "
-                f"{_LEAST_INDEPENDENT}: strengths are not tuned and taste is not learned."
+                f"{_LEAST_INDEPENDENT}: strengths are not tuned."
             )
             return weakest
         if len(answers) > _MOST_TUNING:
@@ -186,8 +193,23 @@ class Likes(Learner):
                 losses.append(mean_log_loss(form, x, y, answers.select(test)))
             return float(np.mean(losses)) if losses else 0.0
 
-        effect = min((Prior(effect, 0.0) for effect in self.strengths), key=held_out_loss).effect
-        return min((Prior(effect, taste) for taste in (0.0, *self.strengths)), key=held_out_loss)
+        effects = (Prior(effect, 0.0) for effect in self.strengths)
+        effect = _first_minimum(effects, held_out_loss).effect
+        tastes = (Prior(effect, taste) for taste in (0.0, *self.strengths))
+        return _first_minimum(tastes, held_out_loss)
+
+
+def _first_minimum(priors: Iterable[Prior], loss: Callable[[Prior], float]) -> Prior:
+    """The prior before the first that is not better than the one before it."""
+    remaining = iter(priors)
+    best = next(remaining)
+    lowest = loss(best)
+    for prior in remaining:
+        value = loss(prior)
+        if value >= lowest:
+            break
+        best, lowest = prior, value
+    return best
 
 
 def _head(

@@ -12,7 +12,7 @@ from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import FittedHead, Learner
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.comparison import standard_errors
-from pairmatch.evaluation.crossvalidation import measure_head
+from pairmatch.evaluation.measuring import measure_head
 from pairmatch.evaluation.query_table import QueryTable
 from pairmatch.evaluation.splits import cross_validation_splits
 from pairmatch.learning.metric import PairMetric, solve_metrics

@@ -9,7 +9,7 @@ from pairmatch.core.config import PartSpec
 from pairmatch.core.errors import ConfigurationError, missing_extra
 from pairmatch.core.interfaces import FittedHead, Learner
 from pairmatch.core.paired_features import PairedFeatures
-from pairmatch.evaluation.crossvalidation import measure_learner
+from pairmatch.evaluation.measuring import measure_learner
 from pairmatch.evaluation.splits import cross_validation_splits
 from pairmatch.learning.contrastive import Contrastive
 

@@ -14,9 +14,9 @@ from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.paired_features import PairedFeatures, Part
 from pairmatch.core.progress import progress_bar
 from pairmatch.evaluation.comparison import mean_interval
-from pairmatch.evaluation.crossvalidation import measure_learner
 from pairmatch.evaluation.intervals import Metrics, summarize
 from pairmatch.evaluation.links import Links, student_interval
+from pairmatch.evaluation.measuring import measure_learner
 from pairmatch.evaluation.query_table import QueryTable, usable_ks
 from pairmatch.evaluation.splits import Split, cross_validation_splits, smallest_gallery
 
@@ -110,7 +110,7 @@ def learning_curve(
             counts.append(_mean_training_pairs(parts))
             tables.append(
                 measure_learner(
-                    data, built, parts, used, seed=seed, on_split=lambda: bar.advance(task)
+                    data, built, parts, used, seed=seed, on_split=lambda *_: bar.advance(task)
                 )
             )
     metrics = [summarize(table, confidence=confidence, seed=seed) for table in tables]

@@ -14,8 +14,8 @@ from pairmatch.core.config import PartSpec
 from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.progress import progress_bar
-from pairmatch.evaluation.crossvalidation import fit_split, measure_learner
 from pairmatch.evaluation.intervals import Metrics, summarize
+from pairmatch.evaluation.measuring import fit_split, measure_learner
 from pairmatch.evaluation.query_table import embed_sides
 from pairmatch.evaluation.splits import Split, check_splits, cross_validation_splits
 
