@@ -231,6 +231,27 @@ def test_intervals_cover_and_the_test_holds_its_level(effect, known_pools):
         low, high = estimate.interval
         covered.append(low <= truth <= high)
         rejected.append(estimate.p_value is not None and estimate.p_value < 0.05)
-    assert 0.92 <= np.mean(covered) <= 0.99
+    assert np.mean(covered) >= 0.92
+    if known_pools:  # the pigeonhole bootstrap is conservative
+        assert np.mean(covered) <= 0.99
     if known_pools and effect == 0:
         assert 0.02 <= np.mean(rejected) <= 0.09
+
+
+@pytest.mark.slow
+def test_shuffled_answers_are_not_significant():
+    """Fitted on some events with answers at random, tested on others."""
+    rng = np.random.default_rng(0)
+    p_values = []
+    pairs = np.array([(i, j) for i in range(160) for j in range(160) if i // 8 == j // 8])
+    pools = Pools.of(pairs, [f"event {first // 8}" for first, _ in pairs])
+    for _ in range(150):
+        a, b = rng.normal(size=(2, 160, 5))
+        answers = rng.integers(0, 2, (2, len(pairs)))
+        data = PairedFeatures.of(a, b, decisions=Decisions.of(pairs, *answers), pools=pools)
+        train, test = (data.take(part) for part in data.parts([160, 160]))
+        head = Likes().fit(train).head
+        for target in ("a_likes", "match"):
+            auc = Evaluator(ks=(1,), resamples=50).evaluate(test, head, target=target).auc
+            p_values += [auc.per_person.p_value, auc.per_pool.p_value]
+    assert 0.02 <= (np.array(p_values) < 0.05).mean() <= 0.09

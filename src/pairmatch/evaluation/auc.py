@@ -32,7 +32,8 @@ class Estimate:
         interval: (low, high), by resampling pools, or without pools the people of both sides; None
             if it was not requested, or there is one pool only.
         p_value: Two-sided p-value against chance, by the paired randomization test over pools; None
-            without pools.
+            without pools. It holds for a head that was fitted once: the test parts of a
+            cross-validation share training pairs, which makes it somewhat too small.
     """
 
     value: float

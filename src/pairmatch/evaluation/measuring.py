@@ -106,7 +106,7 @@ def _rank(
     data: PairedFeatures, vectors: tuple[Vectors, Vectors], ks: Sequence[int], target: Target
 ) -> RankedQueries:
     """The queries that a target asks about, ranked."""
-    return tabulate(data, of_target(rank_all(data, *vectors), target), ks)
+    return tabulate(data, of_target(rank_all(data, *vectors), target), ks, vectors)
 
 
 def _in_data(data: PairedFeatures, split: Split, table: QueryTable) -> QueryTable:

@@ -49,6 +49,7 @@ class Likes(Learner):
         strengths: Prior standard deviations of the log odds to try, ascending, above 0, up to the
             first that is not better than the one before: for selectivity and popularity together,
             then for taste, starting from none.
+        taste: Whether to learn taste; if False, only who says yes easily and who is liked.
         match_weight: Weight of the two yes of a match, at least 0.
         like_weight: Weight of any other yes.
         rejection_weight: Weight of a no. Weights other than 1 shift the probabilities.
@@ -65,6 +66,7 @@ class Likes(Learner):
         *,
         rank: int = 64,
         strengths: Sequence[float] = (0.1, 0.2, 0.5, 1.0, 3.0),
+        taste: bool = True,
         match_weight: float = 1.0,
         like_weight: float = 1.0,
         rejection_weight: float = 1.0,
@@ -89,6 +91,7 @@ class Likes(Learner):
             )
         self.rank = rank
         self.strengths = strengths
+        self.taste = taste
         self.match_weight = match_weight
         self.like_weight = like_weight
         self.rejection_weight = rejection_weight
@@ -158,7 +161,7 @@ class Likes(Learner):
         if side == "b":
             x, y = y, x
         prior = self._choose_prior(answers, x, y, rng, notes)
-        if not prior.taste:
+        if self.taste and not prior.taste:
             notes.append(
                 f"Taste does not make held-out answers of side {side} more likely: only who says "
                 "yes easily and who is liked is learned."
@@ -195,7 +198,8 @@ class Likes(Learner):
 
         effects = (Prior(effect, 0.0) for effect in self.strengths)
         effect = _first_minimum(effects, held_out_loss).effect
-        tastes = (Prior(effect, taste) for taste in (0.0, *self.strengths))
+        tried = (0.0, *self.strengths) if self.taste else (0.0,)
+        tastes = (Prior(effect, taste) for taste in tried)
         return _first_minimum(tastes, held_out_loss)
 
 
