@@ -3,7 +3,9 @@
 import hashlib
 import importlib
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # One thread pool per worker would oversubscribe the cores and run several times slower.
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    and threading.current_thread() is threading.main_thread()
+):
+    # A shell without job control starts background jobs with Ctrl-C ignored, and so their children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 PLUGIN = Path(__file__).parent / "plugin"

@@ -273,7 +273,8 @@ class Matcher:
         self.pipeline.trained_on = list(self.pipeline.fingerprints())
         self._seen = frozenset(person for part in parts for person in part.profiles)
         self._training_people = None
-        self.reference = Reference.of(train, features[0], self.head)
+        hidden = [name for one in self.backbones for name in getattr(one, "leave_out", ())]
+        self.reference = Reference.of(train, features[0], self.head, leave_out=hidden)
         return self
 
     def evaluate(

@@ -7,7 +7,7 @@ values of attributes that fewer than 20 people have are one category.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,16 +100,27 @@ class Reference:
     auc_error: float | None = None
 
     @classmethod
-    def of(cls, pairs: Pairs, data: PairedFeatures, head: ProjectionHead) -> Reference:
+    def of(
+        cls,
+        pairs: Pairs,
+        data: PairedFeatures,
+        head: ProjectionHead,
+        *,
+        leave_out: Collection[str] = (),
+    ) -> Reference:
         """The histograms of pairs.
 
         Args:
             pairs: Training pairs.
             data: Their features.
             head: Fitted head.
+            leave_out: Names of attributes that nothing is kept of, such as protected traits.
         """
+        hidden = {f"{name} ({side})" for name in leave_out for side in ("a", "b")}
         histograms = {
-            name: Histogram.of(values) for name, values in variables_of(pairs, data, head).items()
+            name: Histogram.of(values)
+            for name, values in variables_of(pairs, data, head).items()
+            if name not in hidden
         }
         return cls({name: one for name, one in histograms.items() if one is not None})
 
