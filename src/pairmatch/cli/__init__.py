@@ -3,12 +3,13 @@
 Heavy libraries are imported inside the commands, so that `--help` is fast.
 """
 
-from pairmatch.cli import fitting, galleries, machine, monitoring, people, ranking, sweeping
+from pairmatch.cli import demos, fitting, galleries, machine, monitoring, people, ranking, sweeping
 from pairmatch.cli.application import app, run_app
 from pairmatch.cli.options import parse_options
 
 __all__ = [
     "app",
+    "demos",
     "fitting",
     "galleries",
     "machine",

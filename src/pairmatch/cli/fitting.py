@@ -1,4 +1,4 @@
-"""From pairs to a matcher and its evaluation: `demo`, `fit`, `evaluate`."""
+"""From pairs to a matcher and its evaluation: `fit`, `evaluate`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,6 @@ from pairmatch.cli.paths import (
     Output,
     StorePath,
     check_place,
-    claimed_folder,
 )
 from pairmatch.cli.reading import (
     Columns,
@@ -53,18 +52,15 @@ from pairmatch.cli.reading import (
     OnBadRowOption,
     PoolRule,
     TextColumns,
-    list_skipped,
     read_pairs,
     table_options,
 )
+from pairmatch.cli.reporting import fit_and_report
 
 if TYPE_CHECKING:
     from pairmatch.data import Pairs
     from pairmatch.data.splits import SplitBy, SplitPairs
-    from pairmatch.evaluation.verdict import Verdict
-    from pairmatch.matcher.matcher import Matcher
 
-_LEARNING_CURVE_PAIRS = 1000
 SplitByOption = Annotated[
     Literal["component", "people", "pool", "time"] | None,
     typer.Option(
@@ -108,113 +104,6 @@ KnownOption = Annotated[
         "are no candidates.",
     ),
 ]
-_LEAST_LOG_PEOPLE = 250
-_LEAKAGE_ADVICE = (
-    "Split 1 is training, 2 validation, 3 test. If one person has two ids, give their pairs the "
-    "same `group`."
-)
-
-
-@app.command(epilog="Example: pairmatch demo --output demo")
-def demo(
-    output: Output = Path("pairmatch-demo"),
-    pairs: Annotated[
-        int,
-        typer.Option(
-            min=20,
-            max=100_000,
-            help="Number of pairs to draw; with --log, of people of each side.",
-        ),
-    ] = 400,
-    log: Annotated[
-        bool,
-        typer.Option(
-            "--log", help="Simulate the log of an app instead: likes and matches of 90 days."
-        ),
-    ] = False,
-    seed: Seed = 0,
-    photos: Photos = True,
-    quiet: Quiet = False,
-) -> None:
-    """Runs the whole workflow offline, on drawn people with a planted taste.
-
-    Draws the people, fits a matcher, evaluates it, and writes a report.
-    """
-    if log:
-        _log_demo(output, pairs, seed=seed, quiet=quiet)
-        return
-
-    from pairmatch.data import Pairs
-    from pairmatch.experiments.demo import draw_people
-    from pairmatch.matcher.matcher import Matcher
-
-    echo(f"Drawing {2 * pairs} people …")
-    with claimed_folder(output, "matcher"):
-        file = draw_people(output / "people", pairs=pairs, seed=seed)
-    data = Pairs.read(file, progress=show_progress(quiet))
-    matcher = Matcher(
-        backbone="descriptor",
-        seed=seed,
-        store=output / "store.sqlite",
-        progress=show_progress(quiet),
-    )
-    title = "Demo: people drawn by pairmatch"
-    verdict = _fit_and_report(
-        matcher, data.split(seed=seed), output, photos=photos, title=title, learning_curve=False
-    )
-    query = file.parent / "images" / f"{data.ids_a[0]}.jpg"
-    echo()
-    echo("Try next:")
-    echo(
-        f"  pairmatch recommend {output} --query {query} "
-        f"--gallery {file.parent / 'candidates.csv'} "
-        '-k 5 --where "age >= 30"'
-    )
-    command = "--backbone descriptor"
-    if verdict.best != "trained":
-        command += f" --learner {verdict.best}"
-        echo(f"  pairmatch fit {file} {command} --output {output}-{verdict.best}")
-    echo(f"  pairmatch fit your-pairs.csv {command} --output couples")
-
-
-def _log_demo(output: Path, people: int, *, seed: int, quiet: bool) -> None:
-    """Writes a simulated log as tables, reads them, fits on 60 days, and tests on later ones."""
-    from pairmatch.data import Pairs
-    from pairmatch.experiments.simulated_people import LogSettings
-    from pairmatch.experiments.simulation import simulate_log
-    from pairmatch.matcher.matcher import Matcher
-
-    if people < _LEAST_LOG_PEOPLE:
-        raise typer.BadParameter(f"--log needs --pairs {_LEAST_LOG_PEOPLE} or more.")
-    log = simulate_log(
-        LogSettings(people_a=people, people_b=people, outcomes=20 * people), seed=seed
-    )
-    echo(f"Simulating the log of an app: {log} …")
-    with claimed_folder(output, "matcher"):
-        rows, profiles = log.write(output / "people")
-    data = Pairs.read(rows, profiles=profiles)
-    matcher = Matcher.preset(
-        "best",
-        backbone="attributes",
-        metadata=None,
-        seed=seed,
-        store=output / "store.sqlite",
-        progress=show_progress(quiet),
-    )
-    before = log.at_day(60)
-    parts = data.split_by_time(before)
-    title = "Demo: the log of an app, simulated by pairmatch"
-    _fit_and_report(
-        matcher, parts, output, seen=True, photos=False, title=title, learning_curve=False
-    )
-    best = log.best_mrr(log.rows_of(parts[2]), day=75)
-    echo(f"By the simulation's true probabilities, the best MRR of new people is {best:.3f}.")
-    echo()
-    echo("The same on the command line:")
-    echo(
-        f"  pairmatch fit {rows} --profiles {profiles} --backbone attributes --metadata none "
-        f"--preset best --before {before:%Y-%m-%d} --seed {seed} --output {output}"
-    )
 
 
 @app.command(
@@ -314,7 +203,7 @@ def fit(
         read_pairs(path, profiles=profiles, sides=sides, options=options, pools=pools)
         for path in (pairs, *([] if test is None else [test]))
     )
-    _fit_and_report(
+    fit_and_report(
         matcher,
         _split(data, others, split_by, before, seed=seed),
         output,
@@ -418,83 +307,3 @@ def _split(
             f"are needed at least: try {advice}."
         )
     return parts
-
-
-def _fit_and_report(
-    matcher: Matcher,
-    parts: SplitPairs,
-    output: Path,
-    *,
-    photos: bool,
-    title: str,
-    seen: bool = False,
-    learning_curve: bool | None = None,
-    json_file: Path | None = None,
-    history: Path | None = None,
-    tables: Sequence[Pairs] = (),
-) -> Verdict:
-    """Fits, evaluates on the test part, saves, and writes the report.
-
-    Each result is saved before it is printed.
-    """
-    from pairmatch.data import leakage
-    from pairmatch.report import (
-        append_figures,
-        diagnose,
-        matcher_report,
-        seen_section,
-        write_report,
-    )
-
-    train, validation, test = parts
-    everyone = {person for part in (*parts, parts.crossing) for person in part.profiles}
-    pairs = sum(len(part) for part in (*parts, parts.crossing))
-    echo(
-        f"{pairs} pairs of {len(everyone)} people: {len(train)} to train, "
-        f"{len(validation)} to validate, {len(test)} to test."
-    )
-    if parts.by != "component" or seen:
-        echo(parts.reason)
-    leaks = leakage(train, validation, test, progress=matcher.progress)
-    if leaks:
-        echo(f"{leaks}\n{_LEAKAGE_ADVICE}", lines=True, err=True, color="yellow")
-    with claimed_folder(output, "matcher"):  # the store may be in it
-        matcher.fit(train, validation)
-        if seen:
-            evaluation = matcher.evaluate(parts.with_seen, known=parts.known)
-        else:
-            evaluation = matcher.evaluate(test)
-        for name in ("report.html", "report.json"):  # about the matcher that is replaced
-            (output / name).unlink(missing_ok=True)
-        try:
-            matcher.save(output)
-            list_skipped(output, tables)
-            if json_file is not None:
-                write_json(json_file, evaluation)
-            if history is not None:
-                append_figures(history, matcher, evaluation)
-        finally:  # a full disk loses the files, not the evaluation
-            heading = "Test pairs of people who are not in the training pairs:"
-            echo(f"\n{heading}\n{evaluation}\n", lines=True)
-    for note in matcher.notes:
-        echo(note, err=True, color="yellow")
-    if learning_curve is None:
-        learning_curve = pairs <= _LEARNING_CURVE_PAIRS
-    diagnosis = diagnose(matcher, *parts, with_learning_curve=learning_curve)
-    beside = [] if evaluation.seen is None else [seen_section(evaluation.seen)]
-    report = matcher_report(
-        matcher,
-        *parts,
-        evaluation,
-        title=title,
-        photos=photos,
-        verdict=str(diagnosis.verdict),
-        sections=[*beside, *diagnosis.sections],
-        notes=[leaks.summary()] if leaks else [],
-    )
-    write_report(output / "report.html", report)
-    echo(str(diagnosis.verdict))
-    if diagnosis.verdict.best != "trained" and diagnosis.verdict.is_sure:
-        echo(f"To serve the better one, fit with --learner {diagnosis.verdict.best}.")
-    echo(f"Saved the matcher in {output} and the report in {output / 'report.html'}.")
-    return diagnosis.verdict
