@@ -239,6 +239,15 @@ def test_the_test_over_people_is_students():
     assert ours.p_value == pytest.approx(theirs.pvalue, rel=0.2)
 
 
+def test_the_interval_of_the_median_rank_holds_the_median():
+    a = np.array([[0.0, 1.0], [1.0, 1.0], [0.0, -1.0]])
+    b = np.array([[1.0, 1.0], [1.0, 0.0]])
+    data = PairedFeatures.of(a, b, matches=[(0, 0), (0, 1), (2, 0), (2, 1)])
+    metrics = Evaluator(ks=[1]).evaluate(data).both
+    low, high = metrics.median_rank_interval
+    assert low <= metrics.median_rank <= high
+
+
 def test_a_star_is_one_observation():
     a, b = np.eye(4, 8), np.eye(8)
     data = PairedFeatures.of(a, b, matches=[(0, i) for i in range(8)])

@@ -202,8 +202,10 @@ def _over_people(table: QueryTable, links: Links, confidence: float) -> Metrics:
     ]
     bounds = [(max(low, 0.0), min(high, 1.0)) for low, high in bounds]
     points = _median_points(table, np.zeros(len(table), np.int64))[0]
-    low, high = np.quantile(points, bounds[-1], method="inverted_cdf")
-    return _with_intervals(point, bounds[:-1], (float(low), float(high)))
+    low, high = np.quantile(points, bounds[-1], method="inverted_cdf").tolist()
+    # Between two middle ranks, the median is neither of them
+    median_rank = (min(low, point.median_rank), max(high, point.median_rank))
+    return _with_intervals(point, bounds[:-1], median_rank)
 
 
 def _above(table: QueryTable) -> Doubles:
