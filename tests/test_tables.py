@@ -471,6 +471,7 @@ def test_columns_are_read_under_other_names(folder):
         ({"a": "id", "b": "id"}, "maps both 'a' and 'b' to 'id'"),
         ({"a": " "}, "maps the names of columns to other names, got 'a': ' '"),
         ({1: "id"}, "got 1: 'id'"),
+        (["user_id"], r"such as {'user_id': 'id'}, got \['user_id'\]"),
     ):
         with pytest.raises(ConfigurationError, match=message):
             people(path, columns=bad)
@@ -566,6 +567,28 @@ def test_a_named_index_is_kept(folder):
     assert people(folder / "people.parquet")["a"].attributes == {"index": 3}
 
 
+def test_a_named_index_that_only_the_metadata_hold_is_kept(folder):
+    # pandas 3 writes set_index("id") like this if the ids are consecutive numbers
+    table = pa.table({"image": ["a.png", "b.png"], "x": [1, 2]})
+    index = {"kind": "range", "name": "id", "start": 7, "stop": 11, "step": 2}
+    for changed, ids in (
+        ({}, ["7", "9"]),
+        ({"stop": 8}, None),  # rows were removed since
+        ({"start": "7"}, None),
+        ({"name": None}, None),
+        ({"name": "x"}, None),
+    ):
+        metadata = {b"pandas": json.dumps({"index_columns": [index | changed]}).encode()}
+        frame = table.replace_schema_metadata(metadata)
+        pq.write_table(frame, folder / "people.parquet")
+        if ids is None:
+            assert problems(folder / "people.parquet").endswith("there is no column 'id'.")
+            continue
+        assert list(people(folder / "people.parquet")) == ids
+        images = {"images": folder}
+        assert [person.id for person in read_profiles(frame, **images)] == ids
+
+
 # Size and kind of file
 
 
@@ -610,5 +633,26 @@ def test_links_that_leave_the_folder_can_be_allowed(folder, tmp_path_factory):
 
 def test_attributes_can_be_declared_as_text(folder):
     path = write(folder, "id,image,zip,age\na,a.png,54321,31\nb,b.png,12345,32\n")
-    read = people(path, text_columns=["zip"])
-    assert read["a"].attributes == {"zip": "54321", "age": 31}
+    for names in (["zip"], " zip ", ["zip", "image"]):
+        read = people(path, text_columns=names)
+        assert read["a"].attributes == {"zip": "54321", "age": 31}
+    assert problems(path, text_columns=["zap"], columns={"age": "years"}) == (
+        "people.csv: there is no column 'zap' to read as text (text_columns=, --text-column). Did "
+        "you mean 'zip'?"
+    )
+
+
+def test_only_the_missing_ids_of_pairs_are_reported_before_profiles_are_read(folder):
+    pairs = write(folder, "liker,liked\na,b\n", "pairs.csv")
+    profiles = write(folder, "user,image,zip\na,a.png,1\nb,b.png,2\n")
+    columns = {"lker": "id_a", "liked": "id_b", "user": "id"}
+    with pytest.raises(DataError) as caught:
+        Pairs.read(pairs, profiles=profiles, columns=columns, text_columns=["zip"])
+    assert caught.value.problems == (
+        "pairs.csv: there is no column 'id_a'. Did you mean 'id_b'?",
+        "pairs.csv: there is no column 'lker' to read as 'id_a' (columns=, --column). Did you mean "
+        "'liker'?",
+    )
+    columns["liker"] = columns.pop("lker")
+    read = Pairs.read(pairs, profiles=profiles, columns=columns, text_columns=["zip"])
+    assert read.profiles["b"].attributes == {"zip": "2"}

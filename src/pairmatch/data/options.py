@@ -96,7 +96,7 @@ class Reading:
             ),
             words_for_missing(options.get("keep_words", ())),
             _renamed(options.get("columns") or {}),
-            options.get("text_columns", ()),
+            _names(options.get("text_columns") or ()),
             BadRows(options.get("on_bad_row", "stop"), options.get("most_skipped", 0.05)),
         )
 
@@ -106,6 +106,12 @@ def source_of(table: object, name: str) -> Path | Frame:
     return Path(table) if isinstance(table, str | Path) else Frame(name, table)
 
 
+def _names(names: Collection[str]) -> Collection[str]:
+    """Names of columns in the form in which files are read; one may be given by itself."""
+    listed = [names] if isinstance(names, str) else names
+    return [unicodedata.normalize("NFC", name.strip()) for name in listed]
+
+
 def _renamed(columns: Mapping[str, str]) -> dict[str, str]:
     """Names of columns by their names in the file, in the form in which files are read.
 
@@ -113,6 +119,11 @@ def _renamed(columns: Mapping[str, str]) -> dict[str, str]:
         ConfigurationError: A name is blank or no text, or two columns get one name.
     """
     renamed: dict[str, str] = {}
+    if not isinstance(columns, Mapping):
+        raise ConfigurationError(
+            "`columns` (--column) maps the names of columns to other names, such as "
+            f"{{'user_id': 'id'}}, got {columns!r}."
+        )
     for names in columns.items():
         if not all(isinstance(name, str) and name.strip() for name in names):
             raise ConfigurationError(

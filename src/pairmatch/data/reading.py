@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Unpack
@@ -63,7 +63,8 @@ def read_pairs(
     if profiles is None:
         table.require(_missing_image_columns(table, ("_a", "_b")))
     if not {"id_a", "id_b"} <= set(table.columns):
-        _check_renamed([table], reading.renamed)
+        to_ids = {k: v for k, v in reading.renamed.items() if v in ("id_a", "id_b")}
+        _check_columns([table], replace(reading, renamed=to_ids, text_columns=()))
         raise table.error()
     pair_rows = PairRows(table, sides)
     if profiles is None:
@@ -82,7 +83,7 @@ def read_pairs(
         if profile_table.is_complete or reading.bad_rows.are_skipped:
             known = set(filter(None, profile_table.column("id")))
             pair_rows.check_people(known, profile_table.path.name)
-    _check_renamed(tables, reading.renamed)
+    _check_columns(tables, reading)
     named = pair_rows.people()
     if reading.bad_rows.are_skipped:
         pair_rows.leave_out(people, unreadable)
@@ -121,7 +122,7 @@ def read_profiles(source: str | Path | object, **options: Unpack[TableOptions]) 
     if isinstance(where, Path) and where.is_dir():
         return ProfileList(read_photo_folder(replace(reading.photos, folder=where)))
     people, _, table = _read_profile_table(where, reading)
-    _check_renamed([table], reading.renamed)
+    _check_columns([table], reading)
     total = len(table.rows) + _lost_rows(table)
     profiles = ProfileList(people.values())
     profiles.skipped = reading.bad_rows.settle(
@@ -192,16 +193,27 @@ def _missing_image_columns(table: Table, suffixes: Sequence[str]) -> list[str]:
     return missing
 
 
-def _check_renamed(tables: Sequence[Table], renamed: Mapping[str, str]) -> None:
-    """Records the columns to rename that no table has."""
-    known = [source for table in tables for source in table.sources]
-    for source, target in renamed.items():
-        if source not in known:
-            files = " and ".join(table.path.name for table in tables[1:])
-            tables[0].problem_of_file(
-                f"there is no column {source!r} to read as {target!r} (columns=, --column)"
-                f"{f', nor in {files}' if files else ''}.{suggestion(source, known)}"
-            )
+def _check_columns(tables: Sequence[Table], reading: Reading) -> None:
+    """Records the columns to rename, and those to read as text, that no table has."""
+    sources = [source for table in tables for source in table.sources]
+    columns = [column for table in tables for column in table.columns]
+    attributes = [column[:-2] for column in columns if column.endswith(("_a", "_b"))]
+    unknown = [
+        (name, f"{target!r} (columns=, --column)", sources)
+        for name, target in reading.renamed.items()
+        if name not in sources
+    ]
+    unknown += [
+        (name, "text (text_columns=, --text-column)", [*columns, *attributes])
+        for name in reading.text_columns
+        if name not in columns and name not in attributes
+    ]
+    files = " and ".join(table.path.name for table in tables[1:])
+    nor = f", nor in {files}" if files else ""
+    for name, purpose, known in unknown:
+        tables[0].problem_of_file(
+            f"there is no column {name!r} to read as {purpose}{nor}.{suggestion(name, known)}"
+        )
 
 
 def _lost_rows(table: Table) -> int:

@@ -73,7 +73,7 @@ class BadRows:
             raise ConfigurationError(
                 unknown_name("value of `on_bad_row` (--on-bad-row)", str(self.mode), ON_BAD_ROW)
             )
-        if not 0 <= self.most_skipped <= 1:
+        if not (isinstance(self.most_skipped, int | float) and 0 <= self.most_skipped <= 1):
             raise ConfigurationError(
                 "`most_skipped` (--most-skipped) must be a share from 0 to 1, got "
                 f"{self.most_skipped!r}."

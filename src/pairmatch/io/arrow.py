@@ -58,6 +58,7 @@ def read_frame(cells: Cells, frame: object) -> None:
 
 def _read_table(cells: Cells, data: pa.Table, location: str) -> None:
     table = cells.table
+    data = _with_range_index(data)
     names = [
         cells.name(column, location, number) for number, column in enumerate(data.column_names, 1)
     ]
@@ -82,6 +83,24 @@ def _read_table(cells: Cells, data: pa.Table, location: str) -> None:
     if nested:
         raise DataError(f"{table.path}: nested values in {', '.join(nested)}.")
     cells.add_columns(columns, [f"row {number}" for number in range(1, len(data) + 1)])
+
+
+def _with_range_index(data: pa.Table) -> pa.Table:
+    """Adds a named index of pandas that is a range of numbers, which only the metadata hold.
+
+    Ids of 1, 2, 3, … become such an index with `set_index("id")`, from pandas 3.
+    """
+    try:
+        described = data.schema.pandas_metadata or {}
+        for index in described.get("index_columns", ()):
+            if not isinstance(index, dict) or index["kind"] != "range" or not index["name"]:
+                continue
+            numbers = range(index["start"], index["stop"], index["step"])
+            if len(numbers) == len(data) and index["name"] not in data.column_names:
+                data = data.append_column(index["name"], pa.array(numbers, pa.int64()))
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        return data  # metadata that pandas did not write
+    return data
 
 
 def _is_list(kind: pa.DataType) -> bool:
