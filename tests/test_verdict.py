@@ -72,6 +72,16 @@ def test_nothing_to_learn_is_said():
     assert str(verdict).startswith("No learner is distinguishable from chance on these pairs")
 
 
+def test_the_best_of_many_is_tested_as_one_of_many():
+    rng = np.random.default_rng(2)
+    learners = ("frozen", "centred", "whitened", "ridge")
+    result = result_of(rng.normal(size=(60, 8)), rng.normal(size=(60, 8)), *learners)
+    verdict = judge(result)
+    alone = result.compare(verdict.best, "chance")
+    assert verdict.against_chance.corrected_for == len(learners)
+    assert verdict.against_chance.p_value > alone.p_value
+
+
 def test_a_single_learner_has_nothing_to_be_compared_with(rotated):
     a, b = mapped(60, np.random.default_rng(3))
     verdict = judge(result_of(a, b, "ridge"), "ridge")

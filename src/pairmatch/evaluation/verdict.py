@@ -116,12 +116,11 @@ def judge(
         simple = [name for name in result.learners if name in baselines and name != best]
         other = max(simple, key=lambda name: mrr[name], default=None)
     is_testable = result.chance.independent > 1
-    comparison = None
-    if other is not None and is_testable:
-        # Seen from the other learner, so that all that were candidates for the best count
-        tests = {test.name: test for test in result.comparisons(other)}
-        comparison = tests[best]
-    against_chance = result.compare(best, "chance") if is_testable else None
+    comparison = against_chance = None
+    if is_testable:
+        # Seen from the other side, so that all that were candidates for the best count
+        against_chance = _test(result, best, "chance")
+        comparison = None if other is None else _test(result, best, other)
     return Verdict(best, result.metrics(best), against_chance, other, comparison, names or {})
 
 
@@ -134,6 +133,11 @@ def judge_evaluation(evaluation: Evaluation) -> Verdict:
     return judge(
         result, "trained", names={"trained": "this matcher", "frozen": "the frozen cosine"}
     )
+
+
+def _test(result: CrossValidation, best: str, baseline: str) -> Comparison:
+    """The test of the best learner, corrected for all learners that it was chosen from."""
+    return next(test for test in result.comparisons(baseline) if test.name == best)
 
 
 def _is_sure(comparison: Comparison) -> bool:
