@@ -9,6 +9,8 @@ import pytest
 
 from pairmatch import Evaluator
 from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.evaluation.known import Known
 
 RNG = np.random.default_rng(0)
 
@@ -186,3 +188,16 @@ def test_invalid_inputs_are_errors():
         Evaluator(confidence=1)
     with pytest.raises(ConfigurationError, match="the same people"):
         Evaluator().evaluate_arrays(a, b, frozen_a=a[:3], frozen_b=b)
+
+
+def test_intervals_of_a_direction_with_few_queries():
+    """Many resamples draw nobody of a direction that one group of people asks."""
+    rng = np.random.default_rng(0)
+    data = PairedFeatures.of(*rng.normal(size=(2, 12, 4)))
+    first = np.arange(12) == 0
+    known = Known(np.empty((0, 2), np.int64), ~first, first)
+    seen = Evaluator(ks=[1]).evaluate(data, known=known)  # no pair is between two new people
+    assert seen.b_to_a.queries == 1
+    for metrics in (seen.both, seen.a_to_b, seen.b_to_a):
+        low, high = metrics.mrr_interval
+        assert low - 1e-6 <= metrics.mrr <= high + 1e-6

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_cli import run
 
-from pairmatch import Matcher, Pairs, Profile
+from pairmatch import Matcher, Pair, Pairs, Profile
 from pairmatch.core.errors import ConfigurationError, SavedMatcherError
 from pairmatch.experiments.simulated_people import LogSettings
 from pairmatch.experiments.simulation import simulate_log
@@ -107,6 +107,41 @@ def test_an_alarm_if_inputs_break(fitted, change, name):
     assert levels[name].level == "act"
     if name == "lifestyle (a)":
         assert levels[name].unseen > 0.9 > levels[name].unseen_before
+
+
+def pairs_of(people, **columns):
+    profiles = [
+        Profile(f"{side}{i}", attributes={"age": 20 + i}) for i in range(people) for side in "ab"
+    ]
+    return Pairs.of(
+        profiles,
+        [Pair(f"a{i}", f"b{i}", **{k: v(i) for k, v in columns.items()}) for i in range(people)],
+    )
+
+
+def test_partners_without_other_candidates_have_no_auc(tmp_path):
+    pairs = pairs_of(30, pool=lambda i: f"table {i}")
+    store = tmp_path / "store.sqlite"
+    matcher = Matcher(backbone="attributes", metadata=None, learner="ridge", store=store)
+    matcher.fit(pairs)
+    matcher.evaluate(pairs, resamples=0)
+    assert matcher.reference.auc is None
+    matcher.save(tmp_path / "m")
+    result = monitor(Matcher.load(tmp_path / "m", store=store), pairs)
+    assert result.auc is None
+    assert not result.declined
+
+
+def test_a_few_matches_are_no_reason_to_act(tmp_path):
+    store = tmp_path / "store.sqlite"
+    matcher = Matcher(backbone="attributes", metadata=None, learner="ridge", store=store)
+    matcher.fit(pairs_of(60))
+    matcher.evaluate(pairs_of(60), resamples=0)
+    swapped = [Pair("a0", "b50"), Pair("a50", "b0")]
+    few = Pairs.of(list(pairs_of(60).profiles.values()), swapped)
+    result = monitor(matcher, few)
+    assert result.auc < matcher.reference.auc - 0.4
+    assert not result.declined
 
 
 def test_histograms_tell_of_no_person():

@@ -168,6 +168,8 @@ class _Subset:
         self.before = before.astype(np.float32)
 
     def resample(self, weights: Vectors) -> None:
+        # A resample of groups without a query in this subset has no metrics
+        weights = weights[weights @ self.sums[:, -1] > 0]
         totals = weights @ self.sums
         self.means.append(totals[:, :-1] / totals[:, -1:])
         cumulative = np.cumsum(weights[:, self.window_labels], axis=1)
@@ -180,7 +182,7 @@ class _Subset:
 
     def metrics(self, tail: float) -> Metrics:
         point = _metrics(self.ks, self.values[:, :-1], self.median_rank)
-        if not self.means:
+        if not any(map(len, self.means)):
             return point
         low, high = np.quantile(np.concatenate(self.means), [tail, 1 - tail], axis=0)
         median_low, median_high = np.quantile(np.concatenate(self.medians), [tail, 1 - tail])

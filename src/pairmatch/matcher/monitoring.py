@@ -15,7 +15,7 @@ from pairmatch.evaluation.evaluator import Evaluator
 from pairmatch.evaluation.known import Known, without_known
 from pairmatch.evaluation.output import text_table
 from pairmatch.matcher.matcher import Matcher
-from pairmatch.matcher.reference import Histogram, auc_of, variables_of
+from pairmatch.matcher.reference import LEAST_PEOPLE, Histogram, Reference, auc_of, variables_of
 
 #: Population stability indices from which a variable is watched, and is a reason to act.
 WATCH = 0.1
@@ -133,7 +133,7 @@ def monitor(matcher: Matcher, pairs: Pairs, *, known: Pairs | None = None) -> Mo
     alarm also needs one above the 1 − 0.001 / variables quantile of (1 / N + 1 / M) χ² with one
     degree of freedom less than bins (Yurdakul and Naranjo 2020, "Statistical properties of the
     population stability index"). Matches are a reason to act if their AUC is lower than at training
-    by 0.02 and by more than chance explains at a level of 0.01.
+    by 0.02 and by more than chance explains at a level of 0.01, and at least 20 people have one.
 
     Args:
         matcher: Fitted matcher, also after `load`.
@@ -173,15 +173,20 @@ def monitor(matcher: Matcher, pairs: Pairs, *, known: Pairs | None = None) -> Mo
             known=None if known is None else Known.of(tested, known),
         )
         auc, error = auc_of(evaluation)
-        if reference.auc is not None and reference.auc_error is not None:
-            drop = reference.auc - auc
-            spread = float(np.hypot(error, reference.auc_error))
-            declined = drop > max(_LEAST_DROP, float(norm.isf(_DECLINE_LEVEL)) * spread)
+        declined = evaluation.table.people >= LEAST_PEOPLE and _declined(reference, auc, error)
     order = sorted(watched, key=lambda one: (_LEVELS.index(one.level), -one.psi))
     return Monitoring(len(pairs.people), tuple(order), auc, reference.auc, declined)
 
 
 _LEVELS = ("act", "watch", "stable")
+
+
+def _declined(reference: Reference, auc: float | None, error: float | None) -> bool:
+    """Whether the AUC is lower than at training by more than chance explains."""
+    if auc is None or error is None or reference.auc is None or reference.auc_error is None:
+        return False
+    spread = float(np.hypot(error, reference.auc_error))
+    return reference.auc - auc > max(_LEAST_DROP, float(norm.isf(_DECLINE_LEVEL)) * spread)
 
 
 def _compare(name: str, histogram: Histogram, values: Sequence[Any], level: float) -> Watched:

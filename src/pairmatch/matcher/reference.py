@@ -178,10 +178,11 @@ def variables_of(
     return values
 
 
-def auc_of(evaluation: Evaluation) -> tuple[float, float]:
+def auc_of(evaluation: Evaluation) -> tuple[float, float] | tuple[None, None]:
     """Share of the other candidates that rank below a true partner, and its standard error.
 
-    The error is over query people; the two directions count as one observation.
+    The error is over query people; the two directions count as one observation. Both are None if
+    no query has other candidates.
     """
     means: list[Doubles] = []
     for ranks in evaluation.partner_ranks:
@@ -192,6 +193,8 @@ def auc_of(evaluation: Evaluation) -> tuple[float, float]:
         shares = 1 - above[rows] / others[rows]
         means.append(np.bincount(person, shares) / np.bincount(person))
     everyone = np.concatenate(means)
+    if not len(everyone):
+        return None, None
     independent = max(len(everyone) / len(means), 1)
     return float(everyone.mean()), float(everyone.std() / np.sqrt(independent))
 
