@@ -65,6 +65,7 @@ def test_contradictions_are_reported_together():
         Pair("a3", "b1", a_likes="yes"),
         Pair("a3", "b2", time="2026-10-01"),
         Pair("a3", "b3", "liked"),
+        Pair("a1", "b3", pool=3),
     ]
     with pytest.raises(DataError) as caught:
         Pairs.of(profiles, pairs)
@@ -74,8 +75,9 @@ def test_contradictions_are_reported_together():
         "pair 2: the outcome is 'open', but a_likes is not known and b_likes is no.",
         "pair 3: the outcome is 'open', but a_likes is yes and b_likes is yes.",
         "pair 4: a_likes must be True, False or None, got 'yes'.",
-        "pair 5: time must be a datetime, got str.",
+        "pair 5: time must be a datetime or None, got str.",
         "pair 6: the outcome 'liked' is neither 'match', 'rejected' nor 'open'.",
+        "pair 7: pool must be a text or None, got 3.",
     ]
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from pairmatch import Evaluator, Matcher, Pair, Pairs, Profile
 from pairmatch.core.errors import ConfigurationError, DataError
+from pairmatch.data.time_splits import split_before_test
 from pairmatch.evaluation.known import Known, without_known
 
 
@@ -124,6 +125,12 @@ def test_known_matches_are_not_to_be_found():
         without_known(known, known)
     turned = pairs_of([("x", "y"), ("y", "z")], sides=1)
     assert without_known(turned, pairs_of([("y", "x")], sides=1))[1] == 1
+    swapped = pairs_of([(pair.b, pair.a) for pair in known.pairs])
+    match = r"people change sides, the first is '\w+': id_a in the pairs to test on, id_b in those"
+    with pytest.raises(DataError, match=match):
+        without_known(later, swapped)
+    with pytest.raises(DataError, match=match):
+        split_before_test(swapped, later, validation=0.0, seed=0)
 
 
 def test_rows_of_other_people_and_known_matches_are_refused():

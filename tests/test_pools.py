@@ -1,6 +1,7 @@
 """Pools of those who could meet: ranks, chance and splits inside them, against loops."""
 
 import json
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -394,6 +395,15 @@ def test_splits_by_pool_need_pools_that_can_be_separated():
         Pairs.of(people_with_texts("a", "b"), [Pair("a", "b")]).split(0.5, 0, by="pool")
 
 
+@pytest.mark.parametrize("by", [None, "component", "people", "pool"])
+def test_a_log_without_matches_cannot_be_split_or_evaluated(by):
+    pairs = Pairs.of(people_with_texts("a", "b"), [Pair("a", "b", a_likes=True, pool="one")])
+    with pytest.raises(DataError, match="needs matches: all 1 pairs are rejected or open"):
+        pairs.split(by=by)
+    with pytest.raises(ConfigurationError, match="There is no match: at least one pair must be"):
+        pairs.with_features(np.ones((1, 2)), np.ones((1, 2)))
+
+
 def test_cross_validation_holds_out_pools():
     pairs = events(1)
     rng = np.random.default_rng(0)
@@ -455,6 +465,22 @@ def test_rules_that_do_not_part_people_are_refused():
         pairs.pooled("abs(query.age - age) < 3")
     with pytest.raises(ConfigurationError, match="regio"):
         pairs.pooled("query.regio = region")
+
+
+def test_a_rule_without_effect_is_refused():
+    rule = "query.region = region"
+    pairs = by_region()
+    pooled = [replace(pair, pool="here") for pair in pairs.pairs]
+    with pytest.raises(ConfigurationError, match="has no effect: every pair has a pool already"):
+        Pairs.of(pairs.people, pooled).pooled(rule)
+    members = [
+        Profile(p.id, attributes={**p.attributes, "pools": "here"}) for p in pairs.profiles.values()
+    ]
+    with pytest.raises(ConfigurationError, match="has no effect: every pair has a pool already"):
+        Pairs.of(members, pairs.pairs).pooled(rule)
+    partly = Pairs.of(pairs.people, [*pooled[:5], *pairs.pairs[5:]]).pooled(rule)
+    assert set(partly.pools.names) > {"here"}
+    assert partly.subset(range(5)).pools is not None  # a part may have no pair by the rule
 
 
 def test_the_command_line_ranks_inside_pools(tmp_path):

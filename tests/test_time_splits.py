@@ -119,6 +119,9 @@ def test_times_are_needed_and_must_fit():
             dated.split_by_time(before)
     with pytest.raises(ConfigurationError, match="must be a date or time in ISO 8601"):
         dated.split_by_time("yesterday")
+    for value in (20260105, None):
+        with pytest.raises(ConfigurationError, match=f"a text in ISO 8601, got {value}"):
+            dated.split_by_time(value)
     with pytest.raises(ConfigurationError, match=r"must be in \[0, 1\), got 1"):
         dated.split_by_time("2026-01-05", validation=1)
 

@@ -137,10 +137,14 @@ def check_matches(matches: object, people_a: int, people_b: int | None) -> Ints:
         people_b: Number of people on side b; None in one-sided sets.
 
     Raises:
-        ConfigurationError: Values are not row numbers, rows are out of range, or people are matched
-            with themselves.
+        ConfigurationError: There are none, values are not row numbers, rows are out of range, or
+            people are matched with themselves.
     """
     array = np.asarray(matches)
+    if array.shape == (0, 2):
+        raise ConfigurationError(
+            "There is no match: at least one pair must be a match, not rejected or open."
+        )
     if array.ndim != 2 or array.shape[1] != 2 or not len(array) or array.dtype.kind not in "iu":
         raise ConfigurationError(
             "`matches` must be whole numbers [pairs, 2] with at least one pair, got "

@@ -168,5 +168,7 @@ def faults(pair: Pair) -> Iterator[str]:
     fault = contradiction(pair)
     if fault and pair.outcome in OUTCOMES:
         yield fault
-    if pair.time is not None and not isinstance(pair.time, datetime):
-        yield f"time must be a datetime, got {type(pair.time).__name__}."
+    if pair.time is not None and not (isinstance(pair.time, datetime) and pair.time == pair.time):
+        yield f"time must be a datetime or None, got {type(pair.time).__name__}."  # also NaT
+    if pair.pool is not None and not isinstance(pair.pool, str):
+        yield f"pool must be a text or None, got {pair.pool!r}."

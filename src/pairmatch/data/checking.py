@@ -5,14 +5,40 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections.abc import Iterable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pairmatch.core.errors import DataError
 from pairmatch.core.ids import normal_forms
 from pairmatch.core.types import Pair, Profile
 from pairmatch.data.answers import faults, latest, repeated_note
 
+if TYPE_CHECKING:
+    from pairmatch.data.pairs import Pairs
+
 _log = logging.getLogger(__name__)
+
+
+def check_same_sides(pairs: Pairs, known: Pairs) -> None:
+    """Checks that nobody is on one side of some pairs and on the other side of others.
+
+    Args:
+        pairs: Pairs to test on.
+        known: Pairs that are known at training time.
+
+    Raises:
+        DataError: Somebody is on both sides.
+    """
+    if pairs.sides == 1 or known.sides == 1:
+        return
+    swapped = {*pairs.ids_a} & {*known.ids_b} | {*pairs.ids_b} & {*known.ids_a}
+    if swapped:
+        person = min(swapped)
+        side, other = "ab" if person in pairs.ids_a else "ba"
+        raise DataError(
+            f"{len(swapped):,} people change sides, the first is {person!r}: id_{side} in the "
+            f"pairs to test on, id_{other} in those that are known. Exchange the columns of one "
+            "table, or use sides=1 (--sides 1) if anyone may match anyone."
+        )
 
 
 def check_objects(

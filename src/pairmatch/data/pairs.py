@@ -20,7 +20,7 @@ from pairmatch.core.types import Outcome, Pair, Profile
 from pairmatch.data.answers import decisions_of
 from pairmatch.data.checking import check_objects
 from pairmatch.data.options import Reading, TableOptions, source_of
-from pairmatch.data.pools import pools_of
+from pairmatch.data.pools import check_rule, pools_of
 from pairmatch.data.reading import read_pairs
 from pairmatch.data.skipping import Skipped, write_skipped
 from pairmatch.data.splits import (
@@ -264,10 +264,10 @@ class Pairs:
             where: Rule that parts people, such as `region = query.region`; `query.` is of side a.
 
         Raises:
-            ConfigurationError: The rule cannot be read, or it does not part people into pools.
+            ConfigurationError: The rule cannot be read, parts no people, or every pair has a pool.
         """
         pooled = replace(self, where=where)
-        pooled.pools  # noqa: B018 - raises if the rule cannot be used
+        check_rule(pooled)
         return pooled
 
     def components(self) -> Ints:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.pools import Pools
 from pairmatch.core.types import Profile
 from pairmatch.data.pool_rules import pools_by_rule
@@ -30,6 +31,23 @@ def pools_of(pairs: Pairs) -> Pools | None:
     if not any(of_pairs) and not any(map(any, (of_a, of_b))):
         return None
     return Pools.of(pairs.decisions.pairs, of_pairs, a=of_a, b=of_b, one_sided=pairs.sides == 1)
+
+
+def check_rule(pairs: Pairs) -> None:
+    """Checks the rule `where` of pairs.
+
+    Raises:
+        ConfigurationError: The rule cannot be used, or every pair has a pool without it.
+    """
+    pools_of(pairs)
+    for pair in pairs.pairs:
+        names_a, names_b = (pool_names(pairs.profiles[person]) for person in (pair.a, pair.b))
+        if not (pair.pool or set(names_a) & set(names_b)):
+            return
+    raise ConfigurationError(
+        f"The rule {pairs.where!r} has no effect: every pair has a pool already, by the column "
+        "`pool` or by the pools of its people. Leave out the rule, or these columns."
+    )
 
 
 def pool_names(profile: Profile) -> list[str]:

@@ -90,7 +90,7 @@ def split_pairs(
         )
     if by is not None and by not in SPLITS:
         raise ConfigurationError(unknown_name("value of `split(by=...)`", by, SPLITS))
-    sizes = _sizes(len(pairs), train, validation)
+    sizes = _sizes(pairs, train, validation)
     if by == "pool":
         return _split_by_pool(pairs, sizes, seed)
     components = pair_components(pairs.pairs)
@@ -287,7 +287,17 @@ def _by_component(
     return parts
 
 
-def _sizes(total: int, train: float, validation: float) -> list[int]:
+def _sizes(pairs: Pairs, train: float, validation: float) -> list[int]:
+    """Number of matches wanted in each part.
+
+    Raises:
+        DataError: There are no matches.
+    """
+    total = len(pairs)
+    if not total:
+        raise DataError(
+            f"A split needs matches: all {len(pairs.pairs):,} pairs are rejected or open."
+        )
     sizes = [int(total * train + 1e-9), int(total * validation + 1e-9)]
     sizes.append(total - sum(sizes))
     if train + validation > 1 - 1e-9:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from pairmatch.core.arrays import Ints
 from pairmatch.core.errors import ConfigurationError, DataError
+from pairmatch.data.checking import check_same_sides
 from pairmatch.data.splits import SplitPairs, is_match, listed, split_pairs, units_of_pairs
 
 if TYPE_CHECKING:
@@ -82,12 +83,13 @@ def split_before_test(pairs: Pairs, test: Pairs, *, validation: float, seed: int
 
     Raises:
         ConfigurationError: `sides` differ, or the share is out of range.
-        DataError: A part is empty.
+        DataError: A part is empty, or a person changes sides.
     """
     if pairs.sides != test.sides:
         raise ConfigurationError(
             f"Training and test pairs must have equal `sides`, got {pairs.sides} and {test.sides}."
         )
+    check_same_sides(test, pairs)
     split = split_pairs(pairs, 1 - validation, validation, by=None, seed=seed)
     groups = {pair.group for pair in pairs.pairs if pair.group is not None}
     new = [
@@ -126,6 +128,10 @@ def parse_time(value: str | date | datetime) -> datetime:
                 f"`before` must be a date or time in ISO 8601, such as 2026-10-01 or "
                 f"2026-10-01T18:00+02:00, got {value!r}."
             ) from error
+    if not isinstance(value, date) or value != value:  # pandas' NaT is a date, too
+        raise ConfigurationError(
+            f"`before` must be a date, a datetime or a text in ISO 8601, got {value!r}."
+        )
     if not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
     return value if value.tzinfo is not None else value.replace(tzinfo=UTC)

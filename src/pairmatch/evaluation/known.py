@@ -12,6 +12,7 @@ from pairmatch.core.arrays import Ints
 from pairmatch.core.errors import ConfigurationError, DataError
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.data import Pairs
+from pairmatch.data.checking import check_same_sides
 from pairmatch.evaluation.query_table import QueryTable
 
 Flags = npt.NDArray[np.bool_]
@@ -88,8 +89,9 @@ def without_known(pairs: Pairs, known: Pairs) -> tuple[Pairs, int]:
     """The pairs that are not known matches, and the number of matches that are.
 
     Raises:
-        DataError: All matches are known.
+        DataError: All matches are known, or a person changes sides.
     """
+    check_same_sides(pairs, known)
     keys = {_key(pair.a, pair.b, pairs.sides) for pair in known.pairs if pair.outcome == "match"}
     kept = [
         row for row, pair in enumerate(pairs.pairs) if _key(pair.a, pair.b, pairs.sides) not in keys
