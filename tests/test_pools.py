@@ -398,7 +398,7 @@ def test_splits_by_pool_need_pools_that_can_be_separated():
 @pytest.mark.parametrize("by", [None, "component", "people", "pool"])
 def test_a_log_without_matches_cannot_be_split_or_evaluated(by):
     pairs = Pairs.of(people_with_texts("a", "b"), [Pair("a", "b", a_likes=True, pool="one")])
-    with pytest.raises(DataError, match="needs matches: all 1 pairs are rejected or open"):
+    with pytest.raises(DataError, match="needs matches, and there are none: 1 pairs are"):
         pairs.split(by=by)
     with pytest.raises(ConfigurationError, match="There is no match: at least one pair must be"):
         pairs.with_features(np.ones((1, 2)), np.ones((1, 2)))

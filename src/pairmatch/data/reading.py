@@ -63,9 +63,7 @@ def read_pairs(
     if profiles is None:
         table.require(_missing_image_columns(table, ("_a", "_b")))
     if not {"id_a", "id_b"} <= set(table.columns):
-        to_ids = {k: v for k, v in reading.renamed.items() if v in ("id_a", "id_b")}
-        _check_columns([table], replace(reading, renamed=to_ids, text_columns=()))
-        raise table.error()
+        raise _without_ids(table, reading)
     pair_rows = PairRows(table, sides)
     if profiles is None:
         tables = [table]
@@ -214,6 +212,13 @@ def _check_columns(tables: Sequence[Table], reading: Reading) -> None:
         tables[0].problem_of_file(
             f"there is no column {name!r} to read as {purpose}{nor}.{suggestion(name, known)}"
         )
+
+
+def _without_ids(table: Table, reading: Reading) -> DataError:
+    """The problems of a table of pairs that lacks a column of ids; others need the profiles."""
+    to_ids = {k: v for k, v in reading.renamed.items() if v in ("id_a", "id_b")}
+    _check_columns([table], replace(reading, renamed=to_ids, text_columns=()))
+    return table.error()
 
 
 def _lost_rows(table: Table) -> int:

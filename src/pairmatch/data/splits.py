@@ -296,7 +296,8 @@ def _sizes(pairs: Pairs, train: float, validation: float) -> list[int]:
     total = len(pairs)
     if not total:
         raise DataError(
-            f"A split needs matches: all {len(pairs.pairs):,} pairs are rejected or open."
+            "A split needs matches, and there are none: "
+            f"{len(pairs.pairs):,} pairs are rejected or open."
         )
     sizes = [int(total * train + 1e-9), int(total * validation + 1e-9)]
     sizes.append(total - sum(sizes))
