@@ -20,6 +20,7 @@ from pairmatch.evaluation.ranks import Doubles
 from pairmatch.evaluation.targets import DIRECTION_OF, has_answers
 
 _ROWS = 65_536
+_FEWEST_POOLS = 6  # the interval of fewer is too narrow, and no test of fewer can reach p < 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,10 @@ class Estimate:
     Attributes:
         value: In [0, 1]; chance is 0.5.
         count: Number of values that are averaged.
-        interval: (low, high), by resampling pools, or without pools the people of both sides; None
-            if it was not requested, or there is one pool only.
+        interval: (low, high), by resampling pools, or with fewer than 6 pools the people of both
+            sides; None if it was not requested.
         p_value: Two-sided p-value against chance, by the paired randomization test over pools; None
-            without pools. It holds for a head that was fitted once: the test parts of a
+            with fewer than 6. It holds for a head that was fitted once: the test parts of a
             cross-validation share training pairs, which makes it somewhat too small.
     """
 
@@ -213,9 +214,9 @@ def summarize_auc(
 ) -> AUC | None:
     """AUC per asking person and per pool, with intervals.
 
-    The expanded percentile bootstrap (Hesterberg 2015) resamples pools. Without pools, it resamples
-    the people of both sides, and a pair counts as often as the product of its people's counts (the
-    pigeonhole bootstrap, Owen 2007).
+    The expanded percentile bootstrap (Hesterberg 2015) resamples pools. With fewer than 6, or pairs
+    without one, it resamples the people of both sides, and a pair counts as often as the product of
+    its people's counts (the pigeonhole bootstrap, Owen 2007).
 
     Args:
         scored: Scores of decided pairs.
@@ -242,8 +243,10 @@ def summarize_auc(
     estimates = [
         Estimate(float(np.nanmean(value)), int(np.isfinite(value).sum())) for value in values
     ]
-    if resamples and (scored.pools != NO_POOL).all():
-        labels = [scored.pools[kept[part.first]] for part, kept in zip(parts, rows, strict=True)]
+    labels = [scored.pools[kept[part.first]] for part, kept in zip(parts, rows, strict=True)]
+    used = [label[np.isfinite(value)] for label, value in zip(labels, values, strict=True)]
+    enough = min(len(np.unique(label)) for label in used) >= _FEWEST_POOLS
+    if resamples and enough and (scored.pools != NO_POOL).all():
         estimates = [
             _over_pools(estimate, value, label, resamples, confidence, seed)
             for estimate, value, label in zip(estimates, values, labels, strict=True)
@@ -269,8 +272,6 @@ def _over_pools(
 ) -> Estimate:
     """Interval and test of the mean of values whose pools are independent."""
     usable = np.isfinite(values)
-    if len(np.unique(pools[usable])) < 2:
-        return estimate
     chance = np.full(int(usable.sum()), 0.5)
     test = paired_test(
         values[usable],
