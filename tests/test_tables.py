@@ -642,6 +642,29 @@ def test_attributes_can_be_declared_as_text(folder):
     )
 
 
+def test_misspelled_columns_of_pairs_do_not_make_everything_a_match(folder, caplog):
+    profiles = write(folder, "id,text\na,I am a.\nb,I am b.\n")
+    table = "id_a,id_b,{},created\na,b,no,2026-10-01\n"
+    for name, meant in (("a_like", "a_likes"), ("B_Likes", "b_likes"), ("outcomes", "outcome")):
+        pairs = write(folder, table.format(name), "pairs.csv")
+        with pytest.raises(DataError) as caught:
+            Pairs.read(pairs, profiles=profiles)
+        assert caught.value.problems == (
+            f"pairs.csv: the column {name!r} is unknown. Did you mean {meant!r}? Rename it with "
+            "columns= (--column).",
+        )
+    caplog.clear()
+    columns = {"B_Likes": "b_likes"}
+    pairs = write(folder, table.format("B_Likes"), "pairs.csv")
+    assert Pairs.read(pairs, profiles=profiles, columns=columns).pairs[0].outcome == "rejected"
+    pairs = write(folder, table.format("a_likes,a_like").replace("no,", "no,yes,"), "pairs.csv")
+    assert Pairs.read(pairs, profiles=profiles).pairs[0].outcome == "rejected"
+    assert [record.message.partition(": ")[2] for record in caplog.records] == [
+        "columns that are not read: created.",
+        "columns that are not read: a_like, created.",
+    ]
+
+
 def test_only_the_missing_ids_of_pairs_are_reported_before_profiles_are_read(folder):
     pairs = write(folder, "liker,liked\na,b\n", "pairs.csv")
     profiles = write(folder, "user,image,zip\na,a.png,1\nb,b.png,2\n")

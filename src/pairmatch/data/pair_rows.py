@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 from typing import Any, Literal, TypeVar
 
-from pairmatch.core.errors import id_hint
+from pairmatch.core.errors import id_hint, suggestion
 from pairmatch.core.text import printable
 from pairmatch.core.types import Pair, outcome_of
 from pairmatch.data.answers import (
@@ -22,6 +22,8 @@ from pairmatch.io.tables import Table
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+_COLUMNS = ("outcome", "a_likes", "b_likes", "time", "pool", "group")
+_CUTOFF = 0.85  # similarity from which on a column seems to be misspelled
 
 
 class PairRows:
@@ -45,8 +47,26 @@ class PairRows:
         self._rows: list[int] = []  # of each pair
         self._repeated: dict[int, list[Pair]] = {}  # all entries of a pair, by its position
         self._has_likes = not {"a_likes", "b_likes"}.isdisjoint(table.columns)
+        self._check_columns()
         self._add_pairs()
         self._settle_repeated()
+
+    def _check_columns(self) -> None:
+        """Records misspelled columns, without which all pairs would be matches; names the rest."""
+        missing = [name for name in _COLUMNS if name not in self._table.columns]
+        ignored = []
+        for column in self._table.columns:
+            if column in _COLUMNS or column.endswith(("_a", "_b")):
+                continue
+            hint = suggestion(column, missing, cutoff=_CUTOFF)
+            if hint:
+                self._table.problem_of_file(
+                    f"the column {column!r} is unknown.{hint} Rename it with columns= (--column)."
+                )
+            ignored.append(printable(column))
+        if ignored:
+            path = printable(str(self._table.path))
+            _log.warning("%s: columns that are not read: %s.", path, ", ".join(ignored))
 
     def people(self) -> dict[str, None]:
         """Ids of all people that rows name, in order."""
