@@ -152,6 +152,9 @@ def test_histograms_tell_of_no_person():
     few = Histogram.of(["red"] * 100 + ["green"] * (LEAST_PEOPLE - 1) + ["blue"] * 30 + [None] * 4)
     assert few.categories == ("red", "blue")
     assert few.counts == (100, 30, LEAST_PEOPLE - 1, 4)
+    assert Histogram.of([170.0, *[180.0] * 399]) is None
+    tails = Histogram.of([*[999.6] * 40, *range(1001, 1006), *[500.0] * 55])
+    assert min(filter(None, tails.counts)) >= LEAST_PEOPLE / 2
     numbers = Histogram.of([*rng.normal(size=90).tolist(), None, None])
     assert len(numbers.edges) == 3
     assert numbers.counts[-1] == 2

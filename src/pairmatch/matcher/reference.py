@@ -62,7 +62,8 @@ class Histogram:
             bins = min(_BINS, len(known) // LEAST_PEOPLE)
             shares = np.arange(1, bins) / max(bins, 1)
             quantiles = np.quantile(np.array(known, np.float64), shares).tolist()
-            edges = tuple(dict.fromkeys(float(f"{edge:.3g}") for edge in quantiles))
+            rounded = dict.fromkeys(float(f"{edge:.3g}") for edge in quantiles)
+            edges = _without_small_bins(tuple(rounded), np.array(known, np.float64))
         else:
             common = Counter(str(value) for value in known).most_common(_CATEGORIES)
             categories = tuple(name for name, count in common if count >= LEAST_PEOPLE)
@@ -197,6 +198,18 @@ def auc_of(evaluation: Evaluation) -> tuple[float, float] | tuple[None, None]:
         return None, None
     independent = max(len(everyone) / len(means), 1)
     return float(everyone.mean()), float(everyone.std() / np.sqrt(independent))
+
+
+def _without_small_bins(edges: tuple[float, ...], values: Doubles) -> tuple[float, ...]:
+    """The edges without those that set a few people apart, after rounding or among equal values."""
+    kept: list[float] = []
+    passed = 0
+    for edge in edges:
+        below, above = int((values < edge).sum()), int((values >= edge).sum())
+        if all(count == 0 or count >= LEAST_PEOPLE / 2 for count in (below - passed, above)):
+            kept.append(edge)
+            passed = below
+    return tuple(kept)
 
 
 def _attributes(people: Sequence[Profile]) -> dict[str, list[AttributeValue | None]]:
