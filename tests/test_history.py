@@ -9,6 +9,7 @@ import pytest
 from test_cli import run
 
 from pairmatch import Evaluator, Matcher, PairedFeatures
+from pairmatch.core.decisions import Decisions
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.report import append_figures
 
@@ -34,7 +35,11 @@ def test_every_run_is_one_row(matcher, tmp_path):
     day = datetime.datetime(2026, 3, 1, 4, tzinfo=datetime.UTC)
     append_figures(path, matcher, evaluation, time=day)
     append_figures(path, matcher, short)
-    first, second = rows_of(path)
+    yes = np.ones(30, int)
+    liked = PairedFeatures.of(data.a, data.b, decisions=Decisions.of(data.matches, yes, yes))
+    append_figures(path, matcher, Evaluator(resamples=0).evaluate(liked, target="a_likes"))
+    first, second, third = rows_of(path)
+    assert [row["target"] for row in (first, second, third)] == ["match", "match", "a_likes"]
     assert first["time"] == "2026-03-01T04:00:00+00:00"
     assert float(first["mrr"]) == pytest.approx(evaluation.both.mrr, abs=1e-4)
     assert float(first["r_at_10_high"]) == pytest.approx(

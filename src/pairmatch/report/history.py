@@ -19,6 +19,7 @@ _COLUMNS = (
     "matcher",
     "train_matches",
     "train_people",
+    "target",
     "queries",
     "mrr",
     "mrr_low",
@@ -44,8 +45,9 @@ def append_figures(
     """Appends the figures of a run to a CSV file, in one piece, and creates it if necessary.
 
     Several processes may append to one file. Rows hold the time of the run (UTC), the beginning of
-    the digest of the head, the numbers of matches and people that it was trained on, and MRR and
-    R@10 with intervals, beside chance, frozen features and people who were seen in training.
+    the digest of the head, the numbers of matches and people that it was trained on, the target,
+    and MRR and R@10 with intervals, beside chance, frozen features and people who were seen in
+    training.
 
     Args:
         path: Path to the file.
@@ -88,6 +90,7 @@ def _figures(matcher: Matcher, evaluation: Evaluation) -> dict[str, Any]:
         "matcher": (head_digest(matcher.head) or "")[:12],
         "train_matches": (matcher.data or {}).get("pairs"),
         "train_people": (matcher.data or {}).get("people"),
+        "target": evaluation.target,
         "queries": evaluation.queries,
         "mrr": both.mrr,
         "r_at_10": both.recall.get(10),
