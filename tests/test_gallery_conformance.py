@@ -863,7 +863,7 @@ EVERYTHING = {"income": 1.5, "children": 2, "t": "a", "b": True}  # so that all 
 
 
 @settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     batches=st.lists(st.lists(attributes, min_size=1, max_size=6), min_size=1, max_size=3),

@@ -132,7 +132,7 @@ def create_gallery(path):
 
 
 @pytest.mark.parametrize(
-    ("create", "size", "rounds"), [(create_store, 1, 150), (create_gallery, 2, 8)]
+    ("create", "size", "rounds"), [(create_store, 1, 50), (create_gallery, 2, 8)]
 )
 def test_threads_create_a_file_concurrently(tmp_path, create, size, rounds):
     threads = 6
@@ -168,7 +168,7 @@ for number in range(int(sys.argv[4])):
 """
 
 
-@pytest.mark.parametrize(("create", "rounds"), [("create_store", 60), ("create_gallery", 8)])
+@pytest.mark.parametrize(("create", "rounds"), [("create_store", 20), ("create_gallery", 5)])
 def test_processes_create_a_file_concurrently(tmp_path, create, rounds):
     names = ["first", "second", "third"]
     running = [
