@@ -73,7 +73,7 @@ def comparison_section(
     text = f"{result.queries} queries, each tested {times} by learners that never saw these people."
     if references:
         text += (
-            f" p: paired randomization test against {' or '.join(references)}, corrected for "
+            f" p: paired test against {' or '.join(references)}, corrected for "
             f"{len(tests[baseline])} comparisons (Holm). The highest MRR is in bold."
         )
     table = Table("learner", columns, rows, title)
