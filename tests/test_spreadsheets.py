@@ -143,3 +143,8 @@ def test_json_lines_are_never_guarded(annotated, tmp_path):
         stored = new.metadata(list(outcomes)).values()
     # The reader of tables removes spaces around texts
     assert {row["metadata"]["hair"] for row in stored} == {text.strip() for text in TEXTS}
+
+
+def test_what_utf_8_cannot_hold_is_written_as_an_escape():
+    rows = [{"id": "stray\udcff", "reason": "half \ud83d"}]
+    assert csv_bytes(["id", "reason"], rows) == b"id,reason\nstray\\udcff,half \\ud83d\n"

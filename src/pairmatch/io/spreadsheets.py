@@ -31,6 +31,8 @@ def unguarded(cell: str) -> str:
 def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
     """A CSV file in UTF-8: texts are guarded, other values are written as they are.
 
+    Lone surrogates, which UTF-8 cannot hold, are written as in `\\udcff`.
+
     Args:
         columns: Names of the columns.
         rows: Values by column; None and missing values are empty cells.
@@ -41,4 +43,4 @@ def csv_bytes(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> byte
     for row in rows:
         cells = [row.get(name) for name in columns]
         writer.writerow(guarded(cell) if isinstance(cell, str) else cell for cell in cells)
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="backslashreplace")
