@@ -229,6 +229,7 @@ def _parquet(rng: random.Random, rows: list[dict[str, Any]]) -> bytes:
         cells = [row.get(name) for row in rows]
         try:
             arrays[name] = pa.array(cells)
+            pq.write_table(pa.table([arrays[name]], ["x"]), io.BytesIO())  # not all can be written
         except (pa.ArrowException, OverflowError, ValueError, UnicodeError):
             texts = [None if cell is None else repr(cell)[:100_000] for cell in cells]
             arrays[name] = pa.array(texts)
