@@ -412,7 +412,7 @@ def test_exclusions_that_match_nobody_are_an_error(simple_matcher, as_gallery):
     people = [Profile(str(n), text=f"text {n}") for n in range(5)]
     candidates = simple_matcher.gallery(people) if as_gallery else people
     me = Profile("9", text="me")
-    nobody = "exclusions match nobody: none of their ids is among the candidates"
+    nobody = "exclusions match no one: none of their ids is among the candidates"
     for exclude in (
         ["1.0"],
         {"01", "x"},
@@ -453,7 +453,7 @@ def test_slates_count_exclusions_of_people_who_are_not_there(tmp_path, caplog):
     slates = recommend_all(a, b, tmp_path / "s", exclude=blocked)
     assert "4 of 6 exclusions concern people who are not in the galleries" in caplog.text
     assert [person for person, _ in slates.of("a0")] == ["b1"]
-    with pytest.raises(ConfigurationError, match="match nobody: none of their ids is in the gall"):
+    with pytest.raises(ConfigurationError, match="match no one: none of their ids is in the gall"):
         recommend_all(a, b, tmp_path / "t", exclude=Exclusions([("A0", "B0")]))
     assert not (tmp_path / "t").exists()
 

@@ -138,7 +138,7 @@ def recommend(
     if exclude is not None and not person_id:
         raise ConfigurationError(
             "--exclude needs --id: exclusions are for the person of that id, and without it they "
-            "would hide nobody."
+            "would hide no one."
         )
     problems = [problem for path in photos if (problem := check_image(path))]
     if problems:
@@ -150,7 +150,7 @@ def recommend(
     )
     if exclude is not None and not excluded.of(person_id):
         _log.warning(
-            "None of the %d exclusions in %s is for --id %s: nobody is hidden from this person.",
+            "None of the %d exclusions in %s is for --id %s: no candidate is hidden.",
             len(excluded),
             printable(str(exclude)),
             printable(person_id),
@@ -192,7 +192,7 @@ def recommend(
 
 def _check_symmetric(exclude: Path | None, symmetric: bool) -> None:
     if symmetric and exclude is None:
-        raise ConfigurationError("--symmetric needs --exclude: without it, nobody is hidden.")
+        raise ConfigurationError("--symmetric needs --exclude: without it, no candidate is hidden.")
 
 
 def _without_photos(people: Sequence[Profile], photos: Sequence[Path]) -> list[Profile]:

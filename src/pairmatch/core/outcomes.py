@@ -24,7 +24,7 @@ def sort_by_outcome(
     Args:
         decisions: What each side said; None if only matches and rejections are known.
         matches: [P, 2] pairs in which both said yes, in addition to those of `decisions`.
-        rejected: [R, 2] pairs in which one declined, whoever it was.
+        rejected: [R, 2] pairs in which either person declined.
         people: Number of people on sides a and b; None for side b of a one-sided set.
 
     Returns:

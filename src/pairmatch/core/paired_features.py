@@ -103,7 +103,7 @@ class PairedFeatures:
             features_b: [M, D]; None for a one-sided set.
             matches: [P, 2] rows that match; by default row i matches row i, or those of `decisions`
                 in which both said yes.
-            rejected: [R, 2] rows of pairs in which one person declined, whoever it was; those of
+            rejected: [R, 2] rows of pairs in which either person declined; those of
                 `decisions` with a no are added.
             decisions: What each side said; its pairs may include matches and rejected ones.
             pools: Who could have met whom; None if all people of the other side are candidates.

@@ -19,14 +19,14 @@ _log = logging.getLogger(__name__)
 
 
 def check_same_sides(pairs: Pairs, known: Pairs) -> None:
-    """Checks that nobody is on one side of some pairs and on the other side of others.
+    """Checks that no person is on one side of some pairs and on the other side of others.
 
     Args:
         pairs: Pairs to test on.
         known: Pairs that are known at training time.
 
     Raises:
-        DataError: Somebody is on both sides.
+        DataError: A person is on both sides.
     """
     if pairs.sides == 1 or known.sides == 1:
         return

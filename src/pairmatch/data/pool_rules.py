@@ -30,8 +30,8 @@ def pools_by_rule(
         one_sided: Whether both are the same people.
 
     Returns:
-        The name of the pool of each person of both sides, or nothing for those who could meet
-        nobody.
+        The name of the pool of each person of both sides, or nothing for those who could
+        meet no one.
 
     Raises:
         ConfigurationError: The rule cannot be evaluated, or it does not part people.

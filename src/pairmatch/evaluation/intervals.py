@@ -1,6 +1,6 @@
 """Metrics over queries, with intervals over people.
 
-Where people stand in few pairs, clusters of connected people are resampled. Where nearly everybody
+Where people stand in few pairs, clusters of connected people are resampled. Where nearly all people
 is connected, intervals come from the standard errors of
 [`Links`][pairmatch.evaluation.links.Links].
 """

@@ -70,5 +70,5 @@ def of_target(ranks: Sequence[PartnerRanks], target: Target) -> list[PartnerRank
     asked = DIRECTION_OF[target]
     if asked is None:
         return list(ranks)
-    nobody = [part.of_queries(np.zeros(part.queries.max(initial=0) + 1, bool)) for part in ranks]
-    return [part if side == asked else nobody[side] for side, part in enumerate(ranks)]
+    empty = [part.of_queries(np.zeros(part.queries.max(initial=0) + 1, bool)) for part in ranks]
+    return [part if side == asked else empty[side] for side, part in enumerate(ranks)]

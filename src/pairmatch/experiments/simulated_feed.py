@@ -45,7 +45,7 @@ def shown_pairs(
 def _feed(
     rng: np.random.Generator, a: People, b: People, settings: LogSettings, count: int
 ) -> tuple[Ints, Doubles, Ints]:
-    """Draws who is shown to whom, and when; fewer than `count` if nobody could be shown."""
+    """Draws who is shown to whom, and when; fewer than `count` if no candidates are left."""
     step = settings.days + 2.0 * settings.lifetime_days  # from one region to the next
     parts: list[tuple[Ints, Doubles, Ints]] = []
     for first, (viewers, candidates) in enumerate(((a, b), (b, a))):

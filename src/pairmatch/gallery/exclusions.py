@@ -129,7 +129,7 @@ class Exclusions:
         )
         if matched < len(self):
             _log.warning(
-                "%d of %d exclusions concern people who are not %s, and hide nobody there for now.",
+                "%d of %d exclusions concern people who are not %s, and hide no one there for now.",
                 len(self) - matched,
                 len(self),
                 place,
@@ -159,7 +159,7 @@ def hidden_from(
         place: Where the candidates are, such as "among the candidates".
 
     Raises:
-        ConfigurationError: `exclude` is not a list of ids, or matches nobody at all.
+        ConfigurationError: `exclude` is not a list of ids, or matches no candidate at all.
     """
     if isinstance(exclude, str):
         raise ConfigurationError(f"`exclude` takes ids: write exclude=[{exclude!r}].")
@@ -199,6 +199,6 @@ def _normal(person: str) -> str:
 
 def _nobody(count: int, example: str, place: str) -> ConfigurationError:
     return ConfigurationError(
-        f"The {count:,} exclusions match nobody: none of their ids is {place}. Write the ids as "
+        f"The {count:,} exclusions match no one: none of their ids is {place}. Write the ids as "
         f"they are written there (1 and 1.0 are two ids); one of the exclusions has {example!r}."
     )

@@ -193,7 +193,7 @@ def _locked_file(folder: Path, prefix: str) -> tuple[int, str]:
     while True:
         handle, name = tempfile.mkstemp(dir=folder, prefix=prefix)
         lock(handle, wait=True)
-        if Path(name).exists():  # nobody removed it before it was locked
+        if Path(name).exists():  # it was not removed before it was locked
             return handle, name
         os.close(handle)
 
@@ -201,13 +201,13 @@ def _locked_file(folder: Path, prefix: str) -> tuple[int, str]:
 def lock(handle: int, *, wait: bool = False) -> bool:
     """Whether an open file could be locked for this process; closing the file unlocks it.
 
-    A lock tells temporary files in use from those that a killed process left: whoever removes one
-    holds its lock meanwhile. Always false where there are no locks that end with the process
-    (Windows).
+    A lock tells temporary files in use from those that a killed process left: a process that
+    removes one holds its lock meanwhile. Always false where there are no locks that end with the
+    process (Windows).
 
     Args:
         handle: The open file or folder.
-        wait: Whether to wait until nobody else holds the lock.
+        wait: Whether to wait until no other process holds the lock.
     """
     if fcntl is None:
         return False

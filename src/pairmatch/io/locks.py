@@ -47,7 +47,7 @@ def exclusive_lock(path: Path, message: str) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock; the file of a lock that nobody holds is deleted."""
+    """Whether a process holds the lock; the file of a lock that no process holds is deleted."""
     if not path.exists():
         return False
     try:

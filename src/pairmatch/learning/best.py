@@ -26,7 +26,7 @@ _APPEAL_STRENGTH = 10.0
 
 
 class Best(Learner):
-    """Several learners joined by weights that held-out partners decide. Choose it by default.
+    """Several learners joined by weights that held-out partners decide.
 
     Whitened cosine, metrics, CCA, ridge regression, popularity and the recipe are fitted in an
     inner cross-validation. Non-negative weights of their scores maximize the likelihood of the true

@@ -449,7 +449,7 @@ class Matcher:
 
         Raises:
             ConfigurationError: The rule is invalid, another matcher embedded the gallery, or
-                `exclude` matches nobody at all.
+                `exclude` matches no candidate at all.
         """
         k = check_count("recommend(k=...)", k)
         hidden = hidden_ids(profile, exclude, gallery)

@@ -21,7 +21,7 @@ def hidden_ids(
     """Ids that are not shown to a person, the person's own among them.
 
     Raises:
-        ConfigurationError: The exclusions match nobody at all.
+        ConfigurationError: The exclusions match no candidate at all.
     """
 
     def present(ids: Collection[str]) -> set[str]:

@@ -1,7 +1,7 @@
 """What training people were like, as histograms: the newest people are compared with them.
 
-Nothing here tells of a person: bins of numbers hold about 20 people or more, edges are rounded, and
-values of attributes that fewer than 20 people have are one category.
+Nothing here tells of a person: bins of numbers hold at least 10 people or none, edges are rounded,
+and values of attributes that fewer than 20 people have are one category.
 """
 
 from __future__ import annotations
