@@ -28,8 +28,8 @@ def run(line, code=0):
 
 
 def unwrapped(text):
-    """Removes the box and the line breaks of a usage error."""
-    return " ".join(text.replace("│", " ").split())
+    """Removes the line breaks of a usage error."""
+    return " ".join(text.split())
 
 
 @pytest.fixture(scope="module")

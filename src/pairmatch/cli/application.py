@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
+from pairmatch.cli.help import Application, CommandGroup
 from pairmatch.cli.output import SafeStream, echo, open_standard_streams, safe_output
+from pairmatch.core._version import __version__
 from pairmatch.core.errors import ConfigurationError, PairmatchError
 from pairmatch.core.text import printable
 
@@ -33,7 +34,7 @@ _FIXES = {
 }
 
 
-class _Commands(TyperGroup):
+class _Commands(CommandGroup):
     """Reports errors of the library and of the system as a message with exit code 2.
 
     Other exceptions are bugs: they keep their traceback and exit with code 1.
@@ -134,11 +135,27 @@ def _report_lost_output(out: SafeStream) -> None:
         raise SystemExit(2)
 
 
-app = typer.Typer(
+app = Application(
     cls=_Commands,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     help="Learn who goes with whom from matched pairs of people, then rank candidates for anyone.",
     epilog="Example: pairmatch demo --output demo",
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        echo(f"pairmatch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    pass

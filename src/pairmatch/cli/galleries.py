@@ -8,6 +8,7 @@ from typing import Annotated, Literal, cast
 import typer
 
 from pairmatch.cli.application import app
+from pairmatch.cli.help import Application
 from pairmatch.cli.options import (
     Device,
     Images,
@@ -31,8 +32,9 @@ from pairmatch.cli.reading import (
 )
 from pairmatch.core.errors import ConfigurationError
 
-gallery_app = typer.Typer(
-    no_args_is_help=True, help="Manage galleries: candidates that are embedded once and stored."
+gallery_app = Application(
+    help="Manage galleries: candidates that are embedded once and stored.",
+    epilog="Example: pairmatch gallery build couples candidates.csv --output gallery",
 )
 app.add_typer(gallery_app, name="gallery")
 
