@@ -3,7 +3,17 @@
 Heavy libraries are imported inside the commands, so that `--help` is fast.
 """
 
-from pairmatch.cli import demos, fitting, galleries, machine, monitoring, people, ranking, sweeping
+from pairmatch.cli import (
+    demos,
+    fitting,
+    galleries,
+    machine,
+    monitoring,
+    people,
+    ranking,
+    stores,
+    sweeping,
+)
 from pairmatch.cli.application import app, run_app
 from pairmatch.cli.options import parse_options
 
@@ -18,6 +28,7 @@ __all__ = [
     "parse_options",
     "people",
     "ranking",
+    "stores",
     "sweeping",
 ]
 

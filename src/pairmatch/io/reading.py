@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from pairmatch.io.files import parse_json
 
 _log = logging.getLogger(__name__)
@@ -53,3 +55,21 @@ class Damage:
     def _missing(self) -> object:
         self.count += 1
         return MISSING
+
+
+def sound_vector(dtype: object, content: object) -> np.ndarray[Any, Any] | None:
+    """The vector of a row of `features`, or None if it is damaged."""
+    sizes = {f"{order}f{size}": size for order in "<>" for size in (2, 4, 8)}
+    if not (isinstance(dtype, str) and dtype in sizes and isinstance(content, bytes)):
+        return None
+    if not content or len(content) % sizes[dtype]:
+        return None
+    vector = np.frombuffer(content, dtype=dtype)
+    return vector if np.isfinite(vector).all() else None
+
+
+def sound_outcome(text: object) -> dict[str, Any] | None:
+    """The outcome of a row of `metadata`, or None if it is damaged."""
+    outcome = Damage("", "").json_object(text)
+    is_outcome = outcome is not None and ("metadata" in outcome or "refusal" in outcome)
+    return outcome if is_outcome else None
