@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from pairmatch.cli.application import app
+from pairmatch.cli.help import Application
 from pairmatch.cli.options import Quiet, show_progress
 from pairmatch.cli.output import echo
 from pairmatch.core.errors import StoreError
 
-store_app = typer.Typer(
-    no_args_is_help=True,
+store_app = Application(
     help="Shows, checks and merges stores of features and metadata.",
     epilog="Example: pairmatch store merge node-1.sqlite node-2.sqlite --into all.sqlite",
 )
