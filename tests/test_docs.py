@@ -229,6 +229,7 @@ INTERNAL = {
     "backbones.qwen3_vl_inputs",
     "core.arrays",
     "core.components",
+    "core.display",
     "core.joining",
     "core.outcomes",
     "core.ids",

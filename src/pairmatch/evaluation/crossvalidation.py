@@ -12,6 +12,7 @@ import numpy as np
 
 from pairmatch.core import registry
 from pairmatch.core.config import PartSpec
+from pairmatch.core.display import Displayed, Rows
 from pairmatch.core.errors import ConfigurationError, unknown_name
 from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import IDENTICAL_FEATURES_NOTE, PairedFeatures
@@ -21,7 +22,7 @@ from pairmatch.evaluation.auc import AUC, ScoredDecisions, summarize_auc
 from pairmatch.evaluation.comparison import Comparison, compare, corrected
 from pairmatch.evaluation.intervals import Metrics, summarize
 from pairmatch.evaluation.measuring import chance_table, measure_learner, score_split
-from pairmatch.evaluation.output import save_rows, text_table
+from pairmatch.evaluation.output import save_rows
 from pairmatch.evaluation.pool_notes import candidates_in_words, pool_notes
 from pairmatch.evaluation.query_table import QueryTable, usable_ks
 from pairmatch.evaluation.splits import (
@@ -36,8 +37,8 @@ from pairmatch.evaluation.splits import (
 BASELINES = ("frozen", "centred", "whitened", "cca", "ridge", "popularity")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class CrossValidation:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class CrossValidation(Displayed):
     """Metrics of every learner on every query; `print` shows the table, `compare` tests a gain.
 
     Attributes:
@@ -159,7 +160,13 @@ class CrossValidation:
         """
         return save_rows(self.rows(), path)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        return (
+            f"CrossValidation({', '.join(self.learners)}; {self.queries} queries, "
+            f"{self.splits} splits)"
+        )
+
+    def display(self) -> tuple[Rows, list[str]]:
         """A table in percent, each learner's interval below it."""
         rows = [["", *(f"R@{k}" for k in self.ks), "MRR"]]
         for learner in ("chance", *self.learners):
@@ -181,7 +188,7 @@ class CrossValidation:
         measured = {learner: self.auc(learner) for learner in self.learners}
         aucs = [f"{learner}: {auc}" for learner, auc in measured.items() if auc is not None]
         notes = [f"Note: {note}" for note in self.notes]
-        return "\n".join([*text_table(rows), summary, *aucs, *notes])
+        return rows, [summary, *aucs, *notes]
 
 
 def cross_validate(

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pairmatch.core.display import Displayed, Rows
 from pairmatch.core.types import Target
 from pairmatch.evaluation.auc import AUC
 from pairmatch.evaluation.comparison import Comparison, compare
 from pairmatch.evaluation.intervals import Metrics
-from pairmatch.evaluation.output import text_table
 from pairmatch.evaluation.pool_notes import (
     candidates_in_words,
     pool_figures,
@@ -23,8 +23,8 @@ from pairmatch.evaluation.query_table import (
 from pairmatch.evaluation.ranks import PartnerRanks, recall_curve
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+@dataclass(frozen=True, slots=True, repr=False)
+class Evaluation(Displayed):
     """Result of `Evaluator.evaluate`; `print` shows it as a table.
 
     Attributes:
@@ -148,7 +148,11 @@ class Evaluation:
                 rows.append((name, metrics))
         return rows
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        recall = "".join(f"R@{k} {100 * value:.1f} %, " for k, value in self.both.recall.items())
+        return f"Evaluation({self.queries} queries, {recall}MRR {self.both.mrr:.3f})"
+
+    def display(self) -> tuple[Rows, list[str]]:
         """A table in percent, with intervals below the rows that they belong to."""
         ks = list(self.both.recall)
         rows = [["", *(f"R@{k}" for k in ks), "MRR", "median rank"]]
@@ -168,12 +172,12 @@ class Evaluation:
             f"{self.queries} queries, each among {candidates_in_words(self.table, self.candidates)}"
             f"; recall in percent; {100 * self.confidence:g} % intervals"
         )
-        lines = [*text_table(rows), summary]
+        lines = [summary]
         if self.target != "match":
             lines.append(f"To be found: everyone to whom side {self.target[0]} said yes")
         if self.auc is not None:
             lines.append(str(self.auc))
         lines += [f"Note: {note}" for note in self.notes]
         if self.seen is not None:
-            lines += ["", "People who were seen in training:", str(self.seen)]
-        return "\n".join(lines)
+            lines += ["", "People who were seen in training:", *str(self.seen).splitlines()]
+        return rows, lines

@@ -1,9 +1,9 @@
-"""Rows of results as files, and as plain-text tables."""
+"""Rows of results as files."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,3 @@ def save_rows(rows: Iterator[dict[str, Any]], path: str | Path) -> Path:
     else:
         raise ConfigurationError(f"`save` writes .csv or .parquet, got {target.name!r}.")
     return target
-
-
-def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a plain-text table: the first column aligned left, all other columns right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join([row[0].ljust(widths[0]), *cells]))
-    return lines

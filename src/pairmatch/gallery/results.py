@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pairmatch.core.arrays import Ints, Vectors
+from pairmatch.core.display import Displayed, Rows
+from pairmatch.core.text import printable
 from pairmatch.core.types import AttributeValue, Profile
 
 
@@ -71,8 +73,8 @@ class Recommendation:
     score: float
 
 
-class Recommendations(list[Recommendation]):
-    """Candidates for one person, best first.
+class Recommendations(Displayed, list[Recommendation]):
+    """Candidates for one person, best first; `print` shows them as a table.
 
     Args:
         candidates: The ranked candidates.
@@ -87,3 +89,20 @@ class Recommendations(list[Recommendation]):
         super().__init__(candidates)
         self.eligible = eligible
         self.excluded_by = excluded_by
+
+    def __repr__(self) -> str:
+        people = ", ".join(repr(printable(each.profile.id)) for each in self[:3])
+        more = ", …" * (len(self) > 3)
+        return f"Recommendations({people}{more}; {len(self)} of {self.eligible})"
+
+    def display(self) -> tuple[Rows, list[str]]:
+        """Rank, id, score and attributes of the candidates; no photos, which would be copied."""
+        names = list(dict.fromkeys(name for each in self for name in each.profile.attributes))
+        rows = [["rank", "id", "score", *names]]
+        for each in self:
+            values = (each.profile.attributes.get(name) for name in names)
+            cells = ["" if value is None else str(value) for value in values]
+            rows.append([str(each.rank), each.profile.id, f"{each.score:.3f}", *cells])
+        rows = [[printable(cell) for cell in row] for row in rows]
+        chosen = f"{len(self)} of {self.eligible} candidates"
+        return rows, [chosen if self.excluded_by is None else f"{chosen}: {self.excluded_by}"]

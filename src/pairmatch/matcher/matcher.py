@@ -155,6 +155,13 @@ class Matcher:
         """
         return cls(**{**preset_arguments(name), **options})
 
+    def __repr__(self) -> str:
+        parts = [*self.backbones, self.metadata, self.learner]
+        names = [type(part).__name__ for part in parts if part is not None]
+        fitted = f"on {self.data['pairs']} matches" if self.data else "matcher"
+        state = "not fitted" if self.head is None else f"fitted {fitted}"
+        return f"Matcher({', '.join(names)}; {state})"
+
     @property
     def backbones(self) -> list[Backbone]:
         """The frozen models."""

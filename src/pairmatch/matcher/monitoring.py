@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import chi2, norm
 
+from pairmatch.core.display import Displayed, Rows
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.data import Pairs
 from pairmatch.evaluation.evaluator import Evaluator
 from pairmatch.evaluation.known import Known, without_known
-from pairmatch.evaluation.output import text_table
 from pairmatch.matcher.matcher import Matcher
 from pairmatch.matcher.reference import LEAST_PEOPLE, Histogram, Reference, auc_of, variables_of
 
@@ -47,7 +47,7 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True)
-class Monitoring:
+class Monitoring(Displayed):
     """Result of `monitor`; `print` shows it as a table.
 
     Attributes:
@@ -109,7 +109,8 @@ class Monitoring:
             ],
         }
 
-    def __str__(self) -> str:
+    def display(self) -> tuple[Rows, list[str]]:
+        """The variables, and what is to be done."""
         rows = [["variable", "PSI", "by chance", "unseen", "then", ""]]
         for one in self.watched:
             shares = [
@@ -121,7 +122,7 @@ class Monitoring:
         if self.auc is not None:
             summary += f"; AUC of the matches {self.auc:.3f}"
             summary += "" if self.auc_before is None else f", {self.auc_before:.3f} at training"
-        return "\n".join([*text_table(rows), summary, self.sentence])
+        return rows, [summary, self.sentence]
 
 
 def monitor(matcher: Matcher, pairs: Pairs, *, known: Pairs | None = None) -> Monitoring:

@@ -1,0 +1,95 @@
+"""How results look when they are printed, and in notebooks."""
+
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from pairmatch import Evaluator, Matcher, PairedFeatures, Profile, Recommendation, cross_validate
+from pairmatch.core.display import html_table, text_table
+from pairmatch.gallery import Recommendations
+
+
+class Cells(HTMLParser):
+    """Collects the rows of a table, and checks that every element is closed."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.rows, self.rest = [], [], ""
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+        else:
+            self.rest += data
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((40, 6))
+    return PairedFeatures.of(a, a + rng.standard_normal((40, 6)))
+
+
+def recommendations(count=4, name="anna"):
+    people = [
+        Profile(id=f"{name} {number}", images=(), text="hello", attributes={"age": 20 + number})
+        for number in range(count)
+    ]
+    ranked = [Recommendation(rank + 1, one, 0.9 - rank / 10) for rank, one in enumerate(people)]
+    return Recommendations(ranked, eligible=30, excluded_by=None)
+
+
+def test_a_table_has_the_same_cells_in_text_and_html():
+    rows = [["", "R@10", "<b>"], ["a & b", "1.0", "x"], ["c", "", "10.25"]]
+    assert text_table(rows) == ["       R@10    <b>", "a & b   1.0      x", "c            10.25"]
+    assert Cells(html_table(rows)).rows == rows
+
+
+def test_evaluations_and_cross_validations_are_tables(data):
+    for result in (
+        Evaluator(ks=(1, 5), resamples=100).evaluate(data),
+        cross_validate(data, ["frozen", "ridge"], repeats=1, ks=(1, 5)),
+    ):
+        rows, lines = result.display()
+        shown = Cells(result._repr_html_())
+        assert shown.rows == [list(row) for row in rows]
+        assert shown.rest == "".join(lines)
+        assert str(result).splitlines()[len(rows) :] == lines
+        assert len(repr(result)) < 100
+        assert "array" not in repr(result)
+    assert repr(result) == "CrossValidation(frozen, ridge; 80 queries, 5 splits)"
+
+
+def test_recommendations_show_whom_and_why_not():
+    shown = recommendations()
+    assert repr(shown) == "Recommendations('anna 0', 'anna 1', 'anna 2', …; 4 of 30)"
+    assert str(shown).splitlines()[:2] == ["rank      id  score  age", "1     anna 0  0.900   20"]
+    assert Cells(shown._repr_html_()).rows[1] == ["1", "anna 0", "0.900", "20"]
+    nobody = Recommendations([], eligible=0, excluded_by="age >= 90")
+    assert str(nobody) == "rank  id  score\n0 of 0 candidates: age >= 90"
+    assert list(nobody) == []
+    assert nobody == []
+
+
+def test_names_of_people_obey_neither_terminal_nor_page():
+    shown = recommendations(1, name="<script>\x1b[31m")
+    assert "<script>" not in shown._repr_html_()
+    assert "\x1b" not in str(shown) + repr(shown) + shown._repr_html_()
+
+
+def test_a_matcher_says_what_it_is_made_of():
+    matcher = Matcher(backbone="descriptor", metadata=None)
+    assert repr(matcher) == "Matcher(DescriptorBackbone, Contrastive; not fitted)"
