@@ -22,7 +22,8 @@ import numpy as np
 
 from pairmatch.core.arrays import unit_rows
 from pairmatch.core.decisions import Decisions
-from pairmatch.core.paired_features import PairedFeatures, Part
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.part import Part
 from pairmatch.core.pools import Pools
 from pairmatch.evaluation.auc import ScoredDecisions, score_decisions, summarize_auc
 from pairmatch.evaluation.intervals import summarize

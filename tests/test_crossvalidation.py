@@ -15,7 +15,8 @@ from pairmatch.core import registry
 from pairmatch.core.arrays import unit_rows
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
-from pairmatch.core.paired_features import PairedFeatures, Part
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.part import Part
 from pairmatch.evaluation.crossvalidation import (
     BASELINES,
     cross_validate,

@@ -306,6 +306,7 @@ INTERNAL = {
     "io.text_tables",
     "io.traces",
     "learning.batches",
+    "learning.block_bases",
     "learning.decompositions",
     "market.potentials",
     "matcher.card",

@@ -277,7 +277,12 @@ def test_arguments_are_checked_in_the_constructor(tmp_path):
         ({"backbone": "descriptr"}, PartError, "Did you mean 'descriptor'"),
         ({"head": "mpl"}, PartError, "Did you mean 'mlp'"),
         ({"backbone": []}, ConfigurationError, "at least one"),
-        ({"pooler": ["native", "native"]}, ConfigurationError, "one per backbone: 1, got 2"),
+        ({"pooler": ["native", "native"]}, ConfigurationError, "same pooler twice"),
+        (
+            {"backbone": ["descriptor", "attributes"], "pooler": ["native", "mean", "eos"]},
+            ConfigurationError,
+            "one per backbone: 2, got 3",
+        ),
         ({"weights": [1, 2]}, ConfigurationError, r"one positive number per backbone \(1\)"),
         ({"loss": 3}, PartError, "must implement `pairmatch.ContrastiveLoss`"),
         ({"head": 3}, PartError, "must implement `pairmatch.ProjectionHead`"),

@@ -70,7 +70,7 @@ PoolerName = Annotated[
     list[str] | None,
     typer.Option(
         "--pooler",
-        help="Pooler of all backbones; repeat to name one per backbone.",
+        help="Pooler of all backbones; repeat to name one per backbone, or several for one.",
         show_default="default of the backbone",
     ),
 ]
@@ -224,7 +224,7 @@ def parts_of(
         ]
     }
     if poolers:
-        arguments["pooler"] = [(name, options.get("pooler", {})) for name in poolers]
+        arguments["pooler"] = [_pooler_of(text, options.get("pooler", {})) for text in poolers]
     named = {"metadata": metadata, "head": head, "loss": loss, "learner": learner}
     for part, name in named.items():
         if name is not None or part in options:
@@ -236,6 +236,13 @@ def parts_of(
         check_names(options["training"], _training_options(), "option of training")
         arguments["training"] = options["training"]
     return arguments
+
+
+def _pooler_of(text: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """`mean layer=14`: a pooler with options of its own, which override those of `--set`."""
+    name, *settings = text.split()
+    own = parse_options([f"pooler.{setting}" for setting in settings])
+    return name, {**options, **own.get("pooler", {})}
 
 
 def _training_options() -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from pairmatch.core.arrays import Ints
 from pairmatch.core.decisions import Decisions
+from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.pools import NO_POOL, Pools
 
@@ -17,7 +18,16 @@ def join_features(parts: Sequence[PairedFeatures]) -> tuple[PairedFeatures, list
 
     Returns:
         The whole, and the component labels of each part in it.
+
+    Raises:
+        ConfigurationError: The features come from different sources.
     """
+    sources = dict.fromkeys(part.blocks for part in parts)
+    if len(sources) > 1:
+        names = " and ".join(
+            ", ".join(f"{block.name} ({block.width})" for block in blocks) for blocks in sources
+        )
+        raise ConfigurationError(f"Features of different sources cannot be joined: {names}.")
     starts_a = np.cumsum([0, *(len(part.a) for part in parts[:-1])])
     starts_b = starts_a
     b = None
@@ -51,6 +61,7 @@ def join_features(parts: Sequence[PairedFeatures]) -> tuple[PairedFeatures, list
         (sum(part.ends[0] for part in parts), sum(part.ends[1] for part in parts)),
         np.unique(units, return_inverse=True)[1].astype(np.int64),
         _join_pools([part.pools for part in parts], starts),
+        parts[0].blocks,
     )
     labels = whole.decision_components
     return whole, [np.unique(labels[source == number]) for number in range(len(parts))]

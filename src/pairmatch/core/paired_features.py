@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,34 +19,11 @@ from pairmatch.core.arrays import (
 )
 from pairmatch.core.components import assign_components, label_components
 from pairmatch.core.decisions import Decisions
+from pairmatch.core.feature_blocks import FeatureBlock, check_blocks
 from pairmatch.core.outcomes import sort_by_outcome
+from pairmatch.core.part import Part
 from pairmatch.core.pools import Pools
 from pairmatch.core.units import group_links, identical_labels, identical_links
-
-IDENTICAL_FEATURES_NOTE = (
-    "{} people share identical features with people of other components (the same photo under two "
-    "ids?): they may end up on both sides of a split. join_identical=True (--join-identical) keeps "
-    "them together."
-)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """Some pairs of a `PairedFeatures`.
-
-    Attributes:
-        matches: [p] int64 positions in `matches`, ascending.
-        rejected: [r] int64 positions in `rejected`, ascending.
-        open: [o] int64 positions in `open`, ascending.
-    """
-
-    matches: Ints
-    rejected: Ints
-    open: Ints = field(default_factory=lambda: np.empty(0, np.int64))
-
-    def __len__(self) -> int:
-        """Number of matches."""
-        return len(self.matches)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +45,7 @@ class PairedFeatures:
             identical features if they are joined, share a label and are never separated.
         units_b: [M] int64 the same for side b, whose people may share units with those of side a;
             None in one-sided sets.
+        blocks: Columns of the features by source, such as a backbone and its pooler; at least one.
         pools: Who could have met whom, with the pool of each pair of `decisions`; None if all
             people of the other side are candidates.
     """
@@ -79,6 +57,7 @@ class PairedFeatures:
     decision_components: Ints
     units_a: Ints
     units_b: Ints | None
+    blocks: tuple[FeatureBlock, ...]
     pools: Pools | None = None
 
     @classmethod
@@ -91,6 +70,7 @@ class PairedFeatures:
         rejected: Ints | Sequence[tuple[int, int]] | None = None,
         decisions: Decisions | None = None,
         pools: Pools | None = None,
+        blocks: Sequence[FeatureBlock] | None = None,
         groups: Sequence[Hashable] | None = None,
         rejected_groups: Sequence[Hashable] | None = None,
         join_identical: bool = False,
@@ -107,6 +87,7 @@ class PairedFeatures:
                 `decisions` with a no are added.
             decisions: What each side said; its pairs may include matches and rejected ones.
             pools: Who could have met whom; None if all people of the other side are candidates.
+            blocks: Columns by source; None for one block of all columns.
             groups: One label per row of `matches` (household, room), or of `decisions` if they are
                 given; None joins nothing.
             rejected_groups: The same per row of `rejected`; not together with `decisions`.
@@ -115,8 +96,8 @@ class PairedFeatures:
             name: Name of the features in error messages.
 
         Raises:
-            ConfigurationError: Shapes do not match, values are not finite, rows do not exist, or
-                decisions contradict outcomes.
+            ConfigurationError: Shapes do not match, values are not finite, rows do not exist,
+                decisions contradict outcomes, or blocks do not cover each column once.
         """
         check_sides(name, features_a, features_b)
         people_a = len(features_a)
@@ -137,7 +118,7 @@ class PairedFeatures:
         units = label_components(links, nodes)[: people_a + (people_b or 0)]
         if pools is not None:
             pools.check(people_a, people_b)
-        return cls.of_units(a, b, pairs, ends, units, pools)
+        return cls.of_units(a, b, pairs, ends, units, pools, check_blocks(blocks, a.shape[1]))
 
     @classmethod
     def of_units(
@@ -148,6 +129,7 @@ class PairedFeatures:
         ends: tuple[int, int],
         units: Ints,
         pools: Pools | None,
+        blocks: tuple[FeatureBlock, ...],
     ) -> PairedFeatures:
         """Finds the components, which follow from the units of all people.
 
@@ -158,6 +140,7 @@ class PairedFeatures:
             ends: Positions at which the matches and the rejected pairs end.
             units: [N + M] int64 unit of each person, counted from 0.
             pools: Who could have met whom; its pairs may have any order.
+            blocks: Columns by source.
         """
         units_a, units_b = units[: len(a)], units[len(a) :]
         others = units_a if b is None else units_b
@@ -171,6 +154,7 @@ class PairedFeatures:
             components,
             units_a,
             None if b is None else units_b,
+            blocks,
             None if pools is None else pools.of_pairs(decisions.pairs),
         )
 
@@ -223,9 +207,22 @@ class PairedFeatures:
         """Number of matches."""
         return len(self.matches)
 
-    def with_features(self, a: Vectors, b: Vectors | None) -> PairedFeatures:
-        """The same people and pairs with other features: [N, D'] and [M, D'] float32."""
-        return replace(self, a=a, b=b)
+    def with_features(
+        self, a: Vectors, b: Vectors | None, blocks: Sequence[FeatureBlock] | None = None
+    ) -> PairedFeatures:
+        """The same people and pairs with other features: [N, D'] and [M, D'] float32.
+
+        Args:
+            a: Features of side a.
+            b: Features of side b; None in one-sided sets.
+            blocks: Columns by source; None for one block of all columns.
+        """
+        return replace(self, a=a, b=b, blocks=check_blocks(blocks, a.shape[1]))
+
+    def of_block(self, block: FeatureBlock) -> PairedFeatures:
+        """The same people and pairs with the features of one block."""
+        b = None if self.b is None else self.b[:, block.columns]
+        return self.with_features(self.a[:, block.columns], b)
 
     def with_units(self, units: Ints) -> PairedFeatures:
         """The same pairs with other units.
@@ -235,7 +232,7 @@ class PairedFeatures:
         """
         labels = np.unique(units, return_inverse=True)[1].astype(np.int64)
         return PairedFeatures.of_units(
-            self.a, self.b, self.decisions, self.ends, labels, self.pools
+            self.a, self.b, self.decisions, self.ends, labels, self.pools, self.blocks
         )
 
     @property
@@ -301,6 +298,7 @@ class PairedFeatures:
             self._components_of(part),
             self.units_a[rows_a],
             None if self.units_b is None else self.units_b[rows_b],
+            self.blocks,
             None if pools is None else pools.of_pairs(pairs),
         )
 

@@ -9,6 +9,12 @@ import numpy as np
 from pairmatch.core.arrays import Ints, Vectors
 from pairmatch.core.errors import ConfigurationError
 
+IDENTICAL_FEATURES_NOTE = (
+    "{} people share identical features with people of other components (the same photo under two "
+    "ids?): they may end up on both sides of a split. join_identical=True (--join-identical) keeps "
+    "them together."
+)
+
 
 def identical_labels(a: Vectors, b: Vectors | None) -> Ints:
     """Row of the first person with the same features, for all people of side a, then side b."""

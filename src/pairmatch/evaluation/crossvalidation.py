@@ -15,9 +15,10 @@ from pairmatch.core.config import PartSpec
 from pairmatch.core.display import Displayed, Rows
 from pairmatch.core.errors import ConfigurationError, unknown_name
 from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
-from pairmatch.core.paired_features import IDENTICAL_FEATURES_NOTE, PairedFeatures
+from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.progress import progress_bar
 from pairmatch.core.types import Target
+from pairmatch.core.units import IDENTICAL_FEATURES_NOTE
 from pairmatch.evaluation.auc import AUC, ScoredDecisions, summarize_auc
 from pairmatch.evaluation.comparison import Comparison, compare, corrected
 from pairmatch.evaluation.intervals import Metrics, summarize

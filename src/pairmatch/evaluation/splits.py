@@ -10,7 +10,8 @@ import numpy as np
 
 from pairmatch.core.arrays import Ints
 from pairmatch.core.errors import ConfigurationError
-from pairmatch.core.paired_features import PairedFeatures, Part
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.part import Part
 from pairmatch.core.partition import partition_people, partition_pools, within_a_fifth
 from pairmatch.evaluation.pool_notes import usable_gallery
 

@@ -119,7 +119,10 @@ def _plain(value: Any) -> Any:
 
 
 def digest_features(data: PairedFeatures) -> str:
-    """SHA-256 (hex) of features, pairs, units, and of decisions and pools if there are any."""
+    """SHA-256 (hex) of features, pairs, units, and of decisions, pools and blocks if there are any.
+
+    Names of blocks do not count: they change no figure.
+    """
     digest = hashlib.sha256()
     arrays: list[np.ndarray[Any, Any] | None] = [
         data.a,
@@ -137,6 +140,8 @@ def digest_features(data: PairedFeatures) -> str:
         if array is not None:
             content = f"{array.shape}{array.dtype}".encode() + array.tobytes()
         digest.update(content)
+    if len(data.blocks) > 1:
+        digest.update(" ".join(str(block.stop) for block in data.blocks).encode())
     return digest.hexdigest()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +14,11 @@ import numpy as np
 from pairmatch.core import registry
 from pairmatch.core.components import label_components
 from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.feature_blocks import feature_blocks
 from pairmatch.core.interfaces import Learner
-from pairmatch.core.paired_features import IDENTICAL_FEATURES_NOTE, PairedFeatures
+from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.progress import progress_bar
+from pairmatch.core.units import IDENTICAL_FEATURES_NOTE
 from pairmatch.data import Pairs
 from pairmatch.evaluation.crossvalidation import BASELINES, CrossValidation
 from pairmatch.evaluation.measuring import chance_table, measure_learner
@@ -174,12 +176,9 @@ def plan(
     seconds: float | None = None
     if not remote:
         seconds = sum(extraction.measure().seconds or 0.0 for extraction in extractions)
-        widths = {
-            key: sum(backbone.dim for backbone in matcher.backbones)
-            for key, matcher in zip(keys, matchers, strict=True)
-        }
+        of_key = dict(zip(keys, matchers, strict=True))
         for key, learner in rows.values():
-            data = _noise(pairs, widths[key])
+            data = _noise(pairs, [backbone.dim for backbone in of_key[key].backbones])
             split = _draw_splits(data, splits, 1, folds, seed)[0]
             seconds += fits * _time_fit(data, learner, split, seed)
     return SweepPlan(
@@ -309,9 +308,11 @@ def _time_fit(data: PairedFeatures, learner: Learner, split: Split, seed: int) -
     return time.perf_counter() - start
 
 
-def _noise(pairs: Pairs, width: int) -> PairedFeatures:
-    """Random features with the shape of the extracted ones, to time fits on."""
+def _noise(pairs: Pairs, widths: Sequence[int]) -> PairedFeatures:
+    """Random features with the blocks of the extracted ones, to time fits on."""
     rng = np.random.default_rng(0)
+    width = sum(widths)
     a = rng.standard_normal((len(pairs.ids_a), width), np.float32)
     b = None if pairs.sides == 1 else rng.standard_normal((len(pairs.ids_b), width), np.float32)
-    return pairs.with_features(a, b)
+    data = pairs.with_features(a, b)
+    return replace(data, blocks=feature_blocks(["noise"] * len(widths), widths))

@@ -14,6 +14,7 @@ from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.splits import cross_validation_splits
 from pairmatch.learning.baselines import CCA, Popularity, Ridge
+from pairmatch.learning.block_bases import block_bases, block_shares
 from pairmatch.learning.closed_form_heads import PopularityHead, fill
 from pairmatch.learning.contrastive import Contrastive
 from pairmatch.learning.decompositions import MatchedSides, side_means, thin_svd
@@ -95,7 +96,9 @@ class Best(Learner):
         heads = fit_bases(train, grouped=grouped, recipe=self.recipe, seed=seed)
         used = weights > 0
         joined = {label: heads[label] for label in np.array(list(heads))[used].tolist()}
-        return FittedHead(StackedHead.joined(joined, weights[used], spreads[used]))
+        stacked = StackedHead.joined(joined, weights[used], spreads[used])
+        stacked.block_shares = block_shares(train, stacked)
+        return FittedHead(stacked)
 
 
 def fit_bases(
@@ -134,6 +137,7 @@ def fit_bases(
         "popularity": Popularity().fit(train).head,
         "number of partners": _appeal(train),
         **({"recipe": Contrastive().fit(train, seed=seed).head} if recipe else {}),
+        **block_bases(train, grouped=grouped),
     }
 
 

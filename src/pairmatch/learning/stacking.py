@@ -22,7 +22,8 @@ from pairmatch.core.arrays import Ints
 from pairmatch.core.config import PartSpec
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import ProjectionHead
-from pairmatch.core.paired_features import PairedFeatures, Part
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.part import Part
 from pairmatch.core.pools import NO_POOL
 from pairmatch.core.types import Side
 from pairmatch.evaluation.query_table import embed_sides
@@ -48,23 +49,39 @@ class StackedHead(ProjectionHead):
     Args:
         dim: Width D of the features.
         parts: By label, name and options of each head.
+        columns: First column that the heads read, and the column after the last one; all if empty.
+        block_shares: Share of the score's variation by block of features; none of a single block.
     """
 
     trainable: ClassVar[bool] = False
     weights: Tensor
     spreads: Tensor
 
-    def __init__(self, *, dim: int, parts: Mapping[str, PartSpec]) -> None:
+    def __init__(
+        self,
+        *,
+        dim: int,
+        parts: Mapping[str, PartSpec],
+        columns: Sequence[int] = (),
+        block_shares: Mapping[str, float] | None = None,
+    ) -> None:
         super().__init__()
         if not isinstance(parts, Mapping) or not parts:
             raise ConfigurationError(
                 "`StackedHead(parts=...)` takes name and options of one head or more by label, "
                 f"got {parts!r}."
             )
+        start, stop = columns or (0, dim)
+        if not 0 <= start < stop <= dim:
+            raise ConfigurationError(
+                f"`StackedHead(columns=...)` must ascend from 0 to dim ({dim}), got {columns!r}."
+            )
         self.dim = dim
+        self.columns = tuple(columns)
         self.parts = dict(parts)
+        self.block_shares = dict(block_shares or {})
         self.heads = nn.ModuleList(
-            build_head(spec, dim=dim).requires_grad_(False) for spec in parts.values()
+            build_head(spec, dim=stop - start).requires_grad_(False) for spec in parts.values()
         )
         self.width = sum(head.width for head in self._heads)
         self.register_buffer("weights", torch.full((len(parts),), 1 / len(parts)))
@@ -72,6 +89,8 @@ class StackedHead(ProjectionHead):
 
     def project(self, h: Tensor, side: Side) -> Tensor:
         """Projects [B, D] to [B, K], the sum of the heads' widths."""
+        if self.columns:
+            h = h[:, slice(*self.columns)]
         parts = [unit(head.project(h, side)) for head in self._heads]
         return cat([part * root for part, root in zip(parts, self.weights.sqrt(), strict=True)], 1)
 
@@ -97,7 +116,8 @@ class StackedHead(ProjectionHead):
             spreads: [heads] standard deviations of their cosines among the candidates of a query.
         """
         dim = int(next(iter(heads.values())).dim)  # type: ignore[arg-type]
-        stacked = cls(dim=dim, parts={label: describe_head(head) for label, head in heads.items()})
+        parts = {label: describe_head(head) for label, head in heads.items()}
+        stacked = cls(dim=dim, parts=parts)
         for part, head in zip(stacked.heads, heads.values(), strict=True):
             part.load_state_dict(head.state_dict())
         stacked.weights.copy_(torch.from_numpy(weights / weights.sum()))

@@ -58,9 +58,9 @@ class Matcher:
 
     Args:
         backbone: Frozen model; or a list of several, whose features are scaled to unit length,
-            weighted and joined.
-        pooler: One for all backbones, or a list with one per backbone; None uses each backbone's
-            default.
+            weighted and joined. Equal backbones run once, with all their poolers.
+        pooler: One for all backbones, or a list with one per backbone, or several for one backbone;
+            None uses each backbone's default.
         metadata: Generator of attributes from photos, for people who have no metadata yet, used if
             a backbone reads text; None or `"none"` for none. Nothing is sent anywhere without
             `allow_upload`.
@@ -70,7 +70,8 @@ class Matcher:
         learner: How the head is learned. Every registered learner can be saved and served.
         training: Training hyperparameters of the learner `contrastive`; None for the recipe's.
         seed: Seed for everything random; None uses that of `training`, or 0.
-        weights: Weight of each backbone in the joined features, above 0; by default all 1.
+        weights: Weight of each backbone in the joined features, above 0; by default all 1. The
+            learner `best` learns what each of them tells, whatever these weights are.
         prompt: Template of the text that backbones read; None for the default template.
         prompt_attributes: Names of the profile attributes that go into the prompt.
         store: Where features and metadata are kept: a `Store`, a path, or None for the user's

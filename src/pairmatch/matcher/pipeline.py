@@ -10,8 +10,9 @@ from typing import Any
 
 from pairmatch.core import registry
 from pairmatch.core.arrays import Vectors
-from pairmatch.core.config import PartSpec, list_of_parts
-from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.config import PartSpec, list_of_parts, parse_spec
+from pairmatch.core.errors import ConfigurationError, PartError
+from pairmatch.core.feature_blocks import feature_blocks
 from pairmatch.core.interfaces import Backbone, MetadataGenerator, Pooler
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.types import Profile
@@ -102,10 +103,11 @@ class FeaturePipeline:
         """Replaces each backbone that learns by one that has learned from these people."""
         if any(backbone.learned and backbone.reads_text for backbone in self.backbones):
             profiles = self.annotate(profiles)
-        self.backbones = [
-            fit_backbone(profiles, backbone, self.prompt, self.prompt_attributes)
+        fitted = {
+            id(backbone): fit_backbone(profiles, backbone, self.prompt, self.prompt_attributes)
             for backbone in self.backbones
-        ]
+        }
+        self.backbones = [fitted[id(backbone)] for backbone in self.backbones]
 
     def ready(self, profiles: Sequence[Profile]) -> FeaturePipeline:
         """A pipeline whose backbones have all learned; this one if they have already.
@@ -121,7 +123,10 @@ class FeaturePipeline:
         return copy
 
     def requests(self, profiles: Sequence[Profile]) -> list[ExtractionRequest]:
-        """What has to be extracted for people, one request per backbone; annotates them first."""
+        """What has to be extracted for people, one request per distinct backbone.
+
+        Annotates them first.
+        """
         annotated = self.annotate(profiles)
         if self.prompt is not None and annotated:
             check_template(self.prompt, annotated)
@@ -129,32 +134,57 @@ class FeaturePipeline:
             ExtractionRequest(
                 self.feature_store,
                 annotated,
-                backbone,
-                [pooler],
+                self.backbones[places[0]],
+                [self.poolers[place] for place in places],
                 self.prompt,
                 self.prompt_attributes,
             )
-            for backbone, pooler in zip(self.backbones, self.poolers, strict=True)
+            for places in self._places()
         ]
 
     def features(self, profiles: Sequence[Profile]) -> Vectors:
         """[N, D] float32 features, from the store if they are stored."""
-        self._compare_backbones()
-        parts = [request.plan().run()[0] for request in self.requests(profiles)]
-        return join(parts, self.weights)
+        return join(self._extract(profiles), self.weights)
 
     def paired_features(
         self, parts: Sequence[Pairs], *, join_identical: bool = False
     ) -> list[PairedFeatures]:
         """Features of several sets of pairs, each person extracted once."""
         people = {profile.id: profile for part in parts for profile in part.people}
-        features = self.features(list(people.values()))
+        extracted = self._extract(list(people.values()))
+        blocks = feature_blocks(self._block_names(), [part.shape[1] for part in extracted])
+        features = join(extracted, self.weights)
         rows = {person: row for row, person in enumerate(people)}
-        return [_paired(part, features, rows, join_identical) for part in parts]
+        paired = [_paired(part, features, rows, join_identical) for part in parts]
+        return [replace(data, blocks=blocks) for data in paired]
 
     def fingerprints(self) -> list[dict[str, Any]]:
         """Fingerprint of each backbone."""
         return [dict(backbone.fingerprint()) for backbone in self.backbones]
+
+    def _extract(self, profiles: Sequence[Profile]) -> list[Vectors]:
+        """[N, D] float32 features of each backbone and pooler, unscaled."""
+        self._compare_backbones()
+        features: dict[int, Vectors] = {}
+        for places, request in zip(self._places(), self.requests(profiles), strict=True):
+            features.update(zip(places, request.plan().run(), strict=True))
+        return [features[place] for place in range(len(self.backbones))]
+
+    def _places(self) -> list[list[int]]:
+        """Positions of each distinct backbone in `backbones`: it runs once for all its poolers."""
+        places: dict[int, list[int]] = {}
+        for place, backbone in enumerate(self.backbones):
+            places.setdefault(id(backbone), []).append(place)
+        return list(places.values())
+
+    def _block_names(self) -> list[str]:
+        """`clip/native`, `qwen3-vl-2b/mean layer 14`: each backbone with its pooler."""
+        names = []
+        for backbone, pooler in zip(self.backbones, self.poolers, strict=True):
+            layer = getattr(pooler, "layer", None)
+            name = f"{_name_of('backbones', backbone)}/{_name_of('poolers', pooler)}"
+            names.append(name if layer is None else f"{name} layer {layer}")
+        return names
 
     def _compare_backbones(self) -> None:
         """Warns, once, if a backbone is not the one whose features the head was trained on."""
@@ -184,25 +214,67 @@ def build_backbones(
 ) -> tuple[list[Backbone], list[Pooler]]:
     """Backbones by their specs, and a pooler for each.
 
+    One backbone with several poolers, and backbones with equal specs, are one instance that stands
+    in the list several times: it runs once for all of its poolers.
+
     Raises:
         PartError: A part is unknown or broken.
         ConfigurationError: An option is invalid, or the number of poolers is wrong.
     """
-    backbones: list[Backbone] = [
-        registry.create("backbones", spec, device=device) for spec in list_of_parts(backbone)
-    ]
-    specs = [None] if pooler is None else list_of_parts(pooler)
+    specs = list_of_parts(backbone)
+    pooler_specs = [None] if pooler is None else list_of_parts(pooler)
     if len(specs) == 1:
-        specs = specs * len(backbones)
-    if len(specs) != len(backbones):
+        specs = specs * len(pooler_specs)
+    if len(pooler_specs) == 1:
+        pooler_specs = pooler_specs * len(specs)
+    if len(pooler_specs) != len(specs):
         raise ConfigurationError(
-            f"`pooler` needs one part, or one per backbone: {len(backbones)}, got {len(specs)}."
+            f"`pooler` needs one part, or one per backbone: {len(specs)}, got {len(pooler_specs)}."
         )
+    named = [None if spec is None else registry.create("poolers", spec) for spec in pooler_specs]
+    keys = [parse_spec(spec) or spec for spec in specs]
+    backbones: list[Backbone] = []
+    for key in keys:
+        first = keys.index(key)
+        if first < len(backbones):
+            backbones.append(backbones[first])
+            continue
+        readers = [pooler for other, pooler in zip(keys, named, strict=True) if other == key]
+        backbones.append(registry.create("backbones", _with_layers(key, readers), device=device))
     poolers = [
-        registry.create("poolers", part.default_pooler if spec is None else spec)
-        for part, spec in zip(backbones, specs, strict=True)
+        registry.create("poolers", part.default_pooler) if given is None else given
+        for part, given in zip(backbones, named, strict=True)
     ]
+    kinds = [
+        (id(part), pooler.fingerprint()) for part, pooler in zip(backbones, poolers, strict=True)
+    ]
+    if any(kind in kinds[:place] for place, kind in enumerate(kinds)):
+        raise ConfigurationError(
+            "`backbone` and `pooler` name the same backbone with the same pooler twice: its "
+            "features would only count double. Name it once; `weights` makes it count more."
+        )
     return backbones, poolers
+
+
+def _with_layers(spec: PartSpec, poolers: Sequence[Pooler | None]) -> PartSpec:
+    """The spec of a backbone that returns the layers that its poolers read, if it takes layers."""
+    layers = [getattr(pooler, "layer", None) for pooler in poolers]
+    wanted = {layer for layer in layers if isinstance(layer, int)}  # backbones reject other values
+    name, options = parse_spec(spec) or ("", {})
+    given = options.get("layers", ())
+    if not wanted or not name or not isinstance(given, list | tuple):
+        return spec
+    if "layers" not in registry.options("backbones", name):
+        return spec
+    return name, {**options, "layers": sorted({*given, *wanted})}
+
+
+def _name_of(kind: str, part: Backbone | Pooler) -> str:
+    """Registered name of a part; that of its class if it has none."""
+    try:
+        return registry.describe(kind, part)[0]
+    except PartError:
+        return type(part).__name__
 
 
 def check_weights(weights: Sequence[float] | None, backbones: int) -> list[float] | None:

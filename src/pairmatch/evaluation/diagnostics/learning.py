@@ -11,7 +11,8 @@ from pairmatch.core import registry
 from pairmatch.core.arrays import Floats, Ints
 from pairmatch.core.config import PartSpec
 from pairmatch.core.errors import ConfigurationError
-from pairmatch.core.paired_features import PairedFeatures, Part
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.part import Part
 from pairmatch.core.progress import progress_bar
 from pairmatch.evaluation.comparison import mean_interval
 from pairmatch.evaluation.intervals import Metrics, summarize
