@@ -344,6 +344,10 @@ INTERNAL = {
     "rules.checking",
     "rules.columns",
     "rules.evaluation",
+    "rules.person",
+    "rules.postgres",
+    "rules.qdrant",
+    "rules.ranges",
     "testing.contract",
 }
 

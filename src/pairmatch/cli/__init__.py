@@ -13,6 +13,7 @@ from pairmatch.cli import (
     ranking,
     stores,
     sweeping,
+    vectors,
 )
 from pairmatch.cli.application import app, run_app
 from pairmatch.cli.options import parse_options
@@ -30,6 +31,7 @@ __all__ = [
     "ranking",
     "stores",
     "sweeping",
+    "vectors",
 ]
 
 

@@ -242,10 +242,19 @@ def forget(
     slates: Annotated[
         list[Path] | None, typer.Option(help="Slates to erase them from; repeatable.")
     ] = None,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Database to erase them from, as export --to names it, beside those that the "
+            "galleries were exported to; repeatable.",
+        ),
+    ] = None,
 ) -> None:
-    """Erases people from the store, from galleries and from slates.
+    """Erases people from the store, from galleries, slates and exports.
 
-    Erases their features, metadata, corrections and every trace of their ids.
+    Erases their features, metadata, corrections and every trace of their ids, and their rows in
+    the databases that the galleries were exported to.
     Ids that are in none of these places are an error, after all others are erased.
     """
     from pairmatch.io.store import Store, store_path
@@ -261,22 +270,22 @@ def forget(
     elif not ids:
         raise ConfigurationError("Name the ids to erase, or --queries.")
     if ids:
-        _forget(ids, path, store is not None, gallery or (), slates or ())
+        places = {"galleries": gallery or (), "slates": slates or (), "exports": export or ()}
+        _forget(ids, path, store is not None, places)
 
 
 def _forget(
     ids: list[str],
     path: Path,
     is_named: bool,
-    galleries: Sequence[Path],
-    slates: Sequence[Path],
+    places: Mapping[str, Sequence[Any]],
 ) -> None:
     """Erases people everywhere, and prints where they were."""
     from pairmatch.gallery import forget as erase
 
-    # Without --store, the default store need not exist if galleries or slates are named
-    is_stored = is_named or path.exists() or not (galleries or slates)
-    erased = erase(ids, store=path if is_stored else None, galleries=galleries, slates=slates)
+    # Without --store, the default store need not exist if other places are named
+    is_stored = is_named or path.exists() or not any(places.values())
+    erased = erase(ids, store=path if is_stored else None, **places)
     count = len(set(ids))
     if erased.store is not None:
         echo(
@@ -288,10 +297,12 @@ def _forget(
         echo(f"Erased {people} of {count} people from the gallery {folder}.")
     for folder, rows in erased.slates.items():
         echo(f"Erased {rows} rows from the slates {folder}.")
+    for address, people in erased.exports.items():
+        echo(f"Erased {people} of {count} people from {address}.")
     if erased.unknown:
         names = ", ".join(map(repr, erased.unknown))
         raise DataError(
             f"Found nowhere: {names}. Check these ids, and name every place that may hold them "
-            "(--store, --gallery, --slates). The places named hold no traces of people who were "
-            "deleted earlier."
+            "(--store, --gallery, --slates, --export). The places named hold no traces of "
+            "people who were deleted earlier."
         )

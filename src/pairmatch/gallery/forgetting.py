@@ -1,15 +1,16 @@
-"""Erases people from all stores, galleries and slates at once."""
+"""Erases people from all stores, galleries, slates and exports at once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pairmatch.core.errors import PairmatchError, StoreError
 from pairmatch.core.ids import id_texts
-from pairmatch.core.text import printable
+from pairmatch.core.text import all_spellings, matching, printable
+from pairmatch.gallery.export import open_target, recorded_exports
 from pairmatch.gallery.gallery import Gallery
 from pairmatch.gallery.slates import Slates
 from pairmatch.io.store import Forgotten, Store
@@ -23,12 +24,14 @@ class Erased:
         store: People, features and metadata erased from the store; None without a store.
         galleries: Number of the people that were in each gallery, by folder.
         slates: Number of rows erased from each folder of slates.
+        exports: Number of the people that were in each database, by address.
         unknown: The ids that were in none of these places.
     """
 
     store: Forgotten | None
     galleries: dict[str, int]
     slates: dict[str, int]
+    exports: dict[str, int] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
 
 
@@ -38,10 +41,11 @@ def forget(
     store: Store | str | Path | None = None,
     galleries: Iterable[str | Path] = (),
     slates: Iterable[str | Path] = (),
+    exports: Iterable[str] = (),
 ) -> Erased:
-    """Erases people from a store, saved galleries and saved slates.
+    """Erases people from a store, galleries, the databases these were exported to, and slates.
 
-    No file keeps their ids or vectors.
+    No file of pairmatch keeps their ids or vectors.
 
     Args:
         ids: Ids of people; those that are in no place are in the result's `unknown`.
@@ -49,11 +53,12 @@ def forget(
             of a photo are erased even if another person has the same photo.
         galleries: Folders of galleries; each is rewritten.
         slates: Folders of slates.
+        exports: Addresses of further databases, as `open_target` takes them.
 
     Raises:
         ConfigurationError: `ids` is not a list of ids.
-        StoreError: A place holds no gallery or no slates, is damaged, or cannot be written. All
-            other places are erased then; the message lists both.
+        StoreError: A place cannot be opened, reached or written, or holds something else. All
+            others are erased then; the message lists both.
     """
     ids = id_texts("forget(ids)", ids)
     known: set[str] = set()
@@ -67,7 +72,10 @@ def forget(
             known |= opened.known(ids)
             store_counts = opened.forget(ids)
             erased.append(str(opened.path))
+    addresses = dict.fromkeys(exports)
     for folder in galleries:
+        with _noted(failures):
+            addresses |= dict.fromkeys(recorded_exports(folder))
         with _noted(failures):
             gallery = Gallery.open(folder)
             known |= gallery.known(ids)
@@ -77,7 +85,15 @@ def forget(
             saved = Slates(folder)
             known |= saved.known(ids)
             slate_counts[str(folder)] = saved.forget(ids)
-    erased += [*gallery_counts, *slate_counts]
+    export_counts = _erase_exports(ids, addresses, known, failures)
+    erased += [*gallery_counts, *slate_counts, *export_counts]
+    _raise_failures(failures, erased)
+    unknown = tuple(person for person in dict.fromkeys(ids) if person not in known)
+    return Erased(store_counts, gallery_counts, slate_counts, export_counts, unknown)
+
+
+def _raise_failures(failures: Sequence[str], erased: Sequence[str]) -> None:
+    """Raises StoreError if a place is not erased; it lists those that are."""
     if len(failures) == 1 and not erased:
         raise StoreError(failures[0])
     if failures:
@@ -86,17 +102,32 @@ def forget(
             f"(erased: {', '.join(printable(place) for place in erased) or 'none'}): "
             + " ".join(failures)
         )
-    unknown = tuple(person for person in dict.fromkeys(ids) if person not in known)
-    return Erased(store_counts, gallery_counts, slate_counts, unknown)
+
+
+def _erase_exports(
+    ids: Sequence[str], addresses: Iterable[str], known: set[str], failures: list[str]
+) -> dict[str, int]:
+    """Erases people from databases, adds those that were there to `known`, and counts them."""
+    counts: dict[str, int] = {}
+    for address in addresses:
+        with (
+            _noted(failures, f"The export to {address} is not erased: "),
+            open_target(address) as target,
+        ):
+            if target.contents is not None:  # else it was dropped since
+                there = target.known(all_spellings(ids))
+                known |= matching(ids, there)
+                counts[address] = target.forget(sorted(there))
+    return counts
 
 
 @contextmanager
-def _noted(failures: list[str]) -> Iterator[None]:
+def _noted(failures: list[str], prefix: str = "") -> Iterator[None]:
     """Notes an error of the block, so that the next place is tried."""
     try:
         yield
     except PairmatchError as error:
-        failures.append(str(error))
+        failures.append(f"{prefix}{error}")
 
 
 def _opened(store: Store | str | Path) -> AbstractContextManager[Store]:

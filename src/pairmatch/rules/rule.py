@@ -43,6 +43,11 @@ class Rule:
     _parts: tuple[exp.Expr, ...] = field(repr=False, compare=False)
 
     @property
+    def parts(self) -> tuple[exp.Expr, ...]:
+        """The conditions as parsed by sqlglot, in the order of `clauses`."""
+        return self._parts
+
+    @property
     def query_attributes(self) -> tuple[str, ...]:
         """Names of the attributes after `query.`, sorted."""
         return tuple(sorted({column.name for column in _columns(self._parts) if column.table}))
