@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from pairmatch import Matcher, Pair, Pairs, Profile, TrainingConfig
 from pairmatch.core.errors import ConfigurationError, PairmatchError, SavedMatcherError
 from pairmatch.matcher.files import is_earlier_matcher
-from pairmatch.matcher.folder import read_folder, write_folder
+from pairmatch.matcher.folder import _csv, _history, read_folder, write_folder
 
 ARCHIVE = Path(__file__).parent / "files" / "before_folders.zip"
 FILES = ["README.md", "head.safetensors", "history.csv", "matcher.json"]
@@ -443,3 +443,10 @@ def test_cards_of_text_readers_name_their_generator(template, tmp_path):
         target = tmp_path / f"{described}"
         write_folder(target, {**record, "parts": parts, "data": data}, weights, history)
         assert ("openai" in (target / "README.md").read_text()) == is_named
+
+
+def test_learners_without_epochs_leave_a_history_with_a_header(tmp_path):
+    file = tmp_path / "history.csv"
+    file.write_bytes(_csv([]))
+    assert file.read_text() == "epoch\n"
+    assert _history(file.read_bytes(), file) == []

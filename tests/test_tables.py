@@ -679,3 +679,43 @@ def test_only_the_missing_ids_of_pairs_are_reported_before_profiles_are_read(fol
     columns["liker"] = columns.pop("lker")
     read = Pairs.read(pairs, profiles=profiles, columns=columns, text_columns=["zip"])
     assert read.profiles["b"].attributes == {"zip": "2"}
+
+
+def test_answers_in_a_column_that_would_be_an_attribute(folder):
+    profiles = write(folder, "id,text\na,I am a.\nb,I am b.\n")
+    for name, meant in (("likes_a", "a_likes"), ("liked_b", "b_likes")):
+        pairs = write(folder, f"id_a,id_b,{name}\na,b,no\n", "pairs.csv")
+        with pytest.raises(DataError) as caught:
+            Pairs.read(pairs, profiles=profiles)
+        assert caught.value.problems == (
+            f"pairs.csv: the column {name!r} holds yes and no, but would be an attribute. Did you "
+            f"mean {meant!r}? Rename it with columns= (--column).",
+        )
+        read = Pairs.read(pairs, profiles=profiles, columns={name: meant})
+        assert read.pairs[0].outcome == "rejected"
+    hobbies = write(folder, "id_a,id_b,likes_a,likes_b\na,b,cats,no\n", "hobbies.csv")
+    with pytest.raises(DataError, match="the column 'likes_b' holds yes and no"):
+        Pairs.read(hobbies)
+    hobbies = write(folder, "id_a,id_b,likes_a,likes_b\na,b,cats,dogs\n", "hobbies.csv")
+    assert Pairs.read(hobbies).profiles["a"].attributes == {"likes": "cats"}
+    for name in ("text-a", "Text_A", "texta"):
+        pairs = write(folder, f"id_a,id_b,{name}\na,b,I cook.\n", "pairs.csv")
+        with pytest.raises(
+            DataError, match=f"the column '{name}' is unknown. Did you mean 'text_a'"
+        ):
+            Pairs.read(pairs, profiles=profiles)
+
+
+def test_objects_of_polars_are_refused():
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame(
+        {
+            "id": ["a", "b"],
+            "age": [31, 32],
+            "where": polars.Series([object(), object()], dtype=polars.Object),
+        }
+    )
+    with pytest.raises(DataError, match=r"Python objects cannot be read, which are in 'where'"):
+        read_profiles(frame)
+    texts = polars.Series("where", [str(cell) for cell in frame["where"]])
+    assert len(read_profiles(frame.with_columns(texts))) == 2

@@ -10,9 +10,9 @@ from pairmatch.core.arrays import Ints, Vectors
 from pairmatch.core.errors import ConfigurationError
 
 IDENTICAL_FEATURES_NOTE = (
-    "{} people share identical features with people of other components (the same photo under two "
-    "ids?): they may end up on both sides of a split. join_identical=True (--join-identical) keeps "
-    "them together."
+    "{} people share identical features with people of other components (one person under two ids, "
+    "or people with equal attributes or texts): they may end up on both sides of a split. "
+    "join_identical=True (--join-identical) keeps them together."
 )
 
 

@@ -54,11 +54,16 @@ class PairRows:
     def _check_columns(self) -> None:
         """Records misspelled columns, without which all pairs would be matches; names the rest."""
         missing = [name for name in _COLUMNS if name not in self._table.columns]
+        missing += [name for name in ("text_a", "text_b") if name not in self._table.columns]
         ignored = []
         for column in self._table.columns:
-            if column in _COLUMNS or column.endswith(("_a", "_b")):
+            if column in _COLUMNS:
                 continue
-            hint = suggestion(column, missing, cutoff=_CUTOFF)
+            if column.endswith(("_a", "_b")):
+                self._check_suffix(column, missing)
+                continue
+            spelled = column.replace("-", "_").replace(" ", "_")
+            hint = suggestion(spelled, missing, cutoff=_CUTOFF)
             if hint:
                 self._table.problem_of_file(
                     f"the column {column!r} is unknown.{hint} Rename it with columns= (--column)."
@@ -67,6 +72,21 @@ class PairRows:
         if ignored:
             path = printable(str(self._table.path))
             _log.warning("%s: columns that are not read: %s.", path, ", ".join(ignored))
+
+    def _check_suffix(self, column: str, missing: Sequence[str]) -> None:
+        """Records a column such as `likes_a` that holds answers instead of an attribute."""
+        hint = suggestion(f"{column[-1]}_{column[:-2]}", missing, cutoff=_CUTOFF)
+        if not hint:
+            return
+        try:
+            for cell in set(self._table.column(column)):
+                parse_like(cell)
+        except ValueError:
+            return  # an attribute: what someone likes
+        self._table.problem_of_file(
+            f"the column {column!r} holds yes and no, but would be an attribute.{hint} Rename it "
+            "with columns= (--column)."
+        )
 
     def people(self) -> dict[str, None]:
         """Ids of all people that rows name, in order."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pairmatch.core.errors import ConfigurationError, DataError
+from pairmatch.core.text import printable
 from pairmatch.io.cells import Cells, Unreadable
 from pairmatch.io.text_tables import reject_duplicates
 
@@ -46,6 +49,7 @@ def read_frame(cells: Cells, frame: object) -> None:
             f"`{name}` must be a table with the Arrow interface, `__arrow_c_stream__` ({_FRAMES}), "
             f"got {type(frame).__name__}.{hint}"
         )
+    _reject_objects(name, frame)
     try:
         data = pa.RecordBatchReader.from_stream(frame).read_all()
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
@@ -54,6 +58,20 @@ def read_frame(cells: Cells, frame: object) -> None:
             "column one type, for example with astype(str)."
         ) from error
     _read_table(cells, data, "the frame")
+
+
+def _reject_objects(name: Path, frame: object) -> None:
+    """Rejects columns of Python objects, which polars exports as addresses in memory."""
+    schema = getattr(frame, "schema", None)
+    if not isinstance(schema, Mapping):
+        return
+    columns = [column for column, kind in schema.items() if str(kind) == "Object"]
+    if columns:
+        names = ", ".join(repr(printable(str(column))) for column in columns)
+        raise DataError(
+            f"{name}: Python objects cannot be read, which are in {names}. Make them text, for "
+            f"example with pl.Series({columns[0]!r}, [str(cell) for cell in column])."
+        )
 
 
 def _read_table(cells: Cells, data: pa.Table, location: str) -> None:

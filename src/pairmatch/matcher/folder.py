@@ -172,7 +172,8 @@ def _not_finite(weights: Mapping[str, Tensor]) -> list[str]:
 
 
 def _csv(history: Sequence[Mapping[str, float]]) -> bytes:
-    return csv_bytes(list(dict.fromkeys(key for row in history for key in row)), history)
+    columns = list(dict.fromkeys(key for row in history for key in row))
+    return csv_bytes(columns or ["epoch"], history)
 
 
 def _history(content: bytes, path: Path) -> list[dict[str, float]]:
