@@ -17,7 +17,7 @@ from pairmatch.core.errors import ConfigurationError
 from pairmatch.io.store import Store
 
 FAST = "--set training.epochs=2 --quiet"
-FASTER = f"{FAST} --no-learning-curve"
+FASTER = f"{FAST} --no-learning-curve --no-compare"
 
 
 def run(line, code=0):
@@ -126,7 +126,7 @@ def test_fit_evaluate_and_forget(pairs, tmp_path):
     text = run(f"forget a0000 b0000 unknown {store}", code=2)
     assert "Erased 2 of 3 people" in text
     assert "Found nowhere: 'unknown'" in text
-    run(f"{fit} --photos --no-learning-curve")
+    run(f"{fit} --photos --no-learning-curve --no-compare")
     assert "<img" in (output / "report.html").read_text()
 
 
@@ -416,7 +416,9 @@ def test_even_slates_spread_exposure_and_support_erasure(demo, candidates, tmp_p
 def test_fit_accepts_a_preset_or_a_learner(demo, pairs, tmp_path):
     folder, _ = demo
     common = f"fit {pairs} --backbone descriptor --store {folder / 'store.sqlite'} --quiet"
-    output = run(f"{common} --preset robust --output {tmp_path / 'robust'} --no-learning-curve")
+    output = run(
+        f"{common} --preset robust --output {tmp_path / 'robust'} --no-learning-curve --no-compare"
+    )
     assert "trained" in output
     record = json.loads((tmp_path / "robust" / "matcher.json").read_text())
     assert record["parts"]["learner"]["name"] == "robust"

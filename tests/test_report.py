@@ -513,7 +513,7 @@ def test_the_report_contains_every_diagnosis(diagnosed):
     assert len(best) == 2  # in the tables of test pairs and of baselines
     titles = [section.title for section in sections]
     assert titles == [
-        "Baselines",
+        "Learners",
         "Exposure",
         "Probabilities",
         "Results by group",
@@ -531,6 +531,8 @@ def test_the_report_contains_every_diagnosis(diagnosed):
     assert set(rows) == {
         "chance",
         "trained",
+        "best",
+        "contrastive",  # the recipe: the matcher trains for other epochs
         "frozen",
         "centred",
         "whitened",
@@ -586,7 +588,7 @@ def test_one_sided_sets_are_diagnosed(tmp_path, small_pairs):
     ).fit(*parts[:2])
     sections = diagnose(matcher, *parts, with_learning_curve=False).sections
     assert [section.title for section in sections][:2] == [
-        "Baselines",
+        "Learners",
         "Exposure",
     ]
     assert sections[1].table.rows[0].name == "trained"
@@ -605,7 +607,7 @@ def test_a_single_test_pair_is_not_an_error(tmp_path, small_pairs):
         training=TrainingConfig(epochs=1),
     ).fit(*parts[:2])
     titles = [section.title for section in diagnose(matcher, *parts).sections]
-    assert titles[0] == "Baselines"
+    assert titles[0] == "Learners"
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -10,8 +10,9 @@ from pairmatch import Evaluator
 from pairmatch.core import registry
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.evaluation import crossvalidation
 from pairmatch.evaluation.crossvalidation import cross_validate
-from pairmatch.evaluation.verdict import judge, judge_evaluation
+from pairmatch.evaluation.verdict import choose, judge, judge_evaluation
 
 
 def mapped(pairs, rng, noise=0.3):
@@ -40,11 +41,13 @@ def test_a_baseline_that_wins_is_named_with_the_gap_of_the_learner(rotated):
     gap = mrr[verdict.best] - mrr["whitened"]
     assert verdict.comparison.difference == pytest.approx(gap)
     assert verdict.comparison.corrected_for == 3  # the best was one of three others
+    second = max(set(mrr) - {verdict.best, "whitened"}, key=mrr.get)
+    assert verdict.baseline == second
     assert str(verdict).startswith(
         f"{verdict.best} ranks these pairs best: MRR {mrr[verdict.best]:.3f} ("
     )
     assert f"; whitened is {gap:.3f} behind (" in str(verdict)
-    assert str(verdict).endswith("p < 0.001).")
+    assert f"; {second}, the best simple baseline, is " in str(verdict)
 
 
 def test_a_learner_that_wins_is_measured_against_the_best_simple_baseline(rotated):
@@ -52,7 +55,10 @@ def test_a_learner_that_wins_is_measured_against_the_best_simple_baseline(rotate
     verdict = judge(rotated, best, baselines=["frozen", "whitened"])
     mrr = {name: rotated.metrics(name, resamples=0).mrr for name in ("frozen", "whitened")}
     assert verdict.best == best
-    assert verdict.learner == max(mrr, key=mrr.get)
+    assert verdict.learner is None
+    assert verdict.baseline == max(mrr, key=mrr.get)
+    expected = rotated.compare(best, verdict.baseline)
+    assert verdict.against_baseline.difference == pytest.approx(expected.difference)
 
 
 def test_a_small_lead_is_called_what_it_is():
@@ -86,6 +92,7 @@ def test_a_single_learner_has_nothing_to_be_compared_with(rotated):
     a, b = mapped(60, np.random.default_rng(3))
     verdict = judge(result_of(a, b, "ridge"), "ridge")
     assert verdict.comparison is None
+    assert verdict.against_baseline is None
     assert not verdict.is_sure
     assert str(verdict).count(";") == 0
     with pytest.raises(
@@ -122,4 +129,68 @@ def test_an_evaluation_is_judged_against_its_frozen_features():
 def test_json(rotated):
     figures = json.loads(json.dumps(judge(rotated, "frozen").to_dict()))
     assert figures["comparison"]["baseline"] == figures["learner"] == "frozen"
+    assert figures["against_baseline"]["baseline"] == figures["baseline"]
+    assert figures["is_chosen"] is False
     assert figures["sentence"].startswith(figures["best"])
+
+
+def test_a_learner_chosen_on_other_pairs_is_named_even_if_another_is_ahead(rotated):
+    mrr = rotated.mean_mrr()
+    assert mrr["whitened"] < mrr["ridge"]
+    verdict = judge(rotated, "frozen", chosen="whitened")
+    assert verdict.best == "whitened"
+    assert verdict.is_chosen
+    assert verdict.against_chance.corrected_for == 1  # it is the only one that was in question
+    assert verdict.comparison.corrected_for == 1
+    top = max(mrr, key=mrr.get)
+    assert verdict.baseline == top
+    assert verdict.against_baseline.corrected_for == 3
+    if verdict.beats_chance:
+        assert str(verdict).startswith("whitened is the choice for these pairs: MRR ")
+        assert f"{top}, the best simple baseline, is {mrr[top] - mrr['whitened']:.3f} ahead (" in (
+            str(verdict)
+        )
+
+
+def with_ranks(result, **ranks):
+    """The same queries with other reciprocal ranks, by learner."""
+    table = result.table("frozen")
+    tables = {
+        name: dataclasses.replace(table, columns={**table.columns, "reciprocal_rank": values})
+        for name, values in ranks.items()
+    }
+    return dataclasses.replace(result, tables=tables)
+
+
+def test_a_preferred_learner_is_chosen_unless_another_is_clearly_ahead(rotated):
+    rng = np.random.default_rng(0)
+    size = len(rotated.table("frozen"))
+    base = rng.uniform(0.2, 0.6, size)
+    noise = rng.normal(0, 0.2, size)
+    little = with_ranks(rotated, best=base, ridge=base + noise - noise.mean() + 0.001)
+    much = with_ranks(rotated, best=base, ridge=base + noise - noise.mean() + 0.1)
+    assert choose(little) == choose(much) == choose(much, "best") == "ridge"
+    assert choose(little, "best") == "best"
+    assert choose(little, "absent") == "ridge"
+    few = np.arange(size) < 30  # 15 pairs
+    tables = {name: much.table(name).select(few) for name in much.learners}
+    small = dataclasses.replace(much, tables=tables, chance=much.chance.select(few))
+    assert choose(small) == "ridge"
+    assert choose(small, "best") == "best"
+
+
+def test_figures_and_tests_are_computed_once(rotated, monkeypatch):
+    calls = []
+    real = crossvalidation.compare
+
+    def counted(*tables, **options):
+        calls.append((options["name"], options["baseline"]))
+        return real(*tables, **options)
+
+    monkeypatch.setattr(crossvalidation, "compare", counted)
+    result = dataclasses.replace(rotated)  # nothing is computed yet
+    judge(result)
+    for reference in result.references():
+        result.comparisons(reference)
+    str(judge(result, "frozen"))
+    assert len(calls) == len(set(calls)) > 4

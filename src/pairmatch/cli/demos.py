@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +14,12 @@ from pairmatch.cli.output import echo
 from pairmatch.cli.paths import Output, claimed_folder
 from pairmatch.cli.reporting import fit_and_report
 
+if TYPE_CHECKING:
+    from pairmatch.data import Pairs
+    from pairmatch.matcher.matcher import Matcher
+
 _LEAST_LOG_PEOPLE = 250
+_SHOWN = 5
 
 
 @app.command(epilog="Example: pairmatch demo --output demo")
@@ -39,7 +45,8 @@ def demo(
 ) -> None:
     """Runs the whole workflow offline, on drawn people with a planted taste.
 
-    Draws the people, fits a matcher, evaluates it, and writes a report.
+    Draws the people, fits the recipe and other learners, chooses one of them on validation pairs,
+    evaluates it on test pairs, and writes a report.
     """
     if log:
         _log_demo(output, pairs, seed=seed, quiet=quiet)
@@ -53,29 +60,56 @@ def demo(
     with claimed_folder(output, "matcher"):
         file = draw_people(output / "people", pairs=pairs, seed=seed)
     data = Pairs.read(file, progress=show_progress(quiet))
-    matcher = Matcher(
+    matcher = Matcher.preset(
+        "best",
         backbone="descriptor",
         seed=seed,
         store=output / "store.sqlite",
         progress=show_progress(quiet),
     )
+    parts = data.split(seed=seed)
     title = "Demo: people drawn by pairmatch"
-    verdict = fit_and_report(
-        matcher, data.split(seed=seed), output, photos=photos, title=title, learning_curve=False
+    comparison = fit_and_report(
+        matcher,
+        parts,
+        output,
+        photos=photos,
+        title=title,
+        serve_winner=True,
+        learning_curve=False,
     )
-    query = file.parent / "images" / f"{data.ids_a[0]}.jpg"
+    person, partner, rule, k = _suggestion(matcher, parts[2], data)
+    query = file.parent / "images" / f"{person}.jpg"
     echo()
-    echo("Try next:")
+    echo(f"Try next. Candidates for {person}, whose partner is {partner}:")
     echo(
-        f"  pairmatch recommend {output} --query {query} "
-        f"--gallery {file.parent / 'candidates.csv'} "
-        '-k 5 --where "age >= 30"'
+        f"  pairmatch recommend {quote(str(output))} --query {quote(str(query))} "
+        f"--gallery {quote(str(file.parent / 'candidates.csv'))} -k {k} --where {quote(rule)}"
     )
-    command = "--backbone descriptor"
-    if verdict.best != "trained":
-        command += f" --learner {verdict.best}"
-        echo(f"  pairmatch fit {file} {command} --output {output}-{verdict.best}")
-    echo(f"  pairmatch fit your-pairs.csv {command} --output couples")
+    common = f"--backbone descriptor --learner {comparison.learner}"
+    echo("The same matcher on the command line, and one for your own pairs:")
+    echo(
+        f"  pairmatch fit {quote(str(file))} {common} --seed {seed} "
+        f"--output {quote(f'{output}-{comparison.learner}')}"
+    )
+    echo(f"  pairmatch fit your-pairs.csv {common} --output couples")
+
+
+def _suggestion(matcher: Matcher, test: Pairs, data: Pairs) -> tuple[str, str, str, int]:
+    """A test person and their partner, a rule that holds for the partner, and a K that shows them.
+
+    The first test person whose partner is among the first 5 of all candidates that the rule leaves;
+    if there is none, the one whose partner ranks highest.
+    """
+    gallery = matcher.gallery([data.profiles[person] for person in data.ids_b])
+    found = []
+    for pair in test.pairs:
+        age = int(data.profiles[pair.b].attributes["age"])
+        rule = f"age >= {age // 10 * 10}"
+        ranked = matcher.recommend(data.profiles[pair.a], gallery, len(gallery), where=rule)
+        rank = next(person.rank for person in ranked if person.profile.id == pair.b)
+        found.append((pair.a, pair.b, rule, max(rank, _SHOWN)))
+    return min(found, key=lambda suggestion: suggestion[-1])
 
 
 def _log_demo(output: Path, people: int, *, seed: int, quiet: bool) -> None:

@@ -142,6 +142,13 @@ def fit(
     yes: Yes = False,
     max_usd: MaxUSD = None,
     photos: Photos = False,
+    compare: Annotated[
+        bool | None,
+        typer.Option(
+            help="Compare with the learners best and contrastive too: two more fits.",
+            show_default="for up to 2,000 training pairs",
+        ),
+    ] = None,
     learning_curve: Annotated[
         bool | None,
         typer.Option(
@@ -210,6 +217,7 @@ def fit(
         seen=by_time or test is not None if seen is None else seen,
         photos=photos,
         title=pairs.name,
+        compare=compare,
         learning_curve=learning_curve,
         json_file=json_file,
         history=history,

@@ -13,11 +13,14 @@ from pairmatch.cli.reading import list_skipped
 
 if TYPE_CHECKING:
     from pairmatch.data import Pairs
+    from pairmatch.data.leakage import Leakage
     from pairmatch.data.splits import SplitPairs
-    from pairmatch.evaluation.verdict import Verdict
+    from pairmatch.evaluation.evaluation import Evaluation
     from pairmatch.matcher.matcher import Matcher
+    from pairmatch.report.learners import LearnerComparison
 
 _LEARNING_CURVE_PAIRS = 1000
+COMPARED_PAIRS = 2000  # to fit the learner best for comparison, unless asked
 _LEAKAGE_ADVICE = (
     "Split 1 is training, 2 validation, 3 test. If one person has two ids, give their pairs the "
     "same `group`."
@@ -32,23 +35,72 @@ def fit_and_report(
     photos: bool,
     title: str,
     seen: bool = False,
+    serve_winner: bool = False,
+    compare: bool | None = None,
     learning_curve: bool | None = None,
     json_file: Path | None = None,
     history: Path | None = None,
     tables: Sequence[Pairs] = (),
-) -> Verdict:
+) -> LearnerComparison:
     """Fits, evaluates on the test part, saves, and writes the report.
 
     Each result is saved before it is printed.
+
+    Args:
+        matcher: Matcher to fit; with `serve_winner`, it gets the learner that the validation pairs
+            choose.
+        parts: Pairs to train, validate and test on.
+        output: Folder for the matcher and the report.
+        photos: Whether the report shows people.
+        title: Heading of the report.
+        seen: Whether people who were seen in training are reported apart.
+        serve_winner: Whether the validation pairs choose the learner.
+        compare: Whether to compare with learners that take seconds, not only with baselines; None
+            for up to 2,000 training pairs.
+        learning_curve: Whether to draw a learning curve; None for up to 1,000 pairs.
+        json_file: File for the figures.
+        history: Table to append the figures to.
+        tables: What was read, to list the rows that were skipped.
     """
-    from pairmatch.data import leakage
-    from pairmatch.report import (
-        append_figures,
-        diagnose,
-        matcher_report,
-        seen_section,
-        write_report,
+    from pairmatch.report import compare_learners, serve_best
+
+    train, validation, test = parts
+    leaks = _describe(parts, seen=seen, progress=matcher.progress)
+    comparison = None
+    with claimed_folder(output, "matcher"):  # the store may be in it
+        if serve_winner:
+            echo("Fitting the recipe, the learner best and simple baselines …")
+            comparison = serve_best(matcher, train, validation, test)
+        else:
+            matcher.fit(train, validation)
+        evaluation = _evaluate_and_save(
+            matcher, parts, output, seen=seen, json_file=json_file, history=history, tables=tables
+        )
+    for note in matcher.notes:
+        echo(note, err=True, color="yellow")
+    if comparison is None:
+        others = _compared_learners(len(train), compare)
+        comparison = compare_learners(matcher, train, validation, test, others=others)
+    pairs = sum(len(part) for part in (*parts, parts.crossing))
+    advice = _write_report(
+        matcher,
+        parts,
+        output,
+        evaluation,
+        comparison,
+        title=title,
+        photos=photos,
+        leaks=leaks,
+        learning_curve=pairs <= _LEARNING_CURVE_PAIRS if learning_curve is None else learning_curve,
     )
+    echo(f"{comparison}\n\n{comparison.verdict()}{advice}", lines=True)
+    echo(f"Saved the matcher in {output} and the report in {output / 'report.html'}.")
+    return comparison
+
+
+def _describe(parts: SplitPairs, *, seen: bool, progress: bool) -> Leakage:
+    """Prints sizes of the parts and what they share; returns the latter."""
+    from pairmatch.data import leakage
 
     train, validation, test = parts
     everyone = {person for part in (*parts, parts.crossing) for person in part.profiles}
@@ -59,32 +111,82 @@ def fit_and_report(
     )
     if parts.by != "component" or seen:
         echo(parts.reason)
-    leaks = leakage(train, validation, test, progress=matcher.progress)
+    leaks = leakage(train, validation, test, progress=progress)
     if leaks:
         echo(f"{leaks}\n{_LEAKAGE_ADVICE}", lines=True, err=True, color="yellow")
-    with claimed_folder(output, "matcher"):  # the store may be in it
-        matcher.fit(train, validation)
-        if seen:
-            evaluation = matcher.evaluate(parts.with_seen, known=parts.known)
-        else:
-            evaluation = matcher.evaluate(test)
-        for name in ("report.html", "report.json"):  # about the matcher that is replaced
-            (output / name).unlink(missing_ok=True)
-        try:
-            matcher.save(output)
-            list_skipped(output, tables)
-            if json_file is not None:
-                write_json(json_file, evaluation)
-            if history is not None:
-                append_figures(history, matcher, evaluation)
-        finally:  # a full disk loses the files, not the evaluation
-            heading = "Test pairs of people who are not in the training pairs:"
-            echo(f"\n{heading}\n{evaluation}\n", lines=True)
-    for note in matcher.notes:
-        echo(note, err=True, color="yellow")
-    if learning_curve is None:
-        learning_curve = pairs <= _LEARNING_CURVE_PAIRS
-    diagnosis = diagnose(matcher, *parts, with_learning_curve=learning_curve)
+    return leaks
+
+
+def _evaluate_and_save(
+    matcher: Matcher,
+    parts: SplitPairs,
+    output: Path,
+    *,
+    seen: bool,
+    json_file: Path | None,
+    history: Path | None,
+    tables: Sequence[Pairs],
+) -> Evaluation:
+    """Evaluates on the test part, saves matcher and figures, and prints the figures."""
+    from pairmatch.report import append_figures
+
+    if seen:
+        evaluation = matcher.evaluate(parts.with_seen, known=parts.known)
+    else:
+        evaluation = matcher.evaluate(parts[2])
+    for name in ("report.html", "report.json"):  # about the matcher that is replaced
+        (output / name).unlink(missing_ok=True)
+    try:
+        matcher.save(output)
+        list_skipped(output, tables)
+        if json_file is not None:
+            write_json(json_file, evaluation)
+        if history is not None:
+            append_figures(history, matcher, evaluation)
+    finally:  # a full disk loses the files, not the evaluation
+        heading = "Test pairs of people who are not in the training pairs:"
+        echo(f"\n{heading}\n{evaluation}\n", lines=True)
+    return evaluation
+
+
+def _compared_learners(train_pairs: int, compare: bool | None) -> tuple[str, ...]:
+    """Names of the learners to compare with; says what takes long, or is left out."""
+    from pairmatch.evaluation.crossvalidation import BASELINES
+    from pairmatch.report.learners import SLOW_LEARNERS
+
+    slow = " and ".join(SLOW_LEARNERS)
+    if compare is None and train_pairs > COMPARED_PAIRS:
+        echo(
+            f"Comparing with baselines, without the learners {slow}: {train_pairs} training pairs "
+            "take minutes. --compare fits them too."
+        )
+        return BASELINES
+    if compare is False:
+        return BASELINES
+    echo(f"Comparing with the learners {slow}, and with baselines (--no-compare: baselines only) …")
+    return (*SLOW_LEARNERS, *BASELINES)
+
+
+def _write_report(
+    matcher: Matcher,
+    parts: SplitPairs,
+    output: Path,
+    evaluation: Evaluation,
+    comparison: LearnerComparison,
+    *,
+    title: str,
+    photos: bool,
+    leaks: Leakage,
+    learning_curve: bool,
+) -> str:
+    """Writes the page; returns how to serve the best learner, if it is not the matcher's."""
+    from pairmatch.report import diagnose, matcher_report, seen_section, write_report
+
+    diagnosis = diagnose(matcher, *parts, with_learning_curve=learning_curve, comparison=comparison)
+    verdict = diagnosis.verdict
+    advice = ""
+    if verdict.best != "trained" and verdict.beats_chance:
+        advice = f" To serve it, fit with --learner {verdict.best}."
     beside = [] if evaluation.seen is None else [seen_section(evaluation.seen)]
     report = matcher_report(
         matcher,
@@ -92,13 +194,9 @@ def fit_and_report(
         evaluation,
         title=title,
         photos=photos,
-        verdict=str(diagnosis.verdict),
+        verdict=f"{verdict}{advice}",
         sections=[*beside, *diagnosis.sections],
         notes=[leaks.summary()] if leaks else [],
     )
     write_report(output / "report.html", report)
-    echo(str(diagnosis.verdict))
-    if diagnosis.verdict.best != "trained" and diagnosis.verdict.is_sure:
-        echo(f"To serve the better one, fit with --learner {diagnosis.verdict.best}.")
-    echo(f"Saved the matcher in {output} and the report in {output / 'report.html'}.")
-    return diagnosis.verdict
+    return advice

@@ -43,6 +43,7 @@ from pairmatch.cli.reading import (
     read_pairs,
     table_options,
 )
+from pairmatch.cli.reporting import COMPARED_PAIRS
 from pairmatch.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def sweep(
         list[str] | None,
         typer.Option(
             help="Learner to compare with; repeatable, or none.",
-            show_default="frozen, centred, whitened, …",
+            show_default="all baselines; best for up to 2,000 pairs",
         ),
     ] = None,
     repeats: Annotated[
@@ -324,10 +325,15 @@ def _run_grid(
         options: Further options of `sweep`.
         plan_only: Whether to stop after the plan.
     """
-    from pairmatch.evaluation.crossvalidation import BASELINES
     from pairmatch.experiments import sweep as sweeps
 
-    baselines = tuple(baseline) if baseline else BASELINES
+    baselines = tuple(baseline) if baseline else sweeps.COMPARED
+    if not baseline and len(data) > COMPARED_PAIRS:
+        baselines = tuple(name for name in baselines if name != "best")
+        echo(
+            f"The learner best is left out: it takes minutes per fit of {len(data)} pairs. "
+            "Name the learners to compare with by --baseline to include it."
+        )
     baselines = () if baselines == ("none",) else baselines
     combinations = sweeps.grid(base, axes)
     echo(str(sweeps.plan(data, combinations, baselines=baselines, **shared)), lines=True)
@@ -337,11 +343,10 @@ def _run_grid(
 
 
 def _result_text(result: CrossValidation, note: str) -> str:
-    """The verdict, the table of a sweep, and the comparisons with the baseline."""
+    """The verdict, the table of a sweep, and the tests against `frozen` and the best baseline."""
     from pairmatch.evaluation.verdict import judge
 
-    reference = "frozen" if "frozen" in result.learners else result.learners[0]
-    comparisons = map(str, result.comparisons(reference))
+    comparisons = [str(test) for name in result.references() for test in result.comparisons(name)]
     head = [str(judge(result)), *([note] if note else [])]
     return "\n".join([*head, str(result), *comparisons])
 

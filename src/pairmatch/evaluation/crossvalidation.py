@@ -58,6 +58,7 @@ class CrossValidation(Displayed):
     seed: int = 0
     notes: tuple[str, ...] = ()
     scored: Mapping[str, ScoredDecisions] = field(default_factory=dict)
+    _computed: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def learners(self) -> tuple[str, ...]:
@@ -96,12 +97,17 @@ class CrossValidation(Displayed):
 
     def metrics(self, learner: str, *, resamples: int = 1000) -> Metrics:
         """Metrics of a learner (or `chance`) over all queries and repeats, with intervals."""
-        return summarize(
-            self.table(learner),
-            resamples=0 if learner == "chance" else resamples,
-            confidence=self.confidence,
-            seed=self.seed,
-        )
+        table = self.table(learner)
+        key = ("metrics", learner, resamples)
+        if key not in self._computed:
+            self._computed[key] = summarize(
+                table,
+                resamples=0 if learner == "chance" else resamples,
+                confidence=self.confidence,
+                seed=self.seed,
+            )
+        found: Metrics = self._computed[key]
+        return found
 
     def auc(self, learner: str, *, resamples: int = 1000) -> AUC | None:
         """AUC of yes against no of a learner over all test parts, with intervals.
@@ -132,20 +138,40 @@ class CrossValidation(Displayed):
         Raises:
             ConfigurationError: The learner or metric is unknown.
         """
-        return compare(
-            self.table(learner),
-            self.table(baseline),
-            metric=metric,
-            name=learner,
-            baseline=baseline,
-            confidence=self.confidence,
-            seed=self.seed,
-        )
+        key = ("comparison", learner, baseline, metric)
+        if key not in self._computed:
+            self._computed[key] = compare(
+                self.table(learner),
+                self.table(baseline),
+                metric=metric,
+                name=learner,
+                baseline=baseline,
+                confidence=self.confidence,
+                seed=self.seed,
+            )
+        result: Comparison = self._computed[key]
+        return result
 
     def comparisons(self, baseline: str, *, metric: str = "MRR") -> list[Comparison]:
         """Every other learner against one, with Holm's correction for the number of tests."""
         others = [learner for learner in self.learners if learner != baseline]
         return corrected([self.compare(learner, baseline, metric=metric) for learner in others])
+
+    def mean_mrr(self) -> dict[str, float]:
+        """Mean MRR of each learner, without intervals."""
+        return {name: float(table.metric("MRR").mean()) for name, table in self.tables.items()}
+
+    def references(self) -> list[str]:
+        """Learners that the others are tested against: `frozen`, and the best simple baseline.
+
+        Without them it is the first learner; empty if there is nothing to test.
+        """
+        if len(self.tables) < 2 or self.chance.independent < 2:
+            return []
+        mrr = self.mean_mrr()
+        simple = [name for name in mrr if name in BASELINES]
+        best = max(simple, key=lambda name: mrr[name], default=self.learners[0])
+        return list(dict.fromkeys([*(["frozen"] if "frozen" in mrr else []), best]))
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The tidy table: one row per learner and query, chance first."""

@@ -7,27 +7,34 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pairmatch.core.errors import ConfigurationError, unknown_name
-from pairmatch.evaluation.comparison import Comparison
+from pairmatch.evaluation.comparison import Comparison, standard_errors
 from pairmatch.evaluation.crossvalidation import BASELINES, CrossValidation
 from pairmatch.evaluation.evaluation import Evaluation
 from pairmatch.evaluation.intervals import Metrics
+
+_LEAST_GROUPS = 20
+_ERRORS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The best learner of a comparison; `print` shows it as a sentence or two.
 
-    The best learner is chosen and measured on the same queries, so that its lead is a little
-    flattered; the p-values are corrected for the number of learners it was chosen from.
+    If the best learner was chosen on other pairs, its figures are unbiased. Otherwise it was chosen
+    and measured on the same queries, so that its lead is a little flattered, and the p-values are
+    corrected for the number of learners it was chosen from. The best baseline is always chosen on
+    the same queries.
 
     Attributes:
-        best: Learner with the highest mean MRR.
+        best: The learner that was chosen on other pairs; otherwise that with the highest mean MRR.
         metrics: Its metrics, with intervals.
         against_chance: Its difference to a random order; None if there is only one independent
             group of people, so that nothing can be tested.
-        learner: The learner in question, if it is not the best; otherwise the best simple baseline;
-            None if there is no other learner.
-        comparison: The difference of `best` to `learner`.
+        learner: The learner in question, if it is not the best.
+        comparison: The difference of `best` to `learner`; None without one.
+        baseline: The best simple baseline other than `best` and `learner`; None if there is none.
+        against_baseline: The difference of `best` to `baseline`.
+        is_chosen: Whether `best` was chosen on other pairs.
         names: What the sentence calls learners instead of their names.
     """
 
@@ -36,6 +43,9 @@ class Verdict:
     against_chance: Comparison | None
     learner: str | None
     comparison: Comparison | None
+    baseline: str | None = None
+    against_baseline: Comparison | None = None
+    is_chosen: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -45,44 +55,51 @@ class Verdict:
 
     @property
     def is_sure(self) -> bool:
-        """Whether the best learner is significantly better than `learner`."""
-        return self.comparison is not None and _is_sure(self.comparison)
+        """Whether the best learner is significantly better than `learner`, or than `baseline`."""
+        compared = self.comparison or self.against_baseline
+        return compared is not None and _is_sure(compared)
 
     def __str__(self) -> str:
         interval = ""
         if self.metrics.mrr_interval is not None:
             interval = " ({:.3f}–{:.3f})".format(*self.metrics.mrr_interval)
         figure = f"MRR {self.metrics.mrr:.3f}{interval}"
-        best = self.best
-        if best in self.names:
-            best = self.names[best][:1].upper() + self.names[best][1:]
-        other = self.names.get(self.learner or "", self.learner)
+        best = self._called(self.best)
+        if best != self.best:
+            best = best[:1].upper() + best[1:]
         if self.against_chance is None:
-            return f"{best} has the highest {figure}; too few people are independent for a test."
+            return f"{best} has {figure}; too few people are independent for a test."
         if not self.beats_chance:
+            highest = "the choice" if self.is_chosen else "the highest"
             return (
-                f"No learner is distinguishable from chance on these pairs; the highest is "
-                f"{best}, {figure}, p = {self.against_chance.p_value:.2f}."
+                f"No learner is distinguishable from chance on these pairs; {highest} is "
+                f"{self._called(self.best)}, {figure}, p = {self.against_chance.p_value:.2f}."
             )
-        if self.comparison is None:
-            return f"{best} ranks these pairs best: {figure}."
-        low, high = self.comparison.interval
-        p = self.comparison.p_value
-        gap = (
-            f"{other} is {self.comparison.difference:.3f} behind ({low:.3f} to {high:.3f}, "
-            f"{'p < 0.001' if p < 0.001 else f'p = {p:.3f}'})"
-        )
-        doubt = "" if self.is_sure else ", which may be chance"
-        return f"{best} ranks these pairs best: {figure}; {gap}{doubt}."
+        if self.is_chosen:
+            parts = [f"{best} is the choice for these pairs: {figure}"]
+        else:
+            parts = [f"{best} ranks these pairs best: {figure}"]
+        if self.comparison is not None:
+            parts.append(_gap(self._called(self.learner), self.comparison))
+        if self.against_baseline is not None:
+            baseline = f"{self._called(self.baseline)}, the best simple baseline,"
+            parts.append(_gap(baseline, self.against_baseline))
+        return "; ".join(parts) + "."
+
+    def _called(self, learner: str | None) -> str:
+        return self.names.get(learner or "", learner or "")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {
             "best": self.best,
+            "is_chosen": self.is_chosen,
             "metrics": self.metrics.to_dict(),
             "against_chance": self.against_chance and self.against_chance.to_dict(),
             "learner": self.learner,
             "comparison": self.comparison and self.comparison.to_dict(),
+            "baseline": self.baseline,
+            "against_baseline": self.against_baseline and self.against_baseline.to_dict(),
             "sentence": str(self),
         }
 
@@ -91,37 +108,50 @@ def judge(
     result: CrossValidation,
     learner: str | None = None,
     *,
+    chosen: str | None = None,
     baselines: Collection[str] = BASELINES,
     names: Mapping[str, str] | None = None,
 ) -> Verdict:
-    """Names the best learner, and compares it with the one in question or the best baseline.
+    """Names the best learner, and compares it with the one in question and the best baseline.
 
     Args:
         result: Result of cross-validation, or of a single split.
         learner: The learner that is to be served, one of the result's; by default the best.
+        chosen: The learner that other pairs have chosen (`choose`); by default the one with the
+            highest MRR.
         baselines: Simple learners to measure it against; those of the result are used.
         names: What the sentence calls learners instead of their names.
 
     Raises:
-        ConfigurationError: The learner is not in the result.
+        ConfigurationError: A learner is not in the result.
     """
-    if learner is not None and learner not in result.learners:
-        raise ConfigurationError(
-            unknown_name("learner of this cross-validation", learner, result.learners)
-        )
-    mrr = {name: float(result.table(name).metric("MRR").mean()) for name in result.learners}
-    best = max(mrr, key=lambda name: (mrr[name], name == learner))
-    other = learner
-    if learner is None or best == learner:
-        simple = [name for name in result.learners if name in baselines and name != best]
-        other = max(simple, key=lambda name: mrr[name], default=None)
-    is_testable = result.chance.independent > 1
-    comparison = against_chance = None
-    if is_testable:
-        # Seen from the other side, so that all that were candidates for the best count
-        against_chance = _test(result, best, "chance")
-        comparison = None if other is None else _test(result, best, other)
-    return Verdict(best, result.metrics(best), against_chance, other, comparison, names or {})
+    for name in (learner, chosen):
+        if name is not None and name not in result.learners:
+            raise ConfigurationError(
+                unknown_name("learner of this cross-validation", name, result.learners)
+            )
+    mrr = result.mean_mrr()
+    best = chosen or max(mrr, key=lambda name: (mrr[name], name == learner))
+    other = None if learner == best else learner
+    simple = [name for name in mrr if name in baselines and name not in (best, other)]
+    baseline = max(simple, key=lambda name: mrr[name], default=None)
+    tests: dict[str, Comparison] = {}
+    for name in ("chance", other, baseline) if result.chance.independent > 1 else ():
+        if name is not None and chosen is not None and name != baseline:
+            tests[name] = result.compare(best, name)  # settled before these queries were seen
+        elif name is not None:
+            tests[name] = _test(result, best, name)
+    return Verdict(
+        best,
+        result.metrics(best),
+        tests.get("chance"),
+        other,
+        tests.get(other or ""),
+        baseline,
+        tests.get(baseline or ""),
+        chosen is not None,
+        names or {},
+    )
 
 
 def judge_evaluation(evaluation: Evaluation) -> Verdict:
@@ -130,14 +160,52 @@ def judge_evaluation(evaluation: Evaluation) -> Verdict:
     if evaluation.frozen is not None:
         tables["frozen"] = evaluation.frozen.table
     result = CrossValidation(tables, evaluation.chance_table, evaluation.confidence)
+    mrr = result.mean_mrr()
     return judge(
-        result, "trained", names={"trained": "this matcher", "frozen": "the frozen cosine"}
+        result,
+        min(mrr, key=lambda name: (mrr[name], name == "trained")),
+        baselines=(),
+        names={"trained": "this matcher", "frozen": "the frozen cosine"},
     )
+
+
+def choose(result: CrossValidation, preferred: str | None = None) -> str:
+    """The learner to serve: the one with the highest mean MRR.
+
+    A preferred learner is chosen unless another is better by more than two standard errors, and at
+    least 20 groups of people are independent. Few pairs would otherwise choose at random among
+    learners that differ little, and too often one that was stopped early on the same pairs.
+
+    Args:
+        result: Result on pairs that are neither trained nor tested on.
+        preferred: The learner that is chosen in doubt, if it is in the result.
+    """
+    mrr = result.mean_mrr()
+    best = max(mrr, key=lambda name: mrr[name])
+    if preferred not in mrr or preferred == best:
+        return best
+    tables = [result.table(name) for name in (best, preferred)]
+    ahead = tables[0].metric("MRR") - tables[1].metric("MRR")
+    error = float(standard_errors(tables[0], ahead[:, None])[0])
+    is_clear = result.chance.independent >= _LEAST_GROUPS and ahead.mean() > _ERRORS * error
+    return best if is_clear else str(preferred)
 
 
 def _test(result: CrossValidation, best: str, baseline: str) -> Comparison:
     """The test of the best learner, corrected for all learners that it was chosen from."""
     return next(test for test in result.comparisons(baseline) if test.name == best)
+
+
+def _gap(name: str, comparison: Comparison) -> str:
+    """How far a learner is behind the best, or ahead of it."""
+    sign = 1 if comparison.difference >= 0 else -1
+    low, high = sorted(sign * bound for bound in comparison.interval)
+    p = comparison.p_value
+    doubt = "" if p < 1 - comparison.confidence else ", which may be chance"
+    return (
+        f"{name} is {abs(comparison.difference):.3f} {'behind' if sign > 0 else 'ahead'} "
+        f"({low:.3f} to {high:.3f}, {'p < 0.001' if p < 0.001 else f'p = {p:.3f}'}){doubt}"
+    )
 
 
 def _is_sure(comparison: Comparison) -> bool:

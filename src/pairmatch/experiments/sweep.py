@@ -39,7 +39,10 @@ from pairmatch.features.plan import format_duration
 from pairmatch.io.store import content_key
 from pairmatch.matcher.matcher import Matcher
 
-__all__ = ["Combination", "SplitKind", "SweepPlan", "grid", "plan", "sweep"]
+__all__ = ["COMPARED", "Combination", "SplitKind", "SweepPlan", "grid", "plan", "sweep"]
+
+#: Learners that combinations are compared with by default; `best` takes most of the time.
+COMPARED = (*BASELINES, "best")
 
 SplitKind = Literal["cross-validation", "holdout"]
 
@@ -78,7 +81,7 @@ def sweep(
     pairs: Pairs,
     combinations: Sequence[Combination],
     *,
-    baselines: Sequence[str] = BASELINES,
+    baselines: Sequence[str] = COMPARED,
     splits: SplitKind = "cross-validation",
     repeats: int = 5,
     folds: int = 5,
@@ -148,7 +151,7 @@ def plan(
     pairs: Pairs,
     combinations: Sequence[Combination],
     *,
-    baselines: Sequence[str] = BASELINES,
+    baselines: Sequence[str] = COMPARED,
     splits: SplitKind = "cross-validation",
     repeats: int = 5,
     folds: int = 5,

@@ -11,6 +11,7 @@ from pairmatch.core import registry
 from pairmatch.core.config import TrainingConfig
 from pairmatch.core.errors import PartError
 from pairmatch.core.interfaces import Learner, ProjectionHead
+from pairmatch.learning.evidence import evidence_of
 from pairmatch.learning.heads import describe_head
 from pairmatch.matcher.pipeline import FeaturePipeline
 
@@ -32,6 +33,10 @@ def summary(
     }
     if head is not None:
         parts["Head"] = _words(*describe_head(head))
+    evidence = evidence_of(head)
+    if evidence:
+        shares = (f"{item.kind} {100 * item.share:.0f} %" for item in evidence)
+        parts["Evidence"] = ", ".join(shares)
     return parts
 
 
@@ -83,7 +88,7 @@ def _learned_words(learned: Mapping[str, Any]) -> list[str]:
 
 def _words(name: str, options: Mapping[str, Any]) -> str:
     shown = ", ".join(
-        f"{key}={getattr(value, '__name__', value)}"
+        f"{key}={_named_parts(value) or getattr(value, '__name__', value)}"
         for key, value in options.items()
         if value is not None and value != ()
     )
@@ -117,6 +122,10 @@ def model_card(record: Mapping[str, Any]) -> str:
     data = record.get("data")
     if data:
         lines.append(f"Trained on {data['pairs']} pairs ({data['people']} people).")
+    evidence = record.get("evidence") or {}
+    if evidence:
+        shares = [f"{100 * share:.0f} % {kind}" for kind, share in evidence.items()]
+        lines += ["", f"It ranks by: {', '.join(shares)}."]
     metrics = record.get("metrics")
     if metrics:
         heading = f"Measured on {metrics['queries']} queries of held-out pairs:"
@@ -149,8 +158,19 @@ def _parts_table(parts: Mapping[str, Any]) -> list[str]:
     return rows
 
 
+def _named_parts(value: Any) -> str:
+    """The names of parts by name, such as the heads of a stacked head; empty for other options."""
+    if not isinstance(value, Mapping) or not value:
+        return ""
+    specs = value.values()
+    is_parts = all(isinstance(spec, list | tuple) and len(spec) == 2 for spec in specs)
+    return "; ".join(value) if is_parts else ""
+
+
 def _option_words(value: Any) -> str:
     value = without_folder(value)
+    if _named_parts(value):
+        return _named_parts(value)
     if isinstance(value, list) and len(value) == 2 and isinstance(value[1], Mapping):
         return _words(*value)
     if isinstance(value, Mapping) and "title" not in value:

@@ -128,6 +128,7 @@ class _Record(_Part):
     created: _Name
     dim: int = Field(ge=1, le=10**7)
     parts: _Parts
+    evidence: dict[_Words, _Share] = Field(default_factory=dict, max_length=1000)
     fingerprints: list[dict[_Words, JsonValue]] | None
     weights: list[Annotated[float, Field(gt=0, lt=1e30)]] | None
     prompt: _Words | None

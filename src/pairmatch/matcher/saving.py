@@ -22,6 +22,7 @@ from pairmatch.core.errors import (
 )
 from pairmatch.core.interfaces import Learner, ProjectionHead
 from pairmatch.core.text import printable
+from pairmatch.learning.evidence import evidence_of
 from pairmatch.learning.heads import PerSideHead, build_head, describe_head
 from pairmatch.matcher.files import RECORD, WEIGHTS
 from pairmatch.matcher.pipeline import FeaturePipeline
@@ -59,6 +60,7 @@ def describe(pipeline: FeaturePipeline, learner: Learner, head: ProjectionHead) 
             "learner": learner_record(learner),
             "head": named_record("heads", name, options),
         },
+        "evidence": {item.kind: round(item.share, 4) for item in evidence_of(head)},
         "fingerprints": pipeline.trained_on,
         "weights": pipeline.weights,
         "prompt": pipeline.prompt,

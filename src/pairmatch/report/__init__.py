@@ -12,23 +12,27 @@ from pairmatch.report.content import (
 )
 from pairmatch.report.diagnosis import Diagnosis, diagnose
 from pairmatch.report.history import append_figures
+from pairmatch.report.learners import LearnerComparison, compare_learners, serve_best
 from pairmatch.report.page import summary, write_json, write_report
 from pairmatch.report.sections import paper_sections, seen_section, write_sweep_report
 
 __all__ = [
     "Candidate",
     "Diagnosis",
+    "LearnerComparison",
     "Query",
     "Report",
     "Row",
     "Section",
     "Table",
     "append_figures",
+    "compare_learners",
     "diagnose",
     "evaluation_curves",
     "matcher_report",
     "paper_sections",
     "seen_section",
+    "serve_best",
     "summary",
     "write_json",
     "write_report",

@@ -93,6 +93,21 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Bar:
+    """A bar of a figure of shares.
+
+    Attributes:
+        name: What the share is of.
+        share: The share, in [0, 1].
+        text: What it consists of.
+    """
+
+    name: str
+    share: float
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
     """A section of the page.
 
@@ -101,6 +116,7 @@ class Section:
         text: Paragraphs.
         table: Table below the text.
         plots: Figures below the table.
+        bars: Shares of a whole, drawn as bars.
         data: The figures of the section as JSON values, for the `.json` file.
     """
 
@@ -108,6 +124,7 @@ class Section:
     text: Sequence[str] = ()
     table: Table | None = None
     plots: Sequence[Any] = ()
+    bars: Sequence[Bar] = ()
     data: Any = None
 
 

@@ -10,11 +10,10 @@ import numpy.typing as npt
 
 from pairmatch.core.arrays import Floats
 from pairmatch.core.interfaces import ProjectionHead
-from pairmatch.core.joining import join_features
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.types import Profile
 from pairmatch.data import Pairs
-from pairmatch.evaluation.crossvalidation import BASELINES, CrossValidation, cross_validate
+from pairmatch.evaluation.crossvalidation import CrossValidation
 from pairmatch.evaluation.diagnostics import (
     attribute_traits,
     calibrate,
@@ -29,9 +28,11 @@ from pairmatch.evaluation.diagnostics import (
 from pairmatch.evaluation.pooled_ranks import pool_blocks
 from pairmatch.evaluation.query_table import embed_sides
 from pairmatch.evaluation.splits import Split
-from pairmatch.evaluation.verdict import Verdict, judge
+from pairmatch.evaluation.verdict import Verdict
 from pairmatch.matcher.matcher import Matcher
 from pairmatch.report.content import Section
+from pairmatch.report.evidence import evidence_section
+from pairmatch.report.learners import LearnerComparison, compare_learners
 from pairmatch.report.sections import (
     calibration_section,
     comparison_section,
@@ -72,12 +73,14 @@ def diagnose(
     test: Pairs,
     *,
     with_learning_curve: bool = True,
+    comparison: LearnerComparison | None = None,
 ) -> Diagnosis:
-    """Compares a matcher with baselines, and examines its ranking.
+    """Compares a matcher with other learners, and examines its ranking.
 
-    The sections are: baselines with tests, hubness, calibration, results by attribute, shortcuts,
-    and a learning curve. Baselines learn from training and validation pairs, and all are tested on
-    the test pairs. Only the learning curve trains new heads, by cross-validation on all pairs.
+    The sections are: learners with tests, the evidence that a stacked head ranks by, hubness,
+    calibration, results by attribute, shortcuts, and a learning curve. All learners learn from the
+    training pairs and are tested on the test pairs. The learning curve trains new heads, by
+    cross-validation on all pairs.
 
     Args:
         matcher: Fitted matcher.
@@ -85,24 +88,25 @@ def diagnose(
         validation: Pairs that early stopping used; without matches, nothing is calibrated.
         test: Pairs that the matcher has not seen.
         with_learning_curve: Whether to draw a learning curve, which trains nine more heads.
+        comparison: Result of `compare_learners` with the same pairs; by default it is computed.
 
     Raises:
         NotFittedError: Before `fit`.
     """
     head = matcher.fitted_head
-    parts = [part for part in (train, validation, test) if len(part)]
-    data, labels = join_features([matcher.paired_features(part) for part in parts])
-    held_out = data.take(data.part(labels[1])) if len(validation) else None
-    tested = data.take(data.part(labels[-1]))
-    split = Split(0, 0, data.part(np.concatenate(labels[:-1])), data.part(labels[-1]))
-    learners = {"trained": head, **{name: name for name in BASELINES}}
-    result = cross_validate(data, learners, splits=[split], seed=matcher.seed)
-    verdict = judge(result, "trained", names={"trained": "this matcher"})
-    people = _people(parts, one_sided=data.one_sided)
+    if comparison is None:
+        comparison = compare_learners(matcher, train, validation, test)
+    data, split, result = comparison.data, comparison.split, comparison.result
+    tested = data.take(split.test)
+    verdict = comparison.verdict()
+    people = _people(
+        [part for part in (train, validation, test) if len(part)], one_sided=data.one_sided
+    )
     sections = [
-        comparison_section(result, "frozen", verdict.best),
+        comparison_section(result, verdict.best, title="Learners"),
+        evidence_section(head),
         _hubness(head, tested),
-        _calibration(head, held_out, tested),
+        _calibration(head, comparison.held_out, tested),
         _slices(result, people),
         _shortcuts(matcher, data, people, split, result.metrics("chance").mrr),
         _learning_curve(matcher, data) if with_learning_curve else None,

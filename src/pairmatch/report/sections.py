@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +32,17 @@ _MAX_SMALL_SLICES = 8
 
 
 def comparison_section(
-    result: CrossValidation, baseline: str, best: str, *, title: str = "Baselines"
+    result: CrossValidation, best: str, *, title: str, text: Sequence[str] = ()
 ) -> Section:
-    """Metrics of every learner, and tests of its difference to a baseline and to the best learner.
+    """Figures of every learner, with tests against the frozen features and the best baseline.
 
     Args:
         result: Result of cross-validation, or of a single split.
-        baseline: Learner that the others are compared with.
-        best: The best learner, as in a `Verdict`.
+        best: The best learner, as in a `Verdict`; its row is in bold.
         title: Heading.
+        text: Further paragraphs.
     """
-    comparable = len(result.learners) > 1 and result.chance.independent > 1
-    references = list(dict.fromkeys((baseline, best))) if comparable else []
+    references = result.references()
     tests = {
         reference: {test.name: test for test in result.comparisons(reference)}
         for reference in references
@@ -53,16 +52,17 @@ def comparison_section(
     for learner in ("chance", *result.learners):
         metrics = result.metrics(learner)
         cells = _metric_cells(metrics)
-        for reference in references:
-            cells += _test_cells(tests[reference].get(learner))
-        test = tests[baseline].get(learner) if references else None
+        found = {reference: tests[reference].get(learner) for reference in references}
+        for test in found.values():
+            cells += _test_cells(test)
         rows.append(Row(learner, cells, _KINDS.get(learner, ""), is_best=learner == best))
         data.append(
             {
                 "method": learner,
                 "learner": learner,
                 **metrics.to_dict(),
-                "comparison": test and test.to_dict(),
+                "comparison": _first_dict(found.values()),
+                "comparisons": [test.to_dict() for test in found.values() if test],
             }
         )
     columns = [*(f"R@{k}" for k in result.ks), "MRR"]
@@ -70,14 +70,21 @@ def comparison_section(
         columns += [f"MRR difference to {reference}", "p"]
     repeats = len(result.chance) / max(result.queries, 1)
     times = "once" if repeats == 1 else f"{repeats:.3g} times"
-    text = f"{result.queries} queries, each tested {times} by learners that never saw these people."
+    method = (
+        f"{result.queries} queries, each tested {times} by learners that never saw these people."
+    )
     if references:
-        text += (
+        method += (
             f" p: paired test against {' or '.join(references)}, corrected for "
-            f"{len(tests[baseline])} comparisons (Holm). The highest MRR is in bold."
+            f"{len(tests[references[0]])} comparisons (Holm). In bold: {best}."
         )
     table = Table("learner", columns, rows, title)
-    return Section(title, [text], table, data=data)
+    return Section(title, [*text, method], table, data=data)
+
+
+def _first_dict(tests: Iterable[Comparison | None]) -> dict[str, Any] | None:
+    first = next(iter(tests), None)
+    return None if first is None else first.to_dict()
 
 
 def _metric_cells(metrics: Metrics) -> list[tuple[str, str]]:
@@ -318,7 +325,6 @@ def write_sweep_report(
         note: Text at the top of the page.
         sections: Sections before the table of all results.
     """
-    baseline = "frozen" if "frozen" in result.learners else result.learners[0]
     verdict = judge(result)
     report = Report(
         title,
@@ -326,7 +332,7 @@ def write_sweep_report(
         lead=note,
         sections=[
             *sections,
-            comparison_section(result, baseline, verdict.best, title="All results"),
+            comparison_section(result, verdict.best, title="All results"),
         ],
         facts={
             "Lines": str(len(result.learners)),

@@ -1,0 +1,54 @@
+"""Which kinds of evidence a stacked head ranks by, in plain words."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pairmatch.core.interfaces import ProjectionHead
+from pairmatch.learning.stacking import StackedHead
+
+#: By kind of evidence, the words that labels of base learners begin with.
+KINDS = {
+    "people who are alike in everything": ("whitened", "centered"),
+    "people who are alike in what past partners share": ("metric",),
+    "what partners of similar people are like": ("cca", "ridge"),
+    "who has many partners": ("popularity", "number of partners"),
+    "patterns that the recipe's network found": ("recipe",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One kind of evidence.
+
+    Attributes:
+        kind: What it is, in plain words.
+        share: Its share of the variation in the scores, in [0, 1].
+        learners: The share of each base learner, by label.
+    """
+
+    kind: str
+    share: float
+    learners: dict[str, float]
+
+
+def evidence_of(head: ProjectionHead | None) -> tuple[Evidence, ...]:
+    """The kinds of evidence that a head ranks by, the largest first; none unless it is stacked."""
+    if not isinstance(head, StackedHead):
+        return ()
+    kinds: dict[str, dict[str, float]] = {}
+    for label, share in head.shares.items():
+        kinds.setdefault(kind_of(label), {})[label] = share
+    evidence = [Evidence(kind, sum(parts.values()), parts) for kind, parts in kinds.items()]
+    return tuple(sorted(evidence, key=lambda item: -item.share))
+
+
+def kind_of(label: str) -> str:
+    """The kind of evidence of a base learner; its own label if it is none of those known."""
+    places = {
+        kind: found.start()
+        for kind, words in KINDS.items()
+        if (found := re.search(rf"\b({'|'.join(words)})\b", label))
+    }
+    return min(places, key=lambda kind: places[kind], default=label)
