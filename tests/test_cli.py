@@ -416,9 +416,8 @@ def test_even_slates_spread_exposure_and_support_erasure(demo, candidates, tmp_p
 def test_fit_accepts_a_preset_or_a_learner(demo, pairs, tmp_path):
     folder, _ = demo
     common = f"fit {pairs} --backbone descriptor --store {folder / 'store.sqlite'} --quiet"
-    output = run(
-        f"{common} --preset robust --output {tmp_path / 'robust'} --no-learning-curve --no-compare"
-    )
+    common += " --no-learning-curve --no-compare"
+    output = run(f"{common} --preset robust --output {tmp_path / 'robust'}")
     assert "trained" in output
     record = json.loads((tmp_path / "robust" / "matcher.json").read_text())
     assert record["parts"]["learner"]["name"] == "robust"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pairmatch.core import registry
+from pairmatch.core.display import text_table
 from pairmatch.core.errors import PartError
 from pairmatch.core.interfaces import Learner, ProjectionHead
 from pairmatch.core.joining import join_features
@@ -15,7 +16,6 @@ from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.progress import track
 from pairmatch.data import Pairs
 from pairmatch.evaluation.crossvalidation import BASELINES, CrossValidation, cross_validate
-from pairmatch.evaluation.output import text_table
 from pairmatch.evaluation.splits import Split
 from pairmatch.evaluation.verdict import Verdict, choose, judge
 from pairmatch.matcher.matcher import Matcher
