@@ -103,7 +103,7 @@ def diagnose(
         [part for part in (train, validation, test) if len(part)], one_sided=data.one_sided
     )
     sections = [
-        comparison_section(result, verdict.best, title="Learners"),
+        comparison_section(result, verdict.best, title="Learners", text=[comparison.text()]),
         evidence_section(head),
         _hubness(head, tested),
         _calibration(head, comparison.held_out, tested),

@@ -71,6 +71,12 @@ class LearnerComparison:
         result = replace(self.result, tables=tables)
         return replace(self, result=result, learner=learner, chosen=chosen)
 
+    def text(self) -> str:
+        """What the learners have in common, in a sentence or two."""
+        own = f", with the learner {self.learner}" if self.learner else ""
+        chosen = "" if self.chosen is None else " Validation pairs choose the one in bold."
+        return f"trained: this matcher{own}; all learn from the same training pairs.{chosen}"
+
     def __str__(self) -> str:
         """MRR and one recall of every learner, with intervals of MRR."""
         k = 10 if 10 in self.result.ks else self.result.ks[-1]
