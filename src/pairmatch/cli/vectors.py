@@ -1,15 +1,134 @@
-"""Vectors for other systems: `export`."""
+"""Vectors for other systems: `embed`, `export`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 from pairmatch.cli.application import app
-from pairmatch.cli.options import Quiet, show_progress
+from pairmatch.cli.galleries import People
+from pairmatch.cli.options import (
+    BackboneName,
+    Device,
+    Images,
+    MaxUSD,
+    MetadataName,
+    Options,
+    PoolerName,
+    Quiet,
+    Yes,
+    load_matcher,
+    parts_of,
+    show_progress,
+)
 from pairmatch.cli.output import echo
+from pairmatch.cli.paths import StorePath, check_place, file_to_write
+from pairmatch.cli.ranking import Where
+from pairmatch.cli.reading import (
+    Columns,
+    FollowLinks,
+    KeepWords,
+    MostSkipped,
+    OnBadRowOption,
+    TextColumns,
+    table_options,
+)
+from pairmatch.core.errors import ConfigurationError
+
+
+def _vectors_to_write(path: Path) -> Path:
+    from pairmatch.gallery.vectors import check_vectors_file
+
+    check_vectors_file(path)
+    return file_to_write(path) or path
+
+
+@app.command(
+    epilog="Example: pairmatch embed people.csv --matcher couples --side b --output vectors.parquet"
+)
+def embed(
+    people: People,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="File to write: .parquet, .arrow or .npz.",
+            callback=_vectors_to_write,
+        ),
+    ],
+    matcher: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a saved matcher; without it, features of --backbone."),
+    ] = None,
+    side: Annotated[Literal["a", "b"], typer.Option(help="Side that these people are on.")] = "b",
+    kind: Annotated[
+        Literal["embedding", "feature"] | None,
+        typer.Option(
+            help="embedding: after the head, unit length; feature: before the head.",
+            show_default="embedding with --matcher, else feature",
+        ),
+    ] = None,
+    backbone: BackboneName = None,
+    pooler: PoolerName = None,
+    metadata: MetadataName = None,
+    where: Where = None,
+    images: Images = None,
+    follow_links: FollowLinks = False,
+    keep_words: KeepWords = None,
+    columns: Columns = None,
+    text_columns: TextColumns = None,
+    on_bad_row: OnBadRowOption = "stop",
+    most_skipped: MostSkipped = 0.05,
+    settings: Options = None,
+    device: Device = "auto",
+    store: StorePath = None,
+    max_usd: MaxUSD = None,
+    yes: Yes = False,
+    quiet: Quiet = False,
+) -> None:
+    """Writes vectors of people, with ids and attributes, to a file.
+
+    An interrupted run resumes from the store when the command is repeated.
+    """
+    from pairmatch.rules import parse_rule
+
+    parse_rule(where or ())  # reports errors before anything is loaded
+    check_place(output, "--output", store=store)
+    if matcher is not None and (backbone or pooler or metadata):
+        raise ConfigurationError(
+            "--matcher has its own parts: leave out --backbone, --pooler and --metadata."
+        )
+    if matcher is None and kind == "embedding":
+        raise ConfigurationError("--kind embedding needs --matcher.")
+
+    from pairmatch.data import read_profiles
+    from pairmatch.matcher.embedding import embed_to_file
+    from pairmatch.matcher.matcher import Matcher
+
+    machine: dict[str, Any] = {"store": store, "device": device, "allow_upload": yes}
+    if matcher is not None:
+        loaded = load_matcher(matcher, settings, quiet=quiet, **machine)
+    else:
+        parts = parts_of(backbones=backbone, poolers=pooler, metadata=metadata, settings=settings)
+        loaded = Matcher(**parts, **machine, max_usd=max_usd, progress=show_progress(quiet))
+    options = table_options(
+        images=images,
+        follow_links=follow_links,
+        keep_words=keep_words,
+        columns=columns,
+        text_columns=text_columns,
+        on_bad_row=on_bad_row,
+        most_skipped=most_skipped,
+        quiet=quiet,
+    )
+    profiles = read_profiles(people, **options)
+    chosen = kind or ("feature" if matcher is None else "embedding")
+    count = embed_to_file(loaded, profiles, output, kind=chosen, side=side, where=where or None)
+    echo(f"Wrote {chosen}s of {count} people to {output}, readable only by you.")
 
 
 @app.command(
@@ -18,7 +137,12 @@ from pairmatch.cli.output import echo
 )
 def export(
     gallery: Annotated[
-        Path, typer.Argument(metavar="GALLERY", help="Folder of a gallery.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="GALLERY",
+            help="Folder of a gallery, or a file that embed wrote.",
+            show_default=False,
+        ),
     ],
     to: Annotated[
         str,
@@ -38,18 +162,21 @@ def export(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Exports a gallery to PostgreSQL (pgvector), Qdrant or LanceDB.
+    """Exports people to PostgreSQL (pgvector), Qdrant or LanceDB.
 
     People with the same id are replaced. Passwords and keys come from PGPASSWORD, ~/.pgpass
-    or QDRANT_API_KEY. The place is recorded in the gallery, so that forget finds it.
+    or QDRANT_API_KEY. The place is recorded in a gallery, so that forget finds it.
     """
     from pairmatch.gallery import Gallery
     from pairmatch.gallery.export import export as export_gallery
     from pairmatch.gallery.export import open_target, record_export
+    from pairmatch.gallery.vectors import read_vectors
 
-    opened = Gallery.open(gallery)
+    is_file = gallery.is_file()
+    opened = read_vectors(gallery) if is_file else Gallery.open(gallery)
     with open_target(to) as target:
-        record_export(gallery, target.address)  # before the first person is there
+        if not is_file:
+            record_export(gallery, target.address)  # before the first person is there
         exported = export_gallery(
             opened,
             target,
@@ -61,3 +188,5 @@ def export(
             f"Exported {exported.people} people to {target.address}: {exported.written} written, "
             f"{exported.deleted} deleted."
         )
+        if is_file:
+            echo(f"Erase people there with: pairmatch forget ID --export '{target.address}'")
