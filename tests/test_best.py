@@ -9,10 +9,11 @@ from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.crossvalidation import cross_validate
 from pairmatch.evaluation.query_table import embed_sides
-from pairmatch.learning.baselines import Popularity, Whitened
+from pairmatch.learning.baselines import CCA, Popularity, Ridge, Whitened
 from pairmatch.learning.best import Best, fit_bases
 from pairmatch.learning.closed_form_heads import MetricHead
 from pairmatch.learning.heads import build_head, describe_head
+from pairmatch.learning.products import product_bases
 from pairmatch.learning.stacking import Margins, StackedHead, choose_weights, fit_weights
 from pairmatch.testing import check_head, check_learner
 
@@ -115,6 +116,51 @@ def test_reciprocal_ranks_count_candidates_ahead_and_half_of_the_tied():
     assert ranks.tolist() == [2.5, 2.0]
 
 
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_a_head_on_products_is_its_learner_fitted_on_products(one_sided):
+    data = dense(60, one_sided=one_sided)
+    learner = CCA(width=4, shrinkage=0.5)
+    heads = product_bases(data, {"cca": (3, learner), "all": (99, Ridge(strength=1))})
+    assert heads["all"].rank == 8  # of 8 features
+    head = heads["cca"]
+    sides = [data.a] if one_sided else [data.a, data.b]
+    unit = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides]
+    directions = [(x - x.mean(0)) @ head.basis.numpy() for x in unit]
+    scores = np.concatenate(directions)
+    assert np.abs(np.corrcoef(scores.T) - np.eye(3)).max() < 1e-4  # principal directions
+    products = []
+    for y in directions:
+        every = np.stack([y[:, i] * y[:, j] for i in range(3) for j in range(i, 3)], axis=1)
+        products.append((every - every.mean(0)).astype(np.float32))
+    mapped = data.with_features(products[0], None if one_sided else products[1])
+    expected = embed_sides(mapped, learner.fit(mapped).head)
+    for side, other in zip(embed_sides(data, head), expected, strict=True):
+        assert side == pytest.approx(other, abs=1e-4)
+    check_head(lambda dim: build_head(("products", {"rank": 3, "head": "linear"}), dim=dim))
+
+
+def test_products_find_tastes_in_sizes_and_products_that_linear_maps_cannot():
+    rng = np.random.default_rng(1)
+    taste = rng.standard_normal((400, 4))
+    looks = rng.standard_normal((4, 16))
+    shown = {
+        "sizes": taste * rng.choice([-1, 1], taste.shape),
+        "products": np.stack([taste[:, i] * taste[:, (i + 1) % 4] for i in range(4)], axis=1),
+    }
+    for name, partner in shown.items():
+        a, b = (z @ looks + 0.2 * rng.standard_normal((400, 16)) for z in (taste, partner))
+        data = PairedFeatures.of(a, b)
+        result = cross_validate(data, {"best": CLOSED_FORM, "cca": "cca"}, repeats=1, seed=2)
+        mrr = {learner: result.metrics(learner).mrr for learner in ("chance", "best", "cca")}
+        assert mrr["best"] > 1.5 * mrr["cca"], name
+        assert mrr["best"] > 2.5 * mrr["chance"], name
+
+
+def test_identical_people_have_no_products():
+    same = np.ones((30, 5), np.float32)
+    assert product_bases(PairedFeatures.of(same, same), {"cca": (2, CCA())}) == {}
+
+
 def test_weights_are_chosen_only_if_they_predict_and_a_head_that_ranks_better_is_used_alone():
     rng = np.random.default_rng(0)
     present = np.ones((40, 9), bool)
@@ -156,17 +202,19 @@ def test_people_who_are_alike_and_people_who_are_mapped_are_both_recovered():
 
 def test_several_partners_make_popular_people_popular():
     rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((2, 120, 10))
+    people = 400
+    a, b = rng.standard_normal((2, people, 10))
     chances = np.exp(1.5 * b[:, 0])
-    rows = [rng.choice(120, 4, replace=False, p=chances / chances.sum()) for _ in range(120)]
-    matches = np.stack([np.repeat(np.arange(120), 4), np.concatenate(rows)], axis=1)
+    share = chances / chances.sum()
+    rows = [rng.choice(people, 4, replace=False, p=share) for _ in range(people)]
+    matches = np.stack([np.repeat(np.arange(people), 4), np.concatenate(rows)], axis=1)
     data = PairedFeatures.of(a, b, matches=matches)
     head = fit_bases(data, grouped=True)["number of partners"]
     e_a, e_b = embed_sides(data, head)
     scores = e_a @ e_b.T
     assert np.corrcoef(scores.mean(0), np.log(chances))[0, 1] > 0.8
     taste = scores - scores.mean(0) - scores.mean(1, keepdims=True) + scores.mean()
-    assert np.abs(taste).max() < 1e-6
+    assert np.abs(taste).max() < 1e-5
     assert CLOSED_FORM.fit(data).head.shares["number of partners"] > 0.3
 
 

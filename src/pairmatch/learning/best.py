@@ -19,9 +19,15 @@ from pairmatch.learning.closed_form_heads import PopularityHead, fill
 from pairmatch.learning.contrastive import Contrastive
 from pairmatch.learning.decompositions import MatchedSides, side_means, thin_svd
 from pairmatch.learning.metric import PairMetric, solve_metrics
+from pairmatch.learning.products import product_bases
 from pairmatch.learning.stacking import Margins, StackedHead, choose_weights
 
 _WHITENED = PairMetric(shrinkage=0.9, strength=0, power=1)
+_PRODUCTS: dict[str, tuple[int, CCA | Ridge]] = {
+    "products of 8, cca": (8, CCA(width=32, shrinkage=0.5)),
+    "products of 16, cca": (16, CCA(width=32, shrinkage=0.5)),
+    "products of 32, ridge": (32, Ridge(strength=1)),
+}
 _GROUP_WEIGHT = 0.3
 _APPEAL_STRENGTH = 10.0
 
@@ -29,11 +35,11 @@ _APPEAL_STRENGTH = 10.0
 class Best(Learner):
     """Several learners joined by weights that held-out partners decide.
 
-    Whitened cosine, metrics, CCA, ridge regression, popularity and the recipe are fitted in an
-    inner cross-validation. Non-negative weights of their scores maximize the likelihood of the true
-    partner among the candidates of held-out people, in both directions (stacked generalization:
-    Wolpert 1992, Breiman 1996). The learners are then fitted on all pairs, and those with a weight
-    are joined to one head.
+    Whitened cosine, metrics, CCA, ridge regression (the last two also on products of features),
+    popularity and the recipe are fitted in an inner cross-validation. Non-negative weights of their
+    scores maximize the likelihood of the true partner among the candidates of held-out people, in
+    both directions (stacked generalization: Wolpert 1992, Breiman 1996). The learners are then
+    fitted on all pairs, and those with a weight are joined to one head.
 
     Args:
         folds: Number of folds of the inner cross-validation.
@@ -134,6 +140,7 @@ def fit_bases(
     return {
         **dict(zip(metrics, solve_metrics(train, list(metrics.values())), strict=True)),
         **{label: learner.solve(sides) for label, learner in maps.items()},
+        **product_bases(train, _PRODUCTS),
         "popularity": Popularity().fit(train).head,
         "number of partners": _appeal(train),
         **({"recipe": Contrastive().fit(train, seed=seed).head} if recipe else {}),

@@ -13,6 +13,7 @@ KINDS = {
     "people who are alike in everything": ("whitened", "centered"),
     "people who are alike in what past partners share": ("metric",),
     "what partners of similar people are like": ("cca", "ridge"),
+    "how strong traits are, and in which combinations": ("products",),
     "who has many partners": ("popularity", "number of partners"),
     "patterns that the recipe's network found": ("recipe",),
 }

@@ -222,9 +222,9 @@ class Margins:
 def choose_weights(folds: Sequence[Margins], penalty: float) -> tuple[Doubles, Doubles]:
     """Weights [H] of the heads' cosines, all 0 if they predict no partners; and spreads [H].
 
-    Weights of the other folds must predict the partners of a fold better than chance. If one head
-    alone ranks them better than these weights, by more than a standard error, it is used alone:
-    the likelihood punishes confident errors that do not matter to the rank of a partner.
+    Weights of the other folds must predict the partners of a fold better than chance, by more than
+    a standard error. A head that ranks them better than these weights, by more than a standard
+    error, is used alone: the likelihood punishes confident errors that do not matter to ranks.
 
     Args:
         folds: Margins of the same heads on each held-out part, the simplest head first.
@@ -239,18 +239,21 @@ def choose_weights(folds: Sequence[Margins], penalty: float) -> tuple[Doubles, D
         weights = penalized_weights(others, penalty)
         likelihoods.append(fold.log_likelihood(weights) + np.log1p(fold.present.sum(1)))
         stacked.append(fold.reciprocal_ranks(weights))
-    if np.concatenate(likelihoods).mean() <= 0:
+    if not _is_above(np.concatenate(likelihoods)):
         return np.zeros(len(spreads)), spreads
     identity = np.eye(len(spreads))
     alone = np.stack([margins.reciprocal_ranks(head) for head in identity])
     winner = int(alone.mean(1).argmax())
-    ahead = alone[winner] - np.concatenate(stacked)
-    error = ahead.std() / math.sqrt(len(ahead) / 2)  # both queries of a pair are one observation
-    if ahead.mean() > error:
+    if _is_above(alone[winner] - np.concatenate(stacked)):
         return identity[winner], spreads
     weights = penalized_weights(Margins.concatenate(scaled), penalty)
     weights = np.divide(weights, spreads, out=np.zeros_like(weights), where=spreads > 0)
     return weights, spreads
+
+
+def _is_above(gains: Doubles) -> bool:
+    """Whether a mean over queries is above 0 by a standard error; a pair has two queries."""
+    return bool(gains.mean() > gains.std() / math.sqrt(len(gains) / 2))
 
 
 def penalized_weights(margins: Margins, penalty: float) -> Doubles:
