@@ -207,3 +207,45 @@ def test_targets_ask_one_side():
     facts = Known.of(later, known)
     evaluation = Evaluator(resamples=0).evaluate(data, known=facts, target="a_likes")
     assert (evaluation.queries, evaluation.seen) == (6, None)
+
+
+def test_a_known_yes_is_neither_found_nor_wrong():
+    """The scorer puts the known yes first and the new one second; b's answer is news for b."""
+    known = Pairs.of(
+        [Profile(person, text=person) for person in ("a0", "b0", "b9")],
+        [Pair("a0", "b0", a_likes=True), Pair("a0", "b9", a_likes=False, b_likes=True)],
+    )
+    pairs = [Pair("a0", "b0", a_likes=True, b_likes=True), Pair("a0", "b1", a_likes=True)]
+    pairs += [Pair("a1", "b2", a_likes=True), Pair("a2", "b3", a_likes=True, b_likes=False)]
+    people = dict.fromkeys(person for pair in pairs for person in (pair.a, pair.b))
+    later = Pairs.of([Profile(person, text=person) for person in people], pairs)
+    rest, count = without_known(later, known, "a_likes")
+    assert count == 1
+    assert {(pair.a, pair.b) for pair in rest.pairs} == {("a0", "b1"), ("a1", "b2"), ("a2", "b3")}
+    assert without_known(later, known, "b_likes") == (later, 0)
+    assert without_known(later, known) == (later, 0)
+    wide = Pairs.of(
+        [*later.people, Profile("a3", text="x")], [*rest.pairs, Pair("a3", "b0", a_likes=True)]
+    )
+    assert Known.of(wide, known, "a_likes").matches.tolist() == [
+        [wide.ids_a.index("a0"), wide.ids_b.index("b0")]
+    ]
+    assert not len(Known.of(wide, known).matches)
+    rows = {"a0": (3, 2, 0), "b0": (1, 0, 0), "b1": (0.6, 0.8, 0)}
+    vectors = [
+        np.array([rows.get(person, (0, 0.1, 1)) for person in ids], float)
+        for ids in (wide.ids_a, wide.ids_b)
+    ]
+    seen = (
+        Evaluator(resamples=0)
+        .evaluate(
+            wide.with_features(*vectors),
+            known=Known.of(wide, known, "a_likes"),
+            target="a_likes",
+        )
+        .seen
+    )
+    row = next(r for r in seen.table.rows() if wide.ids_a[r["query"]] == "a0")
+    assert (row["candidates"], row["reciprocal_rank"]) == (3, 1)
+    with pytest.raises(DataError, match="All 1 pairs with a yes of side a to test on were known"):
+        without_known(later.subset([0]), known, "a_likes")

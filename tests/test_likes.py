@@ -11,7 +11,9 @@ from pairmatch.core.decisions import Decisions
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.pools import Pools
+from pairmatch.evaluation.crossvalidation import cross_validate
 from pairmatch.evaluation.evaluator import Evaluator
+from pairmatch.evaluation.splits import cross_validation_splits
 from pairmatch.learning.bilinear import Coordinates, Prior, fit_bilinear
 from pairmatch.learning.likes import Likes
 from pairmatch.learning.likes_head import LikesHead
@@ -329,3 +331,31 @@ def test_coordinates_are_principal_and_have_mean_square_length_one():
         _, _, directions = np.linalg.svd(centered, full_matrices=False)
         kept = rows @ np.linalg.pinv(coordinates.maps[side])
         np.testing.assert_allclose(kept, centered @ directions[:3].T @ directions[:3], atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["a_likes", "b_likes"])
+def test_folds_hold_equally_much_of_the_target(target):
+    """Few matches and many likes: folds by people follow the likes."""
+    rng = np.random.default_rng(11)
+    pairs = np.array([(i, j) for i in range(60) for j in range(60) if rng.random() < 0.5])
+    yes = [np.ones(len(pairs), int), (rng.random(len(pairs)) < 0.05).astype(int)]
+    if target == "b_likes":
+        yes = yes[::-1]
+    data = PairedFeatures.of(*rng.normal(size=(2, 60, 4)), decisions=Decisions.of(pairs, *yes))
+    said = data.decisions.a if target == "a_likes" else data.decisions.b
+    splits = cross_validation_splits(data, repeats=1, folds=3, target=target)
+    assert {split.by for split in splits} == {"people"}
+    held = [int((said[data.positions(split.test)] == 1).sum()) for split in splits]
+    assert max(held) < 1.25 * min(held)
+    for split in splits:
+        tested, trained = (data.people_of(part) for part in (split.test, split.train))
+        for side in (0, 1):
+            assert not np.intersect1d(tested[side], trained[side]).size
+        inside = [np.isin(data.decisions.pairs[:, side], tested[side]) for side in (0, 1)]
+        assert len(data.positions(split.test)) == np.logical_and(*inside).sum()
+    result = cross_validate(data, ["likes"], repeats=1, folds=3, target=target, ks=[5])
+    assert set(result.chance["direction"]) == {0 if target == "a_likes" else 1}
+    assert f"of {sum(said == 1)} pairs with a yes of side {target[0]} train" in str(result)
+    one_new = cross_validate(data, ["likes"], repeats=1, folds=3, target=target, unseen="a", ks=[5])
+    sizes = np.unique(one_new.chance["candidates"])
+    assert max(sizes) == 60 if target == "a_likes" else max(sizes) <= 21

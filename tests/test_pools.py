@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from pairmatch.cli import app
 from pairmatch.core.arrays import unit_rows
+from pairmatch.core.decisions import Decisions
 from pairmatch.core.errors import ConfigurationError, DataError
 from pairmatch.core.joining import join_features
 from pairmatch.core.paired_features import PairedFeatures
@@ -17,9 +18,9 @@ from pairmatch.core.pools import Pools
 from pairmatch.core.types import Pair, Profile
 from pairmatch.data import Pairs
 from pairmatch.evaluation.crossvalidation import cross_validate
-from pairmatch.evaluation.diagnostics import hubness
+from pairmatch.evaluation.diagnostics import hubness, pair_scores
 from pairmatch.evaluation.evaluator import Evaluator
-from pairmatch.evaluation.pooled_ranks import rank_all
+from pairmatch.evaluation.pooled_ranks import most_candidates, pool_blocks, rank_all
 from pairmatch.evaluation.query_table import rank_queries
 from pairmatch.evaluation.splits import cross_validation_splits
 from pairmatch.learning.heads import build_head
@@ -99,7 +100,12 @@ def loops(data, pool_of, people, known=()):
         candidates = [
             other
             for other in people[1 - direction][name]
-            if (direction, query, other) not in known and not (data.one_sided and other == query)
+            if (direction, query, other) not in known
+            and not (data.one_sided and other == query)
+            and not any(
+                (way, person, partner) == (direction, query, other) and pool != name
+                for way, person, partner, pool in directed
+            )
         ]
         scores = {other: float(left[query] @ right[other]) for other in candidates}
         found = []
@@ -156,6 +162,79 @@ def test_ranks_inside_pools_equal_loops(seed, one_sided):
         assert set(found) == pairs
         assert len(ranked.table.links.units) == sum(len(part.queries) for part in ranked.ranks)
     assert len({name for *_, name in expected}) > 4
+    assert most_candidates(data) == max(row[-1] for row in expected.values())
+
+
+@pytest.mark.parametrize("target", ["match", "a_likes", "b_likes"])
+def test_partners_of_other_days_are_neither_found_nor_wrong(target):
+    """Eight people per side meet on five days; the scorer knows all partners of every day."""
+    rng = np.random.default_rng(8)
+    pairs = {}
+    for day in range(5):
+        for first, second in enumerate(rng.permutation(8).tolist()):
+            pairs.setdefault((first, second), f"day {day}")
+    chosen = list(pairs)
+    b = np.zeros((8, 8))
+    b[tuple(np.transpose(chosen)[::-1])] = 1
+    every_day = [sorted(set(pairs.values()))] * 8
+    yes = np.ones(len(chosen), int)
+    answers = {"match": (yes, yes), "a_likes": (yes, 0 * yes), "b_likes": (0 * yes, yes)}
+    data = PairedFeatures.of(
+        np.eye(8),
+        b,
+        decisions=Decisions.of(chosen, *answers[target]),
+        pools=Pools.of(chosen, list(pairs.values()), a=every_day, b=every_day),
+    )
+    evaluation = Evaluator(resamples=0).evaluate(data, target=target)
+    assert evaluation.both.mrr == 1
+    table = evaluation.table
+    side = {"match": None, "a_likes": 0, "b_likes": 1}[target]
+    for row in table.rows():
+        here = int(row["direction"] == "b_to_a")
+        assert side in (None, here)
+        elsewhere = [
+            pair for pair, day in pairs.items() if pair[here] == row["query"] and day != row["pool"]
+        ]
+        assert row["candidates"] == 8 - len(elsewhere)
+    assert table["candidates"].min() == 4
+    assert evaluation.chance.mrr == pytest.approx(
+        np.mean([np.mean(1 / np.arange(1, size + 1)) for size in table["candidates"]])
+    )
+
+
+def test_pairs_of_other_pools_are_neither_matches_nor_negatives_of_calibration():
+    for one_sided in (False, True):
+        data, pool_of, people = random_pools(3, one_sided=one_sided)
+        blocks = list(pool_blocks(data))
+        assert {block.pool for block in blocks} == set(data.pools.pool.tolist())
+        seen = 0
+        for block in blocks:
+            name = [*data.pools.names, ""][block.pool]
+            inside = {pair for pair, pool in pool_of.items() if pool == name}
+            apart = {
+                pair
+                for pair, pool in pool_of.items()
+                if pool != name and pair[0] in people[0][name] and pair[1] in people[1][name]
+            }
+            for found, expected in ((block.matches, inside), (block.elsewhere, apart)):
+                rows = zip(block.rows_a[found[:, 0]], block.rows_b[found[:, 1]], strict=True)
+                assert set(rows) == expected
+            seen += len(apart)
+            sides = (
+                unit_rows(data.a)[block.rows_a],
+                unit_rows(data.a if one_sided else data.b)[block.rows_b],
+            )
+            scores, truth = pair_scores(
+                sides[0],
+                None if one_sided else sides[1],
+                block.matches,
+                left_out=block.elsewhere,
+            )
+            size = len(block.rows_a) * len(block.rows_b)
+            if one_sided:
+                size = len(block.rows_a) * (len(block.rows_a) - 1) // 2
+            assert (len(scores), truth.sum()) == (size - len(apart), len(inside))
+        assert seen > 10
 
 
 @pytest.mark.parametrize("one_sided", [False, True])
@@ -400,8 +479,15 @@ def test_a_log_without_matches_cannot_be_split_or_evaluated(by):
     pairs = Pairs.of(people_with_texts("a", "b"), [Pair("a", "b", a_likes=True, pool="one")])
     with pytest.raises(DataError, match="needs matches, and there are none: 1 pairs are"):
         pairs.split(by=by)
-    with pytest.raises(ConfigurationError, match="There is no match: at least one pair must be"):
-        pairs.with_features(np.ones((1, 2)), np.ones((1, 2)))
+    data = pairs.with_features(np.ones((1, 2)), np.ones((1, 2)))
+    with pytest.raises(ConfigurationError, match="There is no match to find: give matches, or"):
+        Evaluator().evaluate(data)
+    with pytest.raises(ConfigurationError, match="side b said yes"):
+        Evaluator().evaluate(data, target="b_likes")
+    assert Evaluator(resamples=0).evaluate(data, target="a_likes").queries == 1
+    nothing = Pairs.of(people_with_texts("a", "b"), [Pair("a", "b", a_likes=False)])
+    with pytest.raises(ConfigurationError, match="There is no match, nor a yes of one side"):
+        nothing.with_features(np.ones((1, 2)), np.ones((1, 2)))
 
 
 def test_cross_validation_holds_out_pools():

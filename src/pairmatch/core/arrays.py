@@ -143,7 +143,8 @@ def check_matches(matches: object, people_a: int, people_b: int | None) -> Ints:
     array = np.asarray(matches)
     if array.shape == (0, 2):
         raise ConfigurationError(
-            "There is no match: at least one pair must be a match, not rejected or open."
+            "There is no match, nor a yes of one side: at least one pair must be a match, not "
+            "rejected or open."
         )
     if array.ndim != 2 or array.shape[1] != 2 or not len(array) or array.dtype.kind not in "iu":
         raise ConfigurationError(

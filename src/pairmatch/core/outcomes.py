@@ -31,12 +31,15 @@ def sort_by_outcome(
         The decisions, and the positions at which the matches and the rejected pairs end.
 
     Raises:
-        ConfigurationError: Rows do not exist, or the decisions on a pair contradict its outcome.
+        ConfigurationError: Rows do not exist, the decisions on a pair contradict its outcome, or
+            there is neither a match nor a yes of one side.
     """
     given = Decisions.of((), (), ()) if decisions is None else decisions
     both = given.pairs[(given.a == YES) & (given.b == YES)]
     refused = given.pairs[(given.a == NO) | (given.b == NO)]
-    matched = check_matches(_joined(matches, both), *people)
+    matched = _joined(matches, both)
+    if len(matched) or not (np.any(given.a == YES) or np.any(given.b == YES)):
+        matched = check_matches(matched, *people)
     declined = _joined(rejected, refused)
     if len(declined):
         declined = check_matches(declined, *people)

@@ -224,7 +224,7 @@ class Pairs:
             join_identical: Whether people with identical features are never separated.
 
         Raises:
-            ConfigurationError: There are no matches, or shapes do not match.
+            ConfigurationError: There is neither a match nor a yes, or shapes do not match.
         """
         return PairedFeatures.of(
             a,

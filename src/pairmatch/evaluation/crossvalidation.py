@@ -29,6 +29,7 @@ from pairmatch.evaluation.query_table import QueryTable, usable_ks
 from pairmatch.evaluation.splits import (
     Split,
     SplitBy,
+    Unseen,
     check_splits,
     cross_validation_splits,
     people_note,
@@ -225,6 +226,7 @@ def cross_validate(
     repeats: int = 10,
     folds: int = 5,
     by: SplitBy | None = None,
+    unseen: Unseen = "both",
     splits: Sequence[Split] | None = None,
     target: Target = "match",
     ks: Sequence[int] | None = None,
@@ -247,7 +249,10 @@ def cross_validate(
         folds: Number of folds per repeat.
         by: What folds keep together: `component`, `people` or `pool`; by default by component, or
             by people where nearly all pairs are connected.
-        splits: Your own splits instead of `repeats`, `folds` and `by`.
+        unseen: `both`, or the side whose test people are new, among people of the other side who
+            may have been seen: the directions are then queries of new people among seen ones, and
+            of seen people among new ones.
+        splits: Your own splits instead of `repeats`, `folds`, `by` and `unseen`.
         target: What is to be found in the test parts: the match, or everyone to whom one side said
             yes. Learners see all that is known of the training pairs.
         ks: K of Recall@K; by default the recipe's that fit the smallest gallery.
@@ -262,10 +267,13 @@ def cross_validate(
     """
     first, tasks = _tasks(data, learners)
     if splits is None:
-        splits = cross_validation_splits(first, repeats=repeats, folds=folds, seed=seed, by=by)
-    check_splits(first, splits)
-    used, notes = usable_ks(ks, smallest_gallery(first, splits), pooled=first.pools is not None)
-    notes += people_note(first, splits)
+        splits = cross_validation_splits(
+            first, repeats=repeats, folds=folds, seed=seed, by=by, unseen=unseen, target=target
+        )
+    check_splits(first, splits, target)
+    smallest = smallest_gallery(first, splits, target)
+    used, notes = usable_ks(ks, smallest, pooled=first.pools is not None)
+    notes += people_note(first, splits, target)
     tables = {}
     scored = {}
     with progress_bar(progress) as bar:

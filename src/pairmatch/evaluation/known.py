@@ -8,14 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pairmatch.core.arrays import Ints
+from pairmatch.core.arrays import Ints, positions_of
 from pairmatch.core.errors import ConfigurationError, DataError
 from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.types import Pair, Target
 from pairmatch.data import Pairs
 from pairmatch.data.checking import check_same_sides
 from pairmatch.evaluation.query_table import QueryTable
 
 Flags = npt.NDArray[np.bool_]
+
+_KINDS: dict[Target, str] = {
+    "match": "matches",
+    "a_likes": "pairs with a yes of side a",
+    "b_likes": "pairs with a yes of side b",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,9 +30,10 @@ class Known:
     """What was known about the people of a `PairedFeatures` when a head was learned.
 
     Attributes:
-        matches: [K, 2] int64 rows of a and of b that were known to match. The two are no candidates
-            of each other, as in the filtered ranks of Bordes et al. (2013, "Translating Embeddings
-            for Modeling Multi-relational Data").
+        matches: [K, 2] int64 rows of a and of b that were known to match, or where the target is
+            the yes of one side, pairs in which that yes was known. The two are no candidates of
+            each other, as in the filtered ranks of Bordes et al. (2013, "Translating Embeddings for
+            Modeling Multi-relational Data").
         seen_a: [N] whether each person of side a was seen in training; of all people in one-sided
             sets.
         seen_b: [M] the same for side b; None in one-sided sets.
@@ -36,12 +44,13 @@ class Known:
     seen_b: Flags | None
 
     @classmethod
-    def of(cls, pairs: Pairs, known: Pairs) -> Known:
+    def of(cls, pairs: Pairs, known: Pairs, target: Target = "match") -> Known:
         """What pairs tell about the people of other pairs.
 
         Args:
-            pairs: Pairs whose people are asked for, none of them a known match.
+            pairs: Pairs whose people are asked for, as `without_known` returns them.
             known: Pairs that were known. Their people, and all people of their groups, are seen.
+            target: What is to be found.
         """
         groups = {pair.group for pair in known.pairs if pair.group is not None}
         seen = set(known.profiles)
@@ -53,7 +62,7 @@ class Known:
         matches = [
             (row_a[pair.a], row_b[pair.b])
             for pair in known.pairs
-            if pair.outcome == "match" and pair.a in row_a and pair.b in row_b
+            if _has(pair, target) and pair.a in row_a and pair.b in row_b
         ]
         return cls(
             np.array(matches, np.int64).reshape(-1, 2),
@@ -73,8 +82,10 @@ class Known:
                 f"`known` is about {sizes} people of the sides, the features about others: build "
                 "it with `Known.of(pairs, known)` from the same pairs."
             )
-        matched = {tuple(pair) for pair in data.matches.tolist()}
-        if any(tuple(pair) in matched for pair in self.matches.tolist()):
+        wanted = data.matches
+        if data.one_sided:  # a pair has no direction
+            wanted = np.concatenate([wanted, wanted[:, ::-1]])
+        if (positions_of(wanted, self.matches) >= 0).any():
             raise ConfigurationError(
                 "`known` holds matches that are to be found: leave them out with `without_known`."
             )
@@ -85,26 +96,44 @@ class Known:
         return units
 
 
-def without_known(pairs: Pairs, known: Pairs) -> tuple[Pairs, int]:
-    """The pairs that are not known matches, and the number of matches that are.
+def without_known(pairs: Pairs, known: Pairs, target: Target = "match") -> tuple[Pairs, int]:
+    """The pairs whose match, or yes of one side, was not known, and the number of those left out.
+
+    Args:
+        pairs: Pairs to test on.
+        known: Pairs that were known at training time.
+        target: What is to be found.
 
     Raises:
-        DataError: All matches are known, or a person changes sides.
+        DataError: All matches (or yes) are known, or a person changes sides.
     """
     check_same_sides(pairs, known)
-    keys = {_key(pair.a, pair.b, pairs.sides) for pair in known.pairs if pair.outcome == "match"}
+    keys = {_key(pair.a, pair.b, pairs.sides) for pair in known.pairs if _has(pair, target)}
     kept = [
         row for row, pair in enumerate(pairs.pairs) if _key(pair.a, pair.b, pairs.sides) not in keys
     ]
     if len(kept) == len(pairs.pairs):
         return pairs, 0
     rest = pairs.subset(kept)
-    if len(pairs) and not len(rest):
+    counts = [sum(_has(pair, target) for pair in part.pairs) for part in (pairs, rest)]
+    if counts[0] and not counts[1]:
         raise DataError(
-            f"All {len(pairs)} matches to test on were known at training time: there is nothing to "
-            "find. Test on matches that are not in the training pairs."
+            f"All {counts[0]} {_KINDS[target]} to test on were known at training time: there is "
+            f"nothing to find. Test on {_KINDS[target]} that are not in the training pairs."
         )
-    return rest, len(pairs) - len(rest)
+    return rest, counts[0] - counts[1]
+
+
+def left_out_note(count: int, target: Target = "match") -> str:
+    """A note on what `without_known` has left out."""
+    return f"{count} {_KINDS[target]} are left out: they were known at training time."
+
+
+def _has(pair: Pair, target: Target) -> bool:
+    """Whether a pair is known to be a match, or the side of a target to have said yes."""
+    if target == "match":
+        return pair.outcome == "match"
+    return bool(pair.likes[target == "b_likes"])
 
 
 def _key(a: str, b: str, sides: int) -> tuple[str, ...]:

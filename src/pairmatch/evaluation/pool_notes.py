@@ -8,19 +8,13 @@ from typing import Any
 import numpy as np
 
 from pairmatch.core.paired_features import PairedFeatures
-from pairmatch.core.pools import NO_POOL
+from pairmatch.evaluation.pooled_ranks import most_candidates
 from pairmatch.evaluation.query_table import QueryTable
 
 
 def usable_gallery(data: PairedFeatures) -> int:
-    """The largest K that makes sense: the smallest gallery, or the largest of the pools."""
-    if data.pools is None:
-        return min(data.galleries)
-    used = np.unique(data.pools.pool[: len(data)])
-    if NO_POOL in used:
-        return max(data.galleries)
-    sizes = np.stack(data.pools.sizes())[:, used]
-    return int(sizes.max()) - data.one_sided
+    """The largest K that makes sense: the smallest gallery, or the largest inside pools."""
+    return min(data.galleries) if data.pools is None else most_candidates(data)
 
 
 def pool_notes(table: QueryTable) -> list[str]:

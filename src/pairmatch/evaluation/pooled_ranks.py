@@ -22,12 +22,15 @@ class PoolBlock(NamedTuple):
         rows_a: [n] int64 rows of side a, ascending.
         rows_b: [m] int64 rows of side b, ascending; those of `rows_a` in one-sided sets.
         matches: [p, 2] int64 positions in `rows_a` and `rows_b`.
+        elsewhere: [x, 2] int64 positions of people of the pool whose match belongs to another pool,
+            or to none: they are no candidates of each other.
     """
 
     pool: int
     rows_a: Ints
     rows_b: Ints
     matches: Ints
+    elsewhere: Ints
 
 
 def rank_all(
@@ -36,6 +39,8 @@ def rank_all(
     """Ranks every true partner inside the pool of the pair, or among all people without pools.
 
     A pair without a pool is ranked among all people, and so is every pair of a set without pools.
+    Partners of a query person whose pair belongs to another pool are no candidates: like known
+    matches, they are neither to be found there nor wrong.
 
     Args:
         data: People, matches and pools.
@@ -50,19 +55,19 @@ def rank_all(
     if data.pools is None:
         return rank_partners(e_a, e_b, data.matches, one_sided=data.one_sided, known=known)
     known = np.empty((0, 2), np.int64) if known is None else known
-    known_pool, known_pairs = _known_by_pool(data.pools, known)
+    known_pool, shared = _pools_of_both(data.pools, known)
     found: list[list[PartnerRanks]] = [[] for _ in data.galleries]
     for block in pool_blocks(data):
         local = known
         if block.pool != NO_POOL:
-            local = known_pairs[slice(*np.searchsorted(known_pool, [block.pool, block.pool + 1]))]
+            local = known[_in_pool(known_pool, shared, block.pool)]
         rows = block.rows_a, block.rows_b
         ranks = rank_partners(
             e_a[block.rows_a],
             e_b[block.rows_b],
             block.matches,
             one_sided=data.one_sided,
-            known=_renumbered(local, *rows),
+            known=np.concatenate([_renumbered(local, *rows), block.elsewhere]),
         )
         for direction, part in enumerate(ranks):
             queries = rows[direction][part.queries]
@@ -75,15 +80,39 @@ def rank_all(
 def pool_blocks(data: PairedFeatures) -> Iterator[PoolBlock]:
     """Every pool that has a match, and all people for matches without a pool."""
     everyone = np.arange(len(data.a)), np.arange(len(data.a if data.b is None else data.b))
+    matches = data.matches
     pool, people = np.full(len(data), NO_POOL, np.int64), []
+    shared_pool, shared = np.empty(0, np.int64), np.empty(0, np.int64)
     if data.pools is not None:
         pool, people = data.pools.pool[: len(data)], data.pools.people()
+        shared_pool, shared = _pools_of_both(data.pools, matches)
     order = np.argsort(pool, kind="stable")
     numbers, starts = np.unique(pool[order], return_index=True)
     for number, positions in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
         rows_a, rows_b = everyone if number == NO_POOL else people[number]
-        matches = _renumbered(data.matches[positions], rows_a, rows_b)
-        yield PoolBlock(number, rows_a, rows_b, matches)
+        others = np.flatnonzero(pool != NO_POOL)
+        if number != NO_POOL:
+            others = _in_pool(shared_pool, shared, number)
+            others = others[pool[others] != number]
+        chosen = (_renumbered(matches[part], rows_a, rows_b) for part in (positions, others))
+        yield PoolBlock(number, rows_a, rows_b, *chosen)
+
+
+def most_candidates(data: PairedFeatures) -> int:
+    """Number of candidates of the query that has most of them."""
+    most = 0
+    for block in pool_blocks(data):
+        ends = [block.matches, block.elsewhere]
+        if data.one_sided:
+            ends = [np.concatenate([part, part[:, ::-1]]) for part in ends]
+        rows = block.rows_a, block.rows_b
+        for side in range(len(data.galleries)):
+            asked, left_out = (
+                np.bincount(part[:, side], minlength=len(rows[side])) for part in ends
+            )
+            candidates = len(rows[1 - side]) - data.one_sided - left_out
+            most = max(most, int(candidates[asked > 0].max(initial=0)))
+    return most
 
 
 def _renumbered(pairs: Ints, rows_a: Ints, rows_b: Ints) -> Ints:
@@ -91,18 +120,23 @@ def _renumbered(pairs: Ints, rows_a: Ints, rows_b: Ints) -> Ints:
     return np.stack(columns, axis=1).astype(np.int64)
 
 
-def _known_by_pool(pools: Pools, known: Ints) -> tuple[Ints, Ints]:
-    """Every pool in which both people of a known pair are, ascending, and the pair."""
+def _pools_of_both(pools: Pools, pairs: Ints) -> tuple[Ints, Ints]:
+    """Every pool in which both people of a pair are, ascending, and the number of the pair."""
     members = pools.a[np.argsort(pools.a[:, 0], kind="stable")]
-    first, last = (np.searchsorted(members[:, 0], known[:, 0], side) for side in ("left", "right"))
+    first, last = (np.searchsorted(members[:, 0], pairs[:, 0], side) for side in ("left", "right"))
     counts = last - first
-    pairs = np.repeat(known, counts, axis=0)
-    offsets = np.arange(len(pairs)) - np.repeat(np.cumsum(counts) - counts, counts)
+    number = np.repeat(np.arange(len(pairs)), counts)
+    offsets = np.arange(len(number)) - np.repeat(np.cumsum(counts) - counts, counts)
     pool = members[np.repeat(first, counts) + offsets, 1]
     others = pools.a if pools.b is None else pools.b
-    kept = positions_of(others, np.stack([pairs[:, 1], pool], axis=1)) >= 0
+    kept = positions_of(others, np.stack([pairs[number, 1], pool], axis=1)) >= 0
     order = np.argsort(pool[kept], kind="stable")
-    return pool[kept][order], pairs[kept][order]
+    return pool[kept][order], number[kept][order]
+
+
+def _in_pool(pools: Ints, numbers: Ints, pool: int) -> Ints:
+    """The numbers beside one pool, of the two results of `_pools_of_both`."""
+    return numbers[slice(*np.searchsorted(pools, [pool, pool + 1]))]
 
 
 def _sorted(parts: list[PartnerRanks]) -> PartnerRanks:

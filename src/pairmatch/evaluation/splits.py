@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,9 @@ from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.part import Part
 from pairmatch.core.partition import partition_people, partition_pools, within_a_fifth
+from pairmatch.core.types import Target
 from pairmatch.evaluation.pool_notes import usable_gallery
+from pairmatch.evaluation.targets import aim_at, count_of_target, part_of_data
 
 #: What is never separated: whole components, single people (pairs across parts are left out), or
 #: the people of a pool.
@@ -51,6 +53,7 @@ def cross_validation_splits(
     seed: int = 0,
     by: SplitBy | None = None,
     unseen: Unseen = "both",
+    target: Target = "match",
 ) -> list[Split]:
     """Repeated k-fold splits in which training sees no person of the test part.
 
@@ -69,10 +72,17 @@ def cross_validation_splits(
             a fifth of their size.
         unseen: `both`, or the side whose test people are new while their candidates on the other
             side may be known (settings S2 and S3); `a` and `b` split by people.
+        target: What is to be found in the test parts, which hold about equally much of it.
 
     Raises:
         ConfigurationError: `repeats` is below 1, or the number of folds is impossible.
     """
+    if target != "match":
+        aimed = aim_at(data, target)
+        splits = cross_validation_splits(
+            aimed, repeats=repeats, folds=folds, seed=seed, by=by, unseen=unseen
+        )
+        return [_of_data(data, aimed, split) for split in splits]
     if repeats < 1:
         raise ConfigurationError(f"`repeats` must be at least 1, got {repeats}.")
     if folds < 2:
@@ -87,14 +97,7 @@ def cross_validation_splits(
         _check_components(data, folds)
     splits = []
     for repeat in range(repeats):
-        if by == "component":
-            parts = data.parts(sizes, seed=seed + repeat)
-            pairs = [(_union(parts, without=fold), test) for fold, test in enumerate(parts)]
-        elif by == "pool":
-            parts = _parts_of_pools(data, sizes, seed + repeat)
-            pairs = [(_union(parts, without=fold), test) for fold, test in enumerate(parts)]
-        else:
-            pairs = _people_folds(data, sizes, seed + repeat, unseen)
+        pairs = _folds(data, sizes, seed + repeat, by, unseen)
         splits += [
             Split(repeat, fold, train, test, by, unseen) for fold, (train, test) in enumerate(pairs)
         ]
@@ -151,8 +154,8 @@ def split_by(data: PairedFeatures, sizes: Sequence[int], seed: int) -> SplitBy:
     return "people" if is_usable else "component"
 
 
-def check_splits(data: PairedFeatures, splits: Sequence[Split]) -> None:
-    """Raises ConfigurationError that names every split whose parts share people."""
+def check_splits(data: PairedFeatures, splits: Sequence[Split], target: Target = "match") -> None:
+    """Raises ConfigurationError that names every split whose parts share people or are empty."""
     problems = []
     for split in splits:
         name = f"repeat {split.repeat}, fold {split.fold}"
@@ -161,25 +164,34 @@ def check_splits(data: PairedFeatures, splits: Sequence[Split]) -> None:
             problems.append(
                 f"{name}: {shared} people or groups are in both the training and the test part"
             )
-        if not (len(split.train) and len(split.test)):
-            problems.append(f"{name}: the training or the test part holds no match")
+        if not len(split.train) or not count_of_target(data, split.test, target):
+            missing = "match" if target == "match" else f"match, or no yes of side {target[0]}"
+            problems.append(f"{name}: the training or the test part holds no {missing}")
     if problems or not splits:
         reason = "; ".join(problems) or "there are none"
         raise ConfigurationError(f"`splits` cannot be used: {reason}.")
 
 
-def smallest_gallery(data: PairedFeatures, splits: Sequence[Split]) -> int:
+def smallest_gallery(
+    data: PairedFeatures, splits: Sequence[Split], target: Target = "match"
+) -> int:
     """Size of the smallest gallery among the test parts; with pools, of their largest pools."""
-    return min(usable_gallery(data.take(split.test)) for split in splits)
+    return min(usable_gallery(aim_at(data.take(split.test), target)) for split in splits)
 
 
-def people_note(data: PairedFeatures, splits: Sequence[Split]) -> list[str]:
+def people_note(
+    data: PairedFeatures, splits: Sequence[Split], target: Target = "match"
+) -> list[str]:
     """A note on splits by people: how many pairs they train and test on; none by component."""
     chosen = [split for split in splits if split.by == "people"]
     if not chosen:
         return []
-    train = np.mean([len(split.train) for split in chosen])
-    test = np.mean([len(split.test) for split in chosen])
+    train, test = (
+        np.mean([count_of_target(data, part, target) for part in parts])
+        for parts in ([s.train for s in chosen], [s.test for s in chosen])
+    )
+    total = count_of_target(data, None, target)
+    kind = "matches" if target == "match" else f"pairs with a yes of side {target[0]}"
     who = {
         "both": "people of both sides are",
         "a": "people of side a are",
@@ -187,7 +199,7 @@ def people_note(data: PairedFeatures, splits: Sequence[Split]) -> list[str]:
     }[chosen[0].unseen]
     return [
         f"Split by people, because people stand in several pairs: tested {who} not in the training "
-        f"part. On average {train:.0f} of {len(data)} matches train and {test:.0f} test; pairs "
+        f"part. On average {train:.0f} of {total} {kind} train and {test:.0f} test; pairs "
         "between the two are left out."
     ]
 
@@ -225,6 +237,12 @@ def _shared_units(data: PairedFeatures, split: Split) -> int:
     return len(np.intersect1d(train, test))
 
 
+def _of_data(data: PairedFeatures, aimed: PairedFeatures, split: Split) -> Split:
+    """The split of a set from that of the set aimed at a target."""
+    train, test = (part_of_data(data, aimed, part) for part in (split.train, split.test))
+    return replace(split, train=train, test=test)
+
+
 def _check_components(data: PairedFeatures, folds: int) -> None:
     available = len(np.unique(data.components))
     if folds > available:
@@ -241,6 +259,17 @@ def _union(parts: Sequence[Part], *, without: int) -> Part:
         np.sort(np.concatenate([part.rejected for part in kept])),
         np.sort(np.concatenate([part.open for part in kept])),
     )
+
+
+def _folds(
+    data: PairedFeatures, sizes: Sequence[int], seed: int, by: SplitBy, unseen: Unseen
+) -> list[tuple[Part, Part]]:
+    """Training and test part of each fold of a repeat."""
+    if by == "people":
+        return _people_folds(data, sizes, seed, unseen)
+    divide = _parts_of_pools if by == "pool" else PairedFeatures.parts
+    parts = divide(data, sizes, seed=seed)
+    return [(_union(parts, without=fold), test) for fold, test in enumerate(parts)]
 
 
 def _people_folds(

@@ -8,9 +8,10 @@ from typing import get_args
 
 import numpy as np
 
+from pairmatch.core.arrays import positions_of
 from pairmatch.core.decisions import NO, UNKNOWN, YES, Decisions
 from pairmatch.core.errors import ConfigurationError, unknown_name
-from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.paired_features import PairedFeatures, Part
 from pairmatch.core.types import Target
 from pairmatch.evaluation.ranks import PartnerRanks
 
@@ -28,11 +29,17 @@ def aim_at(data: PairedFeatures, target: Target) -> PairedFeatures:
         target: What is predicted; `match` returns the data unchanged.
 
     Raises:
-        ConfigurationError: The target is unknown, the set is one-sided, or there is no such yes.
+        ConfigurationError: The target is unknown, likes are asked for in a one-sided set, or no
+            pair has the target.
     """
     if target not in get_args(Target):
         raise ConfigurationError(unknown_name("target", str(target), get_args(Target)))
     if target == "match":
+        if not len(data):
+            raise ConfigurationError(
+                "There is no match to find: give matches, or evaluate the yes of one side "
+                "(target='a_likes' or 'b_likes', --target)."
+            )
         return data
     if data.one_sided:
         raise ConfigurationError(
@@ -58,6 +65,22 @@ def aim_at(data: PairedFeatures, target: Target) -> PairedFeatures:
         decision_components=data.decision_components[order],
         pools=None if data.pools is None else data.pools.of_pairs(aimed.pairs),
     )
+
+
+def part_of_data(data: PairedFeatures, aimed: PairedFeatures, part: Part) -> Part:
+    """The part of a set that holds the pairs of a part of the set aimed at a target."""
+    pairs = aimed.decisions.pairs[aimed.positions(part)]
+    positions = np.sort(positions_of(data.decisions.pairs, pairs))
+    matches, rejected, opened = np.split(positions, np.searchsorted(positions, data.ends))
+    return Part(matches, rejected - data.ends[0], opened - data.ends[1])
+
+
+def count_of_target(data: PairedFeatures, part: Part | None, target: Target) -> int:
+    """Number of matches, or of pairs with the yes of a side, in a part, or in the whole set."""
+    if target == "match":
+        return len(data if part is None else part)
+    said = data.decisions.a if target == "a_likes" else data.decisions.b
+    return int(np.sum((said if part is None else said[data.positions(part)]) == YES))
 
 
 def has_answers(data: PairedFeatures) -> bool:

@@ -15,7 +15,7 @@ from pairmatch.core import registry
 from pairmatch.core.arrays import Vectors, check_count
 from pairmatch.core.config import PartSpec, TrainingConfig, parse_spec
 from pairmatch.core.devices import resolve_device
-from pairmatch.core.errors import ConfigurationError, NotFittedError
+from pairmatch.core.errors import ConfigurationError, DataError, NotFittedError
 from pairmatch.core.interfaces import Backbone, Learner, MetadataGenerator, Pooler, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.types import Profile, Side, Target
@@ -23,7 +23,7 @@ from pairmatch.data import Pairs
 from pairmatch.evaluation.crossvalidation import BASELINES, CrossValidation, cross_validate
 from pairmatch.evaluation.evaluation import Evaluation
 from pairmatch.evaluation.evaluator import Evaluator
-from pairmatch.evaluation.known import Known, without_known
+from pairmatch.evaluation.known import Known, left_out_note, without_known
 from pairmatch.features.extractor import ExtractionRequest, FeatureStore
 from pairmatch.gallery import Exclusions, Gallery, Recommendations, Slates, recommend_all
 from pairmatch.io.store import Store
@@ -241,9 +241,12 @@ class Matcher:
 
         Raises:
             ConfigurationError: Training and validation pairs have different `sides`.
+            DataError: A part has no match.
         """
         if validation is not None and validation.sides != train.sides:
             raise ConfigurationError("Training and validation pairs must have equal `sides`.")
+        if not len(train.matches):
+            raise DataError(f"There is no match to learn from among {len(train.pairs)} pairs.")
         parts = [train]
         if validation and self.learner.uses_validation:
             parts.append(validation)
@@ -303,7 +306,8 @@ class Matcher:
             pairs: Held-out pairs; each side is the other's gallery.
             known: Pairs that were known at training time, if `pairs` holds some of their people.
                 The figures are then those of new people, and `seen` of the result holds those of
-                people in `known`; known matches are neither candidates nor to be found.
+                people in `known`; known matches (or a known yes, if that is the target) are neither
+                candidates nor to be found.
             target: What is to be found: the `match`; or with `a_likes` or `b_likes`, everyone to
                 whom a person of that side said yes.
             ks: K of Recall@K; by default the recipe's.
@@ -321,10 +325,10 @@ class Matcher:
             )
         notes, what_was_known = [], None
         if known is not None:
-            pairs, left_out = without_known(pairs, known)
-            what_was_known = Known.of(pairs, known)
+            pairs, left_out = without_known(pairs, known, target)
+            what_was_known = Known.of(pairs, known, target)
             if left_out:
-                notes.append(f"{left_out} matches are left out: they were known at training time.")
+                notes.append(left_out_note(left_out, target))
         data = self.paired_features(pairs)
         head = self._ready_head(data.dim)
         evaluator = Evaluator(ks=ks, resamples=resamples, seed=self.seed)

@@ -166,6 +166,7 @@ def _pair_scores(
                 e_a[block.rows_a],
                 None if e_b is e_a else e_b[block.rows_b],
                 block.matches,
+                left_out=block.elsewhere,
                 one_sided=data.one_sided,
             )
             for block in pool_blocks(data)

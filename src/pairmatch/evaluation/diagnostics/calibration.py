@@ -150,7 +150,12 @@ def reliability(
 
 
 def pair_scores(
-    e_a: Floats, e_b: Floats | None, matches: Ints, *, one_sided: bool = False
+    e_a: Floats,
+    e_b: Floats | None,
+    matches: Ints,
+    *,
+    left_out: Ints | None = None,
+    one_sided: bool = False,
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Scores of all pairs of a set, and which of them match: the input of `calibrate`.
 
@@ -159,6 +164,7 @@ def pair_scores(
         e_b: [M, K] unit length; None for a one-sided set whose embeddings do not depend on the
             side. Every pair of people then counts once.
         matches: [P, 2] rows of `e_a` and `e_b` that match.
+        left_out: [X, 2] rows of pairs that are neither, such as matches of another pool.
         one_sided: Whether the rows of `e_b` are the people of `e_a` as candidates. Every pair of
             people then counts in both directions, and pairs of a person with themselves are left
             out.
@@ -170,10 +176,12 @@ def pair_scores(
     truth = np.zeros(scores.shape, bool)
     truth[matches[:, 0], matches[:, 1]] = True
     kept = np.ones(scores.shape, bool)
-    if e_b is None:
-        kept = np.triu(kept, 1)
-    elif one_sided:
-        np.fill_diagonal(kept, False)
+    if left_out is not None:
+        kept[left_out[:, 0], left_out[:, 1]] = False
     if e_b is None or one_sided:
         truth |= truth.T
+        kept &= kept.T
+        np.fill_diagonal(kept, False)
+    if e_b is None:
+        kept = np.triu(kept)
     return scores[kept], truth[kept]
