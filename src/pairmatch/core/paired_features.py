@@ -19,7 +19,7 @@ from pairmatch.core.arrays import (
 )
 from pairmatch.core.components import assign_components, label_components
 from pairmatch.core.decisions import Decisions
-from pairmatch.core.feature_blocks import FeatureBlock, check_blocks
+from pairmatch.core.feature_blocks import FeatureBlock, check_blocks, feature_blocks
 from pairmatch.core.outcomes import sort_by_outcome
 from pairmatch.core.part import Part
 from pairmatch.core.pools import Pools
@@ -219,10 +219,12 @@ class PairedFeatures:
         """
         return replace(self, a=a, b=b, blocks=check_blocks(blocks, a.shape[1]))
 
-    def of_block(self, block: FeatureBlock) -> PairedFeatures:
-        """The same people and pairs with the features of one block."""
-        b = None if self.b is None else self.b[:, block.columns]
-        return self.with_features(self.a[:, block.columns], b)
+    def of_blocks(self, blocks: Sequence[FeatureBlock]) -> PairedFeatures:
+        """The same people and pairs with the features of some blocks, in this order."""
+        columns = np.concatenate([np.arange(block.start, block.stop) for block in blocks])
+        kept = feature_blocks([block.name for block in blocks], [block.width for block in blocks])
+        b = None if self.b is None else self.b[:, columns]
+        return self.with_features(self.a[:, columns], b, kept)
 
     def with_units(self, units: Ints) -> PairedFeatures:
         """The same pairs with other units.

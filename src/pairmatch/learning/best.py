@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 
 import numpy as np
 
 from pairmatch.core.arrays import unit_rows
 from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.feature_blocks import FeatureBlock
 from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.splits import cross_validation_splits
 from pairmatch.learning.baselines import CCA, Popularity, Ridge
-from pairmatch.learning.block_bases import block_bases, block_shares
+from pairmatch.learning.block_bases import block_shares, linear_bases, telling_blocks
 from pairmatch.learning.closed_form_heads import PopularityHead, fill
 from pairmatch.learning.contrastive import Contrastive
 from pairmatch.learning.decompositions import MatchedSides, side_means, thin_svd
@@ -86,11 +88,16 @@ class Best(Learner):
             reason = str(error).removesuffix(".")
             return _without_learning(train, f"Cross-validation is not possible ({reason})")
         rng = np.random.default_rng(seed)
+        bases = partial(
+            fit_bases,
+            blocks=telling_blocks(train),
+            grouped=grouped,
+            recipe=self.recipe,
+            seed=seed,
+        )
         held_out = []
         for split in splits:
-            heads = fit_bases(
-                train.take(split.train), grouped=grouped, recipe=self.recipe, seed=seed
-            )
+            heads = bases(train.take(split.train))
             held_out.append(Margins.of(train.take(split.test), list(heads.values()), rng))
         weights, spreads = choose_weights(held_out, self.shrinkage / train.independent)
         if not weights.any():
@@ -99,7 +106,7 @@ class Best(Learner):
                 f"Cross-validation among the {len(train)} training pairs does not show that the "
                 "features predict partners",
             )
-        heads = fit_bases(train, grouped=grouped, recipe=self.recipe, seed=seed)
+        heads = bases(train)
         used = weights > 0
         joined = {label: heads[label] for label in np.array(list(heads))[used].tolist()}
         stacked = StackedHead.joined(joined, weights[used], spreads[used])
@@ -108,12 +115,18 @@ class Best(Learner):
 
 
 def fit_bases(
-    train: PairedFeatures, *, grouped: bool = False, recipe: bool = False, seed: int = 0
+    train: PairedFeatures,
+    *,
+    blocks: Sequence[FeatureBlock] | None = None,
+    grouped: bool = False,
+    recipe: bool = False,
+    seed: int = 0,
 ) -> dict[str, ProjectionHead]:
     """Heads of all base learners by label, whitened cosine first; what they share is solved once.
 
     Args:
         train: Features and matches.
+        blocks: Blocks of features that linear learners read; None for all.
         grouped: Whether metrics that use groups and common partners are among them.
         recipe: Whether the contrastive recipe is among them.
         seed: Seed of the recipe.
@@ -136,15 +149,18 @@ def fit_bases(
         "ridge 1": Ridge(strength=1),
         "ridge 10": Ridge(strength=10),
     }
-    sides = MatchedSides.of(train)
+
+    def linear(part: PairedFeatures) -> dict[str, ProjectionHead]:
+        sides = MatchedSides.of(part)
+        solved = dict(zip(metrics, solve_metrics(part, list(metrics.values())), strict=True))
+        return {**solved, **{label: learner.solve(sides) for label, learner in maps.items()}}
+
     return {
-        **dict(zip(metrics, solve_metrics(train, list(metrics.values())), strict=True)),
-        **{label: learner.solve(sides) for label, learner in maps.items()},
+        **linear_bases(train, blocks or train.blocks, linear, grouped=grouped),
         **product_bases(train, _PRODUCTS),
         "popularity": Popularity().fit(train).head,
         "number of partners": _appeal(train),
         **({"recipe": Contrastive().fit(train, seed=seed).head} if recipe else {}),
-        **block_bases(train, grouped=grouped),
     }
 
 

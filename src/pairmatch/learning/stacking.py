@@ -49,7 +49,7 @@ class StackedHead(ProjectionHead):
     Args:
         dim: Width D of the features.
         parts: By label, name and options of each head.
-        columns: First column that the heads read, and the column after the last one; all if empty.
+        columns: Ranges of columns that the heads read, [first, after the last]; all if empty.
         block_shares: Share of the score's variation by block of features; none of a single block.
     """
 
@@ -62,7 +62,7 @@ class StackedHead(ProjectionHead):
         *,
         dim: int,
         parts: Mapping[str, PartSpec],
-        columns: Sequence[int] = (),
+        columns: Sequence[Sequence[int]] = (),
         block_shares: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
@@ -71,17 +71,17 @@ class StackedHead(ProjectionHead):
                 "`StackedHead(parts=...)` takes name and options of one head or more by label, "
                 f"got {parts!r}."
             )
-        start, stop = columns or (0, dim)
-        if not 0 <= start < stop <= dim:
+        if not all(0 <= start < stop <= dim for start, stop in columns):
             raise ConfigurationError(
-                f"`StackedHead(columns=...)` must ascend from 0 to dim ({dim}), got {columns!r}."
+                f"`StackedHead(columns=...)`: ranges ascend from 0 to dim ({dim}), got {columns!r}."
             )
+        read = sum(stop - start for start, stop in columns) or dim
         self.dim = dim
-        self.columns = tuple(columns)
+        self.columns = [tuple(bounds) for bounds in columns]
         self.parts = dict(parts)
         self.block_shares = dict(block_shares or {})
         self.heads = nn.ModuleList(
-            build_head(spec, dim=stop - start).requires_grad_(False) for spec in parts.values()
+            build_head(spec, dim=read).requires_grad_(False) for spec in parts.values()
         )
         self.width = sum(head.width for head in self._heads)
         self.register_buffer("weights", torch.full((len(parts),), 1 / len(parts)))
@@ -90,7 +90,7 @@ class StackedHead(ProjectionHead):
     def project(self, h: Tensor, side: Side) -> Tensor:
         """Projects [B, D] to [B, K], the sum of the heads' widths."""
         if self.columns:
-            h = h[:, slice(*self.columns)]
+            h = cat([h[:, slice(*bounds)] for bounds in self.columns], 1)
         parts = [unit(head.project(h, side)) for head in self._heads]
         return cat([part * root for part, root in zip(parts, self.weights.sqrt(), strict=True)], 1)
 
