@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import pairmatch.gallery.search as search
 from pairmatch.core.arrays import unit_rows
 from pairmatch.core.errors import ConfigurationError
+from pairmatch.gallery import numpy_kernel, torch_kernel
 from pairmatch.gallery.search import top_k
 
 
@@ -27,9 +28,20 @@ def best_rows(queries, vectors, k, rows, excluded, bonus=None):
     return best
 
 
-@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def use_kernel(patch, number_format):
+    """Makes searches compute in a number format of torch, or without torch."""
+    if number_format == "numpy":
+        patch.setattr(search, "_kernel", lambda: numpy_kernel)
+    else:
+        patch.setattr(torch_kernel, "_fast_dtype", lambda: number_format)
+
+
+FORMATS = [torch.float32, torch.bfloat16, "numpy"]
+
+
+@pytest.fixture(params=FORMATS, ids=["float32", "bfloat16", "numpy"])
 def number_format(request, monkeypatch):
-    monkeypatch.setattr(search, "_fast_dtype", lambda: request.param)
+    use_kernel(monkeypatch, request.param)
     monkeypatch.setattr(search, "_CHUNK_ROWS", 128)
     return request.param
 
@@ -45,12 +57,12 @@ def number_format(request, monkeypatch):
     pieces=st.integers(1, 4),
     seed=st.integers(0, 9),
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", FORMATS)
 def test_search_matches_plain_sorting(
     dtype, people, width, k, share, scale, with_bonus, pieces, seed
 ):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "_fast_dtype", lambda: dtype)
+        use_kernel(patch, dtype)
         patch.setattr(search, "_CHUNK_ROWS", 128)
         rng = np.random.default_rng(seed)
         vectors = (scale * rng.normal(size=(people, width))).astype(np.float32)

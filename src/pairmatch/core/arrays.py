@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING, TypeGuard
+
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from pairmatch.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import torch
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
 Vectors = npt.NDArray[np.float32]
 
 
+def is_tensor(value: object) -> TypeGuard[torch.Tensor]:
+    """Whether a value is a tensor, without importing torch."""
+    module = sys.modules.get("torch")
+    return module is not None and isinstance(value, module.Tensor)
+
+
 def to_numpy(vectors: Floats | torch.Tensor) -> Floats:
     """The vectors as a NumPy array; tensors are detached, moved to the CPU and cast to float32."""
-    if isinstance(vectors, torch.Tensor):
+    if is_tensor(vectors):
         return vectors.detach().cpu().float().numpy()
     return np.asarray(vectors)
 
@@ -80,7 +91,7 @@ def check_matrix(name: str, values: object) -> npt.NDArray[np.float64]:
 
 def check_vectors(name: str, vectors: object) -> None:
     """Raises ConfigurationError unless the vectors are finite numbers [N, K] with N ≥ 1."""
-    if not isinstance(vectors, np.ndarray | torch.Tensor):
+    if not isinstance(vectors, np.ndarray) and not is_tensor(vectors):
         kind = type(vectors).__name__
         raise ConfigurationError(f"`{name}` must be a NumPy array or a tensor, got {kind}.")
     shape = tuple(vectors.shape)
