@@ -9,13 +9,14 @@ import pytest
 from test_cli import run
 
 from pairmatch import Matcher, Pairs
+from pairmatch.core.feature_blocks import feature_blocks
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.experiments.demo import draw_people
 from pairmatch.learning.best import Best, fit_bases
 from pairmatch.learning.evidence import KINDS, evidence_of, kind_of
 from pairmatch.learning.stacking import StackedHead
 from pairmatch.report import compare_learners, diagnose, learners, matcher_report, serve_best
-from pairmatch.report.evidence import evidence_section
+from pairmatch.report.evidence import evidence_sections
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,9 @@ def test_every_base_learner_has_a_kind_of_evidence():
     for label in fit_bases(data, grouped=True, recipe=True):
         assert kind_of(label) in KINDS
     assert kind_of("cca 64, whitened more") == "what partners of similar people are like"
+    assert kind_of("clip/native: ridge 1") == "what partners of similar people are like"
+    assert kind_of("metric/mean: whitened") == "people who are alike in everything"
+    assert kind_of("products of 8, cca") == "how strong traits are, and in which combinations"
     assert kind_of("something else") == "something else"
 
 
@@ -109,10 +113,25 @@ def test_shares_of_kinds_are_those_of_their_learners(tmp_path):
     assert sum(item.share for item in evidence) == pytest.approx(1, abs=1e-5)
     joined = {label: share for item in evidence for label, share in item.learners.items()}
     assert joined == head.shares
-    section = evidence_section(head)
+    (section,) = evidence_sections(head)
     assert [bar.share for bar in section.bars] == [item.share for item in evidence]
     assert json.loads(json.dumps(section.data))[0]["kind"] == evidence[0].kind
-    assert evidence_section(fit_bases(data)["ridge 1"]) is None
+    assert evidence_sections(fit_bases(data)["ridge 1"]) == []
+
+
+def test_several_kinds_of_features_have_bars_of_their_own():
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((80, 8))
+    b = np.concatenate(
+        [a[:, :4] + 0.3 * rng.standard_normal((80, 4)), rng.standard_normal((80, 4))], axis=1
+    )
+    blocks = feature_blocks(["photos", "texts"], [4, 4])
+    head = Best(recipe=False).fit(PairedFeatures.of(a, b, blocks=blocks)).head
+    evidence, sources = evidence_sections(head)
+    assert set(KINDS) >= {row["kind"] for row in evidence.data}
+    assert [bar.name for bar in sources.bars] == ["photos", "texts"]  # the largest first
+    assert sources.bars[0].share > 0.7
+    assert sum(row["share"] for row in sources.data) == pytest.approx(1, abs=1e-5)
 
 
 # --- the demo

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from pairmatch.core.interfaces import ProjectionHead
@@ -46,10 +45,9 @@ def evidence_of(head: ProjectionHead | None) -> tuple[Evidence, ...]:
 
 
 def kind_of(label: str) -> str:
-    """The kind of evidence of a base learner; its own label if it is none of those known."""
-    places = {
-        kind: found.start()
-        for kind, words in KINDS.items()
-        if (found := re.search(rf"\b({'|'.join(words)})\b", label))
-    }
-    return min(places, key=lambda kind: places[kind], default=label)
+    """The kind of evidence of a base learner; its own label if it is none of those known.
+
+    A learner that reads one block of features has the block's name before a colon.
+    """
+    learner = label.rpartition(": ")[2]
+    return next((kind for kind, words in KINDS.items() if learner.startswith(words)), label)

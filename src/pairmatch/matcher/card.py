@@ -126,6 +126,10 @@ def model_card(record: Mapping[str, Any]) -> str:
     if evidence:
         shares = [f"{100 * share:.0f} % {kind}" for kind, share in evidence.items()]
         lines += ["", f"It ranks by: {', '.join(shares)}."]
+        sources = record["parts"]["head"]["options"].get("block_shares") or {}
+        if sources:
+            words = [f"{100 * share:.0f} % {name}" for name, share in sources.items()]
+            lines.append(f"Its features: {', '.join(words)}.")
     metrics = record.get("metrics")
     if metrics:
         heading = f"Measured on {metrics['queries']} queries of held-out pairs:"

@@ -31,7 +31,7 @@ from pairmatch.evaluation.splits import Split
 from pairmatch.evaluation.verdict import Verdict
 from pairmatch.matcher.matcher import Matcher
 from pairmatch.report.content import Section
-from pairmatch.report.evidence import evidence_section
+from pairmatch.report.evidence import evidence_sections
 from pairmatch.report.learners import LearnerComparison, compare_learners
 from pairmatch.report.sections import (
     calibration_section,
@@ -104,7 +104,7 @@ def diagnose(
     )
     sections = [
         comparison_section(result, verdict.best, title="Learners", text=[comparison.text()]),
-        evidence_section(head),
+        *evidence_sections(head),
         _hubness(head, tested),
         _calibration(head, comparison.held_out, tested),
         _slices(result, people),

@@ -15,11 +15,20 @@ _TEXT = (
 )
 
 
-def evidence_section(head: ProjectionHead) -> Section | None:
-    """The kinds of evidence of a stacked head, as bars; None for other heads."""
+_SOURCES = (
+    "How much each kind of features (backbone and pooler) moves the scores of candidates: what "
+    "changes in the ranking if all people have the same features of this kind."
+)
+
+
+def evidence_sections(head: ProjectionHead) -> list[Section]:
+    """The kinds of evidence of a stacked head, and its kinds of features if there are several.
+
+    Empty for other heads.
+    """
     evidence = evidence_of(head)
     if not evidence:
-        return None
+        return []
     bars = [
         Bar(
             item.kind[:1].upper() + item.kind[1:],
@@ -29,4 +38,11 @@ def evidence_section(head: ProjectionHead) -> Section | None:
         for item in evidence
     ]
     data = [dataclasses.asdict(item) for item in evidence]
-    return Section("What the ranking is based on", [_TEXT], bars=bars, data=data)
+    sections = [Section("What the ranking is based on", [_TEXT], bars=bars, data=data)]
+    sources: dict[str, float] = getattr(head, "block_shares", {})
+    if sources:
+        ordered = sorted(sources.items(), key=lambda item: -item[1])
+        bars = [Bar(name, share) for name, share in ordered]
+        data = [{"source": name, "share": share} for name, share in ordered]
+        sections.append(Section("Features that the ranking uses", [_SOURCES], bars=bars, data=data))
+    return sections
