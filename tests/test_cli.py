@@ -132,10 +132,12 @@ def test_fit_evaluate_and_forget(pairs, tmp_path):
 
 def test_features_of_multiple_backbones_are_joined(pairs, tmp_path):
     fit = f"fit {pairs} --output {tmp_path / 'm'} --store {tmp_path / 's'} {FASTER}"
-    run(f"{fit} --backbone descriptor --backbone descriptor --set descriptor.size_px=56")
+    run(f"{fit} --backbone descriptor --backbone attributes --set descriptor.size_px=56")
     record = json.loads((tmp_path / "m" / "matcher.json").read_text())
-    assert [part["options"]["size_px"] for part in record["parts"]["backbones"]] == [56, 56]
-    assert record["dim"] == 2 * 1756
+    backbones = record["parts"]["backbones"]
+    assert [part["name"] for part in backbones] == ["descriptor", "attributes"]
+    assert backbones[0]["options"]["size_px"] == 56
+    assert 1756 < record["dim"] < 1756 + 50
     text = run(f"{fit} --backbone descriptor --backbone clip --set backbone.size_px=56", code=2)
     assert "must name one of them: descriptor.OPTION=VALUE" in text
 
@@ -290,7 +292,7 @@ def test_sweep_compares_settings_with_a_single_extraction(demo, pairs, tmp_path)
     assert "head linear, loss.temperature 0.2" in output
     assert "240 queries" not in output
     assert "120 queries, each tested 1 times among 20 candidates" in output
-    assert "corrected for 9 comparisons" in output
+    assert "corrected for 10 comparisons" in output
     page = (tmp_path / "out" / "report.html").read_text()
     assert "head linear, loss.temperature 0.2" in page
     assert "popularity" in page

@@ -104,7 +104,7 @@ Preset = Annotated[
     str,
     typer.Option(
         help="Settings to start from: paper, the published recipe; best, several learners joined "
-        "by cross-validation; robust, a metric for few pairs."
+        "by cross-validation; robust, one metric for people who are alike."
     ),
 ]
 Seed = Annotated[

@@ -155,7 +155,7 @@ def sweep(
     """Compares parts and options by cross-validation, with intervals, baselines and tests.
 
     All combinations are tested on the same people; features are extracted once.
-    By default, the published recipe is compared with the baselines.
+    By default, the published recipe is compared with the learner best and the baselines.
     """
     named = {"pooler": pooler, "metadata": metadata, "head": head, "loss": loss}
     base = _base(backbone, named, settings)
