@@ -2,20 +2,26 @@
 
     python benchmarks/best.py --data ../shared/data --repeats 1 furniture demo rotation
 
-Sets of features are read from a folder with `furniture/features.npz` (a, b, group) and
-`lookalikes/features.npz` (a, b); the people of the demo and the simulated regimes need none.
-Prints one table per set: R@10, MRR, and the difference to `best` with Holm's correction.
+Sets of features are read from a folder with `furniture/features.npz` (a, b, group),
+`furniture/pairs.csv` (text_a, text_b), `lookalikes/features.npz` (a, b) and `speed_dating`; the
+people of the demo and the simulated regimes need none. `furniture-text` needs the sentence encoder
+that benchmarks/speed_dating.py explains. Prints one table per set: R@10, MRR, and the difference of
+`best` with Holm's correction; then the gains over the recipe and the best baseline.
 """
 
 import argparse
+import csv
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from speed_dating import Dates, texts_of
 
 from pairmatch import Matcher, PairedFeatures, Pairs
+from pairmatch.core.arrays import unit_rows
+from pairmatch.core.feature_blocks import FeatureBlock
 from pairmatch.evaluation.crossvalidation import BASELINES, cross_validate
 from pairmatch.experiments.demo import draw_people
 
@@ -30,6 +36,30 @@ def furniture(data):
     return PairedFeatures.of(arrays["a"], arrays["b"], groups=arrays["group"].tolist())
 
 
+def furniture_with_text(data, encoder):
+    """The same pairs with descriptions, encoded by a sentence encoder: [unit photo, unit text]."""
+    photos = furniture(data)
+    with (data / "furniture/pairs.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    sides = []
+    for side, features in (("a", photos.a), ("b", photos.b)):
+        texts = texts_of([row[f"text_{side}"] for row in rows], encoder)
+        sides.append(np.concatenate([unit_rows(features), unit_rows(texts)], axis=1))
+    width = sides[0].shape[1]
+    split = (FeatureBlock("photo", 0, photos.dim), FeatureBlock("text", photos.dim, width))
+    return photos.with_features(*sides, blocks=split)
+
+
+def speed_dating(data):
+    """Dates on which both said yes, by event, with the answers of questionnaires as features."""
+    dates = Dates(data / "speed_dating")
+    paired = dates.paired(dates.answers)
+    features = dates.attributes(np.arange(len(dates.people))).astype(np.float32)
+    return paired.with_features(
+        *(features[side[:, 0].astype(int)] for side in (paired.a, paired.b))
+    )
+
+
 def lookalikes(data, first, last):
     """Pairs of pictures that people judged to look alike, in a fixed random order."""
     arrays = np.load(data / "lookalikes/features.npz")
@@ -37,7 +67,7 @@ def lookalikes(data, first, last):
     return PairedFeatures.of(*(arrays[side][rows].astype(np.float32) for side in "ab"))
 
 
-def demo(data):
+def demo():
     """The people of `pairmatch demo`, with the features of the descriptor."""
     with tempfile.TemporaryDirectory() as folder:
         pairs = Pairs.read(draw_people(folder, pairs=400, seed=0), images=folder)
@@ -45,7 +75,9 @@ def demo(data):
         return matcher.paired_features(pairs)
 
 
-def simulated(pairs, *, noise, rotated=False, flipped=False, related=True, alone=True):
+def simulated(
+    pairs, *, noise, rotated=False, flipped=False, related=True, alone=True, kinds=False, seed=0
+):
     """People with hidden tastes, shown by noisy features.
 
     Args:
@@ -56,8 +88,10 @@ def simulated(pairs, *, noise, rotated=False, flipped=False, related=True, alone
         related: Whether partners have a taste in common at all.
         alone: Whether each person has one partner; otherwise matches fall on popular people of both
             sides, four times as many as people of a side.
+        kinds: Whether each side shows its taste in its own way, as people and jobs do.
+        seed: Seed of the people.
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     looks = rng.standard_normal((TASTES, WIDTH)) / np.sqrt(TASTES)
     taste = rng.standard_normal((pairs, TASTES))
     partner = taste if related else rng.standard_normal((pairs, TASTES))
@@ -65,6 +99,8 @@ def simulated(pairs, *, noise, rotated=False, flipped=False, related=True, alone
         partner = partner @ np.linalg.qr(rng.standard_normal((TASTES, TASTES)))[0]
     if flipped:
         partner = partner * rng.choice([-1, 1], partner.shape)
+    if kinds:
+        partner = partner @ rng.standard_normal((TASTES, TASTES)) / np.sqrt(TASTES)
     a, b = (z @ looks + noise * rng.standard_normal((pairs, WIDTH)) for z in (taste, partner))
     if alone:
         return PairedFeatures.of(a + 1, b - 1)
@@ -77,49 +113,77 @@ def simulated(pairs, *, noise, rotated=False, flipped=False, related=True, alone
 
 
 SETS = {
-    "furniture": furniture,
-    "lookalikes-150": lambda data: lookalikes(data, 0, 150),
-    "lookalikes-495": lambda data: lookalikes(data, 0, 495),
-    "lookalikes-other-750": lambda data: lookalikes(data, 749, 1499),
-    "demo": demo,
-    "alike": lambda data: simulated(400, noise=2),
-    "rotation": lambda data: simulated(400, noise=2, rotated=True),
-    "bands": lambda data: simulated(400, noise=0.3, flipped=True),
-    "popularity": lambda data: simulated(400, noise=1, related=False, alone=False),
-    "nothing": lambda data: simulated(400, noise=1, related=False),
-    "alike-60": lambda data: simulated(60, noise=1.5),
-    "rotation-60": lambda data: simulated(60, noise=1.5, rotated=True),
-    "rotation-5000": lambda data: simulated(5000, noise=4, rotated=True),
+    "furniture": lambda options: furniture(options.data),
+    "furniture-text": lambda options: furniture_with_text(options.data, options.text_encoder),
+    "lookalikes-150": lambda options: lookalikes(options.data, 0, 150),
+    "lookalikes-495": lambda options: lookalikes(options.data, 0, 495),
+    "lookalikes-other-750": lambda options: lookalikes(options.data, 749, 1499),
+    "lookalikes-1499": lambda options: lookalikes(options.data, 0, 1499),
+    "demo": lambda options: demo(),
+    "speed-dating": lambda options: speed_dating(options.data),
+    "alike": lambda options: simulated(400, noise=2),
+    "rotation": lambda options: simulated(400, noise=2, rotated=True),
+    "kinds": lambda options: simulated(400, noise=1, kinds=True),
+    "bands": lambda options: simulated(400, noise=0.3, flipped=True),
+    "bands-2000": lambda options: simulated(2000, noise=0.3, flipped=True),
+    "popularity": lambda options: simulated(400, noise=1, related=False, alone=False),
+    "nothing": lambda options: simulated(400, noise=1, related=False),
+    "alike-60": lambda options: simulated(60, noise=1.5),
+    "rotation-60": lambda options: simulated(60, noise=1.5, rotated=True),
+    "rotation-5000": lambda options: simulated(5000, noise=4, rotated=True),
 }
+REAL = [name for name in SETS if name.startswith(("furniture", "lookalikes", "demo", "speed"))]
 
 
-def measure(name, data, repeats):
-    """Prints the table of one set."""
-    features = SETS[name](data)
+def measure(name, options):
+    """Prints the table of one set; returns the relative gains over recipe and best baseline."""
+    features = SETS[name](options)
     start = time.process_time()
-    result = cross_validate(features, LEARNERS, repeats=repeats, ks=(10,), seed=1)
+    result = cross_validate(
+        features,
+        LEARNERS,
+        repeats=options.repeats,
+        by="pool" if features.pools is not None else None,
+        ks=(10,),
+        seed=options.seed,
+    )
     seconds = time.process_time() - start
     print(
-        f"{name}: {len(features)} pairs x {features.dim}, {repeats} x 5-fold, {seconds:.0f} s "
-        "of CPU"
+        f"{name}: {len(features)} pairs x {features.dim}, {options.repeats} x 5-fold, "
+        f"{seconds:.0f} s of CPU"
     )
     tests = {test.name: test for test in result.comparisons("best")}
+    mrr = {}
     for learner in ("chance", *LEARNERS):
         metrics = result.metrics(learner, resamples=0)
-        line = f"  {learner:12s} {100 * metrics.recall[10]:5.1f} {metrics.mrr:.3f}"
+        mrr[learner] = metrics.mrr
+        recall = f"{100 * metrics.recall[10]:5.1f}" if 10 in metrics.recall else "     "
+        line = f"  {learner:12s} {recall} {metrics.mrr:.3f}"
         if learner in tests:
             test = tests[learner]
             low, high = test.interval
             line += f"  {test.difference:+.3f} ({low:+.3f} to {high:+.3f}), p = {test.p_value:.3f}"
         print(line, flush=True)
+    others = mrr["contrastive"], max(mrr[baseline] for baseline in BASELINES)
+    gains = [mrr["best"] / other - 1 for other in others]
+    print(f"  best: {gains[0]:+.1%} over the recipe, {gains[1]:+.1%} over the best baseline")
+    return gains
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sets", nargs="*", metavar="SET", default=list(SETS), help=", ".join(SETS))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--text-encoder", default="minilm", help="folder of the sentence encoder")
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="of folds and learners")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for chosen in arguments.sets:
-        measure(chosen, arguments.data, arguments.repeats)
+    found = {chosen: measure(chosen, arguments) for chosen in arguments.sets}
+    real = [gains for chosen, gains in found.items() if chosen in REAL]
+    if real:
+        recipe, baseline = np.mean(real, axis=0)
+        print(
+            f"{len(real)} real sets, mean: {recipe:+.1%} over the recipe, {baseline:+.1%} over the "
+            "best baseline"
+        )

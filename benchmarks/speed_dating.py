@@ -87,17 +87,22 @@ class Dates:
         )
 
     def texts(self, folder: str) -> np.ndarray:
-        """[people, 384] mean token state of a sentence encoder, as `hf-text` returns it."""
-        from pairmatch.backbones.hf_text import HFTextBackbone
-        from pairmatch.core.types import Item
-        from pairmatch.features.poolers import MeanPooler
+        """[people, 384] the people's texts, encoded."""
+        return texts_of([person["text"] or "-" for person in self.people], folder)
 
-        backbone = HFTextBackbone(model=folder, device="cpu", dtype="float32")
-        vectors = []
-        for start in range(0, len(self.people), 32):
-            items = [Item(text=p["text"] or "-") for p in self.people[start : start + 32]]
-            vectors.append(MeanPooler().pool(backbone.forward(backbone.prepare(items))).numpy())
-        return np.concatenate(vectors)
+
+def texts_of(texts: list[str], folder: str) -> np.ndarray:
+    """[texts, 384] mean token state of a sentence encoder, as `hf-text` returns it."""
+    from pairmatch.backbones.hf_text import HFTextBackbone
+    from pairmatch.core.types import Item
+    from pairmatch.features.poolers import MeanPooler
+
+    backbone = HFTextBackbone(model=folder, device="cpu", dtype="float32")
+    vectors = []
+    for start in range(0, len(texts), 32):
+        items = [Item(text=text) for text in texts[start : start + 32]]
+        vectors.append(MeanPooler().pool(backbone.forward(backbone.prepare(items))).numpy())
+    return np.concatenate(vectors)
 
 
 def part_of(data: PairedFeatures, rows: np.ndarray) -> Part:

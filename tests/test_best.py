@@ -12,6 +12,7 @@ from pairmatch.evaluation.query_table import embed_sides
 from pairmatch.learning.baselines import CCA, Popularity, Ridge, Whitened
 from pairmatch.learning.best import Best, fit_bases
 from pairmatch.learning.closed_form_heads import MetricHead
+from pairmatch.learning.contrastive import Contrastive
 from pairmatch.learning.heads import build_head, describe_head
 from pairmatch.learning.products import product_bases
 from pairmatch.learning.stacking import Margins, StackedHead, choose_weights, fit_weights
@@ -198,6 +199,23 @@ def test_people_who_are_alike_and_people_who_are_mapped_are_both_recovered():
         best, simple = (result.metrics(name, resamples=0).mrr for name in ("best", baseline))
         assert best > 0.95 * simple, baseline
         assert best > result.metrics(other, resamples=0).mrr
+
+
+def test_recipe_that_gets_no_weight_on_two_folds_is_not_fitted_on_others(monkeypatch):
+    fits = []
+    fit = Contrastive.fit
+
+    def counted(self, *args, **kwargs):
+        fits.append(len(args[0]))
+        return fit(self, *args, **kwargs)
+
+    monkeypatch.setattr(Contrastive, "fit", counted)
+    data = couples(60, rotated=True)
+    fitted = Best().fit(data)
+    assert fits == [48, 48]
+    assert "recipe" not in fitted.head.shares
+    without = CLOSED_FORM.fit(data)
+    assert fitted.head.shares == pytest.approx(without.head.shares)
 
 
 def test_several_partners_make_popular_people_popular():

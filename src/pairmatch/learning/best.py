@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import product
 
@@ -14,7 +14,7 @@ from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.feature_blocks import FeatureBlock
 from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
-from pairmatch.evaluation.splits import cross_validation_splits
+from pairmatch.evaluation.splits import Split, cross_validation_splits
 from pairmatch.learning.baselines import CCA, Popularity, Ridge
 from pairmatch.learning.block_bases import block_shares, linear_bases, telling_blocks
 from pairmatch.learning.closed_form_heads import PopularityHead, fill
@@ -22,7 +22,7 @@ from pairmatch.learning.contrastive import Contrastive
 from pairmatch.learning.decompositions import MatchedSides, side_means, thin_svd
 from pairmatch.learning.metric import PairMetric, solve_metrics
 from pairmatch.learning.products import product_bases
-from pairmatch.learning.stacking import Margins, StackedHead, choose_weights
+from pairmatch.learning.stacking import Margins, StackedHead, choose_weights, penalized_weights
 
 _WHITENED = PairMetric(shrinkage=0.9, strength=0, power=1)
 _PRODUCTS: dict[str, tuple[int, CCA | Ridge]] = {
@@ -30,6 +30,8 @@ _PRODUCTS: dict[str, tuple[int, CCA | Ridge]] = {
     "products of 16, cca": (16, CCA(width=32, shrinkage=0.5)),
     "products of 32, ridge": (32, Ridge(strength=1)),
 }
+_RECIPE = "recipe"
+_FOLDS_OF_RECIPE = 2  # of which a weight is needed to fit the recipe on the other folds
 _GROUP_WEIGHT = 0.3
 _APPEAL_STRENGTH = 10.0
 
@@ -49,8 +51,8 @@ class Best(Learner):
             whitened cosine is used.
         shrinkage: How strongly few pairs shrink the weights to those of whitened cosine alone,
             above 0.
-        recipe: Whether the contrastive recipe is among the learners. It takes most of the time, and
-            is what finds tastes that no linear map can express.
+        recipe: Whether the contrastive recipe is among the learners. It takes most of the time; if
+            it gets no weight on two folds, it is not fitted on the others.
     """
 
     def __init__(
@@ -87,7 +89,6 @@ class Best(Learner):
         except ConfigurationError as error:
             reason = str(error).removesuffix(".")
             return _without_learning(train, f"Cross-validation is not possible ({reason})")
-        rng = np.random.default_rng(seed)
         bases = partial(
             fit_bases,
             blocks=telling_blocks(train),
@@ -95,21 +96,21 @@ class Best(Learner):
             recipe=self.recipe,
             seed=seed,
         )
-        held_out = []
-        for split in splits:
-            heads = bases(train.take(split.train))
-            held_out.append(Margins.of(train.take(split.test), list(heads.values()), rng))
-        weights, spreads = choose_weights(held_out, self.shrinkage / train.independent)
+        penalty = self.shrinkage / train.independent
+        rng = np.random.default_rng(seed)
+        labels, held_out = _held_out(train, splits, bases, penalty, rng)
+        weights, spreads = choose_weights(held_out, penalty)
         if not weights.any():
             return _without_learning(
                 train,
                 f"Cross-validation among the {len(train)} training pairs does not show that the "
                 "features predict partners",
             )
-        heads = bases(train)
-        used = weights > 0
-        joined = {label: heads[label] for label in np.array(list(heads))[used].tolist()}
-        stacked = StackedHead.joined(joined, weights[used], spreads[used])
+        chosen = np.flatnonzero(weights)
+        used = [labels[index] for index in chosen]
+        heads = bases(train, recipe=_RECIPE in used)
+        joined = {label: heads[label] for label in used}
+        stacked = StackedHead.joined(joined, weights[chosen], spreads[chosen])
         stacked.block_shares = block_shares(train, stacked)
         return FittedHead(stacked)
 
@@ -160,8 +161,35 @@ def fit_bases(
         **product_bases(train, _PRODUCTS),
         "popularity": Popularity().fit(train).head,
         "number of partners": _appeal(train),
-        **({"recipe": Contrastive().fit(train, seed=seed).head} if recipe else {}),
+        **({_RECIPE: Contrastive().fit(train, seed=seed).head} if recipe else {}),
     }
+
+
+def _held_out(
+    train: PairedFeatures,
+    splits: Sequence[Split],
+    bases: Callable[..., dict[str, ProjectionHead]],
+    penalty: float,
+    rng: np.random.Generator,
+) -> tuple[list[str], list[Margins]]:
+    """Labels of the bases, and their margins on the test part of each split.
+
+    The recipe takes most of the time. If it gets no weight on the first folds, it is left out.
+    """
+    labels: list[str] = []
+    folds: list[Margins] = []
+    for index, split in enumerate(splits):
+        if index == _FOLDS_OF_RECIPE and _RECIPE in labels:
+            margins = Margins.concatenate(folds)
+            weights = penalized_weights(margins.scaled(margins.spreads()), penalty)
+            if not weights[labels.index(_RECIPE)]:
+                others = [column for column, label in enumerate(labels) if label != _RECIPE]
+                folds = [fold.select(others) for fold in folds]
+                bases = partial(bases, recipe=False)
+        heads = bases(train.take(split.train))
+        labels = list(heads)
+        folds.append(Margins.of(train.take(split.test), list(heads.values()), rng))
+    return labels, folds
 
 
 def _appeal(train: PairedFeatures) -> ProjectionHead:

@@ -25,9 +25,8 @@ from pairmatch.learning.closed_form_heads import fill, unit
 from pairmatch.learning.decompositions import (
     MatchedSides,
     centered,
-    shrunk_scales,
+    leading_svd,
     side_means,
-    thin_svd,
 )
 from pairmatch.learning.heads import build_head, check_positive, describe_head
 
@@ -95,19 +94,22 @@ def product_bases(
     rows = centered(train.a, means[0])
     if train.b is not None:
         rows = np.concatenate([rows, centered(train.b, means[1])])
-    _, singular, directions = thin_svd(rows)
+    is_wide = len(rows) <= train.dim
+    most = max(rank for rank, _ in learners.values())
+    left, singular, right = leading_svd(rows if is_wide else rows.T, most)
     if not len(singular):  # identical people
         return {}
-    scales, _ = shrunk_scales(singular, len(rows), min(train.dim, len(singular)), _SHRINKAGE)
-    order = np.argsort(-singular)
+    directions = right if is_wide else left
+    variances = singular**2 / len(rows)
+    mean_variance = (rows**2).sum() / len(rows) / min(rows.shape)
+    scales = ((1 - _SHRINKAGE) * variances + _SHRINKAGE * mean_variance) ** -0.5
     solved: dict[int, tuple[ProductHead, MatchedSides]] = {}
     heads: dict[str, ProjectionHead] = {}
     for label, (most, learner) in learners.items():
-        rank = min(most, len(order))
+        rank = min(most, len(singular))
         if rank not in solved:
-            leading = order[:rank]
             mapped = ProductHead(dim=train.dim, rank=rank, head="identity")
-            fill(mapped, mean=means, basis=directions[leading].T * scales[leading])
+            fill(mapped, mean=means, basis=(directions * scales)[:, :rank])
             sides = [_products(mapped, train.a, "a")]
             sides.append(sides[0] if train.b is None else _products(mapped, train.b, "b"))
             fill(mapped, product_mean=np.stack([side.mean(0) for side in sides]))
