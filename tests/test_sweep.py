@@ -282,12 +282,12 @@ def test_the_plan_lists_all_rows_and_runs_a_small_sample(small_pairs, tmp_path, 
         pairs, grid(BASE, {"head.width": [4, 8]}), repeats=2, folds=3, store=tmp_path / "s.sqlite"
     )
     assert sweep_plan.to_extract == 40
-    assert sweep_plan.fits == 8 * 6
+    assert sweep_plan.fits == 9 * 6
     assert sweep_plan.seconds > 0
     assert sum(counted) == 5
     text = str(sweep_plan)
-    assert re.search(r"8 rows, 1 extraction of 40 people:\n  head.width 4\n", text)
-    assert "40 inputs to extract, 48 fits; about" in text
+    assert re.search(r"9 rows, 1 extraction of 40 people:\n  head.width 4\n", text)
+    assert "40 inputs to extract, 54 fits; about" in text
     smaller_plan = plan(pairs, grid(BASE, {}), baselines=(), store=tmp_path / "s.sqlite")
     assert smaller_plan.to_extract == 35
 
