@@ -23,6 +23,7 @@ LEVELS = [
     {"market"},
     {"matcher"},
     {"experiments"},
+    {"distributed"},
     {"report"},
     {"cli", "testing"},
 ]

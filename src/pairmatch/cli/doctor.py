@@ -16,7 +16,7 @@ import torch
 from pairmatch.core import registry
 from pairmatch.core._version import __version__
 from pairmatch.core.devices import available_memory, resolve_device, resolve_dtype
-from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.errors import ClusterError, ConfigurationError, MissingExtraError
 from pairmatch.core.text import printable
 from pairmatch.io.sqlite import read_values
 from pairmatch.io.store import store_path
@@ -31,6 +31,7 @@ _EXTRAS = (
     ("tune", "optuna", "the tuned learner"),
     ("plots", "matplotlib", "figures in Python"),
     ("lance", "lancedb", "LanceGallery"),
+    ("ray", "ray", "--engine ray"),
 )
 
 
@@ -62,6 +63,7 @@ def examine(store: Path | None = None) -> list[Check]:
         _torch(),
         *_weights(),
         *_extras(),
+        *_cluster(),
         _api_key(),
         _store(store),
         *_plugins(),
@@ -144,6 +146,28 @@ def _extras() -> list[Check]:
             missing = f"{package} is not installed, and {purpose} needs it"
             checks.append(Check(extra, "missing", missing, f"pip install 'pairmatch[{extra}]'"))
     return checks
+
+
+def _cluster() -> list[Check]:
+    """What the Ray cluster of `RAY_ADDRESS` or of this machine has; starts none."""
+    from pairmatch.distributed import describe_cluster
+
+    try:
+        cluster = describe_cluster()
+    except MissingExtraError:
+        return []
+    except ClusterError as error:
+        return [Check("cluster", "missing", str(error), "check RAY_ADDRESS, or unset it")]
+    if cluster is None:
+        return [
+            Check(
+                "cluster",
+                "note",
+                "no Ray cluster runs: --engine ray uses this machine alone",
+                "start one with `ray start --head`, and join each node with the line it prints",
+            )
+        ]
+    return [Check("cluster", "ok", f"Ray cluster of {cluster}")]
 
 
 def _api_key() -> Check:

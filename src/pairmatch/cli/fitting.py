@@ -12,6 +12,7 @@ from pairmatch.cli.application import app
 from pairmatch.cli.options import (
     BackboneName,
     Device,
+    Engine,
     HeadName,
     Images,
     LearnerName,
@@ -31,6 +32,7 @@ from pairmatch.cli.options import (
     Seed,
     Sides,
     Yes,
+    create_engine,
     load_matcher,
     parts_of,
     show_progress,
@@ -138,6 +140,7 @@ def fit(
     seen: SeenOption = None,
     seed: Seed = 0,
     device: Device = "auto",
+    engine: Engine = "local",
     store: StorePath = None,
     yes: Yes = False,
     max_usd: MaxUSD = None,
@@ -195,6 +198,7 @@ def fit(
         allow_upload=yes,
         max_usd=max_usd,
         progress=show_progress(quiet),
+        engine=create_engine(engine),
     )
     options = table_options(
         images=images,

@@ -63,7 +63,7 @@ SUBJECTS = {
         "export_file",
     ),
     "Output": ("output", "json_file", "as_json", "history", "photos", "note", "quiet", "help"),
-    "Machine": ("device", "store"),
+    "Machine": ("device", "engine", "store"),
 }
 _SUBJECT_OF = {name: subject for subject, names in SUBJECTS.items() for name in names}
 _VALUE = re.compile(r"<(?:list\[)?([^<>\]]+?)(?: range)?\]?>")  # of an option, as typer names it

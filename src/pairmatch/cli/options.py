@@ -6,13 +6,14 @@ import json
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from pairmatch.core.errors import ConfigurationError, unknown_name
 
 if TYPE_CHECKING:
+    from pairmatch.distributed import RayEngine
     from pairmatch.evaluation.evaluation import Evaluation
     from pairmatch.matcher.matcher import Matcher
     from pairmatch.matcher.monitoring import Monitoring
@@ -115,6 +116,13 @@ Seed = Annotated[
 ]
 Device = Annotated[
     str, typer.Option(help="Device for models: auto, cpu, cuda, …", callback=_usable_device)
+]
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option(
+        help="Where models run: in this process; or on the nodes of the Ray cluster in "
+        "RAY_ADDRESS, or of this machine."
+    ),
 ]
 Options = Annotated[
     list[str] | None,
@@ -257,6 +265,15 @@ def _training_options() -> list[str]:
 def show_progress(quiet: bool) -> bool:
     """Whether to show progress bars: only on a terminal."""
     return not quiet and sys.stderr.isatty()
+
+
+def create_engine(name: str) -> RayEngine | None:
+    """The engine of `--engine`; None for this process."""
+    if name == "local":
+        return None
+    from pairmatch.distributed import RayEngine
+
+    return RayEngine()
 
 
 def load_matcher(

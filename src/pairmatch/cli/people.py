@@ -11,6 +11,7 @@ import typer
 
 from pairmatch.cli.application import app
 from pairmatch.cli.options import (
+    Engine,
     Images,
     MaxUSD,
     Options,
@@ -20,6 +21,7 @@ from pairmatch.cli.options import (
     Sides,
     Yes,
     check_names,
+    create_engine,
     parse_options,
     show_progress,
 )
@@ -71,6 +73,7 @@ def annotate(
         str, typer.Option("--metadata", help="Generator that writes attributes from photos.")
     ] = "gpt-5-nano",
     settings: Options = None,
+    engine: Engine = "local",
     store: StorePath = None,
     dry_run: Annotated[
         bool,
@@ -121,6 +124,11 @@ def annotate(
     if only_exports:
         Store(store, create=False).close()  # an error before the pairs are read
     generator = registry.create("metadata", (metadata, options.get("metadata", {})))
+    cluster = create_engine(engine)
+    if cluster is not None:
+        from pairmatch.distributed import RayMetadata
+
+        generator = RayMetadata(generator, cluster)
     reading = table_options(
         images=images,
         follow_links=follow_links,

@@ -12,6 +12,7 @@ from pairmatch.cli.application import app
 from pairmatch.cli.options import (
     BackboneName,
     Device,
+    Engine,
     Images,
     MaxUSD,
     Options,
@@ -24,6 +25,7 @@ from pairmatch.cli.options import (
     Sides,
     Yes,
     check_names,
+    create_engine,
     parse_options,
     parse_value,
     parts_of,
@@ -147,6 +149,7 @@ def sweep(
     settings: Options = None,
     seed: Seed = 0,
     device: Device = "auto",
+    engine: Engine = "local",
     store: StorePath = None,
     yes: Yes = False,
     max_usd: MaxUSD = None,
@@ -181,6 +184,7 @@ def sweep(
     common: dict[str, Any] = {
         "store": store,
         "device": device,
+        "engine": create_engine(engine),
         "allow_upload": yes,
         "max_usd": max_usd,
         "seed": seed,

@@ -51,6 +51,10 @@ class PartError(PairmatchError, LookupError):
     """A part (backbone, pooler, …) is unknown, broken, registered twice or of the wrong kind."""
 
 
+class ClusterError(PairmatchError, RuntimeError):
+    """A cluster cannot be reached, has no room for the work, or keeps losing it."""
+
+
 class BackboneError(PairmatchError, RuntimeError):
     """A backbone cannot be loaded or run: missing weights, wrong folder, not enough memory."""
 

@@ -14,6 +14,7 @@ from pairmatch.core.arrays import Floats, unit_rows
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import Backbone, Pooler
 from pairmatch.core.types import Item, Profile
+from pairmatch.features.engines import ExtractionEngine
 from pairmatch.features.inputs import attribute_texts, build_items, digest_items, feature_keys
 from pairmatch.features.plan import ExtractionPlan
 from pairmatch.features.running import BackboneRunner
@@ -32,6 +33,7 @@ class FeatureStore:
         dtype: Number format of the stored vectors: `float32`, or `float16` for half the space
             (cosines differ by about 1e-4).
         progress: Whether to show a progress bar.
+        engine: Where backbones run, such as `RayEngine`; None for this process.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class FeatureStore:
         *,
         dtype: str = "float32",
         progress: bool = False,
+        engine: ExtractionEngine | None = None,
     ) -> None:
         if dtype not in ("float16", "float32"):
             raise ConfigurationError(
@@ -48,6 +51,7 @@ class FeatureStore:
         self.store = store if isinstance(store, Store) else Store(store)
         self.dtype = dtype
         self.progress = progress
+        self.engine = engine
 
     def extract(
         self,
@@ -127,7 +131,9 @@ class FeatureStore:
             _missing=tuple(
                 row for person_keys, row in first_rows.items() if not stored.issuperset(person_keys)
             ),
-            _runner=BackboneRunner(self.store, backbone, tuple(poolers), self.dtype, self.progress),
+            _runner=BackboneRunner(
+                self.store, backbone, tuple(poolers), self.dtype, self.progress, self.engine
+            ),
         )
 
 

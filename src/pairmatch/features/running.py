@@ -20,12 +20,12 @@ from pairmatch.core.errors import (
     BackboneError,
     DataError,
     ImageError,
-    PairmatchError,
     StoreError,
 )
 from pairmatch.core.interfaces import Backbone, Pooler
 from pairmatch.core.progress import progress_bar
 from pairmatch.core.types import Item
+from pairmatch.features.engines import ExtractionEngine, is_out_of_memory, pooled_vectors
 from pairmatch.io.photo_notices import grouped_notices
 from pairmatch.io.store import Store
 
@@ -59,6 +59,7 @@ class BackboneRunner:
         poolers: At least one; all read the same forward pass.
         dtype: Number format of the stored vectors, `float16` or `float32`.
         progress: Whether to show a progress bar.
+        engine: Where the backbone runs; None for this process.
     """
 
     store: Store
@@ -66,6 +67,7 @@ class BackboneRunner:
     poolers: tuple[Pooler, ...]
     dtype: str
     progress: bool
+    engine: ExtractionEngine | None = None
 
     @property
     def name(self) -> str:
@@ -96,6 +98,14 @@ class BackboneRunner:
             task = bar.add_task(
                 f"Extracting features with {self.name}", total=total, completed=total - len(jobs)
             )
+            if self.engine is not None:
+                self._run_on_engine(
+                    self.engine,
+                    list(_batches(waiting, budget)),
+                    problems,
+                    lambda count: bar.advance(task, count),
+                )
+                waiting = []
             while waiting:
                 batches = list(_batches(waiting, budget))
                 prepared = _prefetch(pool, self.backbone, batches, workers + 1)
@@ -153,7 +163,7 @@ class BackboneRunner:
             try:
                 self._run_batch(batch, prepared, problems)
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if len(batch) == 1:
                     raise BackboneError(
@@ -195,28 +205,29 @@ class BackboneRunner:
 
     def _pool(self, batch: Sequence[Job], prepared: Any) -> list[npt.NDArray[np.floating]]:
         """Runs the model; one [B, D] array of `dtype` per pooler."""
-        with torch.inference_mode():
-            states = self.backbone.forward(prepared)
-            pooled = [pooler.pool(states).float().cpu().numpy() for pooler in self.poolers]
-        stored = [vectors.astype(self.dtype) for vectors in pooled]
-        for vectors in stored:
-            if vectors.ndim != 2 or len(vectors) != len(batch):
-                raise BackboneError(
-                    f"{self.name} returned vectors of shape {list(vectors.shape)} for "
-                    f"{len(batch)} people."
-                )
-            invalid = [
-                job.people[0]
-                for job, row in zip(batch, vectors, strict=True)
-                if not np.isfinite(row).all()
+        names = [job.people[0] for job in batch]
+        return pooled_vectors(self.backbone, self.poolers, self.dtype, prepared, names)
+
+    def _run_on_engine(
+        self,
+        engine: ExtractionEngine,
+        batches: Sequence[list[Job]],
+        problems: list[str],
+        advance: Callable[[int], None],
+    ) -> None:
+        """Runs batches on other processes, and commits each as its vectors arrive."""
+        items = [[job.item for job in batch] for batch in batches]
+        for number, result in engine.extract(self.backbone, self.poolers, self.dtype, items):
+            batch = batches[number]
+            read = [job for row, job in enumerate(batch) if row not in result.problems]
+            if read:
+                self._commit(read, result.vectors)
+            problems += [
+                f"{', '.join(batch[row].people)}: {problem}"
+                for row, problem in sorted(result.problems.items())
             ]
-            if invalid:
-                raise BackboneError(
-                    f"{self.name} returned values that are not finite in {self.dtype} for "
-                    f"{', '.join(invalid[:5])}{' and others' if len(invalid) > 5 else ''}: "
-                    "try dtype='float32'."
-                )
-        return stored
+            self.backbone.truncated += result.truncated
+            advance(len(batch))
 
     def _commit(self, batch: Sequence[Job], pooled: Sequence[npt.NDArray[np.floating]]) -> None:
         # People first: even after a kill, no feature may exist that `forget` cannot reach
@@ -276,20 +287,6 @@ def _prefetch(
     finally:
         for future in queue:
             future.cancel()
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out.
-
-    Accelerators raise their own class, torch on the CPU raises a RuntimeError, numpy and
-    Pillow raise a MemoryError.
-    """
-    if isinstance(error, PairmatchError):
-        return False
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    message = str(error)
-    return "can't allocate memory" in message or "out of memory" in message
 
 
 def _empty_cache() -> None:

@@ -24,6 +24,7 @@ from pairmatch.evaluation.crossvalidation import BASELINES, CrossValidation, cro
 from pairmatch.evaluation.evaluation import Evaluation
 from pairmatch.evaluation.evaluator import Evaluator
 from pairmatch.evaluation.known import Known, left_out_note, without_known
+from pairmatch.features.engines import ExtractionEngine
 from pairmatch.features.extractor import ExtractionRequest, FeatureStore
 from pairmatch.gallery import Exclusions, Gallery, Recommendations, Slates, recommend_all
 from pairmatch.io.store import Store
@@ -81,6 +82,7 @@ class Matcher:
         allow_upload: Whether a metadata generator may send photos to a remote host.
         max_usd: Cost in US dollars at which paid metadata stops cleanly; None for no limit.
         progress: Whether to show progress bars.
+        engine: Where backbones run, such as `RayEngine()`; None for this process.
 
     Raises:
         PartError: A part is unknown, broken or of the wrong kind.
@@ -108,6 +110,7 @@ class Matcher:
         allow_upload: bool = False,
         max_usd: float | None = None,
         progress: bool = False,
+        engine: ExtractionEngine | None = None,
     ) -> None:
         resolve_device(device)  # before anything is loaded
         backbones, poolers = build_backbones(backbone, pooler, device)
@@ -128,6 +131,7 @@ class Matcher:
             allow_upload=allow_upload,
             max_usd=max_usd,
             progress=progress,
+            engine=engine,
         )
         self.seed = _seed_of(self.learner) if seed is None else seed
         self.progress = progress

@@ -17,6 +17,7 @@ from pairmatch.core.interfaces import Backbone, MetadataGenerator, Pooler
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.types import Profile
 from pairmatch.data import Pairs
+from pairmatch.features.engines import ExtractionEngine
 from pairmatch.features.extractor import ExtractionRequest, FeatureStore, join
 from pairmatch.features.inputs import fit_backbone
 from pairmatch.features.prompt import check_template
@@ -42,6 +43,7 @@ class FeaturePipeline:
         allow_upload: Whether a metadata generator may send photos to a remote host.
         max_usd: Cost limit of paid metadata; None for no limit.
         progress: Whether to show progress bars.
+        engine: Where backbones run; None for this process.
         trained_on: Fingerprints of the backbones whose features the head was trained on.
         described: Number of training people whose metadata were generated; None if unknown.
     """
@@ -57,6 +59,7 @@ class FeaturePipeline:
     allow_upload: bool
     max_usd: float | None
     progress: bool
+    engine: ExtractionEngine | None = None
     trained_on: list[Mapping[str, Any]] | None = None
     described: int | None = None
     last_described: int = 0  # by the latest `annotate`
@@ -68,7 +71,10 @@ class FeaturePipeline:
         """Runs backbones and keeps their features; opened on first use."""
         if self._feature_store is None:
             self._feature_store = FeatureStore(
-                self.store, dtype=self.store_dtype, progress=self.progress
+                self.store,
+                dtype=self.store_dtype,
+                progress=self.progress,
+                engine=self.engine,
             )
         return self._feature_store
 

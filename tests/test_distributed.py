@@ -1,0 +1,295 @@
+"""Extraction and annotation on Ray: separate node processes, killed actors, nodes and drivers."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from pairmatch import Profile
+from pairmatch.backbones.descriptor import DescriptorBackbone
+from pairmatch.cli import app
+from pairmatch.core.errors import BackboneError, ClusterError, ConfigurationError, DataError
+from pairmatch.distributed import RayEngine, RayMetadata, describe_cluster
+from pairmatch.distributed.parts import PartRecipe
+from pairmatch.distributed.pool import ActorPool
+from pairmatch.distributed.workers import ExtractionWorker
+from pairmatch.features.extractor import FeatureStore
+from pairmatch.features.poolers import NativePooler
+from pairmatch.io.store import Store
+from pairmatch.metadata import annotate
+from pairmatch.metadata.measured import MeasuredMetadata
+from pairmatch.metadata.openai import GPT5NanoMetadata
+
+ray = pytest.importorskip("ray")
+pytestmark = [
+    # Sockets and files that Ray leaves to the end of the process
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+PEOPLE = 60
+LIMIT_SECONDS = 240
+
+
+@pytest.fixture(autouse=True)
+def time_limit():
+    """Ends a test that hangs."""
+
+    def stop(*_):
+        raise TimeoutError(f"the test took more than {LIMIT_SECONDS} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(LIMIT_SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A head without work, and two nodes of one CPU, each with processes of its own."""
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    size = {"object_store_memory": 80_000_000}
+    started = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **size}
+    )
+    started.workers = [started.add_node(num_cpus=1, **size) for _ in range(2)]
+    ray.init(address=started.address, log_to_driver=False, logging_level=logging.ERROR)
+    yield started
+    ray.shutdown()
+    started.shutdown()
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """People with photos in files; two have the same photo."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    profiles = []
+    for number in range(PEOPLE):
+        path = folder / f"{number}.png"
+        size = rng.integers(40, 90, 2)
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(path)
+        profiles.append(Profile(id=f"p{number}", images=(path,)))
+    return [*profiles, Profile(id="twin", images=profiles[0].images)]
+
+
+@pytest.fixture(scope="module")
+def expected(people, tmp_path_factory):
+    """The vectors of one machine."""
+    return extract(people, tmp_path_factory.mktemp("one") / "store.sqlite")[0]
+
+
+def backbone():
+    part = DescriptorBackbone(size_px=56)
+    part.max_batch_length = 4
+    return part
+
+
+def extract(people, path, engine=None):
+    with Store(path) as store:
+        features = FeatureStore(store, engine=engine)
+        vectors = features.extract(people, backbone(), [NativePooler()])[0]
+        return vectors, store.counts()
+
+
+class Interrupted:
+    """An engine that counts batches, and acts once after some of them."""
+
+    def __init__(self, engine, after=None, act=None):
+        self.engine = engine
+        self.after = after
+        self.act = act
+        self.batches = []
+
+    def extract(self, backbone, poolers, dtype, batches):
+        self.sizes = [len(batch) for batch in batches]
+        for number, result in self.engine.extract(backbone, poolers, dtype, batches):
+            self.batches.append(number)
+            yield number, result
+            if len(self.batches) == self.after:
+                self.act()
+
+
+def worker_processes():
+    return [
+        process
+        for process in psutil.process_iter(["name", "cmdline"])
+        if "ray::ExtractionWorker" in " ".join([process.name(), *(process.info["cmdline"] or [])])
+    ]
+
+
+def test_two_nodes_give_the_vectors_of_one_machine_bit_for_bit(cluster, people, expected, tmp_path):
+    engine = Interrupted(RayEngine(address=cluster.address))
+    vectors, counts = extract(people, tmp_path / "store.sqlite", engine)
+    assert vectors.dtype == np.float32
+    np.testing.assert_array_equal(vectors, expected)
+    assert counts == {"features": PEOPLE, "metadata": 0, "people": PEOPLE + 1}
+    assert sorted(engine.batches) == list(range(len(engine.sizes)))
+    assert sum(engine.sizes) == PEOPLE
+
+
+def test_photos_that_cannot_be_read_are_named_and_the_rest_is_kept(cluster, people, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(people[0].images[0].read_bytes()[:500])
+    some = [*people[:5], Profile(id="broken", images=(broken,)), *people[5:9]]
+    with pytest.raises(DataError, match="1 of 10 people") as error:
+        extract(some, tmp_path / "store.sqlite", RayEngine())
+    assert f"broken: {broken}" in str(error.value)
+    with Store(tmp_path / "store.sqlite") as store:
+        assert store.counts()["features"] == 9
+
+
+def test_a_killed_actor_costs_only_its_batches(cluster, people, expected, tmp_path):
+    def kill():
+        victims = worker_processes()
+        assert victims
+        victims[0].send_signal(signal.SIGKILL)
+
+    engine = Interrupted(RayEngine(), 3, kill)
+    vectors, counts = extract(people, tmp_path / "store.sqlite", engine)
+    np.testing.assert_array_equal(vectors, expected)
+    assert counts["features"] == PEOPLE
+    assert sorted(engine.batches) == list(range(len(engine.sizes)))
+
+
+DRIVER = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[3])
+import test_distributed as t
+from pathlib import Path
+from pairmatch import Profile
+people = [Profile(id=f"p{i}", images=(Path(sys.argv[2]) / f"{i}.png",)) for i in range(t.PEOPLE)]
+kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
+t.extract(people, sys.argv[1], t.Interrupted(t.RayEngine(address=sys.argv[4]), 5, kill))
+"""
+
+
+def test_a_killed_driver_is_resumed_with_the_rest(cluster, people, expected, tmp_path):
+    store = tmp_path / "store.sqlite"
+    arguments = [store, people[0].images[0].parent, Path(__file__).parent, cluster.address]
+    killed = subprocess.run(
+        [sys.executable, "-c", DRIVER, *arguments], timeout=LIMIT_SECONDS, capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    with Store(store) as opened:
+        done = opened.counts()["features"]
+    assert 0 < done < PEOPLE
+    engine = Interrupted(RayEngine())
+    vectors, counts = extract(people, store, engine)
+    assert sum(engine.sizes) == PEOPLE - done
+    assert counts == {"features": PEOPLE, "metadata": 0, "people": PEOPLE + 1}
+    np.testing.assert_array_equal(vectors, expected)
+    again = Interrupted(RayEngine())
+    extract(people, store, again)
+    assert again.batches == []
+
+
+def test_metadata_are_those_of_one_machine(cluster, people, tmp_path):
+    with Store(tmp_path / "one.sqlite") as one, Store(tmp_path / "ray.sqlite") as other:
+        expected = annotate(people, MeasuredMetadata(), one)
+        result = annotate(people, RayMetadata(MeasuredMetadata(), RayEngine()), other)
+        assert result.profiles == expected.profiles
+        assert other.counts() == one.counts()
+        assert annotate(people, RayMetadata(MeasuredMetadata(), RayEngine()), other).asked == 0
+
+
+def test_generators_that_send_photos_need_no_cluster():
+    with pytest.raises(ConfigurationError, match="sends photos to a server"):
+        RayMetadata(GPT5NanoMetadata(), RayEngine())
+
+
+def test_the_command_line_uses_the_cluster(cluster, people, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    table = tmp_path / "pairs.csv"
+    rows = [f"a{i},{i}.png,b{i},{i + 30}.png" for i in range(8)]
+    table.write_text("\n".join(["id_a,image_a,id_b,image_b", *rows]) + "\n")
+    arguments = ["--images", people[0].images[0].parent, "--store", tmp_path / "store.sqlite"]
+    arguments += ["--metadata", "measured", "--engine", "ray", "--quiet"]
+    result = CliRunner().invoke(app, ["annotate", str(table), *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    assert "16 of 16 people have metadata" in result.output
+    result = CliRunner().invoke(app, ["doctor", "--store", str(tmp_path / "store.sqlite")])
+    assert "Ray cluster of 3 nodes, 2 CPUs, no GPU" in result.output
+
+
+def test_nodes_with_other_versions_are_refused(cluster):
+    part = backbone()
+    arguments = (
+        PartRecipe.of(part),
+        (NativePooler(),),
+        "float32",
+        {**part.fingerprint(), "pillow": "1"},
+    )
+    refused = RayEngine().pool(ExtractionWorker, arguments, uses_accelerator=False)
+    with pytest.raises(ClusterError, match="pillow: '1' here"):
+        list(refused.map([[]], list))
+
+
+class Worker:
+    """An actor that ends its process for some tasks."""
+
+    def start(self):
+        pass
+
+    def run(self, task):
+        if task == "die":
+            os._exit(1)
+        if task == "raise":
+            raise BackboneError("this cannot work")
+        return task
+
+
+def pool(**options):
+    # Sent by value, because nodes cannot import this file
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    actor = ray.remote(Worker).options(num_cpus=options.pop("cpus", 1))
+    return ActorPool(ray, actor.remote, lambda: 2, **options)
+
+
+def test_a_task_that_keeps_killing_its_worker_is_an_error(cluster):
+    with pytest.raises(ClusterError, match="died 5 times in a row with the same work"):
+        list(pool(depth=1).map(["fine", "die"], str))
+
+
+def test_errors_of_workers_arrive_as_they_are(cluster):
+    with pytest.raises(BackboneError, match="this cannot work"):
+        list(pool().map(["fine", "raise"], str))
+
+
+def test_a_cluster_without_room_is_an_error(cluster):
+    with pytest.raises(ClusterError, match="No worker could be started"):
+        list(pool(cpus=64, start_seconds=1).map(["fine"], str))
+
+
+def test_a_cluster_that_is_connected_is_described(cluster):
+    described = describe_cluster()
+    assert (described.nodes, described.cpus, described.gpus) == (3, 2, 0)
+
+
+def test_invalid_sizes_are_errors():
+    for options in ({"cpus_per_worker": 0}, {"workers": 0}, {"start_seconds": 0}):
+        with pytest.raises(ConfigurationError, match=next(iter(options))):
+            RayEngine(**options)
+
+
+def test_a_node_killed_half_way_costs_only_its_batches(cluster, people, expected, tmp_path):
+    engine = Interrupted(RayEngine(), 4, lambda: cluster.remove_node(cluster.workers.pop()))
+    try:
+        vectors, counts = extract(people, tmp_path / "store.sqlite", engine)
+    finally:
+        cluster.workers.append(cluster.add_node(num_cpus=1, object_store_memory=80_000_000))
+    np.testing.assert_array_equal(vectors, expected)
+    assert counts == {"features": PEOPLE, "metadata": 0, "people": PEOPLE + 1}
+    assert sorted(engine.batches) == list(range(len(engine.sizes)))
