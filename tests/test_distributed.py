@@ -258,6 +258,7 @@ def pool(**options):
     return ActorPool(ray, actor.remote, lambda: 2, **options)
 
 
+@pytest.mark.slow
 def test_a_task_that_keeps_killing_its_worker_is_an_error(cluster):
     with pytest.raises(ClusterError, match="died 5 times in a row with the same work"):
         list(pool(depth=1).map(["fine", "die"], str))
