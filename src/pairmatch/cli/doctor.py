@@ -31,6 +31,8 @@ _EXTRAS = (
     ("tune", "optuna", "the tuned learner"),
     ("plots", "matplotlib", "figures in Python"),
     ("lance", "lancedb", "LanceGallery"),
+    ("qdrant", "qdrant-client", "export to Qdrant"),
+    ("postgres", "psycopg", "export to PostgreSQL"),
     ("ray", "ray", "--engine ray"),
 )
 
