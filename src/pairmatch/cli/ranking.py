@@ -209,13 +209,19 @@ def _without_photos(people: Sequence[Profile], photos: Sequence[Path]) -> list[P
 
 def _print_json(ranking: Recommendations) -> None:
     rows = [
-        {"rank": candidate.rank, "id": candidate.profile.id, "score": candidate.score}
+        {
+            "rank": candidate.rank,
+            "id": candidate.profile.id,
+            "score": candidate.score,
+            "probability": candidate.probability,
+        }
         for candidate in ranking
     ]
     result = {
         "candidates": ranking.eligible,
         "excluded_by": ranking.excluded_by,
         "recommendations": rows,
+        "caveats": list(ranking.caveats),
     }
     echo_json(result)
 

@@ -315,8 +315,8 @@ class Learner(ABC):
     `Matcher`.
 
     Attributes:
-        uses_validation: Whether `fit` stops early on validation pairs; if False, a `Matcher` does
-            not extract their features.
+        uses_validation: Whether `fit` stops early on validation pairs; if False, a `Matcher` only
+            calibrates probabilities on them.
     """
 
     uses_validation: ClassVar[bool] = False

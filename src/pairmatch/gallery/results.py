@@ -66,11 +66,19 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """One candidate: rank from 1, profile, and score, an inner product of embeddings."""
+    """One candidate.
+
+    Attributes:
+        rank: From 1.
+        profile: The candidate.
+        score: Inner product of embeddings.
+        probability: Probability of a match, if the matcher was fitted with validation pairs.
+    """
 
     rank: int
     profile: Profile
     score: float
+    probability: float | None = None
 
 
 class Recommendations(Displayed, list[Recommendation]):
@@ -81,14 +89,21 @@ class Recommendations(Displayed, list[Recommendation]):
         eligible: Number of candidates to choose from.
         excluded_by: If there are no candidates, the filter that removed the last one: a clause of
             the rule, `no candidates` or `exclusions`.
+        caveats: Why the probabilities may not hold, one sentence each.
     """
 
     def __init__(
-        self, candidates: Iterable[Recommendation], eligible: int, excluded_by: str | None
+        self,
+        candidates: Iterable[Recommendation],
+        eligible: int,
+        excluded_by: str | None,
+        *,
+        caveats: Iterable[str] = (),
     ) -> None:
         super().__init__(candidates)
         self.eligible = eligible
         self.excluded_by = excluded_by
+        self.caveats = tuple(caveats)
 
     def __repr__(self) -> str:
         people = ", ".join(repr(printable(each.profile.id)) for each in self[:3])

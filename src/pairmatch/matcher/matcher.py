@@ -33,6 +33,7 @@ from pairmatch.matcher.card import summary
 from pairmatch.matcher.folder import read_folder, write_folder
 from pairmatch.matcher.pipeline import FeaturePipeline, build_backbones, check_weights
 from pairmatch.matcher.presets import preset_arguments
+from pairmatch.matcher.probabilities import Probabilities, with_probabilities
 from pairmatch.matcher.recommending import (
     check_gallery,
     head_digest,
@@ -144,6 +145,7 @@ class Matcher:
         self._seen: frozenset[str] = frozenset()  # people who took part in `fit`; never saved
         self._training_people: TrainingPeople | None = None  # of a matcher that was loaded
         self.reference: Reference | None = None
+        self.probabilities: Probabilities | None = None
 
     @classmethod
     def preset(cls, name: str, **options: Any) -> Matcher:
@@ -237,8 +239,9 @@ class Matcher:
 
         Args:
             train: At least 2 matched pairs.
-            validation: Held-out pairs for early stopping. Without them, the learner `contrastive`
-                holds out a share of the training pairs; learners in closed form need none.
+            validation: Held-out pairs for early stopping and for the calibration of probabilities.
+                Without them, the learner `contrastive` holds out a share of the training pairs,
+                and recommendations have no probabilities.
 
         Returns:
             This matcher.
@@ -260,6 +263,9 @@ class Matcher:
             self.pipeline.fit_backbones(train.people)
             features = self.pipeline.paired_features(parts)
             described = self.pipeline.last_described
+            held_out = features[1:]
+            if validation and not held_out:
+                held_out = self.pipeline.paired_features([validation])
             fitted = self.learner.fit(*features, seed=self.seed)
         except BaseException:
             # The earlier head stays, with the backbones that it was trained on
@@ -268,13 +274,7 @@ class Matcher:
         self.head = fitted.head.cpu().eval()
         self.history = list(fitted.history)
         self.notes = list(fitted.notes)
-        if len(parts) > 1:
-            shared = len(train.profiles.keys() & parts[1].profiles.keys())
-            if shared:
-                self.notes.append(
-                    f"{shared} people are in training and validation pairs: early stopping saw "
-                    "them."
-                )
+        self.notes += _overlap_notes(*parts)
         for note in self.notes:
             _log.warning(note)
         self.sides = train.sides
@@ -290,6 +290,7 @@ class Matcher:
         self._training_people = None
         hidden = [name for one in self.backbones for name in getattr(one, "leave_out", ())]
         self.reference = Reference.of(train, features[0], self.head, leave_out=hidden)
+        self.probabilities = Probabilities.of(held_out[0], self.head) if held_out else None
         return self
 
     def evaluate(
@@ -461,7 +462,7 @@ class Matcher:
 
         Returns:
             A list; if it is empty, its `excluded_by` names the filter that removed the last
-            candidate.
+            candidate. Its `caveats` say why the probabilities may not hold.
 
         Raises:
             ConfigurationError: The rule is invalid, another matcher embedded the gallery, or
@@ -480,9 +481,10 @@ class Matcher:
             mutual = False
         check_gallery(gallery, self.head)
         query = self.embed([profile], side="a" if gallery.side == "b" else "b")
-        return rank_candidates(
+        ranking = rank_candidates(
             gallery, query, profile, k, where=where, mutual=mutual, hidden=hidden
         )
+        return with_probabilities(ranking, self.probabilities)
 
     def recommend_all(
         self,
@@ -532,6 +534,8 @@ class Matcher:
             table = TrainingPeople.of(self._seen, head_digest(self.head) or "pairmatch")
         state["training_people"] = None if table is None else table.to_json()
         state["reference"] = None if self.reference is None else self.reference.to_json()
+        chances = self.probabilities
+        state["probabilities"] = None if chances is None else chances.to_json()
         record = saving.describe(self.pipeline, self.learner, self.head) | state
         target = Path(folder)
         write_folder(target, record, self.head.state_dict(), self.history)
@@ -651,6 +655,8 @@ class Matcher:
                 matcher._training_people = table
             if record.get("reference"):
                 matcher.reference = Reference.from_json(record["reference"])
+            if record.get("probabilities"):
+                matcher.probabilities = Probabilities.from_json(record["probabilities"])
         matcher.history = list(history)
         return matcher
 
@@ -668,6 +674,14 @@ class Matcher:
             self._check_fitted()
             raise NotFittedError("This matcher's head needs training: call `fit` first.")
         return head
+
+
+def _overlap_notes(train: Pairs, validation: Pairs | None = None) -> list[str]:
+    """What is wrong with early stopping on people who are trained on."""
+    shared = 0 if validation is None else len(train.profiles.keys() & validation.profiles.keys())
+    if not shared:
+        return []
+    return [f"{shared} people are in training and validation pairs: early stopping saw them."]
 
 
 def _seed_of(learner: Learner) -> int:

@@ -90,6 +90,23 @@ class _Reference(_Part):
     auc_error: Annotated[float, Field(ge=0, lt=1)] | None
 
 
+class _Probabilities(_Part):
+    kind: Literal["platt", "isotonic"]
+    base_rate: Annotated[float, Field(gt=0, lt=1)]
+    x: list[float] = Field(min_length=2, max_length=100_000)
+    y: list[_Share] = Field(max_length=100_000)
+    candidates: int = Field(ge=1, lt=2**63)
+    scores: _Histogram | None
+
+    @model_validator(mode="after")
+    def _has_the_numbers_of_its_kind(self) -> _Probabilities:
+        if self.kind == "platt" and (len(self.x) != 2 or self.y):
+            raise ValueError("Platt scaling has a slope and an intercept")
+        if self.kind == "isotonic" and (len(self.x) != len(self.y) or self.x != sorted(self.x)):
+            raise ValueError("isotonic regression has ascending scores, each with a probability")
+        return self
+
+
 class _Intervals(_Part):
     recall: dict[_K, _Shares]
     mrr: _Shares
@@ -142,6 +159,7 @@ class _Record(_Part):
     metrics: _Metrics | None
     training_people: _TrainingPeople | None = None
     reference: _Reference | None = None
+    probabilities: _Probabilities | None = None
 
     @model_validator(mode="after")
     def _has_equal_lengths(self) -> _Record:

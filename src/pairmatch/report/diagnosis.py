@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from pairmatch.core.arrays import Floats
 from pairmatch.core.interfaces import ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.types import Profile
@@ -16,10 +14,9 @@ from pairmatch.data import Pairs
 from pairmatch.evaluation.crossvalidation import CrossValidation
 from pairmatch.evaluation.diagnostics import (
     attribute_traits,
-    calibrate,
     hubness,
+    labeled_scores,
     learning_curve,
-    pair_scores,
     photo_traits,
     reliability,
     shortcuts,
@@ -30,6 +27,7 @@ from pairmatch.evaluation.query_table import embed_sides
 from pairmatch.evaluation.splits import Split
 from pairmatch.evaluation.verdict import Verdict
 from pairmatch.matcher.matcher import Matcher
+from pairmatch.matcher.probabilities import Probabilities
 from pairmatch.report.content import Section
 from pairmatch.report.evidence import evidence_sections
 from pairmatch.report.learners import LearnerComparison, compare_learners
@@ -106,7 +104,7 @@ def diagnose(
         comparison_section(result, verdict.best, title="Learners", text=[comparison.text()]),
         *evidence_sections(head),
         _hubness(head, tested),
-        _calibration(head, comparison.held_out, tested),
+        _calibration(matcher, comparison.held_out, tested),
         _slices(result, people),
         _shortcuts(matcher, data, people, split, result.metrics("chance").mrr),
         _learning_curve(matcher, data) if with_learning_curve else None,
@@ -141,39 +139,20 @@ def _hubness(head: ProjectionHead, tested: PairedFeatures) -> Section | None:
 
 
 def _calibration(
-    head: ProjectionHead, held_out: PairedFeatures | None, tested: PairedFeatures
+    matcher: Matcher, held_out: PairedFeatures | None, tested: PairedFeatures
 ) -> Section | None:
-    """Probabilities fitted on the held-out pairs and checked on the test pairs."""
-    if held_out is None or len(held_out) < 2 or len(tested) < 2:
+    """Probabilities of held-out pairs, those that the matcher saves, checked on the test pairs."""
+    head = matcher.fitted_head
+    probabilities = matcher.probabilities
+    if probabilities is None and held_out is not None:
+        probabilities = Probabilities.of(held_out, head)
+    if probabilities is None or len(tested) < 2:
         return None
-    scores, truth = _pair_scores(head, held_out)
-    if truth.all() or not truth.any():
-        return None
-    calibration = calibrate(scores, truth)
-    scores, truth = _pair_scores(head, tested)
+    calibration = probabilities.calibration
+    scores, truth = labeled_scores(tested, head)
     predicted = calibration.probability(scores, base_rate=float(truth.mean()))
     candidates = round(float(np.mean([len(block.rows_b) for block in pool_blocks(tested)])))
     return calibration_section(calibration, reliability(predicted, truth), candidates)
-
-
-def _pair_scores(
-    head: ProjectionHead, data: PairedFeatures
-) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    e_a, e_b = embed_sides(data, head)
-    scores, truth = zip(
-        *(
-            pair_scores(
-                e_a[block.rows_a],
-                None if e_b is e_a else e_b[block.rows_b],
-                block.matches,
-                left_out=block.elsewhere,
-                one_sided=data.one_sided,
-            )
-            for block in pool_blocks(data)
-        ),
-        strict=True,
-    )
-    return np.concatenate(scores), np.concatenate(truth)
 
 
 def _slices(result: CrossValidation, people: _People) -> Section | None:

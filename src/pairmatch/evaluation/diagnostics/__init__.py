@@ -7,6 +7,7 @@ from pairmatch.evaluation.diagnostics.calibration import (
     Calibration,
     Reliability,
     calibrate,
+    labeled_scores,
     pair_scores,
     reliability,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "explained_share",
     "gini",
     "hubness",
+    "labeled_scores",
     "learning_curve",
     "pair_scores",
     "photo_traits",

@@ -13,6 +13,10 @@ from scipy.special import expit, logit
 
 from pairmatch.core.arrays import Floats, Ints
 from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.interfaces import ProjectionHead
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.evaluation.pooled_ranks import pool_blocks
+from pairmatch.evaluation.query_table import embed_sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,3 +189,32 @@ def pair_scores(
     if e_b is None:
         kept = np.triu(kept)
     return scores[kept], truth[kept]
+
+
+def labeled_scores(
+    data: PairedFeatures, head: ProjectionHead
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Scores of all pairs of people who could have met, and which of them match.
+
+    Args:
+        data: People and matches; with pools, only pairs inside a pool count.
+        head: Fitted head.
+
+    Returns:
+        [pairs] scores, and [pairs] bool.
+    """
+    e_a, e_b = embed_sides(data, head)
+    scores, truth = zip(
+        *(
+            pair_scores(
+                e_a[block.rows_a],
+                None if e_b is e_a else e_b[block.rows_b],
+                block.matches,
+                left_out=block.elsewhere,
+                one_sided=data.one_sided,
+            )
+            for block in pool_blocks(data)
+        ),
+        strict=True,
+    )
+    return np.concatenate(scores), np.concatenate(truth)
