@@ -258,8 +258,12 @@ def forget(
             "galleries were exported to; repeatable.",
         ),
     ] = None,
+    exclusions: Annotated[
+        list[Path] | None,
+        typer.Option(help="Exclusions of a service to erase them from; repeatable."),
+    ] = None,
 ) -> None:
-    """Erases people from the store, from galleries, slates and exports.
+    """Erases people from the store, from galleries, slates, exports and exclusions.
 
     Erases their features, metadata, corrections and every trace of their ids, and their rows in
     the databases that the galleries were exported to.
@@ -278,7 +282,12 @@ def forget(
     elif not ids:
         raise ConfigurationError("Name the ids to erase, or --queries.")
     if ids:
-        places = {"galleries": gallery or (), "slates": slates or (), "exports": export or ()}
+        places = {
+            "galleries": gallery or (),
+            "slates": slates or (),
+            "exports": export or (),
+            "exclusions": exclusions or (),
+        }
         _forget(ids, path, store is not None, places)
 
 
@@ -307,10 +316,13 @@ def _forget(
         echo(f"Erased {rows} rows from the slates {folder}.")
     for address, people in erased.exports.items():
         echo(f"Erased {people} of {count} people from {address}.")
+    for file, pairs in erased.exclusions.items():
+        echo(f"Erased {pairs} pairs from the exclusions {file}.")
     if erased.unknown:
         names = ", ".join(map(repr, erased.unknown))
         raise DataError(
             f"Found nowhere: {names}. Check these ids, and name every place that may hold them "
-            "(--store, --gallery, --slates, --export). The places named hold no traces of "
+            "(--store, --gallery, --slates, --export, --exclusions). The places named hold no "
+            "traces of "
             "people who were deleted earlier."
         )

@@ -25,6 +25,8 @@ from pairmatch.rules import Column, Columns, Kind, Mask
 _FEW_IDS = 4  # up to this number, comparing is faster than hashing all ids
 
 Chunk = tuple[list[str], list[dict[str, AttributeValue]], Vectors]
+#: Attributes and embedding [K] of one person.
+Entry = tuple[dict[str, AttributeValue], Vectors]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,7 @@ import numpy as np
 from pairmatch.core.arrays import Vectors
 from pairmatch.core.errors import ConfigurationError, StoreError
 from pairmatch.core.types import AttributeValue
-from pairmatch.gallery.blocks import Block, Chunk
+from pairmatch.gallery.blocks import Block, Chunk, Entry
 from pairmatch.gallery.folder import JOURNAL, Folder
 from pairmatch.gallery.gallery import Gallery
 from pairmatch.gallery.index import Additions, BlockIndex
@@ -114,6 +114,9 @@ class FolderGallery(Gallery):
 
     def _attributes(self, ids: Sequence[str]) -> dict[str, dict[str, AttributeValue]]:
         return self._snapshot().attributes(ids)
+
+    def _entries(self, ids: Sequence[str]) -> dict[str, Entry]:
+        return self._snapshot(vectors=True).entries(ids)
 
     def _present(self, ids: Sequence[str]) -> set[str]:
         return self._snapshot().present(ids)

@@ -1,15 +1,17 @@
-"""Erases people from all stores, galleries, slates and exports at once."""
+"""Erases people from stores, galleries, slates, exports and files of exclusions at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from pairmatch.core.errors import PairmatchError, StoreError
 from pairmatch.core.ids import id_texts
 from pairmatch.core.text import all_spellings, matching, printable
+from pairmatch.gallery.exclusion_file import ExclusionFile
 from pairmatch.gallery.export import open_target, recorded_exports
 from pairmatch.gallery.gallery import Gallery
 from pairmatch.gallery.slates import Slates
@@ -26,6 +28,7 @@ class Erased:
         slates: Number of rows erased from each folder of slates.
         exports: Number of the people that were in each database, by address.
         unknown: The ids that were in none of these places.
+        exclusions: Number of pairs erased from each file of exclusions.
     """
 
     store: Forgotten | None
@@ -33,6 +36,7 @@ class Erased:
     slates: dict[str, int]
     exports: dict[str, int] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
+    exclusions: dict[str, int] = field(default_factory=dict)
 
 
 def forget(
@@ -42,8 +46,9 @@ def forget(
     galleries: Iterable[str | Path] = (),
     slates: Iterable[str | Path] = (),
     exports: Iterable[str] = (),
+    exclusions: Iterable[str | Path] = (),
 ) -> Erased:
-    """Erases people from a store, galleries, the databases these were exported to, and slates.
+    """Erases people from a store, galleries, their exports, slates and files of exclusions.
 
     No file of pairmatch keeps their ids or vectors.
 
@@ -54,6 +59,7 @@ def forget(
         galleries: Folders of galleries; each is rewritten.
         slates: Folders of slates.
         exports: Addresses of further databases, as `open_target` takes them.
+        exclusions: Files of `ExclusionFile`.
 
     Raises:
         ConfigurationError: `ids` is not a list of ids.
@@ -63,8 +69,6 @@ def forget(
     ids = id_texts("forget(ids)", ids)
     known: set[str] = set()
     store_counts: Forgotten | None = None
-    gallery_counts: dict[str, int] = {}
-    slate_counts: dict[str, int] = {}
     failures: list[str] = []
     erased = []
     if store is not None:
@@ -73,23 +77,38 @@ def forget(
             store_counts = opened.forget(ids)
             erased.append(str(opened.path))
     addresses = dict.fromkeys(exports)
-    for folder in galleries:
+    folders = list(galleries)
+    for folder in folders:
         with _noted(failures):
             addresses |= dict.fromkeys(recorded_exports(folder))
-        with _noted(failures):
-            gallery = Gallery.open(folder)
-            known |= gallery.known(ids)
-            gallery_counts[str(folder)] = gallery.forget(ids)
-    for folder in slates:
-        with _noted(failures):
-            saved = Slates(folder)
-            known |= saved.known(ids)
-            slate_counts[str(folder)] = saved.forget(ids)
+    exclusion_file = partial(ExclusionFile, create=False)
+    gallery_counts = _erase(ids, folders, Gallery.open, known, failures)
+    slate_counts = _erase(ids, slates, Slates, known, failures)
+    exclusion_counts = _erase(ids, exclusions, exclusion_file, known, failures)
     export_counts = _erase_exports(ids, addresses, known, failures)
-    erased += [*gallery_counts, *slate_counts, *export_counts]
+    erased += [*gallery_counts, *slate_counts, *exclusion_counts, *export_counts]
     _raise_failures(failures, erased)
     unknown = tuple(person for person in dict.fromkeys(ids) if person not in known)
-    return Erased(store_counts, gallery_counts, slate_counts, export_counts, unknown)
+    return Erased(
+        store_counts, gallery_counts, slate_counts, export_counts, unknown, exclusion_counts
+    )
+
+
+def _erase(
+    ids: Sequence[str],
+    paths: Iterable[str | Path],
+    open_place: Callable[[Path], Gallery | Slates | ExclusionFile],
+    known: set[str],
+    failures: list[str],
+) -> dict[str, int]:
+    """Erases people from places, adds those that were there to `known`, and counts them."""
+    counts: dict[str, int] = {}
+    for path in paths:
+        with _noted(failures):
+            place = open_place(Path(path))
+            known |= place.known(ids)
+            counts[str(path)] = place.forget(ids)
+    return counts
 
 
 def _raise_failures(failures: Sequence[str], erased: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -15,11 +14,12 @@ from pairmatch.core.ids import check_distinct, id_texts
 from pairmatch.core.text import all_spellings, matching, printable, spelled
 from pairmatch.core.types import AttributeValue, Profile, Side
 from pairmatch.gallery.attributes import Attributes, plain_attributes
-from pairmatch.gallery.blocks import Chunk
+from pairmatch.gallery.blocks import Chunk, Entry
 from pairmatch.gallery.folder import check_folder
 from pairmatch.gallery.index import Additions
 from pairmatch.gallery.request import SearchRequest, Where
-from pairmatch.gallery.results import Recommendation, Recommendations, SearchResult
+from pairmatch.gallery.results import Recommendations, SearchResult
+from pairmatch.gallery.several import recommend_several
 from pairmatch.rules import Kind
 
 
@@ -134,7 +134,10 @@ class Gallery(ABC):
             others = sorted({*all_spellings(additions.ids)}.difference(additions.ids))
             check_distinct(additions.ids, self._present(others) if others else ())
             additions = self._add(additions)
-            self._profiles.update((profile.id, profile) for profile in additions.profiles)
+            for profile in additions.profiles:
+                self._profiles.pop(profile.id, None)
+                if profile.images or profile.text or profile.metadata is not None:
+                    self._profiles[profile.id] = profile
 
     @abstractmethod
     def _add(self, additions: Additions) -> Additions:
@@ -245,21 +248,8 @@ class Gallery(ABC):
         Raises:
             ConfigurationError: As in `search`.
         """
-        request = SearchRequest.of(
-            query,
-            k,
-            where=where,
-            asking=[asking or {}],
-            mutual=mutual,
-            excluded=[excluded],
-            bonus=None,
-        )
-        result = self._search(dataclasses.replace(request, with_attributes=True))
-        candidates = [
-            Recommendation(rank, self._restored(person, result.attributes[person]), score)
-            for rank, (person, score) in enumerate(result.candidates(0), 1)
-        ]
-        return Recommendations(candidates, int(result.eligible[0]), result.excluded_by[0])
+        options: dict[str, Any] = {"asking": [asking or {}], "excluded": [excluded]}
+        return recommend_several(self, query, k, where=where, mutual=mutual, **options)[0]
 
     @abstractmethod
     def _search(self, request: SearchRequest) -> SearchResult:
@@ -297,6 +287,17 @@ class Gallery(ABC):
         if profile is not None and plain_attributes(profile.attributes) == attributes:
             return profile
         return Profile(person, attributes=attributes)  # added or replaced by another process
+
+    def entries(self, ids: Collection[str]) -> dict[str, Entry]:
+        """Attributes and embeddings of those of the ids that are in the gallery, by id."""
+        wanted = id_texts("entries(ids)", ids)
+        found = self._entries(all_spellings(wanted))
+        forms = ((person, spelled(person, found)) for person in wanted)
+        return {person: found[form] for person, form in forms if form is not None}
+
+    @abstractmethod
+    def _entries(self, ids: Sequence[str]) -> dict[str, Entry]:
+        """Attributes and embeddings of those of the distinct ids that are in the gallery."""
 
     def __iter__(self) -> Iterator[Profile]:
         """Yields the candidates in the order of `ids`."""

@@ -16,14 +16,12 @@ import numpy as np
 from pairmatch.core.arrays import Vectors
 from pairmatch.core.errors import ConfigurationError, missing_extra
 from pairmatch.core.types import AttributeValue, Side
-from pairmatch.gallery.attributes import attributes_of
-from pairmatch.gallery.blocks import Chunk, chunks_of, vectors_of
+from pairmatch.gallery.blocks import Chunk, Entry, chunks_of, vectors_of
 from pairmatch.gallery.folder import Folder
 from pairmatch.gallery.gallery import Gallery
 from pairmatch.gallery.index import Additions
 from pairmatch.gallery.lance_columns import (
     attribute_fields,
-    block_of,
     check_schema,
     description_of,
     kinds_of,
@@ -33,7 +31,16 @@ from pairmatch.gallery.lance_columns import (
 )
 from pairmatch.gallery.lance_errors import is_of_lance, lance_errors
 from pairmatch.gallery.lance_index import build_index, is_indexed
-from pairmatch.gallery.lance_search import SCAN_ROWS, batches, ids_in, one_of, scan, search_table
+from pairmatch.gallery.lance_search import (
+    SCAN_ROWS,
+    batches,
+    entries_in,
+    ids_in,
+    one_of,
+    people_of,
+    scan,
+    search_table,
+)
 from pairmatch.gallery.request import SearchRequest
 from pairmatch.gallery.results import SearchResult
 from pairmatch.io.files import is_present
@@ -311,7 +318,10 @@ class LanceGallery(Gallery):
         return count
 
     def _attributes(self, ids: Sequence[str]) -> dict[str, dict[str, AttributeValue]]:
-        return self._read(lambda table: dict(_people_of(table, one_of(ids))), {})
+        return self._read(lambda table: dict(people_of(table, one_of(ids))), {})
+
+    def _entries(self, ids: Sequence[str]) -> dict[str, Entry]:
+        return self._read(lambda table: entries_in(table, ids), {})
 
     def _present(self, ids: Sequence[str]) -> set[str]:
         return self._read(lambda table: ids_in(table, ids), set())
@@ -319,25 +329,15 @@ class LanceGallery(Gallery):
     def _people(self) -> Iterator[tuple[str, dict[str, AttributeValue]]]:
         table = self._snapshot()
         if table is not None:
-            yield from self._guarded(_people_of(table))
+            yield from self._guarded(people_of(table))
 
     def _search(self, request: SearchRequest) -> SearchResult:
         def read(table: Any) -> SearchResult:
             result = search_table(table, request)
             if not request.with_attributes:
                 return result
-            return result.with_attributes(dict(_people_of(table, one_of(result.people))))
+            return result.with_attributes(dict(people_of(table, one_of(result.people))))
 
         if self._open_table() is None:
             request.checked_bonus(0)
         return self._read(read, SearchResult.empty(len(request.queries), 0, "no candidates"))
-
-
-def _people_of(
-    table: Any, where: str | None = None
-) -> Iterator[tuple[str, dict[str, AttributeValue]]]:
-    """Yields the id and the attributes of people of a table."""
-    columns = [name for name in table.schema.names if name != "vector"]
-    for batch in batches(table, columns, where):
-        people = block_of([batch]).people
-        yield from zip(people["id"].to_pylist(), attributes_of(people), strict=True)

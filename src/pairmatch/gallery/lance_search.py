@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from pairmatch.core.arrays import Ints, Vectors
-from pairmatch.gallery.blocks import Block
+from pairmatch.core.types import AttributeValue
+from pairmatch.gallery.attributes import attributes_of
+from pairmatch.gallery.blocks import Block, Entry
 from pairmatch.gallery.lance_columns import block_of, column_names, kinds_of, width_of
 from pairmatch.gallery.lance_index import is_indexed, nearest
 from pairmatch.gallery.ranking import first_empty, rank_stream, select
@@ -201,7 +203,28 @@ def ids_in(table: Any, ids: Sequence[str]) -> set[str]:
     return {person for part in parts for person in part.column("id").to_pylist()}
 
 
+def entries_in(table: Any, ids: Sequence[str]) -> dict[str, Entry]:
+    """Attributes and embeddings of those of the ids that one version of a table has, by id."""
+    names = ["id", "vector", *column_names(table.schema).values()]
+    blocks = (block_of([part]) for part in batches(table, names, one_of(ids)))
+    return {
+        block.ids[row].as_py(): (block.attributes(row), np.array(block.vectors[row]))
+        for block in blocks
+        for row in range(len(block))
+    }
+
+
 def one_of(ids: Iterable[str]) -> str:
     """The condition that a person has one of the ids."""
     quoted = ["'" + person.replace("'", "''") + "'" for person in ids]
     return f"id IN ({', '.join(quoted)})" if quoted else "FALSE"
+
+
+def people_of(
+    table: Any, where: str | None = None
+) -> Iterator[tuple[str, dict[str, AttributeValue]]]:
+    """Yields the id and the attributes of people of a table."""
+    columns = [name for name in table.schema.names if name != "vector"]
+    for batch in batches(table, columns, where):
+        people = block_of([batch]).people
+        yield from zip(people["id"].to_pylist(), attributes_of(people), strict=True)

@@ -9,7 +9,7 @@ from typing import final
 from pairmatch.core.arrays import Vectors
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.types import AttributeValue, Side
-from pairmatch.gallery.blocks import Chunk
+from pairmatch.gallery.blocks import Chunk, Entry
 from pairmatch.gallery.folder import Folder
 from pairmatch.gallery.gallery import Gallery
 from pairmatch.gallery.index import Additions, BlockIndex
@@ -75,6 +75,9 @@ class MemoryGallery(Gallery, in_memory=True):
 
     def _attributes(self, ids: Sequence[str]) -> dict[str, dict[str, AttributeValue]]:
         return self._snapshot().attributes(ids)
+
+    def _entries(self, ids: Sequence[str]) -> dict[str, Entry]:
+        return self._snapshot().entries(ids)
 
     def _present(self, ids: Sequence[str]) -> set[str]:
         return self._snapshot().present(ids)

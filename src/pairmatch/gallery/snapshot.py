@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pairmatch.core.arrays import Vectors
 from pairmatch.core.types import AttributeValue
 from pairmatch.gallery.attributes import attributes_of
-from pairmatch.gallery.blocks import Block, Chunk, chunks_of
+from pairmatch.gallery.blocks import Block, Chunk, Entry, chunks_of
 from pairmatch.gallery.ranking import rank
 from pairmatch.gallery.request import SearchRequest
 from pairmatch.gallery.results import SearchResult
@@ -92,6 +92,15 @@ class Snapshot:
             for row in block.find(wanted):
                 attributes[block.ids[int(row)].as_py()] = block.attributes(int(row))
         return attributes
+
+    def entries(self, ids: Sequence[str]) -> dict[str, Entry]:
+        """Attributes and embeddings of those people that are in the gallery, by id."""
+        wanted = pa.array(ids, pa.string())
+        return {
+            block.ids[row].as_py(): (block.attributes(row), np.array(block.vectors[row]))
+            for block in self.blocks
+            for row in block.find(wanted).tolist()
+        }
 
     def search(self, request: SearchRequest) -> SearchResult:
         """The best eligible candidates of each query."""

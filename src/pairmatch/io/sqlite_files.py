@@ -16,12 +16,13 @@ from typing import Literal
 from pairmatch.core.text import printable
 from pairmatch.io.files import read_header
 
-DatabaseKind = Literal["store", "gallery"]
+DatabaseKind = Literal["store", "gallery", "list of exclusions"]
 
 #: `PRAGMA application_id` of each kind of file.
 APPLICATION_IDS: dict[DatabaseKind, int] = {
     "store": int.from_bytes(b"PmSt", "big"),
     "gallery": int.from_bytes(b"PmGa", "big"),
+    "list of exclusions": int.from_bytes(b"PmEx", "big"),
 }
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 _MAGIC = b"SQLite format 3\0"
