@@ -25,6 +25,7 @@ LEVELS = [
     {"experiments"},
     {"distributed"},
     {"report"},
+    {"serving"},
     {"cli", "testing"},
 ]
 LEVEL_OF = {folder: level for level, folders in enumerate(LEVELS) for folder in folders}

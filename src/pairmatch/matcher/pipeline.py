@@ -19,6 +19,7 @@ from pairmatch.core.types import Profile
 from pairmatch.data import Pairs
 from pairmatch.features.engines import ExtractionEngine
 from pairmatch.features.extractor import ExtractionRequest, FeatureStore, join
+from pairmatch.features.fresh import fresh_features
 from pairmatch.features.inputs import fit_backbone
 from pairmatch.features.prompt import check_template
 from pairmatch.io.store import Store
@@ -151,6 +152,22 @@ class FeaturePipeline:
     def features(self, profiles: Sequence[Profile]) -> Vectors:
         """[N, D] float32 features, from the store if they are stored."""
         return join(self._extract(profiles), self.weights)
+
+    def fresh_features(self, profiles: Sequence[Profile]) -> Vectors:
+        """[N, D] float32 features of a few people with metadata, without any store."""
+        self._compare_backbones()
+        parts = [
+            fresh_features(
+                profiles,
+                backbone,
+                pooler,
+                prompt=self.prompt,
+                prompt_attributes=self.prompt_attributes,
+                dtype=self.store_dtype,
+            )
+            for backbone, pooler in zip(self.backbones, self.poolers, strict=True)
+        ]
+        return join(parts, self.weights)
 
     def paired_features(
         self, parts: Sequence[Pairs], *, join_identical: bool = False

@@ -1,0 +1,1 @@
+"""The HTTP service: recommendations, embeddings and changes of galleries, for other programs."""

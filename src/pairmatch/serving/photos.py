@@ -1,0 +1,144 @@
+"""Photos of strangers, decoded in other processes, with limits on time, memory and pixels."""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import signal
+import sys
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+
+from PIL import Image
+
+from pairmatch.core.errors import ImageError, PairmatchError
+from pairmatch.io.images import image_size, load_image
+
+#: Larger photos are shrunk to this longest side; no backbone reads more.
+LONGEST_SIDE_PX = 2048
+_MEMORY_BYTES = 4 * 2**30  # address space of a decoder, libraries included
+
+
+class BusyError(PairmatchError, RuntimeError):
+    """The service has more work than it accepts."""
+
+
+class PhotoDecoder:
+    """Decodes photos in a few processes that hold nothing else.
+
+    A photo that crashes a decoder, takes too much memory or too long costs one process, which is
+    replaced; nothing of it reaches the process that answers requests but pixels.
+
+    Args:
+        processes: Number of processes.
+        most_pixels: Photos with more pixels are refused before they are decoded.
+        seconds: Time for one photo, and for a free process.
+    """
+
+    def __init__(self, processes: int, *, most_pixels: int, seconds: float) -> None:
+        self._most_pixels = most_pixels
+        self._seconds = seconds
+        self._free: queue.Queue[_Process] = queue.Queue()
+        self._processes = processes
+        for _ in range(processes):
+            self._free.put(_Process(most_pixels))
+
+    def decode(self, photos: Sequence[bytes]) -> list[Image.Image]:
+        """Upright sRGB photos, at most `LONGEST_SIDE_PX` on the longest side.
+
+        Raises:
+            ImageError: A photo cannot be decoded, is too large, or takes too long.
+            BusyError: All processes are busy.
+        """
+        return [self._decode(photo, number) for number, photo in enumerate(photos, 1)]
+
+    def _decode(self, photo: bytes, number: int) -> Image.Image:
+        try:
+            process = self._free.get(timeout=self._seconds)
+        except queue.Empty:
+            raise BusyError("All photo decoders are busy: try again later.") from None
+        try:
+            answer = process.decode(photo, self._seconds)
+        except BaseException:
+            process.kill()
+            process = _Process(self._most_pixels)
+            raise
+        finally:
+            self._free.put(process)
+        if isinstance(answer, str):
+            raise ImageError(f"Photo {number}: {answer}")
+        return answer
+
+    def close(self) -> None:
+        """Ends all processes."""
+        for _ in range(self._processes):
+            try:
+                self._free.get(timeout=self._seconds).kill()
+            except queue.Empty:
+                return
+
+
+class _Process:
+    """One decoding process; started at once."""
+
+    def __init__(self, most_pixels: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process: SpawnProcess = context.Process(
+            target=_decode_for, args=(theirs, most_pixels), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def decode(self, photo: bytes, seconds: float) -> Image.Image | str:
+        """The photo, or why it cannot be used.
+
+        Raises:
+            ImageError: The process ended, or took too long: it must be replaced.
+        """
+        try:
+            self._connection.send_bytes(photo)
+            if not self._connection.poll(seconds):
+                raise ImageError(f"A photo took longer than {seconds:g} seconds to decode.")
+            size = self._connection.recv()
+            if isinstance(size, str):
+                return size
+            return Image.frombytes("RGB", size, self._connection.recv_bytes())
+        except (OSError, EOFError) as error:
+            raise ImageError("A photo could not be decoded: the decoder ended.") from error
+
+    def kill(self) -> None:
+        """Ends the process at once."""
+        self._process.kill()
+        self._process.join()
+        self._process.close()
+        self._connection.close()
+
+
+def _decode_for(connection: Connection, most_pixels: int) -> None:
+    """Decodes photos until the other end of the connection is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
+    _limit_memory()
+    while True:
+        try:
+            photo = connection.recv_bytes()
+        except (EOFError, OSError):
+            return
+        try:
+            width, height = image_size(photo)
+            if width * height > most_pixels:
+                raise ImageError(f"{width} × {height} pixels, more than {most_pixels:,}; shrink it")
+            image = load_image(photo, longest_side_px=LONGEST_SIDE_PX)
+        except (ImageError, MemoryError) as error:
+            connection.send(str(error) or "it takes too much memory to decode.")
+            continue
+        connection.send(image.size)
+        connection.send_bytes(image.tobytes())
+
+
+def _limit_memory() -> None:
+    if sys.platform == "linux":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
