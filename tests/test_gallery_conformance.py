@@ -22,6 +22,7 @@ from pairmatch.gallery import (
     MemoryGallery,
     forget,
     recommend_all,
+    recommend_several,
 )
 
 needs_lance = pytest.mark.skipif(
@@ -122,6 +123,36 @@ def test_chunks_cover_all_people_in_order(new_gallery):
     assert [row for _, rows, _ in chunks for row in rows] == [p.attributes for p in people]
     np.testing.assert_array_equal(np.concatenate([part for _, _, part in chunks]), e)
     assert list(gallery) == people
+
+
+def test_entries_are_attributes_and_embeddings_by_id(new_gallery):
+    gallery = new_gallery()
+    gallery.add(PEOPLE, vectors(4))
+    gallery.add([Profile("\xe9va", attributes={"age": 20})], vectors(1, seed=1))
+    gallery.remove(["cleo"])
+    found = gallery.entries(["ben", "cleo", "nobody", "e\u0301va"])
+    assert set(found) == {"ben", "e\u0301va"}
+    attributes, vector = found["ben"]
+    assert attributes == {"age": 35, "region": "south", "smoker": True}
+    np.testing.assert_array_equal(vector, vectors(4)[1].astype(np.float32))
+    assert gallery.entries([]) == {}
+
+
+def test_several_people_get_what_each_gets_alone(new_gallery):
+    gallery = new_gallery()
+    gallery.add(PEOPLE, vectors(4))
+    queries = vectors(3, seed=2)
+    asking = [{"age": 30}, {"age": 36}, {}]
+    excluded = [{"anna"}, set(), {"ben"}]
+    rule = "age >= query.age or region = 'north'"
+    together = recommend_several(gallery, queries, 3, where=rule, asking=asking, excluded=excluded)
+    for row, ranking in enumerate(together):
+        alone = gallery.recommend(
+            queries[row : row + 1], 3, where=rule, asking=asking[row], excluded=excluded[row]
+        )
+        assert [one.profile for one in ranking] == [one.profile for one in alone]
+        assert [one.score for one in ranking] == pytest.approx([one.score for one in alone])
+        assert (ranking.eligible, ranking.excluded_by) == (alone.eligible, alone.excluded_by)
 
 
 def test_readers_see_a_consistent_state_during_writes(new_gallery):

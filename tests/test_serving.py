@@ -450,7 +450,7 @@ def test_erased_people_are_found_by_no_worker_and_in_no_file(workers):
     assert sum("resource_tracker" not in " ".join(child.cmdline()) for child in children) == 2
     put = httpx.put(
         f"{url}/people/erased-person",
-        files=form({"side": "b"}, photo(folder, "b0002")),
+        files=form({"side": "b"}, jpeg()),
         headers=BEARER,
         timeout=60,
     )
@@ -458,12 +458,17 @@ def test_erased_people_are_found_by_no_worker_and_in_no_file(workers):
     found = ask_at_once(url, 40)
     assert all("erased-person" in people for people in found)
     vector = Gallery.open(folder / "gb").entries(["erased-person"])["erased-person"][1]
-    assert vector.tobytes() in all_bytes(folder)
+    # SQLite splits a long vector over pages
+    parts = [vector[start : start + 16].tobytes() for start in range(0, len(vector) - 16, 16)]
+    parts = [part for part in parts if any(part)]  # zeros are everywhere
+    content = all_bytes(folder)
+    assert sum(part in content for part in parts) > len(parts) / 2
     answer = httpx.delete(f"{url}/people/erased-person", headers=BEARER, timeout=60)
     assert answer.status_code == 200, answer.text
     assert not any("erased-person" in people for people in ask_at_once(url, 40))
-    assert b"erased-person" not in all_bytes(folder)
-    assert vector.tobytes() not in all_bytes(folder)
+    content = all_bytes(folder)
+    assert b"erased-person" not in content
+    assert not any(part in content for part in parts)
 
 
 def ask_at_once(url, count):
