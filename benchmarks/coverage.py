@@ -1,12 +1,13 @@
 """Coverage of intervals and level of tests, on simulated pairs whose true metrics are known.
 
-    python benchmarks/coverage.py [--repetitions 500] [--data couples] [--data logs]
+    python benchmarks/coverage.py [--repetitions 500] [--data couples] [--data logs] [--data few]
 
 Prints the share of 95 % intervals that contain the true value (the mean over many fresh draws of
 the same size), for the evaluation of one test set and for cross-validation; and how often two
 equally good learners are found to differ at the 5 % level. The same for logs, in which people stand
 in several pairs: the true value is that of new people, matches and galleries of the same size, with
-the same scorer, and the mean of all repetitions stands for it.
+the same scorer, and the mean of all repetitions stands for it. The same for few clusters of
+queries that are alike, such as a handful of events.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.comparison import compare
 from pairmatch.evaluation.crossvalidation import cross_validate
 from pairmatch.evaluation.intervals import summarize
-from pairmatch.evaluation.query_table import embed_sides, rank_queries
+from pairmatch.evaluation.query_table import QueryTable, embed_sides, rank_queries
 from pairmatch.learning.baselines import Centred
 
 TRUTH_DRAWS = 1500
 WIDTH = 32
+KINDS = ("couples", "logs", "few")
 TASTES = 8
 #: People per side, matches per person, and spread of log popularity of the simulated logs.
 LOGS = [(1000, 1.2, 0.0), (1000, 2.0, 0.0), (300, 2.0, 1.0), (300, 2.0, 1.5), (300, 8.0, 0.5)]
@@ -176,20 +178,51 @@ def logs(repetitions, people, per_person, spread):
     return shares, np.mean(alarms, axis=0)
 
 
+def draw_clusters(rng, clusters):
+    """A table of 8 to 19 queries in each cluster, with ranks of 1 to 31."""
+    label = np.repeat(np.arange(clusters), rng.integers(8, 20, clusters))
+    score = 0.8 * rng.normal(size=clusters)[label] + 1.2 * rng.normal(size=len(label))
+    rank = 1 + np.floor(30 / (1 + np.exp(score + 0.5)))
+    columns = {
+        "direction": np.zeros(len(label), np.int64),
+        "query": np.arange(len(label)),
+        "component": label,
+        "candidates": np.full(len(label), 31),
+        "reciprocal_rank": 1 / rank,
+        "rank": rank,
+        "recall_at_10": (rank <= 10).astype(float),
+    }
+    return QueryTable((10,), columns)
+
+
+def few_clusters(repetitions, clusters):
+    """Coverage for R@10 and MRR of few clusters."""
+
+    def measure(seed, resamples):
+        table = draw_clusters(np.random.default_rng([seed, clusters]), clusters)
+        return summarize(table, resamples=resamples, seed=seed)
+
+    truths = [measure(10**6 + seed, 0) for seed in range(4 * TRUTH_DRAWS)]
+    return coverage(truths, (measure(seed, 300) for seed in range(repetitions)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--repetitions", type=int, default=500, help="number of simulated data sets"
     )
     parser.add_argument(
-        "--data", choices=("couples", "logs"), action="append", help="what to simulate; both"
+        "--data", choices=KINDS, action="append", help="what to simulate; all by default"
     )
     options = parser.parse_args()
     print(f"{options.repetitions} repetitions; share of 95 % intervals with the true value")
-    if "couples" in (options.data or ["couples"]):
+    if "couples" in (options.data or KINDS):
         print_couples(options.repetitions)
-    if "logs" in (options.data or ["logs"]):
+    if "logs" in (options.data or KINDS):
         print_logs(options.repetitions)
+    for clusters in (2, 3, 4, 5, 6, 8) if "few" in (options.data or KINDS) else ():
+        _, _, shares = few_clusters(options.repetitions, clusters)
+        print(f"  {clusters} clusters: R@10 {shares[0]:.3f}, MRR {shares[1]:.3f}", flush=True)
 
 
 def print_logs(repetitions) -> None:

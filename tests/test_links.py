@@ -283,3 +283,37 @@ def test_intervals_of_logs_cover_and_tests_keep_their_level():
         low, high = np.transpose(intervals)
         assert 0.91 <= np.mean((low <= truth) & (truth <= high)) <= 0.99
     assert (np.mean(alarms, axis=0) < 0.09).all()
+
+
+@pytest.mark.parametrize("clusters", [1, 2, 3, 5])
+def test_few_clusters_have_students_intervals(clusters):
+    """With clusters of equal size, it is the interval of scipy for the means of the clusters."""
+    from scipy.stats import ttest_1samp
+
+    rng = np.random.default_rng(clusters)
+    label = np.repeat(np.arange(clusters), 4)
+    rank = rng.integers(2, 9, len(label)).astype(float)
+    columns = {
+        "direction": np.zeros(len(rank), np.int64),
+        "query": np.arange(len(rank)),
+        "component": label,
+        "candidates": np.full(len(rank), 20),
+        "reciprocal_rank": 1 / rank,
+        "rank": rank,
+        "recall_at_5": (rank <= 5).astype(float),
+    }
+    metrics = summarize(QueryTable((5,), columns))
+    if clusters == 1:
+        assert metrics.mrr_interval is None
+        assert not metrics.recall_interval
+        return
+    means = (1 / rank).reshape(clusters, 4).mean(1)
+    expected = ttest_1samp(means, 0).confidence_interval(0.95)
+    bounds = max(expected.low, 0), min(expected.high, 1)
+    assert metrics.mrr_interval == pytest.approx(bounds)
+    low, high = metrics.median_rank_interval
+    assert low <= metrics.median_rank <= high
+    test = paired_test(1 / rank, np.zeros(len(rank)), label)
+    assert test.interval == pytest.approx((expected.low, expected.high))
+    errors = standard_errors(QueryTable((5,), columns), (1 / rank)[:, None])
+    assert errors[0] == pytest.approx(means.std(ddof=1) / np.sqrt(clusters))

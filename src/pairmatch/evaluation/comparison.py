@@ -13,7 +13,7 @@ from scipy import stats
 
 from pairmatch.core.arrays import Floats, Ints
 from pairmatch.core.errors import ConfigurationError
-from pairmatch.evaluation.intervals import expanded_tail
+from pairmatch.evaluation.intervals import FEWEST_CLUSTERS, cluster_errors, expanded_tail
 from pairmatch.evaluation.links import Links, student_interval
 from pairmatch.evaluation.query_table import QueryTable
 from pairmatch.evaluation.ranks import Doubles
@@ -243,6 +243,8 @@ def mean_interval(
 ) -> tuple[float, float]:
     """Interval of a mean over queries, by the expanded percentile bootstrap over clusters.
 
+    With fewer than 6 clusters, it is Student's.
+
     Args:
         sums: [clusters] sum of the values of each cluster.
         counts: [clusters] number of values of each cluster.
@@ -250,6 +252,11 @@ def mean_interval(
         resamples: Number of bootstrap resamples.
         seed: Seed for the bootstrap.
     """
+    if len(counts) < FEWEST_CLUSTERS:
+        mean = sums.sum() / counts.sum()
+        spread = np.square(sums - mean * counts).sum() * len(counts) / (len(counts) - 1)
+        error = float(np.sqrt(spread) / counts.sum())
+        return student_interval(float(mean), error, len(counts) - 1, confidence)
     tail = expanded_tail((1 - confidence) / 2, len(counts))
     interval = stats.bootstrap(
         (sums, counts.astype(np.float64)),
@@ -275,11 +282,7 @@ def standard_errors(table: QueryTable, values: Doubles) -> Doubles:
     clusters = table.clusters()
     if isinstance(clusters, Links):
         return clusters.standard_errors(values)[0]
-    _, label = np.unique(clusters, return_inverse=True)
-    sums = np.stack([np.bincount(label, column - column.mean()) for column in values.T])
-    size = sums.shape[1]
-    variances = np.square(sums).sum(1) * size / max(size - 1, 1)
-    return np.sqrt(variances) / len(values)
+    return cluster_errors(values, clusters)[0]
 
 
 def holm(p_values: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -22,6 +22,8 @@ from pairmatch.evaluation.medians import POINTS, rank_points, share_within
 from pairmatch.evaluation.query_table import QueryTable
 from pairmatch.evaluation.ranks import Doubles
 
+#: With fewer clusters, no resampling is wide enough.
+FEWEST_CLUSTERS = 6
 _RESAMPLE_BYTES = 64 * 2**20
 
 
@@ -80,7 +82,9 @@ def summarize(
     section 5.3) over components: the two directions of one pair are one observation, not two. Where
     [`Links.clusters`][pairmatch.evaluation.links.Links.clusters] finds too few components, it is
     Student's interval with two-way standard errors over people, and Woodruff's (1952, "Confidence
-    Intervals for Medians and Other Position Measures") for the median rank.
+    Intervals for Medians and Other Position Measures") for the median rank. So it is with fewer
+    than 6 components, by the standard error between them and one degree of freedom fewer than
+    components; a single one has no interval.
 
     Args:
         table: Q queries.
@@ -117,6 +121,8 @@ def _summarize(
             for rows in subsets
         ]
     clusters, labels = np.unique(components, return_inverse=True)
+    if resamples and len(clusters) < FEWEST_CLUSTERS:
+        return [_over_few(table.select(rows), labels[rows], confidence) for rows in subsets]
     tail = expanded_tail((1 - confidence) / 2, len(clusters))
     parts = [_Subset(table.select(rows), labels[rows], len(clusters)) for rows in subsets]
     for weights in _draws(len(clusters), resamples, seed):
@@ -192,12 +198,44 @@ class _Subset:
 
 def _over_people(table: QueryTable, links: Links, confidence: float) -> Metrics:
     """Metrics with intervals over people who stand in several links of the table."""
+    errors, freedom = links.standard_errors(
+        _figures(table), links.pushes([*(f"R@{k}" for k in table.ks), "MRR", "median rank"])
+    )
+    return _student(table, errors, freedom, confidence)
+
+
+def _over_few(table: QueryTable, labels: Ints, confidence: float) -> Metrics:
+    """Metrics with Student's intervals over few clusters; without intervals for a single one."""
+    errors, clusters = cluster_errors(_figures(table), labels)
+    if clusters < 2:
+        values = np.column_stack([table.recall, table["reciprocal_rank"]])
+        return _metrics(table.ks, values, table.median_rank)
+    return _student(table, errors, clusters - 1, confidence)
+
+
+def cluster_errors(values: Doubles, labels: Ints) -> tuple[Doubles, int]:
+    """[F] standard errors of the means of [Q, F] values in clusters, and the number of clusters.
+
+    Args:
+        values: [Q, F] the values of F figures.
+        labels: [Q] int64 cluster of each row.
+    """
+    label = np.unique(labels, return_inverse=True)[1]
+    sums = np.stack([np.bincount(label, column - column.mean()) for column in values.T])
+    size = sums.shape[1]
+    variances = np.square(sums).sum(1) * size / max(size - 1, 1)
+    return np.sqrt(variances) / len(values), size
+
+
+def _figures(table: QueryTable) -> Doubles:
+    """[Q, number of K + 2] recall, reciprocal rank, and the share of ranks up to the median."""
+    return np.column_stack([table.recall, table["reciprocal_rank"], _above(table)])
+
+
+def _student(table: QueryTable, errors: Doubles, freedom: float, confidence: float) -> Metrics:
+    """Metrics with Student's intervals, and Woodruff's for the median rank."""
     values = np.column_stack([table.recall, table["reciprocal_rank"]])
     point = _metrics(table.ks, values, table.median_rank)
-    errors, freedom = links.standard_errors(
-        np.column_stack([values, _above(table)]),
-        links.pushes([*(f"R@{k}" for k in table.ks), "MRR", "median rank"]),
-    )
     bounds = [
         student_interval(mean, error, freedom, confidence)
         for mean, error in zip([*values.mean(0), 0.5], errors, strict=True)
