@@ -296,7 +296,7 @@ def test_sweep_compares_settings_with_a_single_extraction(demo, pairs, tmp_path)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "head linear, loss.temperature 0.2" in page
     assert "popularity" in page
-    assert (tmp_path / "out" / "queries.csv").read_text().count("\n") == 1 + 11 * 120
+    assert (tmp_path / "out" / "queries.csv").read_text().count("\n") == 1 + 12 * 120
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["sections"][0]["data"][0]["learner"] == "chance"
 
