@@ -114,7 +114,8 @@ def serve(settings: ServiceSettings, *, host: str, port: int, workers: int = 1) 
 def _listener(host: str, port: int) -> socket.socket:
     try:
         family: Any = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family)
+        # asyncio switches off the delay of small packets only for sockets that say TCP
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
     except (OSError, OverflowError) as error:
