@@ -138,6 +138,7 @@ def test_features_of_multiple_backbones_are_joined(pairs, tmp_path):
     assert [part["name"] for part in backbones] == ["descriptor", "attributes"]
     assert backbones[0]["options"]["size_px"] == 56
     assert 1756 < record["dim"] < 1756 + 50
+    assert "size_px" not in backbones[1]["options"]
     text = run(f"{fit} --backbone descriptor --backbone clip --set backbone.size_px=56", code=2)
     assert "must name one of them: descriptor.OPTION=VALUE" in text
 
@@ -392,24 +393,30 @@ def test_galleries_are_described_searched_and_edited(demo, candidates, tmp_path)
     assert "Did you mean 'age'?" in text
 
 
-def test_even_slates_spread_exposure_and_support_erasure(demo, candidates, tmp_path):
+def test_even_slates_spread_exposure_and_support_erasure(demo, pairs, tmp_path):
     folder, _ = demo
+    people = folder / "people"
+    store = f"--store {folder / 's'} --quiet"
+    # The recipe, whose ranking shows some people much more often than others
+    recipe = f"--output {tmp_path / 'm'} --no-learning-curve --no-compare"
+    run(f"fit {pairs} --backbone descriptor {recipe} {store}")
     rows = "".join(f"a{number:04},images/a{number:04}.jpg\n" for number in range(40))
     (tmp_path / "a.csv").write_text(f"id,image\n{rows}")
-    run(
-        f"gallery build {folder} {tmp_path / 'a.csv'} --output {tmp_path / 'a'} --side a "
-        f"--images {folder / 'people'} --store {folder / 's'} --quiet"
-    )
+    for side, file in (("a", tmp_path / "a.csv"), ("b", people / "candidates.csv")):
+        build = f"gallery build {tmp_path / 'm'} {file} --output {tmp_path / side} --side {side}"
+        run(f"{build} --images {people} {store}")
     exposure = []
     for evenness in (0, 1):
         output = tmp_path / f"slates-{evenness}"
-        text = run(f"slates {tmp_path / 'a'} {candidates} -k 5 --evenness {evenness} -o {output}")
+        galleries = f"{tmp_path / 'a'} {tmp_path / 'b'}"
+        text = run(f"slates {galleries} -k 5 --evenness {evenness} -o {output}")
         assert f"Saved the slates in {output}." in text
         lines = [line for line in text.splitlines() if line.startswith("Side ")]
         exposure.append([float(line.split()[-1]) for line in lines])
     plain, even = exposure
     assert len(plain) == 2
-    assert even[0] < plain[0]  # the other side is shown evenly by the scores themselves
+    assert even[0] < plain[0]
+    assert even[1] < plain[1]
     text = run(f"forget a0003 --store {folder / 's'} --slates {output}")
     assert f"rows from the slates {output}." in text
 

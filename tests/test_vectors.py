@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from pairmatch import Matcher, Pair, Pairs, Profile
 from pairmatch.cli import app
 from pairmatch.core.errors import ConfigurationError, DataError
+from pairmatch.features.poolers import NativePooler
 from pairmatch.gallery.export import QdrantTarget, export
 from pairmatch.gallery.vectors import read_vectors, write_vectors
 from pairmatch.matcher.embedding import embed_to_file
@@ -60,9 +61,55 @@ def test_vectors_of_two_matchers_are_not_mixed(matcher, tmp_path):
             export(read_vectors(tmp_path / "feature.parquet"), target)
 
 
+class Scaled(NativePooler):
+    """Native features times a factor."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def pool(self, states):
+        return self.factor * super().pool(states)
+
+    def fingerprint(self):
+        return {"pooler": "scaled", "factor": self.factor}
+
+
+def test_features_of_other_poolers_weights_or_prompts_are_others(hash_backbone, tmp_path):
+    both = {"pooler": [Scaled(1), Scaled(2)]}
+    options = [
+        {"pooler": Scaled(1)},
+        {"pooler": Scaled(2)},
+        {"pooler": Scaled(1), "prompt": "{text}!"},
+        both,
+        {**both, "weights": [1.0, 2.0]},
+    ]
+
+    def made_by(changed):
+        path = tmp_path / "v.parquet"
+        given = {"backbone": hash_backbone, "metadata": None, "store": tmp_path / "s.sqlite"}
+        embed_to_file(Matcher(**given, **changed), PEOPLE, path, kind="feature")
+        return read_vectors(path).made_by
+
+    different = [made_by(changed) for changed in options]
+    assert len(set(different)) == len(options)
+    assert [made_by(changed) for changed in options] == different
+
+
+def test_features_without_a_store_take_one_pass_for_all_poolers(hash_backbone, tmp_path):
+    matcher = Matcher(
+        backbone=hash_backbone,
+        pooler=[Scaled(2), "native"],
+        metadata=None,
+        store=tmp_path / "s.sqlite",
+    )
+    fresh = matcher.pipeline.fresh_features(PEOPLE)
+    assert hash_backbone.seen == len(PEOPLE)
+    np.testing.assert_array_equal(fresh, matcher.features(PEOPLE))
+
+
 def test_rules_choose_the_people(matcher, tmp_path):
     assert embed_to_file(matcher, PEOPLE, tmp_path / "v.parquet", where="age > 40") == 1
-    with pytest.raises(ConfigurationError, match="nobody to embed: age > 90"):
+    with pytest.raises(ConfigurationError, match="no person to embed: age > 90"):
         embed_to_file(matcher, PEOPLE, tmp_path / "w.parquet", where="age > 90")
     assert sorted(path.name for path in tmp_path.glob("*.parquet")) == ["v.parquet"]
 

@@ -18,13 +18,13 @@ from pairmatch.io.store import QUERY_ID
 def fresh_features(
     profiles: Sequence[Profile],
     backbone: Backbone,
-    pooler: Pooler,
+    poolers: Sequence[Pooler],
     *,
     prompt: str | None = None,
     prompt_attributes: Sequence[str] = (),
     dtype: str = "float32",
-) -> Vectors:
-    """Features of a few people from one pass of a backbone: [N, D] float32.
+) -> list[Vectors]:
+    """Features of a few people from one pass of a backbone: one [N, D] float32 array per pooler.
 
     `FeatureStore.extract` is for everyone else: it looks features up, and runs many people in
     batches that fit into memory.
@@ -32,7 +32,7 @@ def fresh_features(
     Args:
         profiles: N people.
         backbone: Frozen model.
-        pooler: Reduces its states to one vector per person.
+        poolers: Each reduces its states to one vector per person.
         prompt: Template of the text that the backbone reads; None for the default template.
         prompt_attributes: Names of the profile attributes that enter the prompt.
         dtype: Number format to which values are rounded, that of the matcher's store.
@@ -50,8 +50,9 @@ def fresh_features(
             person = "the query person" if profile.id == QUERY_ID else profile.id
             raise DataError(f"{person}: has nothing that {name} reads ({kinds}).")
     with torch.inference_mode():
-        pooled = pooler.pool(backbone.forward(backbone.prepare(items)))
-    vectors = pooled.float().cpu().numpy().astype(dtype).astype(np.float32)
-    if not np.isfinite(vectors).all():
+        states = backbone.forward(backbone.prepare(items))
+        pooled = [pooler.pool(states) for pooler in poolers]
+    vectors = [part.float().cpu().numpy().astype(dtype).astype(np.float32) for part in pooled]
+    if not all(np.isfinite(part).all() for part in vectors):
         raise BackboneError(f"{name} returned values that are not finite in {dtype}.")
     return vectors

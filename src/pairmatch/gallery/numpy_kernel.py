@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from pairmatch.core.arrays import Ints, Vectors
-from pairmatch.gallery.shortlist import by_query
+from pairmatch.gallery.shortlist import RowsKept
 from pairmatch.rules import Mask
 
 _UNIT = 2.0**-24  # relative error of rounding
@@ -53,7 +53,7 @@ class Scorer:
             score[rows, query] = -np.inf
 
 
-class Shortlist:
+class Shortlist(RowsKept):
     """Collects the rows whose upper bound reaches the kth best lower bound of their query.
 
     Args:
@@ -63,13 +63,9 @@ class Shortlist:
     """
 
     def __init__(self, queries: int, k: int, bonus: Vectors | None) -> None:
-        self.k = k
-        self.bonus = bonus
+        super().__init__(k, bonus)
         self.floor = np.full(queries, -np.inf, np.float32)  # at most the kth best exact score
         self.lows = np.full((queries, k), -np.inf, np.float32)  # k best lower bounds
-        self.queries: list[Ints] = []
-        self.rows: list[Ints] = []
-        self.highs: list[Vectors] = []
 
     def offer(self, score: Vectors, rows: Ints, error: Vectors, unit: float) -> None:
         """Adds the rows of a chunk that may be among the k best.
@@ -100,9 +96,7 @@ class Shortlist:
                 self._raise_floor(query, value - slack)
             high = value + slack
         kept = high >= self.floor[query]
-        self.queries.append(query[kept])
-        self.rows.append(np.asarray(rows)[place[kept]])
-        self.highs.append(high[kept])
+        self.keep(query[kept], np.asarray(rows)[place[kept]], high[kept])
 
     def _raise_floor(self, query: Ints, low: Vectors) -> None:
         """Merges lower bounds into the k best of each query."""
@@ -120,4 +114,4 @@ class Shortlist:
 
     def candidates(self) -> Iterator[tuple[int, Ints]]:
         """Rows that may be among the k best, of each query."""
-        return by_query(self.queries, self.rows, self.highs, self.floor)
+        return self.by_query(self.floor)

@@ -75,27 +75,43 @@ def rank_exactly(
     return rows, scores
 
 
-def by_query(
-    queries: Sequence[Ints], rows: Sequence[Ints], highs: Sequence[Vectors], floor: Vectors
-) -> Iterator[tuple[int, Ints]]:
-    """Rows of each query whose upper bound reaches its floor, in ascending order.
+class RowsKept:
+    """Rows that may be among the k best of each query, with upper bounds on their scores.
 
     Args:
-        queries: Query numbers, in parts.
-        rows: Row numbers, in the same parts.
-        highs: Upper bounds of the scores, in the same parts.
-        floor: [Q]: at most the kth best exact score.
+        k: Number of rows to find for each query.
+        bonus: [N] float32, added to the score of each row.
     """
-    if not queries:
-        return
-    query = np.concatenate(queries)
-    row = np.concatenate(rows)
-    kept = np.concatenate(highs) >= floor[query]
-    query = query[kept]
-    row = row[kept]
-    order = np.lexsort((row, query))
-    query = query[order]
-    row = row[order]
-    starts = np.searchsorted(query, np.arange(len(floor) + 1))
-    for number in range(len(floor)):
-        yield number, row[starts[number] : starts[number + 1]]
+
+    def __init__(self, k: int, bonus: Vectors | None) -> None:
+        self.k = k
+        self.bonus = bonus
+        self.queries: list[Ints] = []
+        self.rows: list[Ints] = []
+        self.highs: list[Vectors] = []
+
+    def keep(self, queries: Ints, rows: Ints, highs: Vectors) -> None:
+        """Adds rows [n] of queries [n] with upper bounds [n]."""
+        self.queries.append(queries)
+        self.rows.append(rows)
+        self.highs.append(highs)
+
+    def by_query(self, floor: Vectors) -> Iterator[tuple[int, Ints]]:
+        """Rows of each query whose upper bound reaches its floor, in ascending order.
+
+        Args:
+            floor: [Q]: at most the kth best exact score.
+        """
+        if not self.queries:
+            return
+        query = np.concatenate(self.queries)
+        row = np.concatenate(self.rows)
+        kept = np.concatenate(self.highs) >= floor[query]
+        query = query[kept]
+        row = row[kept]
+        order = np.lexsort((row, query))
+        query = query[order]
+        row = row[order]
+        starts = np.searchsorted(query, np.arange(len(floor) + 1))
+        for number in range(len(floor)):
+            yield number, row[starts[number] : starts[number + 1]]

@@ -15,7 +15,7 @@ import torch
 
 from pairmatch.core.arrays import Ints, Vectors
 from pairmatch.core.devices import resolve_dtype
-from pairmatch.gallery.shortlist import by_query
+from pairmatch.gallery.shortlist import RowsKept
 from pairmatch.rules import Mask
 
 _BLOCK = 32  # rows per block; only blocks whose best score reaches the bound are searched
@@ -81,7 +81,7 @@ class Scorer:
             score[chosen, query] = -torch.inf
 
 
-class Shortlist:
+class Shortlist(RowsKept):
     """Collects the rows whose upper bound reaches the kth best lower bound of their query.
 
     Args:
@@ -91,13 +91,9 @@ class Shortlist:
     """
 
     def __init__(self, queries: int, k: int, bonus: Vectors | None) -> None:
-        self.k = k
-        self.bonus = bonus
+        super().__init__(k, bonus)
         self.floor = torch.full((queries,), -torch.inf)  # at most the kth best exact score
         self.lows = torch.full((queries, k), -torch.inf)  # k best lower bounds
-        self.queries: list[Ints] = []
-        self.rows: list[Ints] = []
-        self.highs: list[Vectors] = []
 
     def offer(self, score: torch.Tensor, rows: Ints, error: torch.Tensor, unit: float) -> None:
         """Adds the rows of a chunk that may be among the k best.
@@ -123,9 +119,7 @@ class Shortlist:
             self._raise_floor(query, value - slack)
         high = value + slack
         kept = high >= self.floor[query]
-        self.queries.append(query[kept].numpy())
-        self.rows.append(np.asarray(rows)[index[kept].numpy()])
-        self.highs.append(high[kept].numpy())
+        self.keep(query[kept].numpy(), np.asarray(rows)[index[kept].numpy()], high[kept].numpy())
 
     def _bound(self, dtype: torch.dtype, error: torch.Tensor, unit: float) -> torch.Tensor:
         """[Q]: the lowest score whose upper bound, score (1 ± unit) + error, reaches the floor."""
@@ -150,7 +144,7 @@ class Shortlist:
 
     def candidates(self) -> Iterator[tuple[int, Ints]]:
         """Rows that may be among the k best, of each query."""
-        return by_query(self.queries, self.rows, self.highs, self.floor.numpy())
+        return self.by_query(self.floor.numpy())
 
 
 def _reaching(

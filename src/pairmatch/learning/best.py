@@ -16,7 +16,12 @@ from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.splits import Split, cross_validation_splits
 from pairmatch.learning.baselines import CCA, Popularity, Ridge
-from pairmatch.learning.block_bases import block_shares, linear_bases, telling_blocks
+from pairmatch.learning.block_bases import (
+    GROUP_WEIGHT,
+    block_shares,
+    linear_bases,
+    telling_blocks,
+)
 from pairmatch.learning.closed_form_heads import PopularityHead, fill
 from pairmatch.learning.contrastive import Contrastive
 from pairmatch.learning.decompositions import MatchedSides, side_means, thin_svd
@@ -32,7 +37,6 @@ _PRODUCTS: dict[str, tuple[int, CCA | Ridge]] = {
 }
 _RECIPE = "recipe"
 _FOLDS_OF_RECIPE = 2  # of which a weight is needed to fit the recipe on the other folds
-_GROUP_WEIGHT = 0.3
 _APPEAL_STRENGTH = 10.0
 
 
@@ -138,7 +142,7 @@ def fit_bases(
         "whitened, evened": PairMetric(shrinkage=0.9, strength=0, power=0.5),
         "whitened more": PairMetric(shrinkage=0.5, strength=0, power=1),
     }
-    weights = (0.0, _GROUP_WEIGHT) if grouped else (0.0,)
+    weights = (0.0, GROUP_WEIGHT) if grouped else (0.0,)
     for strength, weight, power in product((0.02, 0.1, 0.3), weights, (1.0, 0.5)):
         label = f"metric {strength:g}{', groups' * bool(weight)}{', evened' * (power < 1)}"
         metrics[label] = PairMetric(strength=strength, group_weight=weight, power=power)

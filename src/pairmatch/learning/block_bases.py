@@ -16,6 +16,7 @@ from pairmatch.learning.heads import describe_head
 from pairmatch.learning.metric import PairMetric, solve_metrics
 from pairmatch.learning.stacking import StackedHead
 
+GROUP_WEIGHT = 0.3  # of the metrics that use groups and common partners
 _MOST_PEOPLE = 500  # of each side, whose scores show how much a block matters
 _MOST_PAIRS = 1000  # on which dependence is tested
 _PERMUTATIONS = 99
@@ -117,7 +118,7 @@ def _block_bases(part: PairedFeatures, *, grouped: bool) -> dict[str, Projection
     """The cheapest bases of each kind, because they are fitted once per block."""
     metrics = {
         "whitened": PairMetric(shrinkage=0.9, strength=0, power=1),
-        "metric 0.1": PairMetric(strength=0.1, group_weight=0.3 * grouped, power=1),
+        "metric 0.1": PairMetric(strength=0.1, group_weight=GROUP_WEIGHT * grouped, power=1),
     }
     sides = MatchedSides.of(part)
     return {

@@ -48,13 +48,13 @@ def embed_to_file(
         Number of people in the file.
 
     Raises:
-        ConfigurationError: The rule cannot be used, an id occurs twice, or nobody is left.
+        ConfigurationError: The rule cannot be used, an id occurs twice, or no person is left.
         NotFittedError: Embeddings need a fitted matcher.
     """
     check_vectors_file(path)
     chosen, excluded_by = eligible(people, where, asking={})
     if not chosen:
-        raise ConfigurationError(f"There is nobody to embed: {excluded_by or 'no people'}.")
+        raise ConfigurationError(f"There is no person to embed: {excluded_by or 'no people'}.")
     additions, kinds = Additions.of(chosen, np.zeros((len(chosen), 1), np.float32)).fitted(None, {})
     pipeline = matcher.pipeline.ready(chosen)
 
@@ -72,8 +72,11 @@ def embed_to_file(
 
     made_by = head_digest(matcher.head)
     if kind == "feature":
-        prompt = [matcher.pipeline.prompt, list(matcher.pipeline.prompt_attributes)]
-        poolers = [type(pooler).__name__ for pooler in matcher.poolers]
-        parts = {"backbones": pipeline.fingerprints(), "poolers": poolers, "prompt": prompt}
+        parts = {
+            "backbones": pipeline.fingerprints(),
+            "poolers": [dict(pooler.fingerprint()) for pooler in pipeline.poolers],
+            "weights": pipeline.weights,
+            "prompt": [pipeline.prompt, list(pipeline.prompt_attributes)],
+        }
         made_by = f"features {content_key(parts)}"
     return write_vectors(path, chunks(), kinds=kinds, side=side, kind=kind, made_by=made_by)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -156,18 +156,18 @@ class FeaturePipeline:
     def fresh_features(self, profiles: Sequence[Profile]) -> Vectors:
         """[N, D] float32 features of a few people with metadata, without any store."""
         self._compare_backbones()
-        parts = [
+        parts = (
             fresh_features(
                 profiles,
-                backbone,
-                pooler,
+                self.backbones[places[0]],
+                [self.poolers[place] for place in places],
                 prompt=self.prompt,
                 prompt_attributes=self.prompt_attributes,
                 dtype=self.store_dtype,
             )
-            for backbone, pooler in zip(self.backbones, self.poolers, strict=True)
-        ]
-        return join(parts, self.weights)
+            for places in self._places()
+        )
+        return join(self._in_order(parts), self.weights)
 
     def paired_features(
         self, parts: Sequence[Pairs], *, join_identical: bool = False
@@ -188,9 +188,13 @@ class FeaturePipeline:
     def _extract(self, profiles: Sequence[Profile]) -> list[Vectors]:
         """[N, D] float32 features of each backbone and pooler, unscaled."""
         self._compare_backbones()
+        return self._in_order(request.plan().run() for request in self.requests(profiles))
+
+    def _in_order(self, parts: Iterable[Sequence[Vectors]]) -> list[Vectors]:
+        """Features in the order of `backbones`, from those of each distinct backbone."""
         features: dict[int, Vectors] = {}
-        for places, request in zip(self._places(), self.requests(profiles), strict=True):
-            features.update(zip(places, request.plan().run(), strict=True))
+        for places, part in zip(self._places(), parts, strict=True):
+            features.update(zip(places, part, strict=True))
         return [features[place] for place in range(len(self.backbones))]
 
     def _places(self) -> list[list[int]]:

@@ -141,10 +141,7 @@ def create_app(settings: ServiceSettings) -> Any:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        exception_handlers=dict.fromkeys(
-            (HTTPException, ProblemError, PairmatchError, RequestValidationError, Exception),
-            answer_error,
-        ),
+        exception_handlers=dict.fromkeys(_HANDLED, answer_error),
         responses=_problems(),
     )
     app.openapi = _describe(app)  # type: ignore[method-assign]
