@@ -3,6 +3,7 @@
 import datetime
 import json
 
+import pandas as pd
 import pytest
 from test_cli import run, unwrapped
 
@@ -215,6 +216,33 @@ def test_fit_by_time_and_with_a_file_of_test_pairs(app_log, tmp_path):
     known = f"--known {app_log / 'early.csv'} --json {figures}"
     run(f"evaluate {tmp_path / 'matcher'} {app_log / 'late.csv'} {common} {known}")
     assert json.loads(figures.read_text())["both"] == saved["both"]
+
+
+def test_targets_and_seen_people_of_the_command_line(app_log, tmp_path):
+    figures = tmp_path / "figures.json"
+    text = run(command(app_log, "early.csv", tmp_path, "--split-by people --seen"))
+    assert "People who were seen in training:" in text
+    common = f"--profiles {app_log / 'profiles.csv'} --store {app_log / 's.sqlite'} --quiet"
+    late = pd.read_csv(app_log / "late.csv")
+    # As a table without matches: each side's yes is known on its own
+    late.assign(b_likes=None).to_csv(tmp_path / "likes.csv", index=False)
+    for file in (app_log / "late.csv", tmp_path / "likes.csv"):
+        evaluate = f"evaluate {tmp_path / 'matcher'} {file} {common} --json {figures}"
+        run(f"{evaluate} --target a_likes")
+        found = json.loads(figures.read_text())
+        yes = late[late["a_likes"] == "yes"]
+        assert found["target"] == "a_likes"
+        assert found["queries"] == yes["id_a"].nunique()
+        if file.name == "likes.csv":
+            text = run(evaluate, code=2)
+            assert "There is no match to find" in unwrapped(text)
+    run(f"{evaluate} --target a_likes --known {app_log / 'early.csv'}")
+    known = json.loads(figures.read_text())
+    early = pd.read_csv(app_log / "early.csv")
+    before = {*early["id_a"], *early["id_b"]}
+    new = yes[~yes["id_a"].isin(before) & ~yes["id_b"].isin(before)]
+    assert known["queries"] == new["id_a"].nunique()
+    assert known["seen"]["queries"] == yes[yes["id_a"].isin(before)]["id_a"].nunique()
 
 
 @pytest.mark.parametrize(
