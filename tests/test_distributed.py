@@ -131,24 +131,23 @@ def worker_processes():
 
 
 def test_two_nodes_give_the_vectors_of_one_machine_bit_for_bit(cluster, people, expected, tmp_path):
-    engine = Interrupted(RayEngine(address=cluster.address))
-    vectors, counts = extract(people, tmp_path / "store.sqlite", engine)
-    assert vectors.dtype == np.float32
-    np.testing.assert_array_equal(vectors, expected)
-    assert counts == {"features": PEOPLE, "metadata": 0, "people": PEOPLE + 1}
-    assert sorted(engine.batches) == list(range(len(engine.sizes)))
-    assert sum(engine.sizes) == PEOPLE
-
-
-def test_photos_that_cannot_be_read_are_named_and_the_rest_is_kept(cluster, people, tmp_path):
+    store = tmp_path / "store.sqlite"
     broken = tmp_path / "broken.png"
     broken.write_bytes(people[0].images[0].read_bytes()[:500])
-    some = [*people[:5], Profile(id="broken", images=(broken,)), *people[5:9]]
-    with pytest.raises(DataError, match="1 of 10 people") as error:
-        extract(some, tmp_path / "store.sqlite", RayEngine())
+    everyone = [*people[:5], Profile(id="broken", images=(broken,)), *people[5:]]
+    engine = Interrupted(RayEngine(address=cluster.address))
+    with pytest.raises(DataError, match="1 of 62 people") as error:
+        extract(everyone, store, engine)
     assert f"broken: {broken}" in str(error.value)
-    with Store(tmp_path / "store.sqlite") as store:
-        assert store.counts()["features"] == 9
+    assert sorted(engine.batches) == list(range(len(engine.sizes)))
+    assert sum(engine.sizes) == PEOPLE + 1
+    with Store(store) as opened:
+        assert opened.counts() == {"features": PEOPLE, "metadata": 0, "people": PEOPLE + 1}
+    stored = Interrupted(RayEngine())
+    vectors, _ = extract(people, store, stored)
+    assert stored.batches == []  # all of them come from the store
+    assert vectors.dtype == np.float32
+    np.testing.assert_array_equal(vectors, expected)
 
 
 def test_a_killed_actor_costs_only_its_batches(cluster, people, expected, tmp_path):

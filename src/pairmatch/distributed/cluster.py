@@ -11,6 +11,8 @@ from pairmatch.core.errors import ClusterError, missing_extra
 
 _START = "start one with `ray start --head`, and join each further node with the line it prints"
 
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
@@ -63,17 +65,8 @@ def connect(address: str | None = None) -> Any:
     ray = import_ray()
     if ray.is_initialized():
         return ray
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    named = address or os.environ.get("RAY_ADDRESS")
-    try:
-        ray.init(address=named or "auto", **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        if named:
-            raise ClusterError(
-                f"The Ray cluster {named} cannot be reached ({error}): check the address, or "
-                f"{_START}."
-            ) from error
-        ray.init(address="local", include_dashboard=False, **quiet)
+    if not _joins(ray, address):
+        ray.init(address="local", include_dashboard=False, **_QUIET)
     return ray
 
 
@@ -100,16 +93,30 @@ def describe_cluster(address: str | None = None) -> Cluster | None:
         ClusterError: The named cluster cannot be reached.
     """
     ray = import_ray()
-    was_connected = ray.is_initialized()
+    if ray.is_initialized():
+        return cluster_of(ray)
+    if not _joins(ray, address):
+        return None
+    try:
+        return cluster_of(ray)
+    finally:
+        ray.shutdown()
+
+
+def _joins(ray: Any, address: str | None) -> bool:
+    """Connects to the cluster of an address, of `RAY_ADDRESS` or of this machine, if it runs.
+
+    Raises:
+        ClusterError: A named cluster cannot be reached.
+    """
     named = address or os.environ.get("RAY_ADDRESS")
     try:
-        if not was_connected:
-            ray.init(address=named or "auto", log_to_driver=False, logging_level=logging.ERROR)
-        return cluster_of(ray)
+        ray.init(address=named or "auto", **_QUIET)
     except (ConnectionError, RuntimeError, ValueError) as error:
         if named:
-            raise ClusterError(f"The Ray cluster {named} cannot be reached: {error}.") from error
-        return None
-    finally:
-        if not was_connected and ray.is_initialized():
-            ray.shutdown()
+            raise ClusterError(
+                f"The Ray cluster {named} cannot be reached ({error}): check the address, or "
+                f"{_START}."
+            ) from error
+        return False
+    return True

@@ -50,18 +50,7 @@ class ExtractionWorker:
         Raises:
             ClusterError: Its libraries or weights differ from the driver's.
         """
-        current = dict(self._backbone.fingerprint())
-        if content_key(current) == content_key(dict(self._fingerprint)):
-            return
-        differing = [
-            f"{name}: {self._fingerprint.get(name)!r} here, {current.get(name)!r} there"
-            for name in sorted({*current, *self._fingerprint})
-            if current.get(name) != self._fingerprint.get(name)
-        ]
-        raise ClusterError(
-            "A node of the cluster would compute other vectors than this machine: install the same "
-            f"versions and weights on all nodes ({'; '.join(differing)})."
-        )
+        _check_fingerprint(self._backbone.fingerprint(), self._fingerprint, "vectors")
 
     def run(self, items: Sequence[Item]) -> Extracted:
         """Vectors of a batch; photos that cannot be read are reported, the rest is extracted."""
@@ -97,6 +86,21 @@ class ExtractionWorker:
         return [np.concatenate(parts) for parts in zip(*halves, strict=True)]
 
 
+def _check_fingerprint(there: Mapping[str, Any], here: Mapping[str, Any], what: str) -> None:
+    """Raises ClusterError if a node would compute something else than the driver."""
+    if content_key(dict(there)) == content_key(dict(here)):
+        return
+    differing = [
+        f"{name}: {here.get(name)!r} here, {there.get(name)!r} there"
+        for name in sorted({*there, *here})
+        if there.get(name) != here.get(name)
+    ]
+    raise ClusterError(
+        f"A node of the cluster would compute other {what} than this machine: install the same "
+        f"versions and weights on all nodes ({'; '.join(differing)})."
+    )
+
+
 def _joined(results: Sequence[Extracted]) -> Extracted:
     """Results of single people as the result of their batch."""
     read = [result.vectors for result in results if not result.problems]
@@ -125,11 +129,7 @@ class MetadataWorker:
         Raises:
             ClusterError: Its libraries or weights differ from the driver's.
         """
-        if content_key(dict(self._generator.fingerprint())) != content_key(dict(self._fingerprint)):
-            raise ClusterError(
-                "A node of the cluster would generate other metadata than this machine: install "
-                "the same versions and weights on all nodes."
-            )
+        _check_fingerprint(self._generator.fingerprint(), self._fingerprint, "metadata")
 
     def run(self, profiles: Sequence[Profile]) -> list[tuple[int, Any, Usage]]:
         """Position, outcome and cost of each answer; metadata as JSON values."""

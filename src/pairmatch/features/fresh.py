@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from pairmatch.core.arrays import Vectors
-from pairmatch.core.errors import BackboneError, DataError
+from pairmatch.core.errors import DataError
 from pairmatch.core.interfaces import Backbone, Pooler
 from pairmatch.core.types import Profile
+from pairmatch.features.engines import pooled_vectors
 from pairmatch.features.inputs import build_items
 from pairmatch.io.store import QUERY_ID
 
@@ -40,19 +41,16 @@ def fresh_features(
     Raises:
         DataError: A person has nothing that the backbone reads.
         ImageError: A photo cannot be decoded.
-        BackboneError: The backbone returns values that are not finite.
+        BackboneError: The backbone returns the wrong shape, or values that are not finite.
     """
     items = build_items(profiles, backbone, prompt, prompt_attributes)
     kinds = " or ".join(["photos"] * backbone.reads_images + ["text"] * backbone.reads_text)
     name = type(backbone).__name__
-    for profile, item in zip(profiles, items, strict=True):
+    people = ["the query person" if one.id == QUERY_ID else one.id for one in profiles]
+    for person, item in zip(people, items, strict=True):
         if not (item.images or item.text or backbone.reads_attributes):
-            person = "the query person" if profile.id == QUERY_ID else profile.id
             raise DataError(f"{person}: has nothing that {name} reads ({kinds}).")
     with torch.inference_mode():
-        states = backbone.forward(backbone.prepare(items))
-        pooled = [pooler.pool(states) for pooler in poolers]
-    vectors = [part.float().cpu().numpy().astype(dtype).astype(np.float32) for part in pooled]
-    if not all(np.isfinite(part).all() for part in vectors):
-        raise BackboneError(f"{name} returned values that are not finite in {dtype}.")
-    return vectors
+        prepared = backbone.prepare(items)
+    vectors = pooled_vectors(backbone, poolers, dtype, prepared, people)
+    return [part.astype(np.float32) for part in vectors]
