@@ -1,5 +1,8 @@
 """Exports to running databases: the answers are those of a gallery."""
 
+import math
+import sys
+
 import numpy as np
 import psycopg
 import pytest
@@ -410,6 +413,31 @@ def test_rules_in_postgres_agree_with_galleries(table, rule, people, asking):
     export(gallery, table, delete_missing=True)
     hits = table.search(np.ones((1, 1), np.float32), 100, where=rule, asking=[asking])
     assert {*ids(hits[0])} == eligible_in(gallery, rule, asking)
+
+
+EXTREMES = sorted(
+    {
+        sign * value
+        for power in (-1074, -1073, -1023, -1022, -541, -540, -512, -500, -1, 0, 1, 511, 512, 1022)
+        for value in (2.0**power, math.nextafter(2.0**power, 0), math.nextafter(2.0**power, 9e307))
+        for sign in (-1.0, 1.0)
+    }
+    | {sign * value for value in (2.0**1023, sys.float_info.max, 0.0) for sign in (-1.0, 1.0)}
+)
+
+
+@pytest.mark.parametrize("operation", ["+", "-", "*", "/"])
+def test_arithmetic_on_extreme_numbers_is_that_of_galleries(table, operation):
+    people = [{"x": x, "y": y} for x in EXTREMES for y in EXTREMES]
+    people += [{name: value} for name in "xy" for value in EXTREMES]  # the other is unknown
+    gallery = gallery_of(people)
+    export(gallery, table, delete_missing=True)
+    for rule in ("({}) is null", "({}) + 1 > 1e9", "{} = 0", "{} < 1e-310", "abs({}) > 1e308"):
+        rule = rule.format(f"x {operation} y")
+        hits = table.search(np.ones((1, 1), np.float32), len(gallery), where=rule)
+        result = gallery.search(np.ones((1, 1), np.float32), len(gallery), where=rule)
+        assert {*ids(hits[0])} == {person for person, _ in result.candidates(0)}, rule
+        assert 0 < len(hits[0]) < len(gallery), rule
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,8 @@ _GUARDED: dict[type[exp.Expr], str] = {
     f"WHEN abs((l * {_UP}) * (r * {_UP})) <= {_TINY} * 4 THEN 0 ELSE l * r END",
     exp.Div: "CASE WHEN r = 0 THEN NULL WHEN l = 0 THEN 0 "
     "WHEN abs(l) >= 1 AND abs(r) >= 1 THEN l / r "
-    f"WHEN abs(l) >= 1 THEN CASE WHEN abs((l * {_DOWN}) / (r * {_UP})) < 1 THEN l / r END "
+    f"WHEN abs(l) >= 1 THEN CASE WHEN abs(l * {_DOWN}) >= abs(r * {_UP}) THEN NULL "
+    f"WHEN abs((l * {_DOWN}) / (r * {_UP})) < 1 THEN l / r END "
     f"WHEN abs(r) >= 1 THEN CASE WHEN abs((l * {_UP}) / (r * {_DOWN})) <= {_TINY} * 4 THEN 0 "
     "ELSE l / r END "
     f"WHEN abs(l) < {_SMALL} THEN l / r "
@@ -223,7 +224,9 @@ class _Translator:
         left, right = self._number(node.this), self._number(node.expression)
         # OFFSET 0 keeps the planner from computing both sides several times, or too early
         values = f"SELECT {left} AS l, {right} AS r OFFSET 0"
-        return f"(SELECT {_GUARDED[type(node)]} FROM ({values}) AS operands)"
+        # Of unknown operands, no condition of the guard holds: its last branch may overflow
+        known = f"CASE WHEN l IS NOT NULL AND r IS NOT NULL THEN {_GUARDED[type(node)]} END"
+        return f"(SELECT {known} FROM ({values}) AS operands)"
 
     def _kind(self, node: exp.Expr) -> Kind:
         """Kind of an expression of a checked rule."""
