@@ -4,6 +4,7 @@ Heavy libraries are imported inside the commands, so that `--help` is fast.
 """
 
 from pairmatch.cli import (
+    configuring,
     demos,
     fitting,
     galleries,
@@ -21,6 +22,7 @@ from pairmatch.cli.options import parse_options
 
 __all__ = [
     "app",
+    "configuring",
     "demos",
     "fitting",
     "galleries",

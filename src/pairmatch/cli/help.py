@@ -9,6 +9,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from pairmatch.cli.run_options import config_option, with_run_file
+
 #: Options by subject, in the order of the help; all others stand under "Options".
 SUBJECTS = {
     "Tables and photos": (
@@ -62,8 +64,9 @@ SUBJECTS = {
         "import_file",
         "export_file",
     ),
-    "Output": ("output", "json_file", "as_json", "history", "photos", "note", "quiet", "help"),
+    "Output": ("output", "json_file", "as_json", "history", "photos", "note", "quiet"),
     "Machine": ("device", "engine", "store"),
+    "This command": ("config", "help"),
 }
 _SUBJECT_OF = {name: subject for subject, names in SUBJECTS.items() for name in names}
 _VALUE = re.compile(r"<(?:list\[)?([^<>\]]+?)(?: range)?\]?>")  # of an option, as typer names it
@@ -73,7 +76,23 @@ _WIDEST_NAME = 22  # a wider name has its description on the next line
 
 
 class Command(TyperCommand):
-    """A command whose help has its options grouped by subject, and an example that can be run."""
+    """A command whose help has its options grouped by subject, and an example that can be run.
+
+    It takes a run file with `--config`, unless `has_run_file` is false.
+    """
+
+    has_run_file = True
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.has_run_file:
+            self.params = [*self.params, config_option()]
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parses the command line, with the options of its run file."""
+        if self.has_run_file:
+            args = with_run_file(self, ctx, args)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Writes arguments, then options by subject."""

@@ -15,7 +15,7 @@ from pairmatch.core.text import printable
 
 # How the JSON form of an evaluation starts
 _FIGURES = rb'\{\s*"(queries|act)":'
-_REPORT = ("report.html", "report.json", "skipped.csv")
+_REPORT = ("report.html", "report.json", "run.yaml", "skipped.csv")
 
 
 def folder_to_write(kind: str) -> Callable[[Path | None], Path | None]:

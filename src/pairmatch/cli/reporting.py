@@ -10,6 +10,7 @@ from pairmatch.cli.options import write_json
 from pairmatch.cli.output import echo
 from pairmatch.cli.paths import claimed_folder
 from pairmatch.cli.reading import list_skipped
+from pairmatch.cli.recording import RUN, Recorder
 
 if TYPE_CHECKING:
     from pairmatch.data import Pairs
@@ -67,6 +68,7 @@ def fit_and_report(
     train, validation, test = parts
     leaks = _describe(parts, seen=seen, progress=matcher.progress)
     comparison = None
+    recorder = Recorder(matcher, tables or parts)
     with claimed_folder(output, "matcher"):  # the store may be in it
         if serve_winner:
             echo("Fitting the recipe, the learner best and simple baselines …")
@@ -76,6 +78,7 @@ def fit_and_report(
         evaluation = _evaluate_and_save(
             matcher, parts, output, seen=seen, json_file=json_file, history=history, tables=tables
         )
+        recorder.write(output)
     for note in matcher.notes:
         echo(note, err=True, color="yellow")
     if comparison is None:
@@ -134,7 +137,7 @@ def _evaluate_and_save(
         evaluation = matcher.evaluate(parts.with_seen, known=parts.known)
     else:
         evaluation = matcher.evaluate(parts[2])
-    for name in ("report.html", "report.json"):  # about the matcher that is replaced
+    for name in ("report.html", "report.json", RUN):  # about the matcher that is replaced
         (output / name).unlink(missing_ok=True)
     try:
         matcher.save(output)

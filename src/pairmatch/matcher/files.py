@@ -18,7 +18,15 @@ FILES = (WEIGHTS, HISTORY, CARD, RECORD)
 KIND = "matcher"
 MOST_RECORD_BYTES = 64_000_000
 # What the command line writes beside a matcher, and what a clone from the hub has
-_BESIDE = {"report.html", "report.json", "skipped.csv", "people", ".git", ".gitattributes"}
+_BESIDE = {
+    "report.html",
+    "report.json",
+    "run.yaml",
+    "skipped.csv",
+    "people",
+    ".git",
+    ".gitattributes",
+}
 
 
 def claim(folder: Path) -> None:

@@ -1,0 +1,192 @@
+"""What a saved matcher records about its run, and whether a repeated run is the same."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, Field, ValidationError
+
+from pairmatch.cli.output import echo
+from pairmatch.cli.run_file import option_key, write_run
+from pairmatch.cli.run_options import Run, current_run
+from pairmatch.core._version import __version__
+from pairmatch.core.errors import ConfigurationError, DataError
+from pairmatch.core.text import printable, replace_surrogates
+
+if TYPE_CHECKING:
+    from pairmatch.data import Pairs
+    from pairmatch.matcher.matcher import Matcher
+
+RUN = "run.yaml"
+_LIBRARIES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pillow",
+    "torchvision",
+    "transformers",
+    "open-clip-torch",
+    "onnxruntime",
+)
+#: Options that do not change what is learned.
+_BESIDE = {"output", "store", "photos", "json", "history", "quiet", "learning-curve", "compare"}
+
+
+class _Circumstances(BaseModel):
+    """What a result depends on beside the options.
+
+    Attributes:
+        versions: Version of Python, pairmatch and each library.
+        machine: Kind of processor.
+        device: Device that models ran on.
+        threads: Number of threads of a calculation.
+        seed: Seed.
+        data: Digests of the data.
+    """
+
+    versions: dict[str, str] = Field(max_length=1000)
+    machine: str
+    device: str
+    threads: int
+    seed: int
+    data: dict[str, str] = Field(max_length=100)
+
+
+class _Recorded(_Circumstances):
+    head: str
+
+
+class Recorder:
+    """Records the run of a command beside the matcher that it saves.
+
+    If the command repeats the run file of a saved matcher, it says what has changed since.
+
+    Args:
+        matcher: The matcher, before it is fitted.
+        tables: Everything that it is fitted to and tested on.
+    """
+
+    def __init__(self, matcher: Matcher, tables: Sequence[Pairs]) -> None:
+        from pairmatch.core.devices import resolve_device
+        from pairmatch.data.digests import data_digests
+
+        self._run = current_run()
+        self._now = _Circumstances(
+            versions=_versions(),
+            machine=platform.machine(),
+            device=str(resolve_device(str(self._run.options.get("device", "auto")))),
+            threads=_threads(),
+            seed=matcher.seed,
+            data=data_digests(tables),
+        )
+        self._before = _recorded_before(self._run)
+        self._changes: list[str] = []
+        if self._before is not None:
+            self._changes = list(_changes(self._before, self._now))
+            for change in self._changes:
+                echo(f"Since the run was recorded, {change}.", err=True, color="yellow")
+
+    def write(self, folder: Path) -> None:
+        """Writes the run file into the folder of the saved matcher."""
+        from pairmatch.io.files import digest_file
+        from pairmatch.io.replacing import current_file, replace_file
+        from pairmatch.matcher.files import WEIGHTS
+
+        head = digest_file(current_file(folder, WEIGHTS))
+        recorded = {**self._now.model_dump(), "head": head}
+        options = {key: _portable(value) for key, value in self._run.options.items()}
+        try:
+            text = write_run(self._run.command, options, recorded)
+        except ConfigurationError as error:
+            echo(f"The run is not recorded: {error}", err=True, color="yellow")
+            return
+        hint = f"# Repeat this run: pairmatch {self._run.command} --config FOLDER/{RUN}\n"
+        replace_file(folder / RUN, (hint + text).encode())
+        self._compare(head)
+
+    def _compare(self, head: str) -> None:
+        """Says whether a repeated run came to the same result."""
+        changed = {option_key(key) for key in self._run.overridden} - _BESIDE
+        if self._before is None or changed or self._changes:
+            return
+        if head == self._before.head:
+            echo("The head is bit for bit the recorded one.")
+        else:
+            echo(
+                "The head differs from the recorded one, although data, versions, threads and "
+                "device are equal.",
+                err=True,
+                color="yellow",
+            )
+
+
+def _recorded_before(run: Run) -> _Recorded | None:
+    if run.file is None or run.file.recorded is None:
+        return None
+    try:
+        return _Recorded.model_validate(run.file.recorded)
+    except ValidationError as error:
+        problems = [
+            f"recorded.{'.'.join(map(str, item['loc']))}: {item['msg']}"
+            for item in error.errors(include_url=False, include_input=False)
+        ]
+        path = printable(str(run.file.path))
+        raise DataError(
+            f"{path} holds a record that pairmatch did not write: remove its lines from "
+            "`recorded:` on, or correct them:",
+            problems,
+        ) from error
+
+
+def _changes(before: _Recorded, now: _Circumstances) -> list[str]:
+    """Ends of sentences."""
+    changes = []
+    parts = [part for part, digest in now.data.items() if before.data.get(part) != digest]
+    if parts:
+        changes.append(f"the data changed ({', '.join(parts)})")
+    changes += [
+        f"{library} changed from {printable(before.versions.get(library, 'none'))} to {version}"
+        for library, version in now.versions.items()
+        if before.versions.get(library) != version
+    ]
+    changes += [
+        f"the {what} changed from {printable(str(was))} to {value}: numbers may differ in their "
+        "last digits"
+        for what, was, value in (
+            ("processor", before.machine, now.machine),
+            ("device", before.device, now.device),
+            ("number of threads", before.threads, now.threads),
+        )
+        if was != value
+    ]
+    return changes
+
+
+def _portable(value: str | list[str]) -> str | list[str]:
+    """Paths as they were given; in the home folder with `~`, which does not name its owner."""
+    if isinstance(value, list):
+        return [str(_portable(item)) for item in value]
+    text = replace_surrogates(value)
+    home = str(Path.home()).rstrip("/")
+    return f"~{text.removeprefix(home)}" if home and text.startswith(f"{home}/") else text
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "pairmatch": __version__}
+    for library in _LIBRARIES:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
