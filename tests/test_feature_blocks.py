@@ -21,7 +21,7 @@ from pairmatch.learning.best import Best, fit_bases
 from pairmatch.learning.block_bases import block_shares, linear_bases, telling_blocks
 from pairmatch.learning.heads import build_head, describe_head
 from pairmatch.learning.stacking import StackedHead
-from pairmatch.matcher.pipeline import build_backbones
+from pairmatch.matcher.building import build_backbones
 from pairmatch.testing import check_head
 
 LOAD = registry.load

@@ -24,6 +24,8 @@ from pairmatch.learning.baselines import Frozen
 from pairmatch.learning.heads import IdentityHead, MLPHead
 from pairmatch.matcher.card import model_card
 from pairmatch.matcher.records import named_record, without_folders
+from pairmatch.metadata.measured import MeasuredMetadata
+from pairmatch.metadata.openai import GPT5NanoMetadata
 
 FAST = TrainingConfig(epochs=2, batch_size=8)
 
@@ -97,12 +99,33 @@ def test_recommendations_are_ranked_by_the_inner_product_of_embeddings(tmp_path,
 
 
 def test_the_summary_describes_the_metadata(tmp_path, hash_backbone):
-    # The default generator is unused if no backbone reads text
-    images_only = Matcher(backbone="descriptor", store=tmp_path / "s.sqlite")
+    options = {"store": tmp_path / "s.sqlite"}
+    nobody = "none: no generator sees the photos"
+    images_only = Matcher(backbone="descriptor", metadata="gpt-5-nano", **options)
     assert images_only.summary()["Metadata"] == "none: no backbone here reads text"
-    with_text = Matcher(backbone=hash_backbone, store=tmp_path / "s.sqlite")
+    with_text = Matcher(backbone=hash_backbone, metadata="gpt-5-nano", **options)
+    assert with_text.summary()["Metadata"].startswith("gpt-5-nano")
     assert "<class" not in with_text.summary()["Metadata"]
-    assert Matcher(backbone=hash_backbone, metadata=None).summary()["Metadata"] == "none"
+    assert Matcher(backbone=hash_backbone, metadata=None).summary()["Metadata"] == nobody
+    assert Matcher(backbone=hash_backbone, **options).summary()["Metadata"] == nobody
+
+
+@pytest.mark.parametrize(
+    ("backbone", "asked"),
+    [
+        ("qwen3-vl-2b", True),
+        (["hf-text", "qwen3-vl-2b"], True),
+        ("hf-text", False),
+        ("descriptor", False),
+        ([("clip", {"text": True, "random_weights": True}), "hf-text"], False),
+        ("qwen3-vl-embedding-2b", False),
+    ],
+)
+def test_only_the_recipes_backbone_asks_the_recipes_generator(backbone, asked):
+    assert isinstance(Matcher(backbone=backbone).metadata, GPT5NanoMetadata) is asked
+    named = Matcher(backbone=backbone, metadata="measured").metadata
+    assert isinstance(named, MeasuredMetadata)
+    assert Matcher(backbone=backbone, metadata="none").metadata is None
 
 
 def test_the_frozen_baseline_needs_no_fit(tmp_path, small_pairs):

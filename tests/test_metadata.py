@@ -21,13 +21,21 @@ from PIL import Image
 from pydantic import BaseModel, Field
 
 from pairmatch import Matcher, Profile, TrainingConfig
+from pairmatch.cli.options import metadata_spec
+from pairmatch.core import registry
 from pairmatch.core.errors import ConfigurationError, GeneratorError, UploadError
 from pairmatch.features.prompt import render
 from pairmatch.io.store import Store
-from pairmatch.metadata import Metadata, annotate, estimate
+from pairmatch.metadata import Metadata, annotate, estimate, models
 from pairmatch.metadata.limits import RateLimit
 from pairmatch.metadata.measured import MeasuredMetadata
-from pairmatch.metadata.models import MODELS, TABLE_DATE, end_notice
+from pairmatch.metadata.models import (
+    MODELS,
+    TABLE_DATE,
+    end_notice,
+    generator_in_service,
+    succession,
+)
 from pairmatch.metadata.openai import GPT5NanoMetadata, OpenAIMetadata
 from pairmatch.metadata.schema import (
     INSTRUCTIONS,
@@ -323,7 +331,7 @@ def test_no_photo_is_sent_without_consent(people, store, tmp_path):
         with pytest.raises(
             UploadError,
             match=r"6 photos to submit, 0 already answered; "
-            rf"they would be sent to {server.url}, about .* tokens",
+            rf"they would be sent to {server.url} for test, about .* tokens",
         ):
             annotate(people, generator(server), store)
         matcher = Matcher(
@@ -483,6 +491,31 @@ def test_gpt_5_nano_warns_before_its_shutdown_and_fails_after_it(caplog):
     OpenAIMetadata(model="gpt-5-nano", base_url="http://127.0.0.1:1/v1").check(
         after
     )  # shutdown dates do not apply to other servers
+
+
+def test_the_default_generator_is_replaced_by_its_successor_after_its_last_day():
+    last, after = datetime.date(2026, 12, 10), datetime.date(2026, 12, 11)
+    assert generator_in_service("gpt-5-nano", last) == "gpt-5-nano"
+    spec = generator_in_service("gpt-5-nano", after)
+    assert spec == ("openai", {"model": "gpt-6-luna"})
+    successor = registry.create("metadata", spec)
+    assert isinstance(successor, OpenAIMetadata)
+    assert not isinstance(successor, GPT5NanoMetadata)
+    assert generator_in_service("measured", after) == "measured"
+    assert succession("gpt-6-luna", last) == "gpt-6-luna"
+    assert succession("gpt-6-luna", after) == "gpt-6-luna, the successor of gpt-5-nano"
+    assert succession("gpt-5-nano", after) == "gpt-5-nano"
+
+
+def test_the_command_line_uses_the_successor_only_if_no_generator_is_named(monkeypatch):
+    successor = ("openai", {"model": "gpt-6-luna"})
+    monkeypatch.setattr(models, "generator_in_service", lambda name: successor)
+    assert metadata_spec(None, {"detail": "high"}) == (
+        "openai",
+        {"model": "gpt-6-luna", "detail": "high"},
+    )
+    assert metadata_spec("gpt-5-nano", {}) == ("gpt-5-nano", {})
+    assert metadata_spec("none", {}) is None
 
 
 class Outfit(BaseModel):

@@ -6,7 +6,11 @@ import pytest
 from pydantic import BaseModel
 
 from pairmatch import Profile
+from pairmatch.core import registry
 from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.text import PLAIN_PROMPT
+from pairmatch.experiments.grid import grid
+from pairmatch.features.inputs import build_items
 from pairmatch.features.prompt import DEFAULT_TEMPLATE, check_template, leave_out, render
 
 
@@ -39,6 +43,25 @@ def test_the_default_template_omits_missing_values():
     assert render(Profile("x", metadata=PhotoMetadata())) == ""
     assert "None" not in render(FULL) + render(Profile("x"))
     assert "id-17" not in render(FULL)
+
+
+def test_plain_prompts_have_no_labels():
+    assert render(Profile("x", text="hi"), template=PLAIN_PROMPT) == "hi"
+    assert render(FULL, template=PLAIN_PROMPT, attributes=["age"]) == (
+        "I cook.\nage: 31\nstyle vibe: casual; colors: red, blue; smiling: yes"
+    )
+    for name, label in (("hf-text", ""), ("qwen3-vl-2b", "Profile: ")):
+        backbone = registry.create("backbones", name)
+        for prompt, text in ((None, f"{label}I cook."), ("I say: {text}", "I say: I cook.")):
+            person = Profile("x", text="I cook.")
+            assert build_items([person], backbone, prompt, ())[0].text == text
+
+
+def test_attributes_are_left_out_of_the_prompt_of_the_backbone():
+    for backbone, start in (("hf-text", "{text}\n"), ("qwen3-vl-2b", "Profile: {text}\n")):
+        [combination] = grid({"backbone": [(backbone, {})]}, {"without": ["colors"]})
+        assert combination.arguments["prompt"].startswith(start)
+        assert combination.arguments["prompt"].endswith("{metadata:-colors}")
 
 
 def test_custom_templates():

@@ -17,6 +17,7 @@ from pairmatch.backbones.photos import by_person, mean_by_person
 from pairmatch.core.devices import resolve_device, resolve_dtype
 from pairmatch.core.errors import BackboneError, ConfigurationError
 from pairmatch.core.interfaces import Backbone
+from pairmatch.core.text import PLAIN_PROMPT
 from pairmatch.core.types import Item, TokenStates
 from pairmatch.io.checkpoints import freeze, load_or_explain, weights_digest
 from pairmatch.io.files import expand_user
@@ -34,8 +35,8 @@ class CLIPBackbone(Backbone):
     Args:
         model: Architecture name in open_clip.
         pretrained: Weights tag in open_clip, or path to a weights file.
-        text: Whether to read the rendered prompt too. CLIP's text encoder reads 77 tokens; the
-            excess is cut off.
+        text: Whether to read the profile text too, as it is, without the labels of the recipe's
+            prompt. CLIP's text encoder reads 77 tokens; the excess is cut off.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         device: `auto`, `cpu`, `cuda`, …
         random_weights: Whether to use random weights instead of `pretrained`: for testing a
@@ -47,6 +48,7 @@ class CLIPBackbone(Backbone):
     """
 
     default_pooler: ClassVar[str] = "native"
+    default_prompt: ClassVar[str | None] = PLAIN_PROMPT
 
     def __init__(
         self,
@@ -197,7 +199,7 @@ class CLIPBackbone(Backbone):
         """Architecture, weights (tag or file digest), number format, text, library versions."""
         return {
             "backbone": "clip",
-            "format": 2,
+            "format": 3 if self.text else 2,  # 2 read the labels of the recipe's prompt
             "model": self.model,
             "weights": self._weights,
             "text": self.text,

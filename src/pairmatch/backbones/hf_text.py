@@ -14,6 +14,7 @@ import torch
 from pairmatch.core.devices import resolve_device, resolve_dtype
 from pairmatch.core.errors import BackboneError
 from pairmatch.core.interfaces import Backbone
+from pairmatch.core.text import PLAIN_PROMPT
 from pairmatch.core.types import Item, TokenStates
 from pairmatch.io.checkpoints import (
     check_unchanged,
@@ -33,9 +34,11 @@ _OFFSET_TYPES = frozenset(
 
 
 class HFTextBackbone(Backbone):
-    """A sentence encoder over the rendered prompt. Choose it to add text to an image backbone.
+    """A sentence encoder of the profile text. Choose it to add text to an image backbone.
 
-    The default pooler is the mean over real tokens, as most sentence encoders prescribe.
+    It reads the text as it is, without the labels of the recipe's prompt; prompt attributes and
+    metadata, if there are any, follow on lines of their own. The default pooler is the mean over
+    real tokens, as most sentence encoders prescribe.
 
     Args:
         model: Hub name or folder.
@@ -53,6 +56,7 @@ class HFTextBackbone(Backbone):
     reads_images = False
     reads_text = True
     default_pooler: ClassVar[str] = "mean"
+    default_prompt: ClassVar[str | None] = PLAIN_PROMPT
 
     def __init__(
         self,
@@ -234,7 +238,7 @@ class HFTextBackbone(Backbone):
         """Weights (folder digest or hub commit), token limit, number format, library versions."""
         return {
             "backbone": "hf-text",
-            "format": 2,
+            "format": 3,  # 2 read the recipe's prompt unless it was given another
             **self._weights,
             "max_tokens": self._limit,
             "dtype": str(self._dtype),

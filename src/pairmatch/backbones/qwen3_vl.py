@@ -44,6 +44,8 @@ class Qwen3VLBackbone(Qwen3VL):
             architecture is not Qwen3-VL, or there is too little memory.
     """
 
+    default_metadata: ClassVar[str | None] = "gpt-5-nano"
+
     def __init__(
         self,
         *,

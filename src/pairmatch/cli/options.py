@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ import typer
 from pairmatch.core.errors import ConfigurationError, unknown_name
 
 if TYPE_CHECKING:
+    from pairmatch.core.config import PartSpec
     from pairmatch.distributed import RayEngine
     from pairmatch.evaluation.evaluation import Evaluation
     from pairmatch.matcher.matcher import Matcher
@@ -80,7 +81,7 @@ MetadataName = Annotated[
     typer.Option(
         "--metadata",
         help="Generator that writes attributes from photos, or none.",
-        show_default="gpt-5-nano",
+        show_default="gpt-5-nano with the backbone qwen3-vl-2b, else none",
     ),
 ]
 HeadName = Annotated[
@@ -238,12 +239,27 @@ def parts_of(
         if name is not None or part in options:
             default = _DEFAULT_NAMES.get(part)
             arguments[part] = (default if name is None else name, options.get(part, {}))
-    if metadata == "none":
-        arguments["metadata"] = None
+    if "metadata" in arguments:
+        arguments["metadata"] = metadata_spec(metadata, options.get("metadata", {}))
     if "training" in options:
         check_names(options["training"], _training_options(), "option of training")
         arguments["training"] = options["training"]
     return arguments
+
+
+def metadata_spec(name: str | None, options: Mapping[str, Any]) -> PartSpec:
+    """A metadata generator with the options of `--set`; None for `none`.
+
+    Without a name, it is the default one, or its successor once that has been shut down.
+    """
+    from pairmatch.core.config import parse_spec
+    from pairmatch.metadata.models import generator_in_service
+
+    if name == "none":
+        return None
+    default = generator_in_service(_DEFAULT_NAMES["metadata"])
+    known, own = parse_spec(default if name is None else name) or ("", {})
+    return known, {**own, **options}
 
 
 def _pooler_of(text: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:

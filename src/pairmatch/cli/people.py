@@ -22,6 +22,7 @@ from pairmatch.cli.options import (
     Yes,
     check_names,
     create_engine,
+    metadata_spec,
     parse_options,
     show_progress,
 )
@@ -70,8 +71,13 @@ def annotate(
     profiles: Profiles = None,
     sides: Sides = 2,
     metadata: Annotated[
-        str, typer.Option("--metadata", help="Generator that writes attributes from photos.")
-    ] = "gpt-5-nano",
+        str | None,
+        typer.Option(
+            "--metadata",
+            help="Generator that writes attributes from photos.",
+            show_default="gpt-5-nano, or its successor once it is shut down",
+        ),
+    ] = None,
     settings: Options = None,
     engine: Engine = "local",
     store: StorePath = None,
@@ -123,7 +129,7 @@ def annotate(
     only_exports = export_file is not None and not (import_file or corrections)
     if only_exports:
         Store(store, create=False).close()  # an error before the pairs are read
-    generator = registry.create("metadata", (metadata, options.get("metadata", {})))
+    generator = registry.create("metadata", metadata_spec(metadata, options.get("metadata", {})))
     cluster = create_engine(engine)
     if cluster is not None:
         from pairmatch.distributed import RayMetadata

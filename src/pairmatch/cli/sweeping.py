@@ -80,7 +80,7 @@ def sweep(
         str | None,
         typer.Option(
             help="Metadata generator, or several to compare: none,measured,gpt-5-nano.",
-            show_default="gpt-5-nano",
+            show_default="gpt-5-nano with the backbone qwen3-vl-2b, else none",
         ),
     ] = None,
     head: Annotated[
@@ -296,8 +296,12 @@ def _leave_out_axis(
         ConfigurationError: There is not exactly one metadata generator, or an attribute is unknown.
     """
     from pairmatch.core import registry
+    from pairmatch.matcher.building import default_generator
 
-    metadata = base.get("metadata", "gpt-5-nano")
+    metadata = base.get("metadata", "auto")
+    if metadata == "auto":
+        backbones = [registry.load("backbones", name) for name, _ in base["backbone"]]
+        metadata = default_generator(backbones)
     if "metadata" in axes or metadata is None:
         raise ConfigurationError(
             "--leave-out compares attributes of one metadata generator: name one with --metadata."

@@ -38,8 +38,7 @@ class Backbone(ABC):
     Backbones are expensive: they run once per person, and their output is stored. `prepare` runs in
     worker threads, ahead of `forward`, which runs in one thread under `torch.inference_mode`.
 
-    Most backbones learn nothing here. One that needs scales or a vocabulary of the training people
-    declares `learned` and implements `fit`.
+    One that needs scales or a vocabulary of the training people declares `learned` and has `fit`.
 
     Attributes:
         reads_images: Whether photos reach `prepare`; if False, they are dropped and do not enter
@@ -52,6 +51,8 @@ class Backbone(ABC):
             nothing is learned. They hold JSON values, are part of the fingerprint, and are saved
             with the matcher, so they must reveal no person.
         default_pooler: Name of the pooler used if none is given.
+        default_prompt: Template of the prompt used if none is given; None for the recipe's.
+        default_metadata: Name of the metadata generator used if none is given, or None.
         max_batch_length: Largest padded length of a batch (longest `length` × number of items). It
             is halved after running out of memory.
         workers: Number of threads that call `prepare`; None means one per CPU, at most 8. A
@@ -65,6 +66,8 @@ class Backbone(ABC):
     reads_attributes: bool = False
     learned: ClassVar[tuple[str, ...]] = ()
     default_pooler: ClassVar[str] = "mean"
+    default_prompt: ClassVar[str | None] = None
+    default_metadata: ClassVar[str | None] = None
     max_batch_length: int = 32
     workers: int | None = None
     truncated: int = 0
@@ -310,9 +313,7 @@ class FittedHead:
 class Learner(ABC):
     """Learns from the features of matched pairs how to score any person against any other.
 
-    Built in are the contrastive recipe, closed-form baselines, and learners that choose their own
-    settings. Every learner can be compared by `cross_validate`, and saved and served by a
-    `Matcher`.
+    Every learner can be compared by `cross_validate`, and saved and served by a `Matcher`.
 
     Attributes:
         uses_validation: Whether `fit` stops early on validation pairs; if False, a `Matcher` only

@@ -6,6 +6,8 @@ import re
 import unicodedata
 from collections.abc import Container, Iterable
 
+#: Template of a prompt without labels, for encoders that were trained on plain sentences.
+PLAIN_PROMPT = "{text}\n{attributes}\n{metadata}"
 _SURROGATES = re.compile("[\ud800-\udfff]")
 #: Control characters, line and paragraph separators, and marks that reorder or hide text.
 _OBEYED = "\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"

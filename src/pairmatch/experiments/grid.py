@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pairmatch.core import registry
 from pairmatch.core.config import PartSpec, TrainingConfig, list_of_parts, parse_spec
 from pairmatch.core.errors import ConfigurationError, unknown_name
 from pairmatch.features.prompt import leave_out
@@ -82,10 +83,19 @@ def _apply(arguments: dict[str, Any], axis: str, value: Any) -> None:
     """Sets one axis in the arguments of a matcher."""
     if axis == "without":
         fields = [value] if isinstance(value, str) else value or ()
-        arguments["prompt"] = leave_out(arguments.get("prompt"), fields)
+        arguments["prompt"] = leave_out(_prompt_of(arguments), fields)
         return
     part, dot, option = axis.partition(".")
     arguments[part] = _with_option(part, arguments.get(part), option, value) if dot else value
+
+
+def _prompt_of(arguments: Mapping[str, Any]) -> str | None:
+    """The template of a matcher: by default that of the first of its backbones that has one."""
+    if arguments.get("prompt") is not None:
+        return str(arguments["prompt"])
+    specs = list_of_parts(arguments.get("backbone", _DEFAULTS["backbone"]))
+    parts: list[Any] = [registry.load("backbones", parse_part(spec)[0]) for spec in specs]
+    return next((part.default_prompt for part in parts if part.default_prompt), None)
 
 
 def _with_option(part: str, spec: Any, option: str, value: Any) -> Any:

@@ -68,7 +68,7 @@ class FeatureStore:
             profiles: N people.
             backbone: Runs on the inputs that are not in the store.
             poolers: At least one.
-            prompt: Template of the text that the backbone reads; None for the default template.
+            prompt: Template of the text that the backbone reads; None for the backbone's own.
             prompt_attributes: Names of the profile attributes that enter the prompt.
 
         Returns:
@@ -146,7 +146,7 @@ class ExtractionRequest:
         profiles: N people.
         backbone: Runs on the inputs that are not in the store.
         poolers: At least one.
-        prompt: Template of the text that the backbone reads; None for the default template.
+        prompt: Template of the text that the backbone reads; None for the backbone's own.
         prompt_attributes: Names of the profile attributes that enter the prompt.
     """
 

@@ -34,7 +34,7 @@ def fresh_features(
         profiles: N people.
         backbone: Frozen model.
         poolers: Each reduces its states to one vector per person.
-        prompt: Template of the text that the backbone reads; None for the default template.
+        prompt: Template of the text that the backbone reads; None for the backbone's own.
         prompt_attributes: Names of the profile attributes that enter the prompt.
         dtype: Number format to which values are rounded, that of the matcher's store.
 

@@ -22,11 +22,21 @@ _KEY_FORMAT = 1
 def build_items(
     profiles: Sequence[Profile], backbone: Backbone, prompt: str | None, attributes: Sequence[str]
 ) -> list[Item]:
-    """Photos, rendered prompt and attributes of each person, if the backbone reads them."""
+    """Photos, rendered prompt and attributes of each person, if the backbone reads them.
+
+    Args:
+        profiles: N people.
+        backbone: Frozen model.
+        prompt: Template of the text; None for the backbone's own.
+        attributes: Names of the profile attributes that enter the prompt.
+    """
+    template = backbone.default_prompt if prompt is None else prompt
     return [
         Item(
             profile.images if backbone.reads_images else (),
-            render(profile, template=prompt, attributes=attributes) if backbone.reads_text else "",
+            render(profile, template=template, attributes=attributes)
+            if backbone.reads_text
+            else "",
             _known(profile.attributes) if backbone.reads_attributes else {},
         )
         for profile in profiles

@@ -15,6 +15,7 @@ from pairmatch.learning.evidence import evidence_of
 from pairmatch.learning.heads import describe_head
 from pairmatch.matcher.pipeline import FeaturePipeline
 
+_NO_METADATA = "none: no generator sees the photos"
 _LIMITS = """
 It ranks people by what their profiles have in common with past matches, biases included. It is not
 a judgment of a person, and it should not decide alone who is shown to whom.
@@ -42,7 +43,7 @@ def summary(
 
 def _metadata(pipeline: FeaturePipeline) -> str:
     if pipeline.metadata is None:
-        return "none"
+        return _NO_METADATA
     if not pipeline.reads_text:
         return "none: no backbone here reads text"
     part = _part("metadata", pipeline.metadata)
@@ -153,7 +154,8 @@ def _parts_table(parts: Mapping[str, Any]) -> list[str]:
         entries = parts[kind] if isinstance(parts[kind], list) else [parts[kind]]
         for entry in entries:
             if entry is None:
-                rows.append(f"| {kind} | none | | |")
+                none = _NO_METADATA if kind == "metadata" else "none"
+                rows.append(f"| {kind} | {none} | | |")
                 continue
             words = [f"{key}={_option_words(value)}" for key, value in entry["options"].items()]
             options = ", ".join([*words, *_learned_words(entry.get("learned", {}))])

@@ -29,9 +29,10 @@ from pairmatch.features.extractor import ExtractionRequest, FeatureStore
 from pairmatch.gallery import Exclusions, Gallery, Recommendations, Slates, recommend_all
 from pairmatch.io.store import Store
 from pairmatch.matcher import hub, saving
+from pairmatch.matcher.building import build_backbones, build_metadata, check_weights
 from pairmatch.matcher.card import summary
 from pairmatch.matcher.folder import read_folder, write_folder
-from pairmatch.matcher.pipeline import FeaturePipeline, build_backbones, check_weights
+from pairmatch.matcher.pipeline import FeaturePipeline
 from pairmatch.matcher.presets import preset_arguments
 from pairmatch.matcher.probabilities import Probabilities, with_probabilities
 from pairmatch.matcher.recommending import (
@@ -64,8 +65,8 @@ class Matcher:
         pooler: One for all backbones, or a list with one per backbone, or several for one backbone;
             None uses each backbone's default.
         metadata: Generator of attributes from photos, for people who have no metadata yet, used if
-            a backbone reads text; None or `"none"` for none. Nothing is sent anywhere without
-            `allow_upload`.
+            a backbone reads text; `"auto"` for the recipe's with the recipe's backbone, and none
+            with others; None or `"none"` for none. Nothing is sent anywhere without `allow_upload`.
         head: Head that the learner `contrastive` trains; None for the recipe's. `"identity"` needs
             no training: the frozen baseline.
         loss: Loss of the learner `contrastive`; None for the recipe's.
@@ -74,7 +75,7 @@ class Matcher:
         seed: Seed for everything random; None uses that of `training`, or 0.
         weights: Weight of each backbone in the joined features, above 0; by default all 1. The
             learner `best` learns what each of them tells, whatever these weights are.
-        prompt: Template of the text that backbones read; None for the default template.
+        prompt: Template of the text that backbones read; None for each backbone's own.
         prompt_attributes: Names of the profile attributes that go into the prompt.
         store: Where features and metadata are kept: a `Store`, a path, or None for the user's
             default.
@@ -96,7 +97,7 @@ class Matcher:
         *,
         backbone: PartSpec = "qwen3-vl-2b",
         pooler: PartSpec = None,
-        metadata: PartSpec = "gpt-5-nano",
+        metadata: PartSpec = "auto",
         head: PartSpec = None,
         loss: PartSpec = None,
         learner: PartSpec = "contrastive",
@@ -117,13 +118,10 @@ class Matcher:
         backbones, poolers = build_backbones(backbone, pooler, device)
         settings = {"head": head, "loss": loss, "training": training}
         self.learner = _build_learner(learner, settings, device=device, progress=progress)
-        generator = None
-        if metadata not in (None, "none"):
-            generator = registry.create("metadata", metadata, device=device)
         self.pipeline = FeaturePipeline(
             backbones=backbones,
             poolers=poolers,
-            metadata=generator,
+            metadata=build_metadata(metadata, backbones, device),
             weights=check_weights(weights, len(backbones)),
             prompt=prompt,
             prompt_attributes=tuple(prompt_attributes),

@@ -40,6 +40,7 @@ class Estimate:
         pending: Number of distinct photos in unfinished batches.
         notice: Notice that the model will be shut down soon.
         route: What else decides where the photos go, as words that follow the host.
+        model: Model that would read the photos, and which model it succeeds; blank if unknown.
         key_variable: Environment variable whose value would be sent as the key.
     """
 
@@ -50,6 +51,7 @@ class Estimate:
     pending: int = 0
     notice: str | None = None
     route: str = ""
+    model: str = ""
     key_variable: str | None = None
 
     def __str__(self) -> str:
@@ -57,7 +59,8 @@ class Estimate:
         if self.pending:
             text += f", {self.pending} in unfinished batches"
         if self.host is not None and self.photos:
-            text += f"; they would be sent to {self.host}{self.route}"
+            reader = f" for {self.model}" if self.model else ""
+            text += f"; they would be sent to {self.host}{self.route}{reader}"
         if self.usage is not None and self.photos:
             price = "price unknown" if self.usage.usd is None else f"about ${self.usage.usd:.4f}"
             text += f", about {_tokens(self.usage)}, {price}"
@@ -257,6 +260,7 @@ class AnnotationPlan:
             pending=len(pending),
             notice=notice,
             route=getattr(generator, "route", ""),
+            model=getattr(generator, "model_words", ""),
             key_variable=getattr(generator, "api_key_variable", None),
         )
 

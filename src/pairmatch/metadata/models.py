@@ -9,6 +9,8 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 
+from pairmatch.core.config import PartSpec
+
 TABLE_DATE = datetime.date(2026, 11, 23)
 #: Number of tokens of a photo of 512 × 512 pixels, for estimates only (a third party's figure).
 PHOTO_TOKENS = 630
@@ -97,6 +99,33 @@ class Pricing:
             uncached_tokens * input_usd + cached_tokens * cached_usd + output_tokens * output_usd
         ) / 1e6
         return total * BATCH_SHARE if batch else total
+
+
+def generator_in_service(name: str, today: datetime.date | None = None) -> PartSpec:
+    """The generator that a default stands for: itself, or its model's successor after its end.
+
+    A generator that the user names is not replaced: metadata of different models differ.
+
+    Args:
+        name: Name of the default generator, which is also that of its model.
+        today: Date; None for today's, in UTC.
+    """
+    facts = MODELS.get(name)
+    today = today or datetime.datetime.now(datetime.UTC).date()
+    if facts is None or facts.ends is None or facts.successor is None or today < facts.ends:
+        return name
+    return "openai", {"model": facts.successor}
+
+
+def succession(model: str, today: datetime.date | None = None) -> str:
+    """`gpt-6-luna, the successor of gpt-5-nano`, if that has been shut down; else the model."""
+    today = today or datetime.datetime.now(datetime.UTC).date()
+    ended = [
+        name
+        for name, facts in MODELS.items()
+        if facts.successor == model and facts.ends is not None and today >= facts.ends
+    ]
+    return f"{model}, the successor of {ended[0]}" if ended else model
 
 
 def end_notice(model: str, today: datetime.date) -> tuple[bool, str] | None:

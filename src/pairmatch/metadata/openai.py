@@ -16,7 +16,7 @@ from pairmatch.core.errors import ConfigurationError, GeneratorError
 from pairmatch.core.interfaces import MetadataGenerator, OnOutcome
 from pairmatch.core.types import Profile, Refusal, Usage
 from pairmatch.metadata.limits import CostLimit, RateLimit
-from pairmatch.metadata.models import PHOTO_TOKENS, Pricing, end_notice
+from pairmatch.metadata.models import PHOTO_TOKENS, Pricing, end_notice, succession
 from pairmatch.metadata.openai_request import photo_content, request_template
 from pairmatch.metadata.openai_response import ResponseReader
 from pairmatch.metadata.openai_run import OpenAIRun
@@ -140,6 +140,11 @@ class OpenAIMetadata(MetadataGenerator):
     def route(self) -> str:
         """What else decides where photos go: an environment variable, or a proxy."""
         return route(self.base_url)
+
+    @property
+    def model_words(self) -> str:
+        """The model, and which one it succeeds if the provider has shut that down."""
+        return self.model if self._base_url is not None else succession(self.model)
 
     @property
     def _base_url(self) -> str | None:
