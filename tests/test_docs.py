@@ -325,6 +325,7 @@ INTERNAL = {
     "matcher.files",
     "matcher.folder",
     "matcher.hub",
+    "matcher.building",
     "matcher.pipeline",
     "matcher.recommending",
     "matcher.records",
