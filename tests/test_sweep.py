@@ -284,12 +284,13 @@ def test_the_plan_lists_all_rows_and_runs_a_small_sample(small_pairs, tmp_path, 
     assert sweep_plan.to_extract == 40
     assert sweep_plan.fits == 9 * 6
     assert sweep_plan.seconds > 0
-    assert sum(counted) == 5
+    assert sum(counted) == 10
     text = str(sweep_plan)
     assert re.search(r"9 rows, 1 extraction of 40 people:\n  head.width 4\n", text)
     assert "40 inputs to extract, 54 fits; about" in text
     smaller_plan = plan(pairs, grid(BASE, {}), baselines=(), store=tmp_path / "s.sqlite")
-    assert smaller_plan.to_extract == 35
+    assert smaller_plan.to_extract == 30
+    assert "40 distinct inputs, 10 in the store, 30 new" in str(smaller_plan)
 
 
 def test_the_plan_lists_the_rows_of_the_sweep(small_pairs, tmp_path):
@@ -318,9 +319,9 @@ def test_the_plan_uploads_no_photos(small_pairs, tmp_path, monkeypatch, text_arg
     sweep_plan = plan(pairs, grid(base, axes), **shared)
     # Qwen3-VL once with and once without metadata, the descriptor once
     assert sweep_plan.extractions == 3
-    assert sweep_plan.to_extract == 24
-    assert sweep_plan.seconds is None
-    assert str(sweep_plan).endswith("24 inputs to extract, 8 fits.")
+    assert sweep_plan.to_extract == 12 + 12 + 12
+    assert sweep_plan.work.metadata[0].estimate.photos == 12
+    assert "12 photos to submit" in str(sweep_plan)
     # A backbone that reads no text needs no metadata
     without_text = plan(pairs, grid({**BASE, "metadata": "measured"}, {}), **shared)
     assert (without_text.extractions, without_text.to_extract) == (1, 12)

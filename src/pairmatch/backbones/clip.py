@@ -146,6 +146,29 @@ class CLIPBackbone(Backbone):
         """Width P of the pooled output: the width of one embedding, or two with text."""
         return int(self._config["embed_dim"]) * (2 if self.text else 1)
 
+    @cached_property
+    def _operations(self) -> tuple[int, int]:
+        """Number of floating-point operations for a photo, and for a text."""
+        import open_clip
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with torch.device("meta"), torch.inference_mode():
+            model = open_clip.create_model(self.model, load_weights=False, device="meta")
+            size = self._config["vision_cfg"].get("image_size", 224)
+            with FlopCounterMode(display=False) as photo:
+                model.visual(torch.zeros(1, 3, size, size))
+            if not self.text:
+                return photo.get_total_flops(), 0
+            length = self._config["text_cfg"].get("context_length", 77)
+            with FlopCounterMode(display=False) as text:
+                model.encode_text(torch.zeros(1, length, dtype=torch.long))
+        return photo.get_total_flops(), text.get_total_flops()
+
+    def operations(self, item: Item) -> float:
+        """Number of floating-point operations, counted on a model without weights."""
+        photo, text = self._operations
+        return len(item.images) * photo + text
+
     def prepare(
         self, items: Sequence[Item]
     ) -> tuple[Tensor | None, list[int], Tensor | None, list[bool]]:

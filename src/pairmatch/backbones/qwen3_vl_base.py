@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from pairmatch.backbones.qwen3_vl_inputs import PersonTokenizer, PhotoSizer
+from pairmatch.backbones.qwen3_vl_operations import Qwen3VLShape
 from pairmatch.core.devices import intra_op_threads, resolve_device, resolve_dtype
-from pairmatch.core.errors import BackboneError, ConfigurationError
+from pairmatch.core.errors import BackboneError, ConfigurationError, MissingWeightsError
 from pairmatch.core.interfaces import Backbone
 from pairmatch.core.types import Item, TokenStates
 from pairmatch.io.checkpoints import (
@@ -28,6 +29,7 @@ from pairmatch.io.checkpoints import (
 )
 
 _BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
+_MODELS_2B = ("Qwen/Qwen3-VL-2B-Instruct", "Qwen/Qwen3-VL-Embedding-2B")
 
 
 class Qwen3VL(Backbone):
@@ -139,6 +141,14 @@ class Qwen3VL(Backbone):
         return freeze(network, self._device, self._dtype)
 
     @cached_property
+    def _shape(self) -> Qwen3VLShape | None:
+        """Sizes of the model; those of the 2B models are known without their configuration."""
+        try:
+            return Qwen3VLShape.of(self._config)
+        except MissingWeightsError:
+            return Qwen3VLShape() if self.model in _MODELS_2B else None
+
+    @cached_property
     def _image_token(self) -> int:
         return int(self._config.image_token_id)
 
@@ -162,6 +172,15 @@ class Qwen3VL(Backbone):
         """Image tokens by the photo headers, plus about one token per three characters of text."""
         image_tokens = sum(self._sizer.token_count(image) for image in item.images)
         return image_tokens + min(self.max_text_tokens, len(item.text) // 3) + 12
+
+    def operations(self, item: Item) -> float | None:
+        """Number of floating-point operations; None for a model of unknown size."""
+        if self._shape is None:
+            return None
+        images = sum(
+            self._shape.image_operations(self._sizer.token_count(image)) for image in item.images
+        )
+        return images + self._shape.text_operations(self.length(item))
 
     def prepare(self, items: Sequence[Item]) -> dict[str, Tensor]:
         """Token ids, padded on the right, and the patches of all photos.

@@ -42,9 +42,18 @@ from pairmatch.cli.output import echo
 from pairmatch.cli.paths import (
     HistoryFile,
     JSONFile,
-    Output,
+    OutputExceptPlan,
     StorePath,
     check_place,
+)
+from pairmatch.cli.planning import (
+    Accelerator,
+    GPUs,
+    PlanOnly,
+    USDPerHour,
+    check_output,
+    check_plan,
+    write_plan,
 )
 from pairmatch.cli.reading import (
     Columns,
@@ -113,7 +122,7 @@ KnownOption = Annotated[
 )
 def fit(
     pairs: PairsFile,
-    output: Output,
+    output: OutputExceptPlan = None,
     preset: Preset = "paper",
     images: Images = None,
     follow_links: FollowLinks = False,
@@ -159,6 +168,10 @@ def fit(
             show_default="for up to 1,000 pairs",
         ),
     ] = None,
+    plan_only: PlanOnly = False,
+    gpus: GPUs = 1,
+    usd_per_hour: USDPerHour = None,
+    accelerator: Accelerator = None,
     json_file: JSONFile = None,
     history: HistoryFile = None,
     quiet: Quiet = False,
@@ -168,6 +181,8 @@ def fit(
     Splits by person, generates metadata, extracts features, learns the head.
     The output folder holds the matcher and report.html.
     """
+    check_plan(plan_only, gpus, usd_per_hour, accelerator)
+    check_output(output, plan_only)
     check_place(json_file, "--json", output=output, store=store)
     check_place(history, "--history", output=output, store=store)
     by_time = before is not None or split_by == "time"
@@ -214,6 +229,14 @@ def fit(
         read_pairs(path, profiles=profiles, sides=sides, options=options, pools=pools)
         for path in (pairs, *([] if test is None else [test]))
     )
+    if plan_only or output is None:
+        people = {person.id: person for part in (data, *others) for person in part.people}
+        planned = matcher.plan(
+            list(people.values()), gpus=gpus, usd_per_hour=usd_per_hour, accelerator=accelerator
+        )
+        echo(str(planned), lines=True)
+        write_plan(json_file, planned)
+        return
     fit_and_report(
         matcher,
         _split(data, others, split_by, before, seed=seed),

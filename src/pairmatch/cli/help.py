@@ -64,6 +64,7 @@ SUBJECTS = {
         "import_file",
         "export_file",
     ),
+    "Price before the start": ("plan_only", "gpus", "accelerator", "usd_per_hour"),
     "Output": ("output", "json_file", "as_json", "history", "photos", "note", "quiet"),
     "Machine": ("device", "engine", "store"),
     "This command": ("config", "help"),

@@ -300,6 +300,7 @@ def load_matcher(
     device: str,
     allow_upload: bool,
     quiet: bool,
+    engine: RayEngine | None = None,
 ) -> Matcher:
     """Loads a saved matcher; `--set` overrides options of its backbones and of its metadata."""
     from pairmatch.matcher.matcher import Matcher
@@ -314,6 +315,7 @@ def load_matcher(
         device=device,
         allow_upload=allow_upload,
         progress=show_progress(quiet),
+        engine=engine,
     )
 
 

@@ -14,7 +14,7 @@ from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.text import printable
 
 # How the JSON form of an evaluation starts
-_FIGURES = rb'\{\s*"(queries|act)":'
+_FIGURES = rb'\{\s*"(queries|act|plan)":'
 _REPORT = ("report.html", "report.json", "run.yaml", "skipped.csv")
 
 
@@ -156,6 +156,15 @@ Output = Annotated[
         "--output",
         "-o",
         help="Folder for the matcher and the report.",
+        callback=folder_to_write("matcher"),
+    ),
+]
+OutputExceptPlan = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="Folder for the matcher and the report; required, except with --plan.",
         callback=folder_to_write("matcher"),
     ),
 ]

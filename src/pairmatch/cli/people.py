@@ -28,6 +28,7 @@ from pairmatch.cli.options import (
 )
 from pairmatch.cli.output import echo
 from pairmatch.cli.paths import ExistingStorePath, StorePath, check_place, file_to_write
+from pairmatch.cli.planning import GPUs, PlanOnly, USDPerHour, check_plan
 from pairmatch.cli.reading import (
     Columns,
     FollowLinks,
@@ -116,9 +117,13 @@ def annotate(
             callback=_export_to_write,
         ),
     ] = None,
+    plan_only: PlanOnly = False,
+    gpus: GPUs = 1,
+    usd_per_hour: USDPerHour = None,
     quiet: Quiet = False,
 ) -> None:
     """Generates metadata for people's photos and stores it; stored photos are skipped."""
+    check_plan(plan_only, gpus, usd_per_hour)
     check_place(export_file, "--export", store=store)
     options = parse_options(settings or ())
     check_names(options, ["metadata"], "part in --set")
@@ -131,7 +136,7 @@ def annotate(
         Store(store, create=False).close()  # an error before the pairs are read
     generator = registry.create("metadata", metadata_spec(metadata, options.get("metadata", {})))
     cluster = create_engine(engine)
-    if cluster is not None:
+    if cluster is not None and not plan_only:
         from pairmatch.distributed import RayMetadata
 
         generator = RayMetadata(generator, cluster)
@@ -150,10 +155,23 @@ def annotate(
     with (
         TemporaryDirectory() as empty,
         # An estimate creates no store
-        Store(empty if dry_run and is_missing else store) as opened,
+        Store(empty if (dry_run or plan_only) and is_missing else store) as opened,
     ):
         if import_file or corrections or export_file:
             _exchange(data.people, generator, opened, import_file, corrections, export_file)
+        elif plan_only:
+            from pairmatch.matcher.planning import plan_metadata
+
+            planned = plan_metadata(
+                data.people,
+                generator,
+                opened,
+                gpus=gpus,
+                usd_per_hour=usd_per_hour,
+                retry_refused=retry_refused,
+                batch=batch,
+            )
+            echo(str(planned), lines=True)
         elif dry_run:
             from pairmatch.metadata import estimate
 

@@ -33,6 +33,7 @@ from pairmatch.cli.options import (
 )
 from pairmatch.cli.output import echo
 from pairmatch.cli.paths import StorePath, folder_to_write
+from pairmatch.cli.planning import Accelerator, GPUs, PlanOnly, USDPerHour, check_plan
 from pairmatch.cli.reading import (
     Columns,
     FollowLinks,
@@ -140,9 +141,10 @@ def sweep(
             callback=folder_to_write("sweep"),
         ),
     ] = None,
-    plan_only: Annotated[
-        bool, typer.Option("--plan", help="List what would run and how long it takes, and stop.")
-    ] = False,
+    plan_only: PlanOnly = False,
+    gpus: GPUs = 1,
+    usd_per_hour: USDPerHour = None,
+    accelerator: Accelerator = None,
     note: Annotated[str, typer.Option(help="Text to show above the tables.")] = "",
     prompt: Prompt = None,
     prompt_attribute: PromptAttributes = None,
@@ -160,6 +162,7 @@ def sweep(
     All combinations are tested on the same people; features are extracted once.
     By default, the published recipe is compared with the learner best and the baselines.
     """
+    check_plan(plan_only, gpus, usd_per_hour, accelerator)
     named = {"pooler": pooler, "metadata": metadata, "head": head, "loss": loss}
     base = _base(backbone, named, settings)
     base |= {"prompt": prompt, "prompt_attributes": tuple(prompt_attribute or ())}
@@ -208,6 +211,7 @@ def sweep(
             baseline,
             {**common, "splits": "holdout" if holdout else "cross-validation", "folds": folds},
             {"ks": k or None, "join_identical": join_identical, "output": output},
+            price={"gpus": gpus, "usd_per_hour": usd_per_hour, "accelerator": accelerator},
             plan_only=plan_only,
         )
         if tested is None:
@@ -320,6 +324,7 @@ def _run_grid(
     shared: dict[str, Any],
     options: dict[str, Any],
     *,
+    price: dict[str, Any],
     plan_only: bool,
 ) -> CrossValidation | None:
     """Prints the plan and tests all combinations; None if only planned.
@@ -331,6 +336,7 @@ def _run_grid(
         baseline: Learners to compare with; None for the default ones.
         shared: Options of both `plan` and `sweep`.
         options: Further options of `sweep`.
+        price: Further options of `plan`.
         plan_only: Whether to stop after the plan.
     """
     from pairmatch.experiments import sweep as sweeps
@@ -344,7 +350,8 @@ def _run_grid(
         )
     baselines = () if baselines == ("none",) else baselines
     combinations = sweeps.grid(base, axes)
-    echo(str(sweeps.plan(data, combinations, baselines=baselines, **shared)), lines=True)
+    planned = sweeps.plan(data, combinations, baselines=baselines, **shared, **price)
+    echo(str(planned), lines=True)
     if plan_only:
         return None
     return sweeps.sweep(data, combinations, baselines=baselines, **shared, **options)

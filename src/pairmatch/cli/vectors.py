@@ -12,6 +12,7 @@ from pairmatch.cli.galleries import People
 from pairmatch.cli.options import (
     BackboneName,
     Device,
+    Engine,
     Images,
     MaxUSD,
     MetadataName,
@@ -19,12 +20,21 @@ from pairmatch.cli.options import (
     PoolerName,
     Quiet,
     Yes,
+    create_engine,
     load_matcher,
     parts_of,
     show_progress,
 )
 from pairmatch.cli.output import echo
 from pairmatch.cli.paths import StorePath, check_place, file_to_write
+from pairmatch.cli.planning import (
+    Accelerator,
+    GPUs,
+    PlanOnly,
+    USDPerHour,
+    check_output,
+    check_plan,
+)
 from pairmatch.cli.ranking import Where
 from pairmatch.cli.reading import (
     Columns,
@@ -38,9 +48,11 @@ from pairmatch.cli.reading import (
 from pairmatch.core.errors import ConfigurationError
 
 
-def _vectors_to_write(path: Path) -> Path:
+def _vectors_to_write(path: Path | None) -> Path | None:
     from pairmatch.gallery.vectors import check_vectors_file
 
+    if path is None:
+        return None
     check_vectors_file(path)
     return file_to_write(path) or path
 
@@ -51,15 +63,15 @@ def _vectors_to_write(path: Path) -> Path:
 def embed(
     people: People,
     output: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--output",
             "-o",
             metavar="FILE",
-            help="File to write: .parquet, .arrow or .npz.",
+            help="File to write: .parquet, .arrow or .npz; required, except with --plan.",
             callback=_vectors_to_write,
         ),
-    ],
+    ] = None,
     matcher: Annotated[
         Path | None,
         typer.Option(help="Folder of a saved matcher; without it, features of --backbone."),
@@ -86,8 +98,13 @@ def embed(
     settings: Options = None,
     device: Device = "auto",
     store: StorePath = None,
+    engine: Engine = "local",
     max_usd: MaxUSD = None,
     yes: Yes = False,
+    plan_only: PlanOnly = False,
+    gpus: GPUs = 1,
+    usd_per_hour: USDPerHour = None,
+    accelerator: Accelerator = None,
     quiet: Quiet = False,
 ) -> None:
     """Writes vectors of people, with ids and attributes, to a file.
@@ -97,6 +114,8 @@ def embed(
     from pairmatch.rules import parse_rule
 
     parse_rule(where or ())  # reports errors before anything is loaded
+    check_plan(plan_only, gpus, usd_per_hour, accelerator)
+    check_output(output, plan_only)
     check_place(output, "--output", store=store)
     if matcher is not None and (backbone or pooler or metadata):
         raise ConfigurationError(
@@ -106,10 +125,16 @@ def embed(
         raise ConfigurationError("--kind embedding needs --matcher.")
 
     from pairmatch.data import read_profiles
+    from pairmatch.gallery import eligible
     from pairmatch.matcher.embedding import embed_to_file
     from pairmatch.matcher.matcher import Matcher
 
-    machine: dict[str, Any] = {"store": store, "device": device, "allow_upload": yes}
+    machine: dict[str, Any] = {
+        "store": store,
+        "device": device,
+        "engine": create_engine(engine),
+        "allow_upload": yes,
+    }
     if matcher is not None:
         loaded = load_matcher(matcher, settings, quiet=quiet, **machine)
     else:
@@ -126,6 +151,11 @@ def embed(
         quiet=quiet,
     )
     profiles = read_profiles(people, **options)
+    if plan_only or output is None:
+        shown, _ = eligible(profiles, where or None, asking={})
+        planned = loaded.plan(shown, gpus=gpus, usd_per_hour=usd_per_hour, accelerator=accelerator)
+        echo(str(planned), lines=True)
+        return
     chosen = kind or ("feature" if matcher is None else "embedding")
     count = embed_to_file(loaded, profiles, output, kind=chosen, side=side, where=where or None)
     echo(f"Wrote {chosen}s of {count} people to {output}, readable only by you.")

@@ -59,6 +59,10 @@ class BackboneError(PairmatchError, RuntimeError):
     """A backbone cannot be loaded or run: missing weights, wrong folder, not enough memory."""
 
 
+class MissingWeightsError(BackboneError):
+    """The weights of a hub model are not on this machine, and could not be downloaded."""
+
+
 class MissingExtraError(PairmatchError, ImportError):
     """An optional dependency is not installed; the message has the pip command."""
 

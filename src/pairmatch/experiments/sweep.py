@@ -13,7 +13,7 @@ import numpy as np
 
 from pairmatch.core import registry
 from pairmatch.core.components import label_components
-from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.errors import ConfigurationError, MissingWeightsError
 from pairmatch.core.feature_blocks import feature_blocks
 from pairmatch.core.interfaces import Learner
 from pairmatch.core.paired_features import PairedFeatures
@@ -36,13 +36,18 @@ from pairmatch.experiments.grid import Combination, grid
 from pairmatch.experiments.rows import FinishedRows, digest_features
 from pairmatch.features.extractor import plan_extractions
 from pairmatch.features.plan import format_duration
+from pairmatch.io.checkpoints import offline
 from pairmatch.io.store import content_key
 from pairmatch.matcher.matcher import Matcher
+from pairmatch.matcher.planning import identity, plan_work
+from pairmatch.matcher.work import WorkPlan
 
 __all__ = ["COMPARED", "Combination", "SplitKind", "SweepPlan", "grid", "plan", "sweep"]
 
 #: Learners that combinations are compared with by default; `best` takes most of the time.
 COMPARED = (*BASELINES, "best")
+
+_PRICE = ("gpus", "usd_per_hour", "accelerator")
 
 SplitKind = Literal["cross-validation", "holdout"]
 
@@ -55,10 +60,10 @@ class SweepPlan:
         labels: Labels of the combinations and baselines, in order.
         people: Number of distinct people.
         extractions: Number of passes of a backbone over people; combinations share them.
-        to_extract: Number of inputs that are not in the store yet, over all extractions that need
-            no upload of photos.
+        to_extract: Number of inputs that are not in the store yet, over all extractions.
         fits: Number of fits.
-        seconds: Estimated time; None if photos would have to be uploaded first.
+        seconds: Estimated time of extractions and fits; None if unknown.
+        work: What is to be extracted and generated, with time and cost.
     """
 
     labels: tuple[str, ...]
@@ -67,6 +72,7 @@ class SweepPlan:
     to_extract: int
     fits: int
     seconds: float | None
+    work: WorkPlan
 
     def __str__(self) -> str:
         rows = "1 row" if len(self.labels) == 1 else f"{len(self.labels)} rows"
@@ -74,7 +80,8 @@ class SweepPlan:
         heading = f"{rows}, {extractions} of {self.people} people:"
         estimate = "" if self.seconds is None else f"; about {format_duration(self.seconds)}"
         summary = f"{self.to_extract} inputs to extract, {self.fits} fits{estimate}."
-        return "\n".join([heading, *(f"  {label}" for label in self.labels), summary])
+        rows_text = (f"  {label}" for label in self.labels)
+        return "\n".join([heading, *rows_text, summary, str(self.work)])
 
 
 def sweep(
@@ -161,36 +168,35 @@ def plan(
 ) -> SweepPlan:
     """What `sweep` would do, and how long it takes.
 
-    Extracts a few inputs (their features are kept) and times one fit per row. No photo is uploaded:
-    if a metadata generator would have to upload photos, there is no time estimate. Arguments are
-    those of `sweep`; `progress` is accepted for symmetry and has no effect.
+    Extracts ten inputs per pass (their features are kept) and times one fit per row. Needs no
+    network, and generates no metadata. Arguments are those of `sweep`, and `gpus`, `usd_per_hour`
+    and `accelerator` of [`Matcher.plan`][pairmatch.matcher.matcher.Matcher.plan]; `progress` is
+    accepted for symmetry and has no effect.
     """
-    matchers = build_matchers(combinations, seed, {**shared, "progress": False}, pairs.people)
-    remote = [matcher for matcher in matchers if _uploads_photos(matcher)]
-    local = [matcher for matcher in matchers if not _uploads_photos(matcher)]
-    requests = (request for m in local for request in m.extraction_requests(pairs.people))
-    extractions = plan_extractions(requests)
-    remote_passes = {key for m in remote for key in _pass_keys(m)}
-    remote_passes -= {key for m in local for key in _pass_keys(m)}
-    to_extract = sum(len(extraction.missing) for extraction in extractions)
-    keys = [_features_key(matcher) for matcher in matchers]
-    rows = _rows(combinations, matchers, keys, baselines)
-    fits = repeats * (folds if splits == "cross-validation" else 1)
-    seconds: float | None = None
-    if not remote:
-        seconds = sum(extraction.measure().seconds or 0.0 for extraction in extractions)
-        of_key = dict(zip(keys, matchers, strict=True))
-        for key, learner in rows.values():
-            data = _noise(pairs, [backbone.dim for backbone in of_key[key].backbones])
-            split = _draw_splits(data, splits, 1, folds, seed)[0]
-            seconds += fits * _time_fit(data, learner, split, seed)
+    price = {name: shared.pop(name) for name in _PRICE if name in shared}
+    with offline():
+        matchers = build_matchers(combinations, seed, {**shared, "progress": False}, pairs.people)
+        work = plan_work([matcher.pipeline for matcher in matchers], pairs.people, **price)
+        keys = [_features_key(matcher) for matcher in matchers]
+        rows = _rows(combinations, matchers, keys, baselines)
+        fits = repeats * (folds if splits == "cross-validation" else 1)
+        seconds = work.seconds
+        try:
+            of_key = dict(zip(keys, matchers, strict=True))
+            for key, learner in rows.values() if seconds is not None else ():
+                data = _noise(pairs, [backbone.dim for backbone in of_key[key].backbones])
+                split = _draw_splits(data, splits, 1, folds, seed)[0]
+                seconds = (seconds or 0.0) + fits * _time_fit(data, learner, split, seed)
+        except MissingWeightsError:  # the width of the features is unknown
+            seconds = None
     return SweepPlan(
         labels=tuple(rows),
         people=len(pairs.people),
-        extractions=len(extractions) + len(remote_passes),
-        to_extract=to_extract,
+        extractions=len(work.passes),
+        to_extract=work.new,
         fits=len(rows) * fits,
         seconds=seconds,
+        work=work,
     )
 
 
@@ -259,12 +265,6 @@ def _with_common_units(features: Mapping[str, PairedFeatures]) -> dict[str, Pair
     return {key: data.with_units(joined) for key, data in features.items()}
 
 
-def _uploads_photos(matcher: Matcher) -> bool:
-    """Whether annotating people may upload photos."""
-    metadata = matcher.metadata
-    return metadata is not None and metadata.sends_photos and matcher.pipeline.reads_text
-
-
 def _pass_keys(matcher: Matcher) -> list[str]:
     """Key of each backbone's pass over people, without generating metadata for them."""
     metadata = matcher.metadata
@@ -276,7 +276,7 @@ def _pass_keys(matcher: Matcher) -> list[str]:
     return [
         content_key(
             {
-                "backbone": dict(backbone.fingerprint()),
+                "backbone": identity(backbone),
                 "text": text if backbone.reads_text else None,
             }
         )

@@ -75,8 +75,8 @@ class ExtractionPlan:
     def measure(self, sample: int = 4) -> ExtractionPlan:
         """Estimates the time by running the backbone on a few missing inputs.
 
-        One input loads the model; `sample` further ones are timed. Their features are kept in
-        the store.
+        One input loads the model; `sample` further ones are timed, in this process even if an
+        engine runs the rest. Their features are kept in the store.
 
         Args:
             sample: Number of inputs to time, at least 1.
@@ -93,7 +93,7 @@ class ExtractionPlan:
             raise ConfigurationError(
                 f"`ExtractionPlan.measure(sample=...)` must be at least 1, got {sample}."
             )
-        silent = replace(self._runner, progress=False)
+        silent = replace(self._runner, progress=False, engine=None)
         sampled = {self.keys[row] for row in self._missing[: 1 + sample]}
         others = [row for row, keys in enumerate(self.keys) if keys in sampled]
         timed = self._missing[1 : 1 + sample]

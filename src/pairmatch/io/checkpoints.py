@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Any
@@ -14,7 +16,7 @@ import torch
 from torch import nn
 
 from pairmatch.core.devices import available_memory
-from pairmatch.core.errors import BackboneError, PairmatchError
+from pairmatch.core.errors import BackboneError, MissingWeightsError, PairmatchError
 from pairmatch.io.files import expand_user, parse_json, read_file
 
 # Weights, configuration, and tokenizers of every kind
@@ -97,9 +99,10 @@ def load_or_explain(
         kind: Class of the error to raise.
 
     Raises:
+        MissingWeightsError: (or `kind`) The model is not in the local cache, and the hub cannot be
+            reached.
         BackboneError: (or `kind`) The folder does not exist, holds another kind of model or is
-            damaged; the model is not in the local cache and the hub cannot be reached; or there is
-            not enough memory.
+            damaged; or there is not enough memory.
     """
     try:
         _check_files(expand_user(model))
@@ -128,7 +131,7 @@ def load_or_explain(
             raise kind(
                 f"The folder {model} does not exist. Name the checkpoint with {option}=."
             ) from error
-        raise kind(
+        raise (MissingWeightsError if kind is BackboneError else kind)(
             f"{model} is neither a local folder nor in the local cache, and it could not be "
             f"downloaded ({cause}). Connect to the network once; or copy the checkpoint to this "
             f"machine and name its folder with {option}= (command line: --set "
@@ -166,6 +169,28 @@ def _shards(index: Path) -> list[str]:
 
 def _leaves_folder(name: str) -> bool:
     return PurePath(name).is_absolute() or ".." in PurePath(name).parts
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Keeps the Hugging Face libraries off the network for the block: what is cached loads.
+
+    What is not cached is missing at once, without connecting and retrying, and without the
+    messages that open_clip logs before it raises.
+    """
+    from huggingface_hub import constants
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return "open_clip" not in record.pathname
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    logging.getLogger().addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+        logging.getLogger().removeFilter(is_wanted)
 
 
 def load_pretrained(

@@ -33,6 +33,7 @@ from pairmatch.matcher.building import build_backbones, build_metadata, check_we
 from pairmatch.matcher.card import summary
 from pairmatch.matcher.folder import read_folder, write_folder
 from pairmatch.matcher.pipeline import FeaturePipeline
+from pairmatch.matcher.planning import plan_work
 from pairmatch.matcher.presets import preset_arguments
 from pairmatch.matcher.probabilities import Probabilities, with_probabilities
 from pairmatch.matcher.recommending import (
@@ -44,6 +45,7 @@ from pairmatch.matcher.recommending import (
 )
 from pairmatch.matcher.reference import Reference, auc_of
 from pairmatch.matcher.training_people import TrainingPeople
+from pairmatch.matcher.work import WorkPlan
 
 _log = logging.getLogger(__name__)
 _COMMAND_LINE = {"head": "--head", "loss": "--loss", "training": "--set training.…"}
@@ -219,6 +221,41 @@ class Matcher:
     def extraction_requests(self, profiles: Sequence[Profile]) -> list[ExtractionRequest]:
         """What `features` would extract, one request per backbone, for `plan_extractions`."""
         return self.pipeline.requests(profiles)
+
+    def plan(
+        self,
+        people: Pairs | Sequence[Profile],
+        *,
+        gpus: int = 1,
+        usd_per_hour: float | None = None,
+        accelerator: str | None = None,
+    ) -> WorkPlan:
+        """What `fit` or `embed` would do before it learns: time and price, before it starts.
+
+        Needs no network, sends nothing, and generates no metadata. The time of each backbone is
+        measured on ten photos that are new, whose features are kept in the store. Where weights
+        are missing, or for an accelerator, it comes from the number of operations.
+
+        Args:
+            people: Pairs, or people.
+            gpus: Number of devices that share the work.
+            usd_per_hour: Price of one device, in US dollars per hour.
+            accelerator: Accelerator to estimate for instead of this machine: `H100`, `A100`, `L4`,
+                `T4`, or its peak in TFLOP/s.
+
+        Raises:
+            ConfigurationError: An argument is out of range.
+            DataError: People with nothing to read or with missing photo files, or a photo of the
+                trial cannot be decoded.
+        """
+        profiles = people.people if isinstance(people, Pairs) else people
+        return plan_work(
+            [self.pipeline],
+            list(profiles),
+            gpus=gpus,
+            usd_per_hour=usd_per_hour,
+            accelerator=accelerator,
+        )
 
     def paired_features(self, pairs: Pairs, *, join_identical: bool = False) -> PairedFeatures:
         """Frozen features of people with the pairs among them.

@@ -140,11 +140,18 @@ class FeaturePipeline:
             ExtractionRequest(
                 self.feature_store,
                 annotated,
-                self.backbones[places[0]],
-                [self.poolers[place] for place in places],
+                backbone,
+                poolers,
                 self.prompt,
                 self.prompt_attributes,
             )
+            for backbone, poolers in self.distinct_backbones()
+        ]
+
+    def distinct_backbones(self) -> list[tuple[Backbone, list[Pooler]]]:
+        """Each backbone once, with all its poolers."""
+        return [
+            (self.backbones[places[0]], [self.poolers[place] for place in places])
             for places in self._places()
         ]
 
@@ -158,13 +165,13 @@ class FeaturePipeline:
         parts = (
             fresh_features(
                 profiles,
-                self.backbones[places[0]],
-                [self.poolers[place] for place in places],
+                backbone,
+                poolers,
                 prompt=self.prompt,
                 prompt_attributes=self.prompt_attributes,
                 dtype=self.store_dtype,
             )
-            for places in self._places()
+            for backbone, poolers in self.distinct_backbones()
         )
         return join(self._in_order(parts), self.weights)
 
@@ -208,7 +215,7 @@ class FeaturePipeline:
         names = []
         for backbone, pooler in zip(self.backbones, self.poolers, strict=True):
             layer = getattr(pooler, "layer", None)
-            name = f"{_name_of('backbones', backbone)}/{_name_of('poolers', pooler)}"
+            name = f"{part_name('backbones', backbone)}/{part_name('poolers', pooler)}"
             names.append(name if layer is None else f"{name} layer {layer}")
         return names
 
@@ -235,7 +242,7 @@ class FeaturePipeline:
                 )
 
 
-def _name_of(kind: str, part: Backbone | Pooler) -> str:
+def part_name(kind: str, part: Backbone | Pooler | MetadataGenerator) -> str:
     """Registered name of a part; that of its class if it has none."""
     try:
         return registry.describe(kind, part)[0]
