@@ -89,7 +89,6 @@ def test_all_problems_are_listed_in_the_order_of_lines(write):
         "line 13: head stands on line 12 already",
         "line 14: device: The device 'tpu' cannot be used",
         "pairs is missing: add a line `pairs: …`",
-        "output is missing: add a line `output: …`",
     ]
     assert len(lines) - 1 == len(starts)
     for line, start in zip(lines[1:], starts, strict=True):
