@@ -300,6 +300,31 @@ def test_sweep_compares_settings_with_a_single_extraction(demo, pairs, tmp_path)
     assert (tmp_path / "out" / "queries.csv").read_text().count("\n") == 1 + 12 * 120
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["sections"][0]["data"][0]["learner"] == "chance"
+    assert (tmp_path / "out" / "summary.csv").read_text().count("\n") == 1 + 12
+    table = (tmp_path / "out" / "summary.tex").read_text()
+    assert "head linear, loss.temperature 0.2 & " in table
+    assert "pairmatch sweep with pairs" in table
+    assert (tmp_path / "out" / "learners.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_evaluate_writes_tables_and_figures_for_print(demo, pairs, tmp_path):
+    folder, _ = demo
+    run(
+        f"evaluate {folder} {pairs} --store {folder / 'store.sqlite'} "
+        f"--table {tmp_path / 't.tex'} --table {tmp_path / 't.csv'} "
+        f"--figure {tmp_path / 'recall.svg'}"
+    )
+    rows = (tmp_path / "t.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows[1:4]] == ["chance", "frozen", "trained"]
+    assert "data" not in rows[1].split(",")[0]
+    assert r"\toprule" in (tmp_path / "t.tex").read_text()
+    assert (tmp_path / "recall.svg").read_text().startswith("<?xml")
+    text = run(
+        f"evaluate {folder} {pairs} --table {tmp_path / 't.xlsx'} "
+        f"--store {folder / 'store.sqlite'}",
+        code=2,
+    )
+    assert ".csv, .md or .tex" in text
 
 
 def test_options_of_compared_parts_apply_to_each_part(demo, pairs):

@@ -421,3 +421,9 @@ def test_documented_names_have_docstrings():
 
 def test_types_are_shipped():
     assert (Path(pairmatch.__file__).parent / "py.typed").exists()
+
+
+def test_the_citation_names_the_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == pairmatch.__version__
+    assert citation["license"] == "Apache-2.0"

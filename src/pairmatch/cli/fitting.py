@@ -40,10 +40,12 @@ from pairmatch.cli.options import (
 )
 from pairmatch.cli.output import echo
 from pairmatch.cli.paths import (
+    FigureFiles,
     HistoryFile,
     JSONFile,
     OutputExceptPlan,
     StorePath,
+    TableFiles,
     check_place,
 )
 from pairmatch.cli.planning import (
@@ -66,7 +68,8 @@ from pairmatch.cli.reading import (
     read_pairs,
     table_options,
 )
-from pairmatch.cli.reporting import fit_and_report
+from pairmatch.cli.recording import provenance
+from pairmatch.cli.reporting import fit_and_report, write_print
 
 if TYPE_CHECKING:
     from pairmatch.data import Pairs
@@ -279,6 +282,8 @@ def evaluate(
     store: StorePath = None,
     yes: Yes = False,
     json_file: JSONFile = None,
+    tables: TableFiles = None,
+    figures: FigureFiles = None,
     history: HistoryFile = None,
     quiet: Quiet = False,
 ) -> None:
@@ -288,6 +293,9 @@ def evaluate(
 
     check_place(json_file, "--json", store=store)
     check_place(history, "--history", store=store)
+    for option, files in (("--table", tables), ("--figure", figures)):
+        for file in files or ():
+            check_place(file, option, store=store)
     loaded = load_matcher(
         matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
     )
@@ -314,6 +322,8 @@ def evaluate(
             write_json(json_file, evaluation)
         if history is not None:
             append_figures(history, loaded, evaluation)
+        if tables or figures:
+            write_print(evaluation, tables or (), figures or (), provenance([data, *others]))
     finally:  # a full disk loses the files, not the evaluation
         echo(f"{judge_evaluation(evaluation)}\n{evaluation}", lines=True)
 

@@ -65,7 +65,17 @@ SUBJECTS = {
         "export_file",
     ),
     "Price before the start": ("plan_only", "gpus", "accelerator", "usd_per_hour"),
-    "Output": ("output", "json_file", "as_json", "history", "photos", "note", "quiet"),
+    "Output": (
+        "output",
+        "json_file",
+        "as_json",
+        "tables",
+        "figures",
+        "history",
+        "photos",
+        "note",
+        "quiet",
+    ),
     "Machine": ("device", "engine", "store"),
     "This command": ("config", "help"),
 }

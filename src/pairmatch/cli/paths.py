@@ -194,6 +194,46 @@ JSONFile = Annotated[
         callback=_figures_to_write,
     ),
 ]
+
+
+def _table_to_write(paths: list[Path] | None) -> list[Path]:
+    """A check that tables for print can be written."""
+    from pairmatch.report.summary_table import check_table_file
+
+    files = [file for path in paths or () if (file := file_to_write(path))]
+    for file in files:
+        check_table_file(file)
+    return files
+
+
+def _figure_to_write(paths: list[Path] | None) -> list[Path]:
+    """A check that figures can be written."""
+    from pairmatch.report.figures import check_figure_file
+
+    files = [file for path in paths or () if (file := file_to_write(path))]
+    for file in files:
+        check_figure_file(file)
+    return files
+
+
+TableFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--table",
+        metavar="FILE",
+        help="Table for print to write: .csv, .md or .tex (booktabs); repeatable.",
+        callback=_table_to_write,
+    ),
+]
+FigureFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--figure",
+        metavar="FILE",
+        help="Figure of Recall@K to write: .pdf or .svg; repeatable.",
+        callback=_figure_to_write,
+    ),
+]
 HistoryFile = Annotated[
     Path | None,
     typer.Option(

@@ -125,6 +125,33 @@ class Recorder:
             )
 
 
+def provenance(tables: Sequence[Pairs], seed: int | None = None) -> str:
+    """A sentence about the run of this command, for its tables: versions, data and words.
+
+    Args:
+        tables: Everything that was read.
+        seed: Seed, if there is one.
+    """
+    from pairmatch.data.digests import data_digests
+
+    run = current_run()
+    versions = _versions()
+    shown = [f"{name} {versions[name]}" for name in ("pairmatch", "torch", "numpy")]
+    threads = _threads()
+    parts = [
+        *shown,
+        *([] if seed is None else [f"seed {seed}"]),
+        f"{threads} thread{'' if threads == 1 else 's'}",
+        *(f"{name} {digest[:12]}" for name, digest in data_digests(tables).items()),
+    ]
+    options = {key: _portable(value) for key, value in run.options.items()}
+    words = [
+        f"{key} {value if isinstance(value, str) else ', '.join(value)}"
+        for key, value in options.items()
+    ]
+    return f"Run: {', '.join(parts)}; pairmatch {run.command} with {'; '.join(words)}."
+
+
 def _recorded_before(run: Run) -> _Recorded | None:
     if run.file is None or run.file.recorded is None:
         return None

@@ -11,11 +11,13 @@ from pairmatch.cli.output import echo
 from pairmatch.cli.paths import claimed_folder
 from pairmatch.cli.reading import list_skipped
 from pairmatch.cli.recording import RUN, Recorder
+from pairmatch.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pairmatch.data import Pairs
     from pairmatch.data.leakage import Leakage
     from pairmatch.data.splits import SplitPairs
+    from pairmatch.evaluation.crossvalidation import CrossValidation
     from pairmatch.evaluation.evaluation import Evaluation
     from pairmatch.matcher.matcher import Matcher
     from pairmatch.report.learners import LearnerComparison
@@ -26,6 +28,46 @@ _LEAKAGE_ADVICE = (
     "Split 1 is training, 2 validation, 3 test. If one person has two ids, give their pairs the "
     "same `group`."
 )
+
+
+def write_print(
+    result: CrossValidation | Evaluation,
+    tables: Sequence[Path],
+    figures: Sequence[Path],
+    run: str,
+    *,
+    needs_figures: bool = True,
+) -> bool:
+    """Writes tables and figures for print; returns whether there are figures.
+
+    Args:
+        result: What they show.
+        tables: Files of tables.
+        figures: Files of figures: the learners of a cross-validation, Recall@K of an evaluation.
+        run: What produced the figures.
+        needs_figures: Whether it is an error if matplotlib is missing.
+
+    Raises:
+        ConfigurationError: Figures are needed and matplotlib is missing.
+    """
+    from pairmatch.evaluation.evaluation import Evaluation
+    from pairmatch.report.figures import learners_figure, recall_figure, save_figure
+    from pairmatch.report.summary_table import SummaryTable
+
+    table = SummaryTable.of(result, run=run)
+    for path in tables:
+        table.save(path)
+    if not figures:
+        return False
+    try:
+        drawn = recall_figure(result) if isinstance(result, Evaluation) else learners_figure(result)
+    except ConfigurationError:
+        if needs_figures:
+            raise
+        return False
+    for path in figures:
+        save_figure(drawn, path)
+    return True
 
 
 def fit_and_report(

@@ -46,7 +46,8 @@ from pairmatch.cli.reading import (
     read_pairs,
     table_options,
 )
-from pairmatch.cli.reporting import COMPARED_PAIRS
+from pairmatch.cli.recording import provenance
+from pairmatch.cli.reporting import COMPARED_PAIRS, write_print
 from pairmatch.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -222,7 +223,8 @@ def sweep(
         if output is not None:
             title = f"Sweep: {pairs.name}"
             list_skipped(output, [data])
-            saved = _write(output, result, title=title, note=note, sections=sections)
+            run = provenance([data], seed)
+            saved = _write(output, result, title=title, note=note, sections=sections, run=run)
     finally:  # a full disk loses the files, not the result
         echo(text, lines=True)
     if saved:
@@ -367,13 +369,35 @@ def _result_text(result: CrossValidation, note: str) -> str:
 
 
 def _write(
-    folder: Path, result: CrossValidation, *, title: str, note: str, sections: Sequence[Any]
+    folder: Path,
+    result: CrossValidation,
+    *,
+    title: str,
+    note: str,
+    sections: Sequence[Any],
+    run: str,
 ) -> str:
-    """Writes the table of all queries and the report; returns a sentence about both."""
+    """Writes all tables, figures and the report; returns a sentence about them.
+
+    Args:
+        folder: Folder of the sweep.
+        result: Its figures.
+        title: Heading of the report.
+        note: Text at the top of the report.
+        sections: Sections of the report before the table of all results.
+        run: What produced the figures.
+    """
     from pairmatch.report import write_sweep_report
 
     queries = folder / "queries.csv"
     report = folder / "report.html"
     result.save(queries)
     write_sweep_report(report, result, title=title, note=note, sections=sections)
-    return f"Saved the table of all queries in {queries} and the report in {report}."
+    tables = [folder / f"summary{suffix}" for suffix in (".csv", ".md", ".tex")]
+    figures = [folder / f"learners{suffix}" for suffix in (".pdf", ".svg")]
+    has_figures = write_print(result, tables, figures, run, needs_figures=False)
+    shown = f", a figure ({figures[0].name}, .svg)" if has_figures else ""
+    return (
+        f"Saved in {folder}: {report.name}, a table for print (summary.csv, .md, .tex){shown} and "
+        f"{queries.name}, the table of all queries."
+    )

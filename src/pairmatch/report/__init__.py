@@ -15,6 +15,7 @@ from pairmatch.report.history import append_figures
 from pairmatch.report.learners import LearnerComparison, compare_learners, serve_best
 from pairmatch.report.page import summary, write_json, write_report
 from pairmatch.report.sections import paper_sections, seen_section, write_sweep_report
+from pairmatch.report.summary_table import SummaryTable
 
 __all__ = [
     "Candidate",
@@ -24,6 +25,7 @@ __all__ = [
     "Report",
     "Row",
     "Section",
+    "SummaryTable",
     "Table",
     "append_figures",
     "compare_learners",

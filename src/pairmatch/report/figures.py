@@ -1,12 +1,15 @@
 """Matplotlib figures for papers and notebooks; the report draws its own.
 
 Requires the extra `plots`. Figures do not use pyplot: nothing is displayed, and no global state
-changes.
+changes. Colors are those of Okabe and Ito, which people with color blindness can tell apart, and
+legends stand above the plot, where they cover nothing.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +18,48 @@ from pairmatch.core.errors import ConfigurationError, unknown_name
 from pairmatch.evaluation.crossvalidation import CrossValidation
 from pairmatch.evaluation.diagnostics import Hubness, LearningCurve, Reliability
 from pairmatch.evaluation.evaluation import Evaluation
+from pairmatch.io.replacing import replace_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+#: Extensions of the files that `save_figure` writes.
+FORMATS = (".pdf", ".svg")
+_OURS, _FROZEN, _CHANCE = "#0072B2", "#D55E00", "0.45"
+_PALETTE = (_OURS, _FROZEN, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_LINES = ("-", "--", "-.", ":")
+# Fonts in PDF are embedded as TrueType (journals refuse Type 3), letters in SVG are outlines
+_EMBEDDED = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "path"}
+
+
+def save_figure(figure: Figure, path: str | Path) -> Path:
+    """Writes a figure as .pdf or .svg, with its fonts, and without a date: equal figures are equal.
+
+    Raises:
+        ConfigurationError: The extension is unknown.
+    """
+    import matplotlib
+
+    target = Path(path)
+    check_figure_file(target)
+    content = io.BytesIO()
+    dates = {".pdf": "CreationDate", ".svg": "Date"}
+    with matplotlib.rc_context({**_EMBEDDED, "svg.hashsalt": "pairmatch"}):
+        figure.savefig(content, format=target.suffix[1:], metadata={dates[target.suffix]: None})
+    replace_file(target, content.getvalue())
+    return target
+
+
+def check_figure_file(path: Path) -> None:
+    """Checks the extension of a figure's file.
+
+    Raises:
+        ConfigurationError: It is not one of `FORMATS`.
+    """
+    if path.suffix not in FORMATS:
+        raise ConfigurationError(
+            f"A figure is written as {' or '.join(FORMATS)}, got {path.name!r}."
+        )
 
 
 def recall_figure(evaluation: Evaluation) -> Figure:
@@ -26,14 +68,16 @@ def recall_figure(evaluation: Evaluation) -> Figure:
     curve = evaluation.recall_curve()
     ks = np.arange(1, len(curve) + 1)
     label = "trained" if evaluation.frozen else "embeddings"
-    axes.plot(ks, curve, label=label, color="C0", linewidth=2)
+    axes.plot(ks, curve, label=label, color=_OURS, linewidth=2)
     for k, (low, high) in evaluation.both.recall_interval.items():
-        axes.vlines(k, low, high, color="C0", alpha=0.6)
+        axes.vlines(k, low, high, color=_OURS, alpha=0.6)
     if evaluation.frozen is not None:
-        axes.plot(ks, evaluation.frozen.recall_curve(), label="frozen", color="C1", linestyle="--")
-    axes.plot(ks, ks / len(ks), label="chance", color="0.5", linestyle=":")
+        axes.plot(
+            ks, evaluation.frozen.recall_curve(), label="frozen", color=_FROZEN, linestyle="--"
+        )
+    axes.plot(ks, ks / len(ks), label="chance", color=_CHANCE, linestyle=":")
     axes.set_ylim(0, 1)
-    axes.legend()
+    _legend(figure)
     return figure
 
 
@@ -55,12 +99,12 @@ def learners_figure(result: CrossValidation, *, metric: str = "MRR") -> Figure:
     for row, learner in enumerate(learners):
         value, interval = result.metrics(learner).value(metric)
         if interval:
-            axes.hlines(row, *interval, color="C0")
-        axes.plot(value, row, "o", color="C0")
+            axes.hlines(row, *interval, color=_OURS)
+        axes.plot(value, row, "o", color=_OURS)
     chance, _ = result.metrics("chance").value(metric)
-    axes.axvline(chance, color="0.5", linestyle=":", label="chance")
+    axes.axvline(chance, color=_CHANCE, linestyle=":", label="chance")
     axes.set_yticks(range(len(learners)), learners)
-    axes.legend()
+    _legend(figure)
     return figure
 
 
@@ -80,9 +124,9 @@ def reliability_figure(reliability: Reliability) -> Figure:
     """Observed by predicted share of matches."""
     figure, axes = _figure("predicted share of matches", "observed share")
     top = max(reliability.predicted.max(), reliability.observed.max(), 1e-6) * 1.05
-    axes.plot([0, top], [0, top], color="0.5", linestyle=":", label="perfect")
+    axes.plot([0, top], [0, top], color=_CHANCE, linestyle=":", label="perfect")
     axes.plot(reliability.predicted, reliability.observed, "o-", label="test pairs")
-    axes.legend()
+    _legend(figure)
     return figure
 
 
@@ -97,9 +141,10 @@ def exposure_figure(rankings: Sequence[tuple[str, Hubness]]) -> Figure:
         counts = np.concatenate([[0], np.cumsum(np.sort(hubs.counts))])
         shares = counts / max(counts[-1], 1)
         label = f"{name} (Gini {hubs.gini:.2f})"
-        axes.plot(np.linspace(0, 1, len(counts)), shares, label=label)
-    axes.plot([0, 1], [0, 1], color="0.5", linestyle=":", label="equal")
-    axes.legend()
+        style = _LINES[len(axes.lines) % len(_LINES)]
+        axes.plot(np.linspace(0, 1, len(counts)), shares, label=label, linestyle=style)
+    axes.plot([0, 1], [0, 1], color=_CHANCE, linestyle=":", label="equal")
+    _legend(figure)
     return figure
 
 
@@ -113,6 +158,12 @@ def _figure(x: str, y: str) -> tuple[Figure, Any]:
         ) from error
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     axes = figure.add_subplot(xlabel=x, ylabel=y)
+    axes.set_prop_cycle(color=_PALETTE)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     return figure, axes
+
+
+def _legend(figure: Figure) -> None:
+    """The legend above the plot."""
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)

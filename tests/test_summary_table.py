@@ -1,0 +1,131 @@
+"""Tables for print hold the figures of their results, and LaTeX can build them."""
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from test_diagnostics import rotated_pairs
+
+from pairmatch import Evaluator
+from pairmatch.core.errors import ConfigurationError
+from pairmatch.evaluation.crossvalidation import cross_validate
+from pairmatch.report import SummaryTable
+from pairmatch.report.figures import learners_figure, save_figure
+
+HOSTILE = r"5 % a_b & $c {d} ~ ^ \input{x} | *e* – α → <i>"
+
+
+@pytest.fixture(scope="module")
+def result():
+    learners = {"frozen": "frozen", "ridge": "ridge", HOSTILE: "cca"}
+    return cross_validate(rotated_pairs(60), learners, repeats=2, ks=(1, 5))
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    data = rotated_pairs(40)
+    return Evaluator(ks=(5,)).evaluate_arrays(
+        data.a, data.b, frozen_a=data.b, frozen_b=data.a[::-1].copy()
+    )
+
+
+def test_the_csv_has_all_figures_and_tests(result):
+    table = SummaryTable.of(result, run="Run: here.")
+    rows = {row["learner"]: row for row in csv.DictReader(io.StringIO(table.csv().decode()))}
+    assert list(rows) == ["chance", "frozen", "ridge", HOSTILE]
+    ridge = result.metrics("ridge")
+    assert float(rows["ridge"]["MRR"]) == ridge.mrr
+    assert float(rows["ridge"]["R@5 low"]) == ridge.recall_interval[5][0]
+    assert rows["chance"]["MRR low"] == ""
+    reference = result.references()[-1]
+    for test in result.comparisons(reference):
+        row = rows[test.name]
+        assert (float(row["p"]), float(row["difference"])) == (test.p_value, test.difference)
+        assert row["corrected for"] == "2"
+    assert rows[reference]["p"] == ""
+    assert {row["run"] for row in rows.values()} == {"Run: here."}
+    assert all(row["reference"] == reference for row in rows.values())
+
+
+def test_the_best_is_bold_and_marks_say_what_they_mean(result):
+    table = SummaryTable.of(result, reference="frozen")
+    lines = table.markdown().decode().splitlines()
+    assert lines[0] == "| | R@1 | R@5 | MRR |"
+    cells = {line.split(" | ")[0].removeprefix("| "): line for line in lines[2:6]}
+    best = max(("frozen", "ridge", HOSTILE), key=lambda name: result.metrics(name).mrr)
+    bold = [name for name, line in cells.items() if re.search(r"\*\*[01]\.\d{3}\*\*", line)]
+    assert best.replace("\\", "") in [name.replace("\\", "") for name in bold]
+    assert "frozen" not in bold
+    test = result.comparisons("frozen")[0]
+    assert test.name == "ridge"
+    stars = sum(test.p_value < p for p in (0.05, 0.01, 0.001))
+    assert cells["ridge"].count(r"\*" if test.difference > 0 else "†") == stars > 0
+    assert "**" not in cells["chance"]
+    assert "MRR better than that of frozen at" in lines[-1]
+    assert "corrected for 2 tests" in lines[-1]
+
+
+def test_an_evaluation_is_tested_against_frozen_features(evaluation):
+    table = SummaryTable.of(evaluation)
+    assert [name for name, _ in table.rows] == ["chance", "frozen", "trained", "a → b", "b → a"]
+    expected = evaluation.compare(evaluation.frozen)
+    assert table.tests["trained"].p_value == expected.p_value
+    markdown = table.markdown().decode()
+    assert markdown.count("**") == 4  # one row is best in both columns, and no direction is bold
+    assert "80 queries, each among 40 candidates." in markdown
+
+
+def test_unknown_references_and_files_are_errors(result, tmp_path):
+    with pytest.raises(ConfigurationError, match="Unknown learner.*'frozn'.*frozen"):
+        SummaryTable.of(result, reference="frozn")
+    table = SummaryTable.of(result)
+    with pytest.raises(ConfigurationError, match=r"\.csv, \.md or \.tex, got 'table\.doc'"):
+        table.save(tmp_path / "table.doc")
+    for suffix in (".csv", ".md", ".tex"):
+        assert table.save(tmp_path / f"table{suffix}").stat().st_size > 200
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_builds_the_table_and_a_figure(result, tmp_path):
+    SummaryTable.of(result, run="Run: pairmatch fit with pairs my_pairs.csv.").save(
+        tmp_path / "table.tex"
+    )
+    save_figure(learners_figure(result), tmp_path / "learners.pdf")
+    (tmp_path / "paper.tex").write_text(
+        r"\documentclass{article}\textwidth=5.5in\usepackage{booktabs}\usepackage{graphicx}\begin{document}"
+        r"\input{table}\noindent\includegraphics[width=\linewidth]{learners}\end{document}"
+    )
+    built = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=60,
+    )
+    assert built.returncode == 0, built.stdout.decode(errors="replace")[-2000:]
+    assert b"Overfull \\hbox" not in built.stdout
+    assert b"Missing character" not in built.stdout
+
+
+def test_figures_embed_their_fonts_and_are_reproducible(result, tmp_path):
+    first, second = (
+        save_figure(learners_figure(result), tmp_path / f"{name}.pdf").read_bytes()
+        for name in ("a", "b")
+    )
+    assert first == second
+    assert b"/FontFile2" in first
+    assert b"/Type3" not in first
+    svg = save_figure(learners_figure(result), tmp_path / "a.svg").read_text()
+    assert "<text" not in svg
+    with pytest.raises(ConfigurationError, match=r"\.pdf or \.svg, got 'a\.png'"):
+        save_figure(learners_figure(result), tmp_path / "a.png")
+
+
+def test_legends_are_above_the_plot(result):
+    figure = learners_figure(result)
+    figure.canvas.draw()
+    legend = figure.legends[0].get_window_extent()
+    assert not np.any(legend.overlaps(figure.axes[0].get_window_extent()))
