@@ -80,7 +80,7 @@ def test_an_evaluation_is_tested_against_frozen_features(evaluation):
 
 
 def test_unknown_references_and_files_are_errors(result, tmp_path):
-    with pytest.raises(ConfigurationError, match="Unknown learner.*'frozn'.*frozen"):
+    with pytest.raises(ConfigurationError, match=r"Unknown learner.*'frozn'.*frozen"):
         SummaryTable.of(result, reference="frozn")
     table = SummaryTable.of(result)
     with pytest.raises(ConfigurationError, match=r"\.csv, \.md or \.tex, got 'table\.doc'"):

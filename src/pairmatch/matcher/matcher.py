@@ -663,7 +663,7 @@ class Matcher:
             metadata: Options of the metadata generator that override the saved ones, or another
                 generator. The address of a server (`base_url`) and the name of the variable that
                 holds the key are never saved: name them here.
-            options: `store`, `device`, `allow_upload`, `max_usd` and `progress`, as in the
+            options: `store`, `device`, `allow_upload`, `max_usd`, `progress` and `engine`, as in the
                 constructor.
 
         Raises:
