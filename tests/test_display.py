@@ -5,7 +5,16 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from pairmatch import Evaluator, Matcher, PairedFeatures, Profile, Recommendation, cross_validate
+from pairmatch import (
+    Evaluator,
+    Gallery,
+    Matcher,
+    PairedFeatures,
+    Profile,
+    Recommendation,
+    cross_validate,
+)
+from pairmatch.core.arrays import unit_rows
 from pairmatch.core.display import html_table, text_table
 from pairmatch.gallery import Recommendations
 
@@ -93,3 +102,13 @@ def test_names_of_people_obey_neither_terminal_nor_page():
 def test_a_matcher_says_what_it_is_made_of():
     matcher = Matcher(backbone="descriptor", metadata=None)
     assert repr(matcher) == "Matcher(DescriptorBackbone, Contrastive; not fitted)"
+
+
+def test_galleries_and_features_say_how_large_they_are():
+    rng = np.random.default_rng(0)
+    gallery = Gallery.of(["anna", "ben"], unit_rows(rng.normal(size=(2, 4))), side="a")
+    assert repr(gallery) == "MemoryGallery(2 people, side='a')"
+    data = PairedFeatures.of(rng.normal(size=(3, 4)), rng.normal(size=(5, 4)), matches=[(0, 1)])
+    assert repr(data) == "PairedFeatures(1 matches, 3 + 5 people, 4 features)"
+    alone = PairedFeatures.of(rng.normal(size=(3, 4)), matches=[(0, 1), (1, 2)])
+    assert repr(alone) == "PairedFeatures(2 matches, 3 people, 4 features)"

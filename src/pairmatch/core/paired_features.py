@@ -26,12 +26,11 @@ from pairmatch.core.pools import Pools
 from pairmatch.core.units import group_links, identical_labels, identical_links
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PairedFeatures:
-    """Features of two sides (or one) and the matches among them.
+    """Features of two sides (or one) and the matches among them: what learners and evaluators take.
 
-    Trainers, learners, evaluators, cross-validation and diagnostics all take this. Build it with
-    `PairedFeatures.of` from arrays, or with `Matcher.paired_features` from people.
+    Made by `PairedFeatures.of` from arrays, or by `Matcher.paired_features` from people.
 
     Attributes:
         a: [N, D] float32 features of side a; of all people in one-sided sets.
@@ -59,6 +58,10 @@ class PairedFeatures:
     units_b: Ints | None
     blocks: tuple[FeatureBlock, ...]
     pools: Pools | None = None
+
+    def __repr__(self) -> str:
+        people = " + ".join(str(len(side)) for side in (self.a, self.b) if side is not None)
+        return f"PairedFeatures({len(self)} matches, {people} people, {self.dim} features)"
 
     @classmethod
     def of(
@@ -88,11 +91,9 @@ class PairedFeatures:
             decisions: What each side said; its pairs may include matches and rejected ones.
             pools: Who could have met whom; None if all people of the other side are candidates.
             blocks: Columns by source; None for one block of all columns.
-            groups: One label per row of `matches` (household, room), or of `decisions` if they are
-                given; None joins nothing.
+            groups: One label (household, room) per row of `matches`, or of `decisions` if given.
             rejected_groups: The same per row of `rejected`; not together with `decisions`.
-            join_identical: Whether people with identical features (the same photo under two ids)
-                stay together too.
+            join_identical: Whether people with identical features (photos) stay together.
             name: Name of the features in error messages.
 
         Raises:

@@ -28,12 +28,9 @@ class Gallery(ABC):
 
     Scores are inner products of embeddings. There are three galleries with one interface:
 
-    - [`MemoryGallery`][pairmatch.gallery.memory.MemoryGallery]: in memory. `Gallery.of` and
-      `Gallery()` create one.
-    - [`FolderGallery`][pairmatch.gallery.disk.FolderGallery]: memory-mapped files. `Gallery.open`
-      opens one that `save` wrote.
-    - [`LanceGallery`][pairmatch.gallery.lance.LanceGallery]: a LanceDB table, for galleries larger
-      than memory, with an approximate index on request.
+    - [`MemoryGallery`][pairmatch.gallery.memory.MemoryGallery]: in memory, made by `Gallery.of`.
+    - [`FolderGallery`][pairmatch.gallery.disk.FolderGallery]: memory-mapped files of `save`.
+    - [`LanceGallery`][pairmatch.gallery.lance.LanceGallery]: a LanceDB table, larger than memory.
 
     Threads may share a gallery: each search uses a snapshot while other threads add and remove.
 
@@ -61,6 +58,9 @@ class Gallery(ABC):
         self.made_by = made_by
         self._profiles: dict[str, Profile] = {}
         self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self):,} people, side={self.side!r})"
 
     @classmethod
     def of(

@@ -663,8 +663,8 @@ class Matcher:
             metadata: Options of the metadata generator that override the saved ones, or another
                 generator. The address of a server (`base_url`) and the name of the variable that
                 holds the key are never saved: name them here.
-            options: `store`, `device`, `allow_upload`, `max_usd`, `progress` and `engine`, as in the
-                constructor.
+            options: `store`, `device`, `allow_upload`, `max_usd`, `progress` and `engine`, as in
+                the constructor.
 
         Raises:
             SavedMatcherError: The folder does not exist, a file is damaged, or the format is
