@@ -103,7 +103,7 @@ def test_all_problems_are_listed_in_the_order_of_lines(write):
         ("command: fit\n---\ncommand: fit\n", "expected a single document"),
         ("command: [fit\n", "while parsing a flow sequence"),
         ("command: &a [*a]\n", "command is nested"),
-        ("a: " + "[" * 400, "nested too deeply"),
+        ("a: " + "[" * 900, "nested too deeply"),
         (b"command: fit\nprompt: \xff\n", "invalid start byte"),
         ("seed: 3\n", "command is missing: add a line such as `command: fit`"),
         ("command: fit\n? [a]\n: b\n", "a key must be the name of an option"),
