@@ -11,6 +11,7 @@ import sys
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -23,12 +24,15 @@ httpx = pytest.importorskip("httpx")
 
 from pairmatch import Matcher, Pairs, Profile  # noqa: E402
 from pairmatch.cli import app  # noqa: E402
-from pairmatch.core.errors import ConfigurationError  # noqa: E402
+from pairmatch.core.errors import ConfigurationError, ImageError  # noqa: E402
 from pairmatch.experiments.demo import draw_people  # noqa: E402
-from pairmatch.gallery import ExclusionFile, Gallery  # noqa: E402
+from pairmatch.gallery import ExclusionFile, Exclusions, Gallery  # noqa: E402
 from pairmatch.rules import parse_rule  # noqa: E402
+from pairmatch.serving import messages  # noqa: E402
 from pairmatch.serving.batching import Batcher  # noqa: E402
-from pairmatch.serving.settings import check_token  # noqa: E402
+from pairmatch.serving.photos import PhotoDecoder  # noqa: E402
+from pairmatch.serving.service import Service  # noqa: E402
+from pairmatch.serving.settings import ServiceSettings, check_token  # noqa: E402
 
 TOKEN = "a-token-of-the-tests-0123456789"
 START_SECONDS = 240
@@ -199,6 +203,10 @@ def test_people_are_added_replaced_excluded_and_erased(small):
     added = httpx.post(f"{url}/exclusions", json={"pairs": pairs, "symmetric": True}, timeout=60)
     assert added.json() == {"added": 2}
     assert "new/anna" not in shown()
+    body = {"pairs": [*pairs, {"id": "a0001", "other": "nobody"}]}
+    assert httpx.request("DELETE", f"{url}/exclusions", json=body).json() == {"removed": 1}
+    assert "new/anna" in shown()
+    httpx.post(f"{url}/exclusions", json={"pairs": pairs}, timeout=60)
     erased = httpx.delete(path, timeout=60).json()
     assert (erased["galleries"], erased["exclusions"]) == (1, 2)
     assert b"new/anna" not in all_bytes(folder)
@@ -245,6 +253,15 @@ def test_metrics_count_routes(small):
     text = httpx.get(f"{url}/metrics", timeout=60).text
     assert re.search(r'requests_total{method="POST",route="/recommend",status="200"} [1-9]', text)
     assert 'gallery_people{side="a"} 40.0' in text
+
+
+def test_the_health_check_of_the_image(small):
+    url, *_ = small
+    image = (Path(__file__).parents[1] / "Dockerfile").read_text()
+    words = json.loads(re.search(r"CMD (\[.*urlopen.*\])$", image, re.MULTILINE)[1])
+    code = words[-1].replace("http://127.0.0.1:8000", url)
+    assert "8000" not in code.replace(url, "")
+    subprocess.run([sys.executable, *words[1:-1], code], check=True, timeout=60)
 
 
 def test_pages_of_other_sites_are_not_answered_without_a_token(small):
@@ -508,6 +525,28 @@ def ids_of(answer):
     return {one["id"] for one in answer.json()["recommendations"]}
 
 
+def test_many_requests_at_once(workers):
+    """Each of 600 requests is answered, or refused with the advice to try again."""
+    url, *_ = workers
+    port = int(url.rsplit(":", 1)[1])
+    body = json.dumps({"id": "a0001", "k": 3}).encode()
+    head = f"POST /recommend HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+    head += "Content-Type: application/json\r\n"
+    request = f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    with contextlib.ExitStack() as stack:
+        clients = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), 60))
+            for _ in range(600)
+        ]
+        for client in clients:
+            client.sendall(request)
+        answers = [client.makefile("rb").read() for client in clients]
+    statuses = [int(answer.split(b" ", 2)[1]) for answer in answers]
+    assert set(statuses) <= {200, 503}
+    assert statuses.count(200) >= 256
+    assert all(b"retry-after" in answer for answer in answers if b" 503 " in answer[:20])
+
+
 def test_a_stop_finishes_requests(tmp_path):
     folder = build(tmp_path)
     with start(folder) as (url, process):
@@ -516,7 +555,7 @@ def test_a_stop_finishes_requests(tmp_path):
             calls = [pool.submit(httpx.post, f"{url}/recommend", json=ask, timeout=60)]
             calls[0].result()
             process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        assert process.wait(60) == 0
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{url}/health", timeout=5)
     assert calls[0].result().status_code == 200
@@ -559,6 +598,58 @@ def test_wrong_arguments_are_errors_before_anything_listens(small, arguments, wo
     assert words in " ".join(result.output.split())
 
 
+def test_a_photo_that_hangs_costs_one_decoder(tmp_path):
+    decoder = PhotoDecoder(1, most_pixels=10_000, seconds=1)
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 10), "red").save(buffer, "PNG")
+    try:
+        assert decoder.decode([buffer.getvalue()])[0].size == (20, 10)
+        (child,) = [
+            process
+            for process in psutil.Process().children()
+            if "spawn_main" in " ".join(process.cmdline())
+        ]
+        child.suspend()
+        with pytest.raises(ImageError, match="longer than 1 seconds"):
+            decoder.decode([buffer.getvalue()])
+        assert not child.is_running()
+        assert decoder.decode([buffer.getvalue()])[0].getpixel((0, 0)) == (255, 0, 0)
+    finally:
+        decoder.close()
+
+
+def test_a_lance_gallery_is_served(tmp_path):
+    pytest.importorskip("lancedb")
+    from pairmatch.gallery import LanceGallery
+
+    folder = build(tmp_path)
+    saved = Gallery.open(folder / "gb")
+    lance = LanceGallery(folder / "lance", side="b", made_by=saved.made_by)
+    lance.add(saved.profiles(saved.ids), saved.embeddings)
+    settings = {
+        "matcher": folder / "couples",
+        "options": {"store": folder / "s.sqlite", "device": "cpu"},
+        "store": folder / "s.sqlite",
+    }
+    answers = []
+    for gallery in ("gb", "lance"):
+        galleries = {"a": folder / "ga", "b": folder / gallery}
+        service = Service(ServiceSettings(galleries=galleries, **settings))
+        ask = messages.Recommend(id="a0001", k=5, where=["age >= 25"])
+        answers.append([(one.profile.id, round(one.score, 5)) for one in service.recommend(ask)])
+        best = answers[-1][0][0]
+        service.put("anna", messages.Put(side="b", attributes={"age": 30}), [photo_file(folder)])
+        assert len(service.recommend(messages.Recommend(id="a0001", k=1000))) == 41
+        assert service.erase(best).galleries
+        assert best not in [one.profile.id for one in service.recommend(ask)]
+        service.close()
+    assert answers[0] == answers[1]
+
+
+def photo_file(folder):
+    return folder / "people" / "images" / "b0001.jpg"
+
+
 def test_jobs_are_done_together_and_fail_alone():
     import threading
 
@@ -595,6 +686,11 @@ def test_exclusion_files_are_shared(tmp_path):
     assert first.of("b") == {"\xe9"}
     assert first.known(["e\u0301", "z"]) == {"e\u0301"}
     assert sorted(first.exclusions().of("a")) == ["b"]
+    assert second.add([("b", "c")], symmetric=True) == 2
+    assert first.remove([("c", "b"), ("c", "d")]) == 1
+    assert Exclusions.read(tmp_path / "x.sqlite").of("b") == {"\xe9", "c"}
+    assert Exclusions.read(tmp_path / "x.sqlite", symmetric=True).of("c") == {"b"}
+    assert second.remove([("b", "c")], symmetric=True) == 1
     assert first.forget(["b"]) == 3
     assert len(second) == 0
     assert b"\xc3\xa9" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())

@@ -64,6 +64,7 @@ SUBJECTS = {
         "import_file",
         "export_file",
     ),
+    "Limits": ("max_body_mb", "body_seconds", "max_photos", "max_megapixels", "decode_seconds"),
     "Price before the start": ("plan_only", "gpus", "accelerator", "usd_per_hour"),
     "Output": (
         "output",

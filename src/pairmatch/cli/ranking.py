@@ -59,7 +59,8 @@ Mutual = Annotated[
 Exclude = Annotated[
     Path | None,
     typer.Option(
-        help="File with columns id and other: candidates not to be shown to a person.",
+        help="File with columns id and other: candidates not to be shown to a person; or the "
+        "exclusions of a service.",
         show_default=False,
     ),
 ]

@@ -40,10 +40,25 @@ def serve(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="File that POST /exclusions writes to, created if it is missing.",
+            help="File that /exclusions changes, created if it is missing.",
             show_default=False,
         ),
     ] = None,
+    max_body_mb: Annotated[
+        float, typer.Option(min=0.001, max=1000, help="Size of a request, in megabytes.")
+    ] = 32,
+    body_seconds: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="Time for a request to arrive.")
+    ] = 30,
+    max_photos: Annotated[
+        int, typer.Option(min=1, max=1000, help="Number of photos of a request.")
+    ] = 8,
+    max_megapixels: Annotated[
+        float, typer.Option(min=0.01, max=100, help="Size of a photo, in million pixels.")
+    ] = 50,
+    decode_seconds: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="Time to decode a photo.")
+    ] = 10,
     device: Device = "auto",
     store: StorePath = None,
     yes: Yes = False,
@@ -59,7 +74,7 @@ def serve(
     from pairmatch.gallery import ExclusionFile
     from pairmatch.matcher.matcher import Matcher
     from pairmatch.serving.service import open_galleries
-    from pairmatch.serving.settings import ServiceSettings, check_token
+    from pairmatch.serving.settings import Limits, ServiceSettings, check_token
 
     token = os.environ.get("PAIRMATCH_TOKEN") or None
     check_token(token, host)
@@ -71,6 +86,13 @@ def serve(
         store=store,
         exclusions=exclusions,
         token=token,
+        limits=Limits(
+            body_bytes=round(1e6 * max_body_mb),
+            body_seconds=body_seconds,
+            photos=max_photos,
+            photo_pixels=round(1e6 * max_megapixels),
+            decode_seconds=decode_seconds,
+        ),
     )
     # Errors before anything listens
     open_galleries(settings, Matcher.load(matcher, **options))

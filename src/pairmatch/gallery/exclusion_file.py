@@ -65,12 +65,35 @@ class ExclusionFile:
         Raises:
             ConfigurationError: An id is not text, or not valid Unicode.
         """
+        return self._change("INSERT OR IGNORE INTO exclusions VALUES (?, ?)", pairs, symmetric)
+
+    def remove(self, pairs: Iterable[tuple[str, str]], *, symmetric: bool = False) -> int:
+        """Takes pairs back, all or none; pairs that are not in the file are ignored.
+
+        The people are shown again; `forget` erases every trace of a person.
+
+        Args:
+            pairs: (id, id of the person who is shown again).
+            symmetric: Whether both are shown to each other again.
+
+        Returns:
+            Number of pairs (person, other) that were in the file.
+
+        Raises:
+            ConfigurationError: An id is not text, or not valid Unicode.
+        """
+        return self._change(
+            "DELETE FROM exclusions WHERE person = ? AND other = ?", pairs, symmetric
+        )
+
+    def _change(self, statement: str, pairs: Iterable[tuple[str, str]], symmetric: bool) -> int:
+        """Executes a statement for each pair; returns the number of rows that it changed."""
         rows = [(_checked(person), _checked(other)) for person, other in pairs]
         if symmetric:
             rows += [(other, person) for person, other in rows]
         with self._database.transaction() as connection:
             before = connection.total_changes
-            connection.executemany("INSERT OR IGNORE INTO exclusions VALUES (?, ?)", rows)
+            connection.executemany(statement, rows)
             return connection.total_changes - before
 
     def of(self, person: str) -> set[str]:
@@ -116,7 +139,11 @@ class ExclusionFile:
 
     def exclusions(self) -> Exclusions:
         """All pairs of this moment, for `recommend_all` and `Matcher.recommend`."""
-        return Exclusions(self._database.select("SELECT person, other FROM exclusions"))
+        return Exclusions(self.pairs())
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """All pairs (person, other) of this moment."""
+        return self._database.select("SELECT person, other FROM exclusions")
 
     def __len__(self) -> int:
         """Number of pairs (person, other)."""

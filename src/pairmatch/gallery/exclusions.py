@@ -13,6 +13,7 @@ from pathlib import Path
 from pairmatch.core.errors import ConfigurationError, DataError
 from pairmatch.core.ids import id_text, id_texts
 from pairmatch.core.text import printable
+from pairmatch.io.sqlite_files import is_database
 from pairmatch.io.tables import read_table, words_for_missing
 
 _IDS_AT_ONCE = 1000
@@ -48,6 +49,9 @@ class Exclusions:
     ) -> Exclusions:
         """Reads a .csv, .parquet or .jsonl file with the columns `id` and `other`.
 
+        The file of an [`ExclusionFile`][pairmatch.gallery.exclusion_file.ExclusionFile] is read
+        too.
+
         Args:
             path: Path to the file.
             symmetric: Whether neither person is shown to the other.
@@ -56,7 +60,16 @@ class Exclusions:
         Raises:
             ConfigurationError: `keep_words` has a word that is always a value.
             DataError: The file cannot be read, lacks a column, or has blank cells.
+            StoreError: The file is a database of something else.
         """
+        if is_database(Path(path)):
+            from pairmatch.gallery.exclusion_file import ExclusionFile
+
+            file = ExclusionFile(path, create=False)
+            try:
+                return cls(file.pairs(), symmetric=symmetric)
+            finally:
+                file.close()
         columns = ("id", "other")
         missing_words = words_for_missing(keep_words)
         table = read_table(Path(path), ids=columns, missing_words=missing_words)

@@ -75,6 +75,14 @@ def is_ours(path: Path) -> bool:
     return header.startswith(_MAGIC) and mark in APPLICATION_IDS.values()
 
 
+def is_database(path: Path) -> bool:
+    """Whether a file is a SQLite database, of anyone; False if it cannot be read."""
+    try:
+        return read_header(path, len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
 def read_only(path: Path) -> sqlite3.Connection:
     """A connection that writes neither to the file nor, where possible, to files beside it."""
     log = path.with_name(f"{path.name}-wal")

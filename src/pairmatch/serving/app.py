@@ -200,7 +200,7 @@ def _problems() -> dict[int | str, dict[str, Any]]:
 def _describe(app: FastAPI) -> Callable[[], dict[str, Any]]:
     """The OpenAPI description, with the models of bodies that FastAPI does not read."""
     default = app.openapi
-    bodies = (messages.Recommend, messages.Embed, messages.Put, messages.AddExclusions)
+    bodies = (messages.Recommend, messages.Embed, messages.Put, messages.ExclusionPairs)
 
     def describe() -> dict[str, Any]:
         description = default()
@@ -271,11 +271,17 @@ def _add_change_routes(app: FastAPI, running: Running) -> None:
             metadata=0 if store is None else store.metadata,
         )
 
-    @app.post("/exclusions", openapi_extra=_body(messages.AddExclusions))
+    @app.post("/exclusions", openapi_extra=_body(messages.ExclusionPairs))
     async def exclusions(request: Request) -> messages.Excluded:
         """Adds pairs of people where the second is not shown to the first."""
-        body, _ = await read_body(request, messages.AddExclusions, limits)
+        body, _ = await read_body(request, messages.ExclusionPairs, limits)
         return messages.Excluded(added=await running.run(running.service.exclude, body))
+
+    @app.delete("/exclusions", openapi_extra=_body(messages.ExclusionPairs))
+    async def readmit(request: Request) -> messages.Readmitted:
+        """Takes exclusions back; pairs that are not excluded are ignored."""
+        body, _ = await read_body(request, messages.ExclusionPairs, limits)
+        return messages.Readmitted(removed=await running.run(running.service.readmit, body))
 
 
 def _add_state_routes(app: FastAPI, running: Running) -> None:

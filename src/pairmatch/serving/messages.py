@@ -91,8 +91,8 @@ class Pair(Request):
     other: Id = Field(description="The person who is not shown to `id`.")
 
 
-class AddExclusions(Request):
-    """Pairs of people to exclude."""
+class ExclusionPairs(Request):
+    """Pairs of people where the second is not shown to the first."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -150,6 +150,12 @@ class Excluded(BaseModel):
     """Number of new pairs."""
 
     added: int
+
+
+class Readmitted(BaseModel):
+    """Number of pairs that were excluded until now."""
+
+    removed: int
 
 
 class State(BaseModel):

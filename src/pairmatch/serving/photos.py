@@ -17,6 +17,7 @@ from pairmatch.io.images import image_size, load_image
 
 #: Larger photos are shrunk to this longest side; no backbone reads more.
 LONGEST_SIDE_PX = 2048
+_START_SECONDS = 60.0
 _MEMORY_BYTES = 4 * 2**30  # address space of a decoder, libraries included
 
 
@@ -90,14 +91,17 @@ class _Process:
         )
         self._process.start()
         theirs.close()
+        self._is_ready = False
 
     def decode(self, photo: bytes, seconds: float) -> Image.Image | str:
         """The photo, or why it cannot be used.
 
         Raises:
             ImageError: The process ended, or took too long: it must be replaced.
+            BusyError: The process does not start: it must be replaced.
         """
         try:
+            self._wait_until_ready()
             self._connection.send_bytes(photo)
             if not self._connection.poll(seconds):
                 raise ImageError(f"A photo took longer than {seconds:g} seconds to decode.")
@@ -107,6 +111,14 @@ class _Process:
             return Image.frombytes("RGB", size, self._connection.recv_bytes())
         except (OSError, EOFError) as error:
             raise ImageError("A photo could not be decoded: the decoder ended.") from error
+
+    def _wait_until_ready(self) -> None:
+        """Waits until the libraries are loaded, which does not count as time for a photo."""
+        if not self._is_ready:
+            if not self._connection.poll(_START_SECONDS):
+                raise BusyError("The photo decoder does not start: try again later.")
+            self._connection.recv()
+            self._is_ready = True
 
     def kill(self) -> None:
         """Ends the process at once."""
@@ -120,6 +132,7 @@ def _decode_for(connection: Connection, most_pixels: int) -> None:
     """Decodes photos until the other end of the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
     _limit_memory()
+    connection.send("ready")
     while True:
         try:
             photo = connection.recv_bytes()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import signal
 import socket
+import sys
 import tempfile
 from asyncio import TimerHandle, Transport
 from typing import Any
@@ -100,6 +102,9 @@ def serve(settings: ServiceSettings, *, host: str, port: int, workers: int = 1) 
     logging.getLogger("pairmatch.serving").info(
         "Serving at http://%s:%d", shown, listener.getsockname()[1]
     )
+    # After a graceful stop, uvicorn raises the signals again, which would end the process by them
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
     if workers == 1:
         uvicorn.Server(config).run([listener])
         return

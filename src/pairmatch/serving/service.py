@@ -186,14 +186,23 @@ class Service:
         if not sum(gallery.remove([person]) for gallery in self.galleries.values()):
             raise _unknown(person)
 
-    def exclude(self, request: messages.AddExclusions) -> int:
+    def exclude(self, request: messages.ExclusionPairs) -> int:
         """Adds exclusions; returns the number of new pairs."""
+        pairs = [(pair.id, pair.other) for pair in request.pairs]
+        return self._exclusion_file.add(pairs, symmetric=request.symmetric)
+
+    def readmit(self, request: messages.ExclusionPairs) -> int:
+        """Takes exclusions back; returns the number of pairs that there were."""
+        pairs = [(pair.id, pair.other) for pair in request.pairs]
+        return self._exclusion_file.remove(pairs, symmetric=request.symmetric)
+
+    @property
+    def _exclusion_file(self) -> ExclusionFile:
         if self.exclusions is None:
             raise ProblemError(
                 "not-offered", 409, "The service was started without --exclusions FILE."
             )
-        pairs = [(pair.id, pair.other) for pair in request.pairs]
-        return self.exclusions.add(pairs, symmetric=request.symmetric)
+        return self.exclusions
 
     def people(self) -> dict[Side, int]:
         """Number of people in each gallery; also reads what other workers changed."""
