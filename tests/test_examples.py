@@ -109,6 +109,17 @@ def test_paper_tables(run):
     assert "82.0" in text  # the published figure
 
 
+@pytest.mark.slow
+def test_nightly(run, tmp_path):
+    nights = run("nightly.py").split("2026-")[1:]
+    assert "promoted" in nights[0]
+    releases = sorted(path.name for path in (tmp_path / "nightly" / "releases").iterdir())
+    assert releases[0] == "2026-02-15"
+    current = tmp_path / "nightly" / "current"
+    assert current.resolve().name == releases[-1]
+    assert {path.name for path in current.iterdir()} == {"matcher", "gallery-a", "gallery-b"}
+
+
 def test_vectors_alone(run):
     text = run("vectors_alone.py")
     assert mrr(text, "trained") > 2 * mrr(text, "frozen")
