@@ -94,6 +94,9 @@ def test_sentences_describe_the_result():
         [comparison, compare(table(-gain), table(np.zeros(300)), name="x", baseline="y")]
     )
     assert "x is worse than y by 0.0" in str(both[1])
+    low, high = both[1].interval
+    assert high < 0
+    assert f"interval −{-low:.3f} to −{-high:.3f}, p < 0.001" in str(both[1])
     assert "(corrected for 2 comparisons)" in str(both[0])
     assert both[0].to_dict()["corrected_for"] == 2
 

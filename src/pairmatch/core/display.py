@@ -30,6 +30,17 @@ class Displayed:
         return html_table(rows) + "".join(f"<div>{html.escape(line)}</div>" for line in lines)
 
 
+def decimal(value: float, digits: int = 3, *, sign: bool = False) -> str:
+    """A number with a minus sign instead of a hyphen, such as −0.012.
+
+    Args:
+        value: The number.
+        digits: Number of decimal places.
+        sign: Whether positive numbers get a plus sign.
+    """
+    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
 def text_table(rows: Rows) -> list[str]:
     """Lines of a plain-text table: the first column aligned left, all other columns right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

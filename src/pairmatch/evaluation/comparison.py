@@ -12,6 +12,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from pairmatch.core.arrays import Floats, Ints
+from pairmatch.core.display import decimal
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.evaluation.intervals import FEWEST_CLUSTERS, cluster_errors, expanded_tail
 from pairmatch.evaluation.links import Links, student_interval
@@ -77,10 +78,10 @@ class Comparison:
         low, high = self.interval
         if self.metric == "MRR":
             amount = f"{abs(self.difference):.3f} of MRR"
-            bounds = f"{low:.3f} to {high:.3f}"
+            bounds = f"{decimal(low)} to {decimal(high)}"
         else:
             amount = f"{100 * abs(self.difference):.1f} points of {self.metric}"
-            bounds = f"{100 * low:.1f} to {100 * high:.1f}"
+            bounds = f"{decimal(100 * low, 1)} to {decimal(100 * high, 1)}"
         direction = "better" if self.difference >= 0 else "worse"
         p = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
         if self.corrected_for > 1:

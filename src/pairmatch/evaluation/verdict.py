@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pairmatch.core.display import decimal
 from pairmatch.core.errors import ConfigurationError, unknown_name
 from pairmatch.evaluation.comparison import Comparison, standard_errors
 from pairmatch.evaluation.crossvalidation import BASELINES, CrossValidation
@@ -200,11 +201,11 @@ def _gap(name: str, comparison: Comparison) -> str:
     """How far a learner is behind the best, or ahead of it."""
     sign = 1 if comparison.difference >= 0 else -1
     low, high = sorted(sign * bound for bound in comparison.interval)
-    p = comparison.p_value
-    doubt = "" if p < 1 - comparison.confidence else ", which may be chance"
+    chance = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"
+    doubt = "" if comparison.p_value < 1 - comparison.confidence else ", which may be chance"
     return (
         f"{name} is {abs(comparison.difference):.3f} {'behind' if sign > 0 else 'ahead'} "
-        f"({low:.3f} to {high:.3f}, {'p < 0.001' if p < 0.001 else f'p = {p:.3f}'}){doubt}"
+        f"({decimal(low)} to {decimal(high)}, {chance}){doubt}"
     )
 
 

@@ -20,7 +20,7 @@ from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.progress import progress_bar
 from pairmatch.core.units import IDENTICAL_FEATURES_NOTE
 from pairmatch.data import Pairs
-from pairmatch.evaluation.crossvalidation import BASELINES, CrossValidation
+from pairmatch.evaluation.crossvalidation import COMPARED, CrossValidation
 from pairmatch.evaluation.measuring import chance_table, measure_learner
 from pairmatch.evaluation.pool_notes import pool_notes
 from pairmatch.evaluation.query_table import usable_ks
@@ -43,9 +43,6 @@ from pairmatch.matcher.planning import identity, plan_work
 from pairmatch.matcher.work import WorkPlan
 
 __all__ = ["COMPARED", "Combination", "SplitKind", "SweepPlan", "grid", "plan", "sweep"]
-
-#: Learners that combinations are compared with by default; `best` takes most of the time.
-COMPARED = (*BASELINES, "best")
 
 _PRICE = ("gpus", "usd_per_hour", "accelerator")
 

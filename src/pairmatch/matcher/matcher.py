@@ -20,7 +20,7 @@ from pairmatch.core.interfaces import Backbone, Learner, MetadataGenerator, Pool
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.types import Profile, Side, Target
 from pairmatch.data import Pairs
-from pairmatch.evaluation.crossvalidation import BASELINES, CrossValidation, cross_validate
+from pairmatch.evaluation.crossvalidation import COMPARED, CrossValidation, cross_validate
 from pairmatch.evaluation.evaluation import Evaluation
 from pairmatch.evaluation.evaluator import Evaluator
 from pairmatch.evaluation.known import Known, left_out_note, without_known
@@ -153,8 +153,8 @@ class Matcher:
 
         Args:
             name: `paper`, the published recipe (`Matcher()`); `best`, several learners joined by
-                weights that cross-validation on the training pairs decides; or `robust`, a metric
-                whose strength is chosen in the same way.
+                weights that cross-validation on the training pairs decides; `robust` is an earlier
+                name of `best`.
             options: Arguments of the constructor.
 
         Raises:
@@ -402,7 +402,7 @@ class Matcher:
     def cross_validate(
         self,
         pairs: Pairs,
-        learners: Mapping[str, PartSpec] | Sequence[str] = BASELINES,
+        learners: Mapping[str, PartSpec] | Sequence[str] = COMPARED,
         *,
         repeats: int = 10,
         folds: int = 5,
@@ -418,7 +418,8 @@ class Matcher:
         Args:
             pairs: All available pairs; no split is needed.
             learners: Learners to compare with `trained`: names, or by label a name with options or
-                an instance.
+                an instance. `best` takes most of the time; the simple baselines alone are
+                `pairmatch.evaluation.crossvalidation.BASELINES`.
             repeats: Number of repeats, each with new folds.
             folds: Number of folds per repeat.
             ks: K of Recall@K; by default the recipe's.

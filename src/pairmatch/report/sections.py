@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pairmatch.core.display import decimal
 from pairmatch.evaluation.comparison import Comparison
 from pairmatch.evaluation.crossvalidation import CrossValidation
 from pairmatch.evaluation.diagnostics import (
@@ -108,7 +109,10 @@ def _test_cells(test: Comparison | None) -> list[tuple[str, str]]:
         return [("", ""), ("", "")]
     low, high = test.interval
     p = "< 0.001" if test.p_value < 0.001 else f"{test.p_value:.3f}"
-    return [(f"{test.difference:+.3f}", f"{low:+.3f} to {high:+.3f}"), (p, "")]
+    difference, lowest, highest = (
+        decimal(value, sign=True) for value in (test.difference, low, high)
+    )
+    return [(difference, f"{lowest} to {highest}"), (p, "")]
 
 
 def seen_section(evaluation: Evaluation) -> Section:

@@ -10,6 +10,7 @@ import numpy as np
 from pairmatch.core import registry
 from pairmatch.core.arrays import Floats, Ints
 from pairmatch.core.config import PartSpec
+from pairmatch.core.display import decimal
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.part import Part
@@ -59,8 +60,9 @@ class LearningCurve:
         expected, low, high = self.gain(_EXTRAPOLATED_PAIRS)
         return (
             f"With {self.pairs[-1]:.0f} training pairs, MRR is {self.metrics[-1].mrr:.3f}. "
-            f"{_EXTRAPOLATED_PAIRS} more would change it by {expected:+.3f} "
-            f"({100 * self.confidence:g} % interval {low:+.3f} to {high:+.3f}), if the trend from "
+            f"{_EXTRAPOLATED_PAIRS} more would change it by {decimal(expected, sign=True)} "
+            f"({100 * self.confidence:g} % interval "
+            f"{decimal(low, sign=True)} to {decimal(high, sign=True)}), if the trend from "
             f"{self.pairs[0]:.0f} to {self.pairs[-1]:.0f} pairs continues."
         )
 
