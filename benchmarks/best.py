@@ -5,12 +5,16 @@
 Sets of features are read from a folder with `furniture/features.npz` (a, b, group),
 `furniture/pairs.csv` (text_a, text_b), `lookalikes/features.npz` (a, b) and `speed_dating`; the
 people of the demo and the simulated regimes need none. `furniture-text` needs the sentence encoder
-that benchmarks/speed_dating.py explains. Prints one table per set: R@10, MRR, and the difference of
-`best` with Holm's correction; then the gains over the recipe and the best baseline.
+that benchmarks/speed_dating.py explains. Every repeat of every set is written to `--output` when it
+is finished, and a later run with the same seed continues there (`--repeats 0` only reports). Prints
+one table per set: R@10, MRR, and each learner's difference to `best` with Holm's correction; then
+the gains of `best` over the recipe and the best baseline.
 """
 
 import argparse
 import csv
+import pickle
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,10 +26,12 @@ from speed_dating import Dates, texts_of
 from pairmatch import Matcher, PairedFeatures, Pairs
 from pairmatch.core.arrays import unit_rows
 from pairmatch.core.feature_blocks import FeatureBlock
-from pairmatch.evaluation.crossvalidation import BASELINES, cross_validate
+from pairmatch.evaluation.crossvalidation import BASELINES, CrossValidation, cross_validate
+from pairmatch.evaluation.query_table import QueryTable
+from pairmatch.evaluation.splits import cross_validation_splits
 from pairmatch.experiments.demo import draw_people
 
-LEARNERS = ("best", "contrastive", *BASELINES, "robust")
+LEARNERS = ("best", "contrastive", *BASELINES)
 WIDTH = 64  # of simulated features
 TASTES = 6  # hidden directions of simulated people
 
@@ -133,24 +139,54 @@ SETS = {
     "rotation-5000": lambda options: simulated(5000, noise=4, rotated=True),
 }
 REAL = [name for name in SETS if name.startswith(("furniture", "lookalikes", "demo", "speed"))]
+#: Sets on which no option of `best` was chosen.
+UNTOUCHED = (
+    "furniture-text",
+    "lookalikes-other-750",
+    "lookalikes-1499",
+    "speed-dating",
+    "kinds",
+    "rotation-5000",
+)
 
 
-def measure(name, options):
-    """Prints the table of one set; returns the relative gains over recipe and best baseline."""
+def run(name, repeat, options):
+    """Tests all learners in one repeat of cross-validation; writes and returns the result."""
+    file = options.output / f"{name}-{options.seed}-{repeat}.pickle"
+    if file.exists():
+        return
     features = SETS[name](options)
-    start = time.process_time()
-    result = cross_validate(
-        features,
-        LEARNERS,
-        repeats=options.repeats,
-        by="pool" if features.pools is not None else None,
-        ks=(10,),
-        seed=options.seed,
+    by = "pool" if features.pools is not None else None
+    splits = cross_validation_splits(
+        features, repeats=repeat + 1, folds=5, by=by, seed=options.seed
     )
+    splits = [split for split in splits if split.repeat == repeat]
+    start = time.process_time()
+    result = cross_validate(features, LEARNERS, splits=splits, ks=(10,), seed=options.seed)
     seconds = time.process_time() - start
+    print(f"{name}, repeat {repeat}: {seconds:.0f} s of CPU", file=sys.stderr, flush=True)
+    written = file.with_suffix(".part")
+    written.write_bytes(pickle.dumps((len(features), features.dim, seconds, result)))
+    written.rename(file)
+
+
+def report(name, options):
+    """Prints the table of one set; returns the relative gains over recipe and best baseline."""
+    files = sorted(options.output.glob(f"{name}-{options.seed}-*.pickle"))
+    repeats = [pickle.loads(file.read_bytes()) for file in files]
+    if not repeats:
+        return None
+    size, dim, _, first = repeats[0]
+    tables = {
+        learner: QueryTable.concatenate([result.table(learner) for *_, result in repeats])
+        for learner in ("chance", *first.learners)
+    }
+    result = CrossValidation(tables, tables.pop("chance"), seed=options.seed)
+    seconds = np.mean([seconds for _, _, seconds, _ in repeats])
+    untouched = ", no option was chosen on it" * (name in UNTOUCHED)
     print(
-        f"{name}: {len(features)} pairs x {features.dim}, {options.repeats} x 5-fold, "
-        f"{seconds:.0f} s of CPU"
+        f"{name}: {size} pairs x {dim}, {len(files)} x 5-fold, {seconds:.0f} s of CPU each"
+        f"{untouched}"
     )
     tests = {test.name: test for test in result.comparisons("best")}
     mrr = {}
@@ -163,27 +199,39 @@ def measure(name, options):
             test = tests[learner]
             low, high = test.interval
             line += f"  {test.difference:+.3f} ({low:+.3f} to {high:+.3f}), p = {test.p_value:.3f}"
-        print(line, flush=True)
+            line += "  best is below" * (test.difference > 0 and test.p_value < 0.05)
+        print(line.replace("-0", "\N{MINUS SIGN}0"), flush=True)
     others = mrr["contrastive"], max(mrr[baseline] for baseline in BASELINES)
     gains = [mrr["best"] / other - 1 for other in others]
     print(f"  best: {gains[0]:+.1%} over the recipe, {gains[1]:+.1%} over the best baseline")
     return gains
 
 
-if __name__ == "__main__":
+def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sets", nargs="*", metavar="SET", default=list(SETS), help=", ".join(SETS))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--text-encoder", default="minilm", help="folder of the sentence encoder")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1, help="of folds and learners")
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--output", type=Path, default=Path("best-results"), help="folder of finished repeats"
+    )
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    found = {chosen: measure(chosen, arguments) for chosen in arguments.sets}
-    real = [gains for chosen, gains in found.items() if chosen in REAL]
+    options.output.mkdir(parents=True, exist_ok=True)
+    for repeat in range(options.repeats):
+        for name in options.sets:
+            run(name, repeat, options)
+    gains = {name: report(name, options) for name in options.sets}
+    real = [gains[name] for name in options.sets if name in REAL and gains[name]]
     if real:
         recipe, baseline = np.mean(real, axis=0)
         print(
             f"{len(real)} real sets, mean: {recipe:+.1%} over the recipe, {baseline:+.1%} over the "
             "best baseline"
         )
+
+
+if __name__ == "__main__":
+    main()

@@ -447,7 +447,7 @@ def test_attributes_alone_on_the_command_line(tables):
     files = f"{tables / 'pairs.csv'} --profiles {tables / 'people.csv'}"
     matcher, store = tables / "m", f"--store {tables / 's'} --quiet"
     leave_out = "--set attributes.leave_out=religion,region"
-    parts = f"--backbone attributes {leave_out} --preset robust"
+    parts = f"--backbone attributes {leave_out} --learner metric"
     assert "60 pairs of 120 people" in run(f"fit {files} {parts} --output {matcher} {store}")
     record = json.loads((matcher / "matcher.json").read_text())
     learned = record["parts"]["backbones"][0]["learned"]["encodings"]

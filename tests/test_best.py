@@ -13,9 +13,11 @@ from pairmatch.learning.baselines import CCA, Popularity, Ridge, Whitened
 from pairmatch.learning.best import Best, fit_bases
 from pairmatch.learning.closed_form_heads import MetricHead
 from pairmatch.learning.contrastive import Contrastive
+from pairmatch.learning.decompositions import Decompositions
 from pairmatch.learning.heads import build_head, describe_head
+from pairmatch.learning.margins import Margins, choose_weights, fit_weights
 from pairmatch.learning.products import product_bases
-from pairmatch.learning.stacking import Margins, StackedHead, choose_weights, fit_weights
+from pairmatch.learning.stacking import StackedHead
 from pairmatch.testing import check_head, check_learner
 
 CLOSED_FORM = Best(recipe=False)
@@ -121,7 +123,9 @@ def test_reciprocal_ranks_count_candidates_ahead_and_half_of_the_tied():
 def test_a_head_on_products_is_its_learner_fitted_on_products(one_sided):
     data = dense(60, one_sided=one_sided)
     learner = CCA(width=4, shrinkage=0.5)
-    heads = product_bases(data, {"cca": (3, learner), "all": (99, Ridge(strength=1))})
+    heads = product_bases(
+        Decompositions(data), {"cca": (3, learner), "all": (99, Ridge(strength=1))}
+    )
     assert heads["all"].rank == 8  # of 8 features
     head = heads["cca"]
     sides = [data.a] if one_sided else [data.a, data.b]
@@ -159,7 +163,7 @@ def test_products_find_tastes_in_sizes_and_products_that_linear_maps_cannot():
 
 def test_identical_people_have_no_products():
     same = np.ones((30, 5), np.float32)
-    assert product_bases(PairedFeatures.of(same, same), {"cca": (2, CCA())}) == {}
+    assert product_bases(Decompositions(PairedFeatures.of(same, same)), {"cca": (2, CCA())}) == {}
 
 
 def test_weights_are_chosen_only_if_they_predict_and_a_head_that_ranks_better_is_used_alone():
@@ -188,6 +192,39 @@ def test_joined_embeddings_multiply_to_the_weighted_mean_of_cosines():
     restored = build_head(describe_head(joined), dim=data.dim).eval()
     restored.load_state_dict(joined.state_dict())
     assert np.array_equal(restored.embed(data.a, "a"), e_a)
+
+
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_reduced_embeddings_are_the_best_projection_of_all_people(one_sided):
+    data = dense(40, one_sided=one_sided)
+    bases = fit_bases(data)
+    heads = {label: bases[label] for label in ("metric 0.1", "ridge 1", "cca 32")}
+    whole = StackedHead.joined(heads, np.ones(3), np.ones(3))
+    narrow = whole.reduced(data, 12)
+    assert narrow.width == 12
+    wide, reduced = embed_sides(data, whole), embed_sides(data, narrow)
+    for side, other in zip(wide, reduced, strict=True):
+        assert np.linalg.norm(other, axis=1) == pytest.approx(np.ones(len(side)), abs=1e-6)
+    rows = np.concatenate(wide).astype(np.float64)
+    _, _, directions = np.linalg.svd(rows, full_matrices=False)
+    first, second = (side @ directions[:10].T for side in wide)
+    assert reduced[0] @ reduced[1].T == pytest.approx(first @ second.T, abs=1e-5)
+    restored = build_head(describe_head(narrow), dim=data.dim).eval()
+    restored.load_state_dict(narrow.state_dict())
+    assert np.array_equal(restored.embed(data.a, "a"), narrow.embed(data.a, "a"))
+    assert narrow.shares == whole.shares
+
+
+def test_width_is_reduced_and_its_cost_is_said():
+    data = couples(60, rotated=True)
+    likely = []
+    for width in (16, 4):
+        fitted = Best(recipe=False, folds=2, width=width).fit(data)
+        assert fitted.head.width == width
+        assert f"reduced from {fitted.head.joined_width} to {width} coordinates" in fitted.notes[0]
+        likely.append(float(fitted.notes[0].split(" times as likely")[0].split()[-1]))
+    assert 0.6 < likely[0] < 1.1
+    assert likely[1] < 0.9 * likely[0]
 
 
 def test_people_who_are_alike_and_people_who_are_mapped_are_both_recovered():
@@ -256,6 +293,7 @@ def test_log_of_one_component_that_cannot_be_split_falls_back():
 def test_head_and_learner_conform():
     parts = {"a": ("metric", {"rank": 3}), "b": ("partner-map", {}), "c": ["mlp", {"width": 4}]}
     check_head(lambda dim: StackedHead(dim=dim, parts=parts))
+    check_head(lambda dim: StackedHead(dim=dim, parts=parts, reduced_width=6))
     check_learner(CLOSED_FORM)
 
 
@@ -265,6 +303,8 @@ def test_head_and_learner_conform():
         (lambda: Best(folds=1), "folds must be at least 2"),
         (lambda: Best(least_pairs=3), "least_pairs at least folds"),
         (lambda: Best(shrinkage=0.0), "shrinkage above 0"),
+        (lambda: Best(width=2), "width=...\\)` must be at least 3"),
+        (lambda: StackedHead(dim=4, parts={"a": "linear"}, reduced_width=2), "must be from 3"),
         (lambda: StackedHead(dim=4, parts={}), "one head or more by label"),
     ],
 )

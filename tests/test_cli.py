@@ -450,11 +450,11 @@ def test_fit_accepts_a_preset_or_a_learner(demo, pairs, tmp_path):
     folder, _ = demo
     common = f"fit {pairs} --backbone descriptor --store {folder / 'store.sqlite'} --quiet"
     common += " --no-learning-curve --no-compare"
-    output = run(f"{common} --preset robust --output {tmp_path / 'robust'}")
+    output = run(f"{common} --preset best --output {tmp_path / 'best'}")
     assert "trained" in output
-    record = json.loads((tmp_path / "robust" / "matcher.json").read_text())
-    assert record["parts"]["learner"]["name"] == "robust"
-    assert "metric" in (tmp_path / "robust" / "report.html").read_text()
+    record = json.loads((tmp_path / "best" / "matcher.json").read_text())
+    assert record["parts"]["learner"]["name"] == "best"
+    assert "best" in (tmp_path / "best" / "report.html").read_text()
     output = run(
         f"{common} --learner metric --set learner.strength=0.1 --output {tmp_path / 'metric'}"
     )
@@ -464,7 +464,7 @@ def test_fit_accepts_a_preset_or_a_learner(demo, pairs, tmp_path):
     )
 
 
-@pytest.mark.parametrize("learner", ["--preset robust", "--learner cca"])
+@pytest.mark.parametrize("learner", ["--preset best", "--learner cca"])
 @pytest.mark.parametrize(
     ("options", "name"),
     [

@@ -1,8 +1,8 @@
 """Files written before the package was moved into folders still open.
 
 `files/before_folders.zip` was written by the commit before the move: three matchers (the recipe
-with a small head, two linear heads, and `robust`), the store that they share, a gallery with a
-journal, slates, and `expected.json` with the results of that version.
+with a small head, two linear heads, and `robust`, which `best` replaces), the store that they
+share, a gallery with a journal, slates, and `expected.json` with the results of that version.
 """
 
 import json
@@ -15,8 +15,8 @@ import pytest
 from pairmatch import Gallery, Matcher
 from pairmatch.gallery import Slates
 from pairmatch.io.store import Store
+from pairmatch.learning.best import Best
 from pairmatch.learning.contrastive import Contrastive
-from pairmatch.learning.robust import Robust
 
 ARCHIVE = Path(__file__).parent / "files" / "before_folders.zip"
 
@@ -34,6 +34,7 @@ def expected(written):
     return json.loads((written / "expected.json").read_text())
 
 
+@pytest.mark.filterwarnings("ignore:The learner 'robust' is replaced by 'best'")
 @pytest.mark.parametrize("name", ["recipe", "two-heads", "robust"])
 def test_matchers_load_and_embed_as_before(name, written, expected, tmp_path):
     matcher = Matcher.load(written / name, store=tmp_path / "store.sqlite")
@@ -58,8 +59,9 @@ def test_the_learner_of_a_matcher_is_restored(written, tmp_path):
     assert [row["epoch"] for row in recipe.history] == [1, 2]
     two = Matcher.load(written / "two-heads", store=tmp_path / "store.sqlite")
     assert two.learner.loss[0] == "sigmoid"
-    robust = Matcher.load(written / "robust", store=tmp_path / "store.sqlite")
-    assert isinstance(robust.learner, Robust)
+    with pytest.warns(FutureWarning, match="The learner 'robust' is replaced by 'best'"):
+        robust = Matcher.load(written / "robust", store=tmp_path / "store.sqlite")
+    assert isinstance(robust.learner, Best)
     assert "Too few pairs" in robust.notes[0]
 
 

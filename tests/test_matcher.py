@@ -366,11 +366,17 @@ def test_real_photos_are_evaluated(backbone, tmp_path):
     )
 
 
-def test_robust_recommends_with_the_evaluated_embeddings(tmp_path, small_pairs):
+def test_the_preset_robust_is_best(tmp_path):
+    with pytest.warns(FutureWarning, match="'robust' is replaced by 'best'"):
+        fitted = Matcher.preset("robust", backbone="descriptor", store=tmp_path / "store.sqlite")
+    assert type(fitted.learner).__name__ == "Best"
+    with pytest.warns(FutureWarning, match="without the options of 'robust'"):
+        assert type(matcher(tmp_path, learner=("robust", {"folds": 3})).learner).__name__ == "Best"
+
+
+def test_metric_recommends_with_the_evaluated_embeddings(tmp_path, small_pairs):
     pairs = small_pairs(24)
-    fitted = Matcher.preset(
-        "robust", backbone="descriptor", metadata=None, store=tmp_path / "store.sqlite"
-    ).fit(pairs)
+    fitted = matcher(tmp_path, learner="metric").fit(pairs)
     assert type(fitted.head).__name__ == "MetricHead"
     evaluation = fitted.evaluate(small_pairs(10), resamples=0)
     assert "frozen" in evaluation.to_dict()
@@ -378,10 +384,10 @@ def test_robust_recommends_with_the_evaluated_embeddings(tmp_path, small_pairs):
     loaded = Matcher.load(folder, store=tmp_path / "store.sqlite")
     people = list(pairs.people)
     assert np.array_equal(loaded.embed(people), fitted.embed(people))
-    assert type(loaded.learner).__name__ == "Robust"
-    assert loaded.learner.strengths == fitted.learner.strengths
+    assert type(loaded.learner).__name__ == "PairMetric"
+    assert loaded.learner.strength == fitted.learner.strength
     card = (folder / "README.md").read_text()
-    assert "| learner | robust |" in card
+    assert "| learner | metric |" in card
     assert "Training:" not in card
     # Scores are the inner products of the evaluated embeddings
     recommendations = loaded.recommend(people[0], people[1:], k=3)
@@ -402,9 +408,9 @@ def test_a_metric_of_high_rank_can_be_loaded(tmp_path, small_pairs):
 def test_learners_without_epochs_ignore_validation_pairs(tmp_path, small_pairs):
     pairs = small_pairs(30)
     train, validation, _ = pairs.split(seed=0)
-    with_validation = matcher(tmp_path, learner="robust").fit(train, validation)
-    without_validation = matcher(tmp_path, learner="robust").fit(train)
-    all_pairs = matcher(tmp_path, learner="robust").fit(pairs)
+    with_validation = matcher(tmp_path, learner="metric").fit(train, validation)
+    without_validation = matcher(tmp_path, learner="metric").fit(train)
+    all_pairs = matcher(tmp_path, learner="metric").fit(pairs)
     assert all(
         torch.equal(value, without_validation.head.state_dict()[name])
         for name, value in with_validation.head.state_dict().items()
@@ -419,7 +425,6 @@ def test_learners_without_epochs_ignore_validation_pairs(tmp_path, small_pairs):
     [
         ("contrastive", {"training": {"epochs": 1}}),
         ("tuned", {"trials": 1, "folds": 2, "training": {"epochs": 1}}),
-        "robust",
         "metric",
         "frozen",
         "centred",
@@ -462,7 +467,7 @@ def test_every_learner_can_be_saved_loaded_and_used_for_recommendation(
 def test_conflicting_learner_arguments_are_errors(tmp_path):
     for options, message in (
         ({"learner": "cca", "head": "linear"}, r"'cca' does not use head \(command line: --head\)"),
-        ({"learner": "robust", "loss": "sigmoid"}, "The learner 'robust' does not use loss "),
+        ({"learner": "metric", "loss": "sigmoid"}, "The learner 'metric' does not use loss "),
         (
             {"learner": ("ridge", {"strength": 0.1}), "training": FAST, "head": "mlp"},
             "The learner 'ridge' does not use head, training ",
@@ -476,7 +481,7 @@ def test_conflicting_learner_arguments_are_errors(tmp_path):
         with pytest.raises(ConfigurationError, match=message):
             matcher(tmp_path, **options)
     with pytest.raises(ConfigurationError, match="does not use head"):
-        Matcher.preset("robust", backbone="descriptor", head="linear")
+        Matcher.preset("best", backbone="descriptor", head="linear")
     combined = matcher(tmp_path, learner=("contrastive", {"validation": 0.0}), head="linear")
     assert (combined.learner.head, combined.learner.validation) == ("linear", 0.0)
 
@@ -485,7 +490,7 @@ def test_unknown_presets_and_unfitted_learners_are_errors(tmp_path, small_pairs)
     with pytest.raises(ConfigurationError, match=r"Unknown preset 'robus'\. Did you mean 'robust'"):
         Matcher.preset("robus")
     with pytest.raises(NotFittedError):
-        matcher(tmp_path, learner="robust").embed(small_pairs(4).people)
+        matcher(tmp_path, learner="metric").embed(small_pairs(4).people)
     frozen = matcher(tmp_path, learner="frozen")
     assert frozen.evaluate(small_pairs(4), resamples=0).frozen is None
 
@@ -493,7 +498,7 @@ def test_unknown_presets_and_unfitted_learners_are_errors(tmp_path, small_pairs)
 def test_the_seed_is_taken_from_the_argument_or_the_training_config(tmp_path, small_pairs):
     assert matcher(tmp_path, training=TrainingConfig(seed=5)).seed == 5
     assert matcher(tmp_path, training=TrainingConfig(seed=5), seed=7).seed == 7
-    assert matcher(tmp_path, learner="robust", seed=3).seed == 3
+    assert matcher(tmp_path, learner="metric", seed=3).seed == 3
     heads = [
         matcher(tmp_path, training={"epochs": 1}, seed=seed).fit(small_pairs(6)).head
         for seed in (0, 0, 1)
@@ -503,9 +508,9 @@ def test_the_seed_is_taken_from_the_argument_or_the_training_config(tmp_path, sm
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_robust_on_a_small_one_sided_set_warns(tmp_path, small_pairs, caplog):
+def test_best_on_a_small_one_sided_set_warns(tmp_path, small_pairs, caplog):
     with caplog.at_level(logging.WARNING, "pairmatch"):
-        fitted = matcher(tmp_path, learner="robust").fit(small_pairs(12, sides=1))
+        fitted = matcher(tmp_path, learner="best").fit(small_pairs(12, sides=1))
     assert "Too few pairs to learn from" in caplog.text
     assert "Too few pairs to learn from" in fitted.notes[0]
     assert fitted.evaluate(small_pairs(6, sides=1), resamples=0).queries == 12

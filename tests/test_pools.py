@@ -24,7 +24,7 @@ from pairmatch.evaluation.pooled_ranks import most_candidates, pool_blocks, rank
 from pairmatch.evaluation.query_table import rank_queries
 from pairmatch.evaluation.splits import cross_validation_splits
 from pairmatch.learning.heads import build_head
-from pairmatch.learning.stacking import Margins
+from pairmatch.learning.margins import Margins
 
 KS = (1, 2, 5)
 

@@ -106,7 +106,7 @@ Preset = Annotated[
     str,
     typer.Option(
         help="Settings to start from: paper, the published recipe; best, several learners joined "
-        "by cross-validation; robust, one metric for people who are alike."
+        "by cross-validation."
     ),
 ]
 Seed = Annotated[

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -35,6 +36,8 @@ _NOUNS = {
     "losses": "loss",
     "learners": "learner",
 }
+#: Earlier names of parts that another part replaces, for one version; its options are not taken.
+_REPLACED = {("learners", "robust"): "best"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ def load(kind: str, name: str) -> type:
             implement the interface; the message names the distribution.
     """
     noun = _NOUNS[kind]
+    name = _current(kind, name)
     points = [point for point in _unique_points(kind) if point.name == name]
     if not points:
         known = {point.name for point in entry_points(group=f"pairmatch.{kind}")}
@@ -129,6 +133,8 @@ def create(kind: str, spec: PartSpec, **given: Any) -> Any:
         return spec
     name, options = parsed
     part = load(kind, name)
+    if (kind, name) in _REPLACED:
+        options = {}
     parameters = _parameters(part)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     usable = {key: value for key, value in given.items() if takes_any or key in parameters}
@@ -190,12 +196,32 @@ def describe(kind: str, part: Any) -> tuple[str, dict[str, Any]]:
     )
 
 
+def is_installed(kind: str, name: str) -> bool:
+    """Whether a part is registered, by its name of today or an earlier one."""
+    name = _REPLACED.get((kind, name), name)
+    return any(point.name == name for point in _unique_points(kind))
+
+
 def provenance(kind: str, name: str) -> tuple[str, str]:
     """Distribution and version that provide a registered part."""
     for plugin in plugins(kind):
         if plugin.name == name:
             return plugin.distribution, plugin.version
     raise PartError(unknown_name(_NOUNS[kind], name, {plugin.name for plugin in plugins(kind)}))
+
+
+def _current(kind: str, name: str) -> str:
+    """The name of today, with a warning for an earlier one."""
+    current = _REPLACED.get((kind, name))
+    if current is None:
+        return name
+    warnings.warn(
+        f"The {_NOUNS[kind]} {name!r} is replaced by {current!r}, without the options of {name!r}: "
+        f"name {current!r}. The next version will not know {name!r}.",
+        FutureWarning,
+        stacklevel=4,
+    )
+    return current
 
 
 def _parameters(part: type) -> Mapping[str, inspect.Parameter]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pairmatch.core.arrays import unit_rows
+from pairmatch.core.arrays import Vectors, unit_rows
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
@@ -19,9 +19,9 @@ from pairmatch.learning.closed_form_heads import (
     fill,
 )
 from pairmatch.learning.decompositions import (
-    SVD,
     Doubles,
     MatchedSides,
+    Spectrum,
     centered,
     leading_svd,
     shrunk_scales,
@@ -123,13 +123,12 @@ class CCA(Learner):
 
     def solve(self, sides: MatchedSides) -> ProjectionHead:
         """The head of pairs whose decomposition is known."""
-        u_a, s_a, v_a = sides.a
-        u_b, s_b, v_b = sides.b
-        count, dim = len(u_a), sides.means.shape[1]
+        (s_a, v_a), (s_b, v_b) = sides.a, sides.b
+        count, dim = sides.count, sides.means.shape[1]
         scale_a, _ = shrunk_scales(s_a, count, dim, self.shrinkage)
         scale_b, _ = shrunk_scales(s_b, count, dim, self.shrinkage)
         # The cross-covariance of whitened rows lies in the row spaces of both sides
-        cross = (scale_a * s_a)[:, None] * (u_a.T @ u_b) * (scale_b * s_b) / count
+        cross = (scale_a * s_a)[:, None] * sides.overlap * (scale_b * s_b) / count
         left, correlations, right = leading_svd(cross, self.width)
         if not len(correlations):  # identical people: nothing to project on
             head = SideMapHead(dim=dim, width=1)
@@ -167,8 +166,8 @@ class Ridge(Learner):
     def solve(self, sides: MatchedSides) -> ProjectionHead:
         """The head of pairs whose decomposition is known."""
         maps = [
-            _ridge(sides.a, sides.b, self.strength),
-            _ridge(sides.b, sides.a, self.strength),
+            _ridge(sides.a, sides.b, sides.overlap, self.strength),
+            _ridge(sides.b, sides.a, sides.overlap.T, self.strength),
         ]
         head = PartnerMapHead(dim=sides.means.shape[1])
         return fill(head, mean=sides.means, maps=np.stack(maps))
@@ -195,10 +194,14 @@ def check_share(learner: str, option: str, value: float) -> None:
         raise ConfigurationError(f"`{learner}({option}=...)` must be in (0, 1], got {value}.")
 
 
-def _ridge(inputs: SVD, targets: SVD, strength: float) -> Doubles:
-    """[D, D] map W that minimizes ‖X W − Y‖² + λ‖W‖²."""
-    u, singular, directions = inputs
-    u_y, singular_y, directions_y = targets
+def _ridge(inputs: Spectrum, targets: Spectrum, overlap: Doubles, strength: float) -> Vectors:
+    """[D, D] float32 map W that minimizes ‖X W − Y‖² + λ‖W‖²."""
+    singular, directions = inputs
+    singular_y, directions_y = targets
     penalty = strength * max((singular**2).sum() / max(len(singular), 1), 1e-12)
-    between = (singular / (singular**2 + penalty))[:, None] * (u.T @ u_y) * singular_y
-    return directions.T @ between @ directions_y
+    between = (singular / (singular**2 + penalty))[:, None] * overlap * singular_y
+    first, second, third = (
+        factor.astype(np.float32) for factor in (directions.T, between, directions_y)
+    )
+    product: Vectors = np.linalg.multi_dot([first, second, third])
+    return product

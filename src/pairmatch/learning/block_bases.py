@@ -11,7 +11,7 @@ from pairmatch.core.feature_blocks import FeatureBlock
 from pairmatch.core.interfaces import ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.learning.baselines import CCA, Ridge
-from pairmatch.learning.decompositions import Doubles, MatchedSides
+from pairmatch.learning.decompositions import Decompositions, Doubles
 from pairmatch.learning.heads import describe_head
 from pairmatch.learning.metric import PairMetric, solve_metrics
 from pairmatch.learning.stacking import StackedHead
@@ -120,11 +120,11 @@ def _block_bases(part: PairedFeatures, *, grouped: bool) -> dict[str, Projection
         "whitened": PairMetric(shrinkage=0.9, strength=0, power=1),
         "metric 0.1": PairMetric(strength=0.1, group_weight=GROUP_WEIGHT * grouped, power=1),
     }
-    sides = MatchedSides.of(part)
+    shared = Decompositions(part)
     return {
-        **dict(zip(metrics, solve_metrics(part, list(metrics.values())), strict=True)),
-        "cca 32": CCA(width=32).solve(sides),
-        "ridge 1": Ridge(strength=1).solve(sides),
+        **dict(zip(metrics, solve_metrics(shared, list(metrics.values())), strict=True)),
+        "cca 32": CCA(width=32).solve(shared.matched),
+        "ridge 1": Ridge(strength=1).solve(shared.matched),
     }
 
 

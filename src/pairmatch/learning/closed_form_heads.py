@@ -29,8 +29,8 @@ class MetricHead(ProjectionHead):
     """Whitening followed by a metric: two symmetric linear maps with unit length after each.
 
     z = M · norm(W · (norm(sign(x) |x|^power) − mean of the side)), where W and M are a multiple of
-    the identity except along R directions. Made by the learners `centred`, `whitened`, `metric` and
-    `robust`; before any fit it is the cosine of the powered features.
+    the identity except along R directions. Made by the learners `centred`, `whitened` and
+    `metric`; before any fit it is the cosine of the powered features.
 
     Args:
         dim: Width D of the features; the output has the same width.

@@ -16,20 +16,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pairmatch.core.arrays import Floats, Ints, unit_rows
+from pairmatch.core.arrays import Ints, unit_rows
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.learning.baselines import check_share
 from pairmatch.learning.closed_form_heads import MetricHead, fill
-from pairmatch.learning.decompositions import Doubles, shrunk_scales, thin_svd
+from pairmatch.learning.decompositions import Decompositions, Doubles, People, shrunk_scales
 
 _LEAST_SIMILARITY = 0.01  # lower bound on the prior's similarity of partners
 _MOST_CORRELATION = 0.95
 
 
 class PairMetric(Learner):
-    """Whitening and a metric with fixed options; `robust` chooses them by cross-validation.
+    """Whitening and a metric with fixed options; `best` joins several of them.
 
     Args:
         shrinkage: Share of the identity in the covariance that whitens, in (0, 1]; 1 is no
@@ -65,23 +65,23 @@ class PairMetric(Learner):
         self, train: PairedFeatures, validation: PairedFeatures | None = None, *, seed: int = 0
     ) -> FittedHead:
         """Solves two eigenvalue problems."""
-        return FittedHead(solve_metrics(train, [self])[0])
+        return FittedHead(solve_metrics(Decompositions(train), [self])[0])
 
 
-def solve_metrics(train: PairedFeatures, metrics: Sequence[PairMetric]) -> list[ProjectionHead]:
+def solve_metrics(
+    decompositions: Decompositions, metrics: Sequence[PairMetric]
+) -> list[ProjectionHead]:
     """Heads of several metrics on the same pairs; what they share is computed once."""
-    people: dict[float, _People] = {}
+    train = decompositions.train
     spaces: dict[tuple[float, float], _Space] = {}
     agreements: dict[tuple[float, float, float], _Agreement] = {}
     heads = []
     for metric in metrics:
         space_key = (metric.power, metric.shrinkage)
         agreement_key = (*space_key, metric.group_weight)
-        if metric.power not in people:
-            people[metric.power] = _People.of(train, metric.power)
         if space_key not in spaces:
-            whiten = people[metric.power].whitened
-            spaces[space_key] = whiten(metric.shrinkage, one_sided=train.one_sided)
+            people = decompositions.people(metric.power)
+            spaces[space_key] = _Space.of(people, metric.shrinkage, one_sided=train.one_sided)
         space = spaces[space_key]
         if metric.strength and agreement_key not in agreements:
             agreements[agreement_key] = space.agreement(train, metric.group_weight)
@@ -100,43 +100,24 @@ class _Agreement:
 
 
 @dataclass(frozen=True, slots=True)
-class _People:
-    """Training people, powered and centered, and the directions in which they vary."""
-
-    power: float
-    mean: Doubles  # [2, D]
-    rows: Doubles  # [N + M, D], or [N, D] in one-sided sets
-    singular: Doubles  # [R]
-    basis: Doubles  # [D, R]; all rows lie in its span
-    size_a: int  # N
-
-    @classmethod
-    def of(cls, train: PairedFeatures, power: float) -> _People:
-        a = _powered(train.a, power)
-        b = a if train.b is None else _powered(train.b, power)
-        mean = np.stack([a.mean(0), b.mean(0)])
-        rows = a - mean[0] if train.b is None else np.concatenate([a - mean[0], b - mean[1]])
-        _, singular, directions = thin_svd(rows)
-        return cls(power, mean, rows, singular, directions.T, len(a))
-
-    def whitened(self, shrinkage: float, *, one_sided: bool) -> _Space:
-        """Rows with shrunk unit covariance, scaled to length √D."""
-        width = self.rows.shape[1]
-        scale, rest = shrunk_scales(self.singular, len(self.rows), width, shrinkage)
-        white = np.float64(math.sqrt(width)) * unit_rows((self.rows @ self.basis) * scale)
-        others = white if one_sided else white[self.size_a :]
-        return _Space(self, scale, rest, white[: self.size_a], others)
-
-
-@dataclass(frozen=True, slots=True)
 class _Space:
     """Whitened training people, in the coordinates of their directions."""
 
-    people: _People
+    people: People
     scale: Doubles  # [R]
     rest: float
     a: Doubles  # [N, R]
     b: Doubles  # [M, R]
+
+    @classmethod
+    def of(cls, people: People, shrinkage: float, *, one_sided: bool) -> _Space:
+        """Coordinates with shrunk unit covariance, scaled to length √D."""
+        width = len(people.basis)
+        count = len(people.coordinates)
+        scale, rest = shrunk_scales(people.singular, count, width, shrinkage)
+        white = np.float64(math.sqrt(width)) * unit_rows(people.coordinates * scale)
+        others = white if one_sided else white[people.size_a :]
+        return cls(people, scale, rest, white[: people.size_a], others)
 
     def agreement(self, train: PairedFeatures, group_weight: float) -> _Agreement:
         """Symmetric cross-covariance of matches and, by `group_weight`, of connected people."""
@@ -174,7 +155,7 @@ class _Space:
         people = self.people
         head = MetricHead(dim=people.basis.shape[0], rank=people.basis.shape[1], power=people.power)
         values: dict[str, object] = {
-            "mean": people.mean,
+            "mean": people.means,
             "whitening_basis": people.basis,
             "whitening_scale": self.scale,
             "whitening_rest": self.rest,
@@ -208,10 +189,3 @@ class _ComponentSums:
         np.add.at(total, label, features[people])
         products = features[people].T @ features[people]
         return cls(total, np.bincount(label).astype(np.float64), products)
-
-
-def _powered(features: Floats, power: float) -> Doubles:
-    x = unit_rows(features).astype(np.float64)
-    if power == 1:
-        return x
-    return unit_rows(np.sign(x) * np.abs(x) ** power).astype(np.float64)

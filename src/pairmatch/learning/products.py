@@ -18,16 +18,10 @@ from pairmatch.core.arrays import Vectors, unit_rows
 from pairmatch.core.config import PartSpec
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import ProjectionHead
-from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.types import Side
 from pairmatch.learning.baselines import CCA, Ridge
 from pairmatch.learning.closed_form_heads import fill, unit
-from pairmatch.learning.decompositions import (
-    MatchedSides,
-    centered,
-    leading_svd,
-    side_means,
-)
+from pairmatch.learning.decompositions import Decompositions, MatchedSides
 from pairmatch.learning.heads import build_head, check_positive, describe_head
 
 _SHRINKAGE = 0.1  # of the whitening: small, so that products weigh all directions alike
@@ -81,35 +75,32 @@ class ProductHead(ProjectionHead):
 
 
 def product_bases(
-    train: PairedFeatures, learners: Mapping[str, tuple[int, CCA | Ridge]]
+    decompositions: Decompositions, learners: Mapping[str, tuple[int, CCA | Ridge]]
 ) -> dict[str, ProjectionHead]:
     """Heads that closed-form learners make on products of features, by label.
 
     Args:
-        train: Features and matches.
+        decompositions: Of the features and matches.
         learners: By label, the number of directions whose products are used (fewer, if the
             features have fewer), and the learner.
     """
-    means = side_means(train)
-    rows = centered(train.a, means[0])
-    if train.b is not None:
-        rows = np.concatenate([rows, centered(train.b, means[1])])
-    is_wide = len(rows) <= train.dim
-    most = max(rank for rank, _ in learners.values())
-    left, singular, right = leading_svd(rows if is_wide else rows.T, most)
-    if not len(singular):  # identical people
+    train = decompositions.train
+    people = decompositions.people()
+    if not len(people.singular):  # identical people
         return {}
-    directions = right if is_wide else left
-    variances = singular**2 / len(rows)
-    mean_variance = (rows**2).sum() / len(rows) / min(rows.shape)
-    scales = ((1 - _SHRINKAGE) * variances + _SHRINKAGE * mean_variance) ** -0.5
+    most = max(rank for rank, _ in learners.values())
+    singular = people.singular[::-1][:most]
+    count = len(people.coordinates)
+    mean_variance = (people.singular**2).sum() / count / min(count, train.dim)
+    scales = ((1 - _SHRINKAGE) * singular**2 / count + _SHRINKAGE * mean_variance) ** -0.5
+    basis = people.basis[:, ::-1][:, :most] * scales
     solved: dict[int, tuple[ProductHead, MatchedSides]] = {}
     heads: dict[str, ProjectionHead] = {}
     for label, (most, learner) in learners.items():
         rank = min(most, len(singular))
         if rank not in solved:
             mapped = ProductHead(dim=train.dim, rank=rank, head="identity")
-            fill(mapped, mean=means, basis=(directions * scales)[:, :rank])
+            fill(mapped, mean=people.means, basis=basis[:, :rank])
             sides = [_products(mapped, train.a, "a")]
             sides.append(sides[0] if train.b is None else _products(mapped, train.b, "b"))
             fill(mapped, product_mean=np.stack([side.mean(0) for side in sides]))

@@ -8,7 +8,7 @@ from typing import Any
 from pairmatch.core.errors import ConfigurationError, unknown_name
 
 #: Arguments of `Matcher` by preset. `paper` is the published recipe; `best` joins several learners;
-#: `robust` is one metric, for partners who are alike.
+#: `robust` is its earlier name.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {},
     "best": {"learner": "best"},

@@ -123,7 +123,6 @@ def generator_spec(
 
 def provider_hint(record: Mapping[str, Any]) -> str:
     """The distributions that provided a saved matcher's parts and are missing here."""
-    installed = {(plugin.kind, plugin.name) for plugin in registry.plugins()}
     parts = record["parts"]
     entries = [
         *(("backbones", entry) for entry in parts["backbones"]),
@@ -136,7 +135,7 @@ def provider_hint(record: Mapping[str, Any]) -> str:
     missing = dict.fromkeys(
         f"{entry['name']!r} came from {entry['distribution']} {entry['version']}: install it"
         for kind, entry in entries
-        if entry and (kind, entry["name"]) not in installed
+        if entry and not registry.is_installed(kind, entry["name"])
     )
     return f"In this saved matcher {'; '.join(missing)}." if missing else ""
 

@@ -1,16 +1,13 @@
-"""The robust learner: its formula with dense matrices, its limiting cases, and planted signals."""
+"""The learner `metric`: its formula with dense matrices, and its limiting cases."""
 
 import numpy as np
 import pytest
 
 from pairmatch.core.errors import ConfigurationError
-from pairmatch.core.interfaces import FittedHead
 from pairmatch.core.paired_features import PairedFeatures
-from pairmatch.evaluation.crossvalidation import cross_validate
 from pairmatch.learning.baselines import Centred, Whitened
 from pairmatch.learning.closed_form_heads import MetricHead
 from pairmatch.learning.metric import PairMetric
-from pairmatch.learning.robust import Robust
 from pairmatch.testing import check_head, check_learner
 
 
@@ -98,61 +95,15 @@ def test_limiting_cases_are_centred_and_whitened_cosine():
         np.testing.assert_allclose(metric.fit(train).head.embed(new, "a"), expected, atol=1e-5)
 
 
-def test_a_planted_taste_is_learned_without_notes():
-    data = couples(300, noise=0.6)
-    result = cross_validate(data, ["robust", "centred"], repeats=1, folds=3)
-    assert result.metrics("robust").mrr > 1.2 * result.metrics("centred").mrr
-    assert Robust().fit(data).notes == ()
-
-
-def test_without_a_taste_the_fallback_is_noted():
-    rng = np.random.default_rng(1)
-    appearance = rng.standard_normal((60, 12))
-    noise = PairedFeatures.of(
-        appearance + 0.5 * rng.standard_normal((60, 12)),
-        appearance + 0.5 * rng.standard_normal((60, 12)),
-    )
-    fitted = Robust().fit(noise)
-    assert "does not show that learning from them improves the ranking" in fitted.notes[0]
-    new = rng.standard_normal((5, 12)).astype(np.float32)
-    unlearned = [
-        PairMetric(shrinkage=s, strength=0.0, power=p).fit(noise).head.embed(new, "a")
-        for s in (1.0, 0.9)
-        for p in (1.0, 0.5)
-    ]
-    embeddings = fitted.head.embed(new, "a")
-    assert any(np.array_equal(embeddings, expected) for expected in unlearned)
-
-
-def test_too_few_pairs_are_only_centred_and_noted():
-    few = couples(8)
-    fitted = Robust().fit(few)
-    assert (
-        "Too few pairs to learn from (8 independent groups of pairs, at least 20 are needed)"
-        in fitted.notes[0]
-    )
-    np.testing.assert_array_equal(
-        fitted.head.embed(few.a, "a"),
-        PairMetric(shrinkage=1.0, strength=0.0, power=1.0).fit(few).head.embed(few.a, "a"),
-    )
-    two = PairedFeatures.of(few.a[:2], few.b[:2])
-    assert np.isfinite(Robust().fit(two).head.embed(two.a, "a")).all()
+def test_learner_and_head_conform():
+    check_learner(PairMetric(group_weight=0.3))
+    check_head(MetricHead)
 
 
 def test_identical_people_are_accepted():
     same = np.ones((30, 6), np.float32)
-    fitted = Robust().fit(PairedFeatures.of(same, same))
-    assert isinstance(fitted, FittedHead)
+    fitted = PairMetric().fit(PairedFeatures.of(same, same))
     assert np.isfinite(fitted.head.embed(same, "a")).all()
-
-
-@pytest.mark.parametrize("learner", [PairMetric(group_weight=0.3), Robust()])
-def test_learners_conform(learner):
-    check_learner(learner)
-
-
-def test_the_head_conforms():
-    check_head(MetricHead)
 
 
 @pytest.mark.parametrize(
@@ -164,10 +115,6 @@ def test_the_head_conforms():
         ),
         (lambda: PairMetric(strength=1.0), "strength must be in"),
         (lambda: PairMetric(group_weight=-1.0), "group_weight at least 0"),
-        (lambda: Robust(strengths=(0.1, 0.1)), "must be above 0 and ascending"),
-        (lambda: Robust(folds=1), "folds must be at least 2"),
-        (lambda: Robust(powers=()), "powers must not be empty"),
-        (lambda: Robust(tolerance=-1.0), "tolerance must be at least 0"),
         (lambda: MetricHead(dim=4, rank=5), "ranks must be from 0 to dim"),
         (lambda: MetricHead(dim=4, rank=1, power=0.0), "power in"),
     ],
