@@ -216,15 +216,10 @@ def test_reduced_embeddings_are_the_best_projection_of_all_people(one_sided):
 
 
 def test_width_is_reduced_and_its_cost_is_said():
-    data = couples(60, rotated=True)
-    likely = []
-    for width in (16, 4):
-        fitted = Best(recipe=False, folds=2, width=width).fit(data)
-        assert fitted.head.width == width
-        assert f"reduced from {fitted.head.joined_width} to {width} coordinates" in fitted.notes[0]
-        likely.append(float(fitted.notes[0].split(" times as likely")[0].split()[-1]))
-    assert 0.6 < likely[0] < 1.1
-    assert likely[1] < 0.9 * likely[0]
+    fitted = Best(recipe=False, folds=2, width=4).fit(couples(60, rotated=True))
+    assert fitted.head.width == 4
+    assert f"reduced from {fitted.head.joined_width} to 4 coordinates" in fitted.notes[0]
+    assert 0.2 < float(fitted.notes[0].split(" times as likely")[0].split()[-1]) < 0.9
 
 
 def test_people_who_are_alike_and_people_who_are_mapped_are_both_recovered():
