@@ -14,7 +14,9 @@ from pairmatch.core import registry
 assert Path(pairmatch.__file__).is_relative_to(sys.prefix), (
     f"pairmatch is not imported from the wheel: {pairmatch.__file__}"
 )
-for name in ("py.typed", "report/templates/report.html.jinja"):
+explorer = "serving/explorer/templates"
+pages = [f"{explorer}/{name}" for name in ("slate.html.jinja", "style.css", "script.js")]
+for name in ("py.typed", "report/templates/report.html.jinja", *pages):
     assert files("pairmatch").joinpath(name).is_file(), f"{name} is not in the wheel"
 names = [str(file) for file in distribution("pairmatch").files or []]
 assert any("LICENSE" in name for name in names), "the license is not in the wheel"

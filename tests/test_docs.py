@@ -246,6 +246,7 @@ INTERNAL = {
     "data.attributes",
     "data.checking",
     "data.digests",
+    "data.matches",
     "data.options",
     "data.pair_rows",
     "data.photo_folder",

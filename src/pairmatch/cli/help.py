@@ -53,6 +53,14 @@ SUBJECTS = {
         "seed",
     ),
     "Who may be shown": ("where", "mutual", "exclude", "symmetric"),
+    "Explorer": (
+        "explore",
+        "photos_from",
+        "test_pairs",
+        "second",
+        "second_gallery",
+        "demo",
+    ),
     "Metadata and uploads": (
         "metadata",
         "yes",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from pairmatch.core.arrays import Vectors
 from pairmatch.core.interfaces import ProjectionHead
 from pairmatch.learning.stacking import StackedHead
 
@@ -42,6 +45,34 @@ def evidence_of(head: ProjectionHead | None) -> tuple[Evidence, ...]:
         kinds.setdefault(kind_of(label), {})[label] = share
     evidence = [Evidence(kind, sum(parts.values()), parts) for kind, parts in kinds.items()]
     return tuple(sorted(evidence, key=lambda item: -item.share))
+
+
+def score_by_evidence(
+    head: ProjectionHead | None, query: Vectors, candidates: Vectors
+) -> dict[str, Vectors]:
+    """By kind of evidence, its part of the scores of one person and candidates.
+
+    The parts of a candidate add up to the score. Empty unless the head is stacked.
+
+    Args:
+        head: Head that made the embeddings.
+        query: [K] embedding of the person.
+        candidates: [N, K] embeddings of the candidates.
+
+    Returns:
+        [N] float32 by kind.
+    """
+    if not isinstance(head, StackedHead):
+        return {}
+    parts: dict[str, Vectors] = {}
+    start = 0
+    for label, part in zip(head.parts, head.heads, strict=True):
+        columns = slice(start, start + int(part.width))  # type: ignore[arg-type]
+        start = columns.stop
+        kind = kind_of(label)
+        scores = candidates[:, columns] @ query[columns]
+        parts[kind] = parts.get(kind, np.zeros(len(candidates), np.float32)) + scores
+    return parts
 
 
 def kind_of(label: str) -> str:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Path, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -22,6 +22,7 @@ from pairmatch.core.errors import PairmatchError
 from pairmatch.core.text import has_surrogates
 from pairmatch.serving import messages
 from pairmatch.serving.bodies import PHOTO, REQUEST, read_body
+from pairmatch.serving.explorer.routes import explorer_routes
 from pairmatch.serving.guard import Guard
 from pairmatch.serving.metrics import CONTENT_TYPE, Metrics
 from pairmatch.serving.photos import PhotoDecoder
@@ -29,6 +30,7 @@ from pairmatch.serving.problems import MEDIA_TYPE, ProblemError, answer_error
 from pairmatch.serving.settings import ServiceSettings
 
 if TYPE_CHECKING:
+    from pairmatch.serving.explorer.explorer import Explorer
     from pairmatch.serving.service import Service
 
 _log = logging.getLogger("pairmatch.serving")
@@ -56,6 +58,7 @@ class Running:
         self.settings = settings
         self.metrics = Metrics()
         self._service: Service | None = None
+        self._explorer: Explorer | None = None
         self._decoder: PhotoDecoder | None = None
         self._threads = ThreadPoolExecutor(_THREADS, "pairmatch-serve")
         self._photo_threads = ThreadPoolExecutor(_PHOTO_THREADS, "pairmatch-photos")
@@ -71,9 +74,26 @@ class Running:
             raise ProblemError("loading", 503, "The service is loading: try again later.")
         return self._service
 
+    @property
+    def explorer(self) -> Explorer:
+        """The explorer.
+
+        Raises:
+            ProblemError: It is not loaded yet.
+        """
+        if self._explorer is None:
+            raise ProblemError("loading", 503, "The service is loading: try again later.")
+        return self._explorer
+
     async def run(self, call: Callable[..., _Result], *arguments: Any) -> _Result:
         """Calls a function in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
+    async def run_photos(self, call: Callable[..., _Result], *arguments: Any) -> _Result:
+        """Calls a function that decodes photos, in a thread for that."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._photo_threads, call, *arguments
+        )
 
     async def run_with_photos(
         self, call: Callable[..., _Result], request: Any, photos: list[bytes], *before: Any
@@ -86,9 +106,7 @@ class Running:
             assert self._decoder is not None
             return call(*before, request, self._decoder.decode(photos))
 
-        return await asyncio.get_running_loop().run_in_executor(
-            self._photo_threads, decode_and_call
-        )
+        return await self.run_photos(decode_and_call)
 
     def load(self) -> None:
         """Loads matcher and galleries; ends the process if they cannot be used."""
@@ -101,7 +119,12 @@ class Running:
                 most_pixels=limits.photo_pixels,
                 seconds=limits.decode_seconds,
             )
-            self._service = Service(self.settings)
+            service = Service(self.settings)
+            if self.settings.explorer is not None:
+                from pairmatch.serving.explorer.explorer import Explorer
+
+                self._explorer = Explorer(service, self.settings.explorer, self._decoder)
+            self._service = service
         except Exception as error:  # nothing waits for this thread
             words = error if isinstance(error, PairmatchError) else type(error).__name__
             _log.error("The service cannot start: %s", words)
@@ -117,6 +140,8 @@ class Running:
         """Finishes what was begun, and ends threads and processes."""
         self._threads.shutdown()
         self._photo_threads.shutdown()
+        if self._explorer is not None:
+            self._explorer.close()
         if self._service is not None:
             self._service.close()
         if self._decoder is not None:
@@ -148,6 +173,8 @@ def create_app(settings: ServiceSettings) -> Any:
     _add_people_routes(app, running)
     _add_change_routes(app, running)
     _add_state_routes(app, running)
+    if settings.explorer is not None:
+        app.include_router(explorer_routes(running))
     return Guard(_Caught(app), settings, running.metrics)
 
 
@@ -241,7 +268,13 @@ def _add_people_routes(app: FastAPI, running: Running) -> None:
 def _add_change_routes(app: FastAPI, running: Running) -> None:
     limits = running.settings.limits
 
-    @app.put("/people/{person:path}", openapi_extra=_body(messages.Put, photos=True))
+    async def check_writable() -> None:
+        if running.settings.read_only:
+            raise ProblemError("read-only", 403, "This service is read-only.")
+
+    router = APIRouter(dependencies=[Depends(check_writable)])
+
+    @router.put("/people/{person:path}", openapi_extra=_body(messages.Put, photos=True))
     async def put(person: PersonId, request: Request) -> messages.Added:
         """Adds a person to a gallery; a person with the same id is replaced."""
         body, photos = await read_body(request, messages.Put, limits, photos=True)
@@ -250,7 +283,7 @@ def _add_change_routes(app: FastAPI, running: Running) -> None:
         side, replaced = await running.run_with_photos(service.put, body, photos, person)
         return messages.Added(id=person, side=side, replaced=replaced)
 
-    @app.delete("/people/{person:path}")
+    @router.delete("/people/{person:path}")
     async def delete(
         person: PersonId,
         erase: Annotated[
@@ -271,17 +304,19 @@ def _add_change_routes(app: FastAPI, running: Running) -> None:
             metadata=0 if store is None else store.metadata,
         )
 
-    @app.post("/exclusions", openapi_extra=_body(messages.ExclusionPairs))
+    @router.post("/exclusions", openapi_extra=_body(messages.ExclusionPairs))
     async def exclusions(request: Request) -> messages.Excluded:
         """Adds pairs of people where the second is not shown to the first."""
         body, _ = await read_body(request, messages.ExclusionPairs, limits)
         return messages.Excluded(added=await running.run(running.service.exclude, body))
 
-    @app.delete("/exclusions", openapi_extra=_body(messages.ExclusionPairs))
+    @router.delete("/exclusions", openapi_extra=_body(messages.ExclusionPairs))
     async def readmit(request: Request) -> messages.Readmitted:
         """Takes exclusions back; pairs that are not excluded are ignored."""
         body, _ = await read_body(request, messages.ExclusionPairs, limits)
         return messages.Readmitted(removed=await running.run(running.service.readmit, body))
+
+    app.include_router(router)
 
 
 def _add_state_routes(app: FastAPI, running: Running) -> None:

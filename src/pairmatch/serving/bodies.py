@@ -45,7 +45,7 @@ async def read_body(
     try:
         async with asyncio.timeout(limits.body_seconds):
             if kind == "application/json":
-                chunks = [chunk async for chunk in _limited(request, limits.body_bytes)]
+                chunks = [chunk async for chunk in limited(request, limits.body_bytes)]
                 return _parsed(b"".join(chunks), model), []
             if photos and kind == "multipart/form-data":
                 return await _read_form(request, model, limits)
@@ -67,7 +67,7 @@ async def _read_form(
     """The part `request` of a form as JSON, and its files `photo`."""
     parser = _InMemory(
         request.headers,
-        _limited(request, limits.body_bytes),
+        limited(request, limits.body_bytes),
         max_files=limits.photos + 1,
         max_fields=1,
         max_part_size=1_000_000,
@@ -112,7 +112,7 @@ class _closing:  # noqa: N801
         await self._form.close()  # type: ignore[attr-defined]
 
 
-async def _limited(request: Request, most_bytes: int) -> AsyncGenerator[bytes, None]:
+async def limited(request: Request, most_bytes: int) -> AsyncGenerator[bytes, None]:
     """The body, cut off at the limit."""
     count = 0
     too_large = ProblemError("too-large", 413, f"The body has more than {most_bytes:,} bytes.")

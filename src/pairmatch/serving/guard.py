@@ -6,9 +6,12 @@ import hashlib
 import hmac
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
+from starlette.responses import RedirectResponse
+
+from pairmatch.serving.explorer.sessions import ROOT, SIGNED_OUT, is_explorer, is_session
 from pairmatch.serving.metrics import Metrics
 from pairmatch.serving.problems import problem
 from pairmatch.serving.settings import ServiceSettings
@@ -43,6 +46,7 @@ class Guard:
         self._settings = settings
         self._metrics = metrics
         self._token = None if settings.token is None else _digest(settings.token.encode())
+        self._open = OPEN if settings.explorer is None else OPEN | SIGNED_OUT
         self._in_work = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,16 +86,27 @@ class Guard:
             origin = headers.get(b"origin")
             if origin is not None and origin.decode("latin-1").lower() != f"http://{host}":
                 return problem("origin", 403, "Without a token, other sites are not answered.")
-        elif scope["path"] not in OPEN:
-            given = headers.get(b"authorization", b"")
-            is_bearer = given[:7].lower() == b"bearer "
-            if not hmac.compare_digest(_digest(given[7:]), self._token) or not is_bearer:
+        elif scope["path"] not in self._open and not self._has_token(headers):
+            is_page = self._settings.explorer is not None and is_explorer(scope["path"])
+            if not is_page:
                 return problem(
                     "token", 401, "Send the token of the service: `Authorization: Bearer …`."
                 )
+            if scope["method"] not in ("GET", "HEAD") or not self._has_session(headers):
+                return RedirectResponse(f"{ROOT}/sign-in", 303)
         if self._in_work >= self._settings.limits.waiting and scope["path"] not in OPEN:
             return problem("busy", 503, "The service has too many requests: try again later.")
         return None
+
+    def _has_token(self, headers: Mapping[bytes, bytes]) -> bool:
+        given = headers.get(b"authorization", b"")
+        is_bearer = given[:7].lower() == b"bearer "
+        return hmac.compare_digest(_digest(given[7:]), self._token or b"") and is_bearer
+
+    def _has_session(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a browser signed in, which lets it read the explorer and nothing else."""
+        cookies = headers.get(b"cookie", b"").decode("latin-1")
+        return is_session(self._settings.token or "", cookies)
 
 
 _METHODS = {"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"}

@@ -45,22 +45,30 @@ class PhotoDecoder:
         for _ in range(processes):
             self._free.put(_Process(most_pixels))
 
-    def decode(self, photos: Sequence[bytes]) -> list[Image.Image]:
-        """Upright sRGB photos, at most `LONGEST_SIDE_PX` on the longest side.
+    def decode(
+        self, photos: Sequence[bytes], *, longest_side_px: int = LONGEST_SIDE_PX
+    ) -> list[Image.Image]:
+        """Upright sRGB photos, shrunk to a longest side.
+
+        Args:
+            photos: Encoded photos.
+            longest_side_px: Larger photos are shrunk to this longest side.
 
         Raises:
             ImageError: A photo cannot be decoded, is too large, or takes too long.
             BusyError: All processes are busy.
         """
-        return [self._decode(photo, number) for number, photo in enumerate(photos, 1)]
+        return [
+            self._decode(photo, number, longest_side_px) for number, photo in enumerate(photos, 1)
+        ]
 
-    def _decode(self, photo: bytes, number: int) -> Image.Image:
+    def _decode(self, photo: bytes, number: int, longest_side_px: int) -> Image.Image:
         try:
             process = self._free.get(timeout=self._seconds)
         except queue.Empty:
             raise BusyError("All photo decoders are busy: try again later.") from None
         try:
-            answer = process.decode(photo, self._seconds)
+            answer = process.decode(photo, longest_side_px, self._seconds)
         except BaseException:
             process.kill()
             process = _Process(self._most_pixels)
@@ -93,7 +101,7 @@ class _Process:
         theirs.close()
         self._is_ready = False
 
-    def decode(self, photo: bytes, seconds: float) -> Image.Image | str:
+    def decode(self, photo: bytes, longest_side_px: int, seconds: float) -> Image.Image | str:
         """The photo, or why it cannot be used.
 
         Raises:
@@ -102,7 +110,7 @@ class _Process:
         """
         try:
             self._wait_until_ready()
-            self._connection.send_bytes(photo)
+            self._connection.send((photo, longest_side_px))
             if not self._connection.poll(seconds):
                 raise ImageError(f"A photo took longer than {seconds:g} seconds to decode.")
             size = self._connection.recv()
@@ -135,14 +143,14 @@ def _decode_for(connection: Connection, most_pixels: int) -> None:
     connection.send("ready")
     while True:
         try:
-            photo = connection.recv_bytes()
+            photo, longest_side_px = connection.recv()
         except (EOFError, OSError):
             return
         try:
             width, height = image_size(photo)
             if width * height > most_pixels:
                 raise ImageError(f"{width} × {height} pixels, more than {most_pixels:,}; shrink it")
-            image = load_image(photo, longest_side_px=LONGEST_SIDE_PX)
+            image = load_image(photo, longest_side_px=longest_side_px)
         except (ImageError, MemoryError) as error:
             connection.send(str(error) or "it takes too much memory to decode.")
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,15 +49,19 @@ class _Query:
     hidden: frozenset[str]
 
 
-def open_galleries(settings: ServiceSettings, matcher: Matcher) -> dict[Side, Gallery]:
+def open_galleries(folders: Mapping[str, Path], matcher: Matcher) -> dict[Side, Gallery]:
     """The galleries of a service by side, after a check that the matcher embedded them.
+
+    Args:
+        folders: Folder of the gallery of each side.
+        matcher: The matcher.
 
     Raises:
         StoreError: A folder holds no gallery.
         ConfigurationError: A gallery is of another matcher or another side, or there is none.
     """
     galleries: dict[Side, Gallery] = {}
-    for side, folder in settings.galleries.items():
+    for side, folder in folders.items():
         gallery = Gallery.open(folder)
         check_gallery(gallery, matcher.head)
         if gallery.side != side:
@@ -86,7 +91,7 @@ class Service:
     def __init__(self, settings: ServiceSettings, matcher: Matcher | None = None) -> None:
         self.settings = settings
         self.matcher = matcher or Matcher.load(settings.matcher, **settings.options)
-        self.galleries = open_galleries(settings, self.matcher)
+        self.galleries = open_galleries(settings.galleries, self.matcher)
         self.exclusions = (
             None if settings.exclusions is None else ExclusionFile(settings.exclusions)
         )
@@ -119,10 +124,9 @@ class Service:
             vector, attributes = self._vector(profile, side), dict(profile.attributes)
         else:
             person = str(request.id)
-            side = self._side_of(person, request.side)
-            attributes, vector = self._stored(person, side)
+            side, attributes, vector = self.stored(person, request.side)
             profile = Profile(person)
-        target = self._candidates_of(side)
+        target = self.candidates_of(side)
         named = [] if profile.id == QUERY_ID else [profile.id]
         blocked = self.exclusions.of(profile.id) if self.exclusions and named else ()
         query = _Query(
@@ -258,8 +262,18 @@ class Service:
         (annotated,) = self.matcher.annotate([profile])
         return self._embedder.do((annotated, side))
 
-    def _stored(self, person: str, side: Side) -> tuple[dict[str, Any], Vectors]:
-        """Attributes and embedding of a person of a gallery."""
+    def stored(self, person: str, side: Side | None = None) -> tuple[Side, dict[str, Any], Vectors]:
+        """Side, attributes and embedding [K] of a query person of a gallery.
+
+        Args:
+            person: Id of the person.
+            side: Side of the person, if both galleries have the id.
+
+        Raises:
+            ProblemError: The person is in no gallery, the side is not clear, or the matcher embeds
+                query people differently.
+        """
+        side = self._side_of(person, side)
         if self.matcher.sides == 1 and not self.matcher.fitted_head.treats_sides_alike:
             raise ProblemError(
                 "not-offered",
@@ -270,7 +284,7 @@ class Service:
         entries = self.galleries[side].entries([person])
         if person not in entries:
             raise _unknown(person)
-        return entries[person]
+        return side, *entries[person]
 
     def _side_of(self, person: str, side: Side | None) -> Side:
         """The side of a person in a gallery."""
@@ -301,7 +315,7 @@ class Service:
             raise ProblemError("which-side", 422, "Name the side of the person: a or b.")
         return sides[0]
 
-    def _candidates_of(self, side: Side) -> Side:
+    def candidates_of(self, side: Side) -> Side:
         """The side of the candidates for a person of a side."""
         if self.matcher.sides == 1:
             return next(iter(self.galleries))

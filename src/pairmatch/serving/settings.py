@@ -37,6 +37,25 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExplorerSettings:
+    """What the explorer shows besides the people of the galleries.
+
+    Attributes:
+        photos: Folder of photos named by id, or a profiles file; None shows no photos.
+        pairs: Pairs file with the test pairs to walk through; None for none.
+        matcher: Folder of a second matcher to compare with; None for none.
+        galleries: Folder of the second matcher's gallery of each side.
+        is_demo: Whether people are drawn, which the pages say.
+    """
+
+    photos: Path | None = None
+    pairs: Path | None = None
+    matcher: Path | None = None
+    galleries: Mapping[str, Path] = field(default_factory=dict)
+    is_demo: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
     """What every worker of a service needs to know; it can be pickled.
 
@@ -49,6 +68,8 @@ class ServiceSettings:
         token: Token that clients send; None if none is required.
         limits: Limits on requests.
         decoders: Number of processes per worker that decode photos.
+        explorer: What `/explore` shows; None if it is not offered.
+        read_only: Whether routes that change anything are refused.
     """
 
     matcher: Path
@@ -59,6 +80,8 @@ class ServiceSettings:
     token: str | None = field(default=None, repr=False)
     limits: Limits = field(default_factory=Limits)
     decoders: int = 1
+    explorer: ExplorerSettings | None = None
+    read_only: bool = False
 
 
 def check_token(token: str | None, host: str) -> None:
