@@ -270,6 +270,7 @@ INTERNAL = {
     "experiments.simulated_feed",
     "experiments.simulated_people",
     "experiments.sweep_folder",
+    "distributed.markets",
     "distributed.parts",
     "distributed.pool",
     "distributed.workers",

@@ -121,7 +121,7 @@ Device = Annotated[
 Engine = Annotated[
     Literal["local", "ray"],
     typer.Option(
-        help="Where models run: in this process; or on the nodes of the Ray cluster in "
+        help="Where the work runs: in this process; or on the nodes of the Ray cluster in "
         "RAY_ADDRESS, or of this machine."
     ),
 ]

@@ -12,11 +12,13 @@ import typer
 from pairmatch.cli.application import app
 from pairmatch.cli.options import (
     Device,
+    Engine,
     Images,
     MatcherFolder,
     Options,
     Quiet,
     Yes,
+    create_engine,
     load_matcher,
     parse_value,
     show_progress,
@@ -40,6 +42,7 @@ from pairmatch.core.text import printable
 
 if TYPE_CHECKING:
     from pairmatch.core.types import Profile
+    from pairmatch.distributed import RayEngine
     from pairmatch.gallery import Gallery
     from pairmatch.gallery.results import Recommendations
 
@@ -276,6 +279,7 @@ def slates(
     temperature: Annotated[
         float, typer.Option(help="Temperature of the balance; lower is closer to one-to-one.")
     ] = 0.05,
+    engine: Engine = "local",
     quiet: Quiet = False,
 ) -> None:
     """Writes the best candidates of every person, in both directions.
@@ -287,13 +291,14 @@ def slates(
     _check_symmetric(exclude, symmetric)
     a = Gallery.open(gallery_a)
     b = None if gallery_b is None else Gallery.open(gallery_b)
-    options: dict[str, Any] = {"where": where or None, "mutual": mutual}
+    cluster = create_engine(engine)
+    options: dict[str, Any] = {"where": where or None, "mutual": mutual, "engine": cluster}
     if exclude is not None:
         options["exclude"] = Exclusions.read(
             exclude, symmetric=symmetric, keep_words=keep_words or ()
         )
     if evenness:
-        options |= _bonuses(a, b, evenness, temperature)
+        options |= _bonuses(a, b, evenness, temperature, cluster)
     written = recommend_all(a, b, output, k, progress=show_progress(quiet), **options)
     _print_exposure("a", written.exposure("a", (a if b is None else b).ids))
     if b is not None:
@@ -301,11 +306,18 @@ def slates(
     echo(f"Saved the slates in {output}.")
 
 
-def _bonuses(a: Gallery, b: Gallery | None, evenness: float, temperature: float) -> dict[str, Any]:
+def _bonuses(
+    a: Gallery,
+    b: Gallery | None,
+    evenness: float,
+    temperature: float,
+    engine: RayEngine | None,
+) -> dict[str, Any]:
     """Bonuses that spread attention evenly, as options of `recommend_all`."""
     from pairmatch.market import balance
 
-    balanced = balance(a.embeddings, None if b is None else b.embeddings, temperature=temperature)
+    partners = None if b is None else b.embeddings
+    balanced = balance(a.embeddings, partners, temperature=temperature, engine=engine)
     echo(f"Balanced in {balanced.iterations} passes.")
     return {"bonus_a": evenness * balanced.bonus_a, "bonus_b": evenness * balanced.bonus_b}
 

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from pairmatch.core.arrays import check_count
+from pairmatch.core.arrays import Floats, check_count
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import Backbone, Pooler
 from pairmatch.core.types import Item
 from pairmatch.distributed.cluster import cluster_of, connect
+from pairmatch.distributed.markets import SearchWorker, SharedGallery, balance_workers
 from pairmatch.distributed.parts import PartRecipe, photo_problem, sent_images
 from pairmatch.distributed.pool import ActorPool
 from pairmatch.distributed.workers import ExtractionWorker
 from pairmatch.features.engines import Extracted
+from pairmatch.gallery import Gallery
+from pairmatch.gallery.blocks import Chunk
+from pairmatch.gallery.request import SearchRequest
+from pairmatch.gallery.results import SearchResult
+from pairmatch.market.potentials import FitRows, Market
 
 _MOST_DECODERS = 8
 
 
 class RayEngine:
-    """Runs backbones in processes on all nodes of a Ray cluster.
+    """Runs backbones, and rankings of whole markets, on all nodes of a Ray cluster.
 
     Choose it if one machine is too slow, or for several GPUs of one machine. Each worker holds one
     copy of the model: one per GPU if the cluster has GPUs and the backbone uses them, else one per
@@ -93,6 +100,47 @@ class RayEngine:
                 for row, problem in result.problems.items()
             }
             yield number, dataclasses.replace(result, problems=problems)
+
+    def search_all(
+        self,
+        candidates: Gallery,
+        chunks: Sequence[Chunk],
+        request: Callable[[Chunk], SearchRequest],
+        bonus: Floats | None,
+    ) -> Iterator[tuple[int, SearchResult]]:
+        """Yields the number and the result of every chunk of people once; for `recommend_all`.
+
+        Candidates are copied to the memory of the cluster, which the workers of a node share.
+
+        Raises:
+            ClusterError: The cluster has no room for a worker, or a chunk keeps killing its worker.
+            ConfigurationError: A rule cannot be used.
+        """
+        if not chunks:
+            return
+        shared = SharedGallery.of(connect(self.address), candidates, bonus)
+        pool = self.pool(SearchWorker, (shared,), uses_accelerator=False)
+        yield from pool.map(chunks, request)
+
+    @contextmanager
+    def balancing(self, market: Market) -> Iterator[FitRows]:
+        """Takes a market to workers, each with its rows of side a; for `balance`.
+
+        Side b is in the memory of the cluster, which the workers of a node share.
+
+        Raises:
+            ClusterError: The cluster has no room for the workers, or one dies again and again.
+        """
+        ray = connect(self.address)
+        cpus = self.cpus_per_worker or 1
+        room = max(1, cluster_of(ray).cpus // cpus)
+        count = room if self.workers is None else min(room, self.workers)
+        workers = balance_workers(ray, market, min(count, len(market.left)), cpus)
+        try:
+            workers.wait(self.start_seconds)
+            yield workers.fit
+        finally:
+            workers.stop()
 
     def pool(
         self, worker: type, arguments: tuple[Any, ...], *, uses_accelerator: bool

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,8 @@ from pairmatch.core.types import Side
 from pairmatch.gallery.blocks import Chunk
 from pairmatch.gallery.exclusions import Exclusions
 from pairmatch.gallery.gallery import Gallery
-from pairmatch.gallery.request import Where
+from pairmatch.gallery.request import SearchRequest, Where
+from pairmatch.gallery.results import SearchResult
 from pairmatch.gallery.slates import (
     SCHEMA,
     Slates,
@@ -44,6 +45,7 @@ class SlateOptions(TypedDict, total=False):
             `balance`.
         bonus_b: [M] the same for side b.
         progress: Whether to show a progress bar.
+        engine: Where candidates are searched, such as `RayEngine`; None for this process.
     """
 
     where: Where
@@ -52,6 +54,28 @@ class SlateOptions(TypedDict, total=False):
     bonus_a: Floats | None
     bonus_b: Floats | None
     progress: bool
+    engine: SearchEngine | None
+
+
+class SearchEngine(Protocol):
+    """Searches candidates for many people elsewhere than in this process."""
+
+    def search_all(
+        self,
+        candidates: Gallery,
+        chunks: Sequence[Chunk],
+        request: Callable[[Chunk], SearchRequest],
+        bonus: Floats | None,
+    ) -> Iterator[tuple[int, SearchResult]]:
+        """Yields the number and the result of every chunk of people once, in any order.
+
+        Args:
+            candidates: Candidates.
+            chunks: People.
+            request: What to search for a chunk, without the bonus.
+            bonus: [N] added to the scores of the candidates.
+        """
+        ...
 
 
 def recommend_all(
@@ -72,7 +96,7 @@ def recommend_all(
         folder: Folder, created if it is missing; private to its owner.
         k: Maximum number of candidates per person, at least 1.
         options: Optional arguments, as in `SlateOptions`: `where`, `mutual`, `exclude`, `bonus_a`,
-            `bonus_b`, `progress`.
+            `bonus_b`, `progress`, `engine`.
 
     Raises:
         ConfigurationError: The folder holds slates of other people or settings, or files that
@@ -107,13 +131,41 @@ def recommend_all(
         "people_b": None if people_b is None else _digest(people_b, bonus_b),
     }
     claim_slates(target, settings)
+    search = _Search(k, rules, mutual, exclude)
     for direction in _directions(people_a, people_b, bonus_a, bonus_b):
-        for file, chunk in direction.files(target, shown=options.get("progress", False)):
-            if file.exists():
-                read_slates(file)  # a damaged file is an error, not a slate that is done
-            else:
-                write_slates(file, direction.slates(chunk, k, rules, mutual, exclude))
+        direction.write(target, search, options.get("engine"), shown=options.get("progress", False))
     return Slates(target)
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """What is searched for every person.
+
+    Attributes:
+        k: Number of candidates.
+        rules: Rules for candidates.
+        mutual: Whether they must also be true with the roles swapped.
+        exclude: Pairs that are not shown.
+    """
+
+    k: int
+    rules: list[str]
+    mutual: bool
+    exclude: Exclusions | None
+
+    def request(self, chunk: Chunk, bonus: Floats | None = None) -> SearchRequest:
+        """The request of a chunk of people."""
+        ids, attributes, vectors = chunk
+        exclude = self.exclude
+        return SearchRequest.of(
+            vectors,
+            self.k,
+            where=self.rules or None,
+            asking=attributes,
+            mutual=self.mutual,
+            excluded=[{person, *(exclude.of(person) if exclude else ())} for person in ids],
+            bonus=bonus,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,39 +177,50 @@ class _Direction:
     candidates: Gallery
     bonus: Floats | None
 
-    def files(self, folder: Path, *, shown: bool) -> Iterator[tuple[Path, Chunk]]:
-        """Yields the path of each file with the people whose slates it holds."""
+    def write(
+        self, folder: Path, search: _Search, engine: SearchEngine | None, *, shown: bool
+    ) -> None:
+        """Writes the files that are not there yet."""
+        waiting = self._waiting(folder, shown=shown and engine is None)
+        if engine is None:
+            for file, chunk in waiting:
+                result = self.candidates._search(search.request(chunk, self.bonus))
+                write_slates(file, _rows(chunk[0], result))
+            return
+        todo = list(waiting)
+        chunks = [chunk for _, chunk in todo]
+        results = engine.search_all(self.candidates, chunks, search.request, self.bonus)
+        title = f"Slates of side {self.side}"
+        for number, result in track(results, title, len(todo), shown=shown):
+            file, (ids, _, _) = todo[number]
+            write_slates(file, _rows(ids, result))
+
+    def _waiting(self, folder: Path, *, shown: bool) -> Iterator[tuple[Path, Chunk]]:
+        """Yields the path of each file that is not there with the people whose slates it holds."""
         total = -(-len(self.people) // _PEOPLE)
         chunks = track(
             self.people.chunks(_PEOPLE), f"Slates of side {self.side}", total, shown=shown
         )
         for number, chunk in enumerate(chunks):
-            yield folder / f"{self.side}-{number:05}.parquet", chunk
+            file = folder / f"{self.side}-{number:05}.parquet"
+            if file.exists():
+                read_slates(file)  # a damaged file is an error, not a slate that is done
+            else:
+                yield file, chunk
 
-    def slates(
-        self, chunk: Chunk, k: int, rules: list[str], mutual: bool, exclude: Exclusions | None
-    ) -> pa.Table:
-        """The slates of a chunk of people as rows of a file."""
-        ids, attributes, vectors = chunk
-        result = self.candidates.search(
-            vectors,
-            k,
-            where=rules or None,
-            asking=attributes,
-            mutual=mutual,
-            excluded=[{person, *(exclude.of(person) if exclude else ())} for person in ids],
-            bonus=self.bonus,
-        )
-        filled = np.isfinite(result.scores)
-        rank = np.broadcast_to(np.arange(1, filled.shape[1] + 1, dtype=np.int32), filled.shape)
-        columns = [
-            np.repeat(np.array(ids, object), filled.sum(1)),
-            rank[filled],
-            result.ids[filled],
-            result.scores[filled],
-        ]
-        arrays = dict(zip(SCHEMA.names, map(pa.array, columns), strict=True))
-        return pa.table(arrays, schema=SCHEMA)
+
+def _rows(ids: Sequence[str], result: SearchResult) -> pa.Table:
+    """The slates of some people as rows of a file."""
+    filled = np.isfinite(result.scores)
+    rank = np.broadcast_to(np.arange(1, filled.shape[1] + 1, dtype=np.int32), filled.shape)
+    columns = [
+        np.repeat(np.array(ids, object), filled.sum(1)),
+        rank[filled],
+        result.ids[filled],
+        result.scores[filled],
+    ]
+    arrays = dict(zip(SCHEMA.names, map(pa.array, columns), strict=True))
+    return pa.table(arrays, schema=SCHEMA)
 
 
 def _directions(

@@ -18,11 +18,11 @@ import numpy as np
 
 from pairmatch.core.arrays import Floats, Vectors, check_count, check_positive
 from pairmatch.core.errors import ConfigurationError
+from pairmatch.market.engines import BalanceEngine, ThisProcess
 from pairmatch.market.potentials import (
     Allowed,
     Doubles,
     Market,
-    block_of_scores,
     fit_once,
     fit_totals,
     initial_potentials,
@@ -81,6 +81,7 @@ def balance(
     tolerance: float = 1e-4,
     max_iterations: int = 200,
     seed: int = 0,
+    engine: BalanceEngine | None = None,
 ) -> Balance:
     """Balances a market whose surplus is an inner product, s_ij = a_i · b_j.
 
@@ -99,6 +100,8 @@ def balance(
         tolerance: Largest acceptable `error`; float32 reaches about 1e-6.
         max_iterations: Maximum number of passes over all pairs.
         seed: Seed for the sample that the initial potentials are estimated from.
+        engine: Where passes run, such as `RayEngine`; None for this process. One number per person
+            travels between passes.
 
     Raises:
         ConfigurationError: Invalid arguments, a temperature too low for float32, or no convergence.
@@ -111,19 +114,19 @@ def balance(
         )
     market = Market.of(a, b, temperature, capacity_a, capacity_b, allowed)
     log_a, log_b = initial_potentials(market, seed)
-    block = block_of_scores(market)
     error = math.inf
     passes = 0
-    while error > tolerance:
-        if passes == max_iterations:
-            raise ConfigurationError(
-                f"`balance` did not converge in {max_iterations} passes (error {error:.1e}): "
-                "increase `temperature`, `max_iterations` or `tolerance`."
-            )
-        passes += 1
-        log_a, log_b, error = fit_once(market, log_a, log_b, block)
-        if error > tolerance:
-            log_a, log_b = fit_totals(market, log_a, log_b)
+    with (engine or ThisProcess()).balancing(market) as fit:
+        while error > tolerance:
+            if passes == max_iterations:
+                raise ConfigurationError(
+                    f"`balance` did not converge in {max_iterations} passes (error {error:.1e}): "
+                    "increase `temperature`, `max_iterations` or `tolerance`."
+                )
+            passes += 1
+            log_a, log_b, error = fit_once(market, log_a, log_b, fit)
+            if error > tolerance:
+                log_a, log_b = fit_totals(market, log_a, log_b)
     unmatched_a = np.exp(2 * log_a)
     unmatched_b = np.exp(2 * log_b)
     return Balance(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Market:
         one_sided: Whether both sides are the same people, who never match themselves.
         allowed: Which pairs may match; None allows all.
         largest: Upper bound of s_ij / 2β.
+        first: Number of the first row of `left` in the whole market, of which it is a part.
     """
 
     left: torch.Tensor
@@ -46,6 +48,13 @@ class Market:
     one_sided: bool
     allowed: Allowed | None
     largest: float
+    first: int = 0
+
+    def part(self, rows: slice) -> Market:
+        """The market with some rows of side a only."""
+        return dataclasses.replace(
+            self, left=self.left[rows], capacity_a=self.capacity_a[rows], first=rows.start
+        )
 
     @classmethod
     def of(
@@ -109,34 +118,50 @@ def block_of_scores(market: Market) -> torch.Tensor:
     return torch.empty(rows, len(market.right))
 
 
-def fit_once(
-    market: Market, log_a: Doubles, log_b: Doubles, block: torch.Tensor
+#: Fits the potentials of side a to those of side b in one pass over all pairs. Takes both [N], [M];
+#: returns the new ones of side a, the matches of each person of side b at these [M], and the error
+#: of side a before.
+FitRows = Callable[[Doubles, Doubles], tuple[Doubles, Doubles, float]]
+
+
+def fit_rows(
+    market: Market, block: torch.Tensor, log_a: Doubles, log_b: Doubles
 ) -> tuple[Doubles, Doubles, float]:
-    """Fits the potentials of both sides in one pass over all pairs, block by block.
+    """Fits the potentials of side a, block by block, as `FitRows` says.
 
     Args:
-        market: The market.
-        log_a: [N] log potentials of side a, updated in place.
-        log_b: [M] log potentials of side b.
+        market: The market, or some rows of it.
         block: [rows, M] float32 buffer for the scores of a block.
-
-    Returns:
-        Log potentials of both sides, and the error before the update.
+        log_a: [N] log potentials of side a.
+        log_b: [M] log potentials of side b.
     """
     error = 0.0
     ones = torch.ones(len(market.right))
+    fitted = np.empty(len(market.left))
     total_b = np.zeros(len(market.right))
     shift = torch.from_numpy(log_b.astype(np.float32))
     for start in range(0, len(market.left), len(block)):
         rows = slice(start, min(start + len(block), len(market.left)))
         matches = _block_matches(market, log_a, shift, rows, block)
         total_a = (matches @ ones).double().numpy()
-        before = log_a[rows].copy()
+        before = log_a[rows]
         error = max(error, _relative_error(before, total_a, market.capacity_a[rows]))
-        log_a[rows] = _updated(before, total_a, market.capacity_a[rows])
+        fitted[rows] = _updated(before, total_a, market.capacity_a[rows])
         # Side b is fitted to the new potentials of these rows, which saves a second pass.
-        change = torch.from_numpy(np.exp(log_a[rows] - before).astype(np.float32))
+        change = torch.from_numpy(np.exp(fitted[rows] - before).astype(np.float32))
         total_b += (change @ matches).numpy()
+    return fitted, total_b, error
+
+
+def fit_once(
+    market: Market, log_a: Doubles, log_b: Doubles, fit: FitRows
+) -> tuple[Doubles, Doubles, float]:
+    """Fits the potentials of both sides in one pass over all pairs.
+
+    Returns:
+        Log potentials of both sides, and the error before the update.
+    """
+    log_a, total_b, error = fit(log_a, log_b)
     error = max(error, _relative_error(log_b, total_b, market.capacity_b))
     return log_a, _updated(log_b, total_b, market.capacity_b), error
 
@@ -151,13 +176,14 @@ def _block_matches(
     matches.exp_()  # μ is never far above a capacity, so float32 holds it
     if market.one_sided:
         diagonal = torch.arange(len(matches))
-        matches[diagonal, diagonal + rows.start] = 0
+        matches[diagonal, diagonal + market.first + rows.start] = 0
     if market.allowed is not None:
-        mask = np.asarray(market.allowed(rows.start, rows.stop))
+        start, stop = market.first + rows.start, market.first + rows.stop
+        mask = np.asarray(market.allowed(start, stop))
         if mask.dtype != bool or mask.shape != tuple(matches.shape):
             raise ConfigurationError(
                 f"`balance(allowed=...)` must return bool {list(matches.shape)} for the rows "
-                f"{rows.start} to {rows.stop}, got {mask.dtype} {list(mask.shape)}."
+                f"{start} to {stop}, got {mask.dtype} {list(mask.shape)}."
             )
         matches *= torch.from_numpy(np.ascontiguousarray(mask))
     return matches
