@@ -255,8 +255,9 @@ def test_slates_of_a_balanced_market_are_those_of_one_machine(cluster, tmp_path,
     people = gallery(1500, "a", 0).save(tmp_path / "a")
     common = ["slates", people, "-k", "5", "--where", "abs(age - query.age) <= 9", "--quiet"]
     output = run(*common, "--output", tmp_path / "one")
-    assert run(*common, "--output", tmp_path / "ray", "--engine", "ray").splitlines()[:-1] == (
-        output.splitlines()[:-1]
+    assert (
+        run(*common, "--output", tmp_path / "ray", "--engine", "ray").splitlines()[:-1]
+        == (output.splitlines()[:-1])
     )
     assert Slates(tmp_path / "ray").table("a") == Slates(tmp_path / "one").table("a")
     a, b = gallery(1500, "a", 0).embeddings, gallery(1100, "b", 1).embeddings
