@@ -312,6 +312,7 @@ INTERNAL = {
     "io.photo_notices",
     "io.problems",
     "io.reading",
+    "io.remote",
     "io.side_information",
     "io.spreadsheets",
     "io.replacing",

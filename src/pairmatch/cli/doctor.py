@@ -34,6 +34,7 @@ _EXTRAS = (
     ("qdrant", "qdrant-client", "export to Qdrant"),
     ("postgres", "psycopg", "export to PostgreSQL"),
     ("ray", "ray", "--engine ray"),
+    ("cloud", "fsspec", "photos in cloud storage"),
     ("serve", "fastapi", "`pairmatch serve`"),
 )
 

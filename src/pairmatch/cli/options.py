@@ -50,7 +50,8 @@ MatcherFolder = Annotated[
 Images = Annotated[
     Path | None,
     typer.Option(
-        help="Folder that photo paths are relative to.", show_default="folder of the file"
+        help="Folder that photo paths are relative to, or its URL: s3://bucket/photos.",
+        show_default="folder of the file",
     ),
 ]
 Profiles = Annotated[

@@ -233,7 +233,8 @@ def _print_json(ranking: Recommendations) -> None:
 def _print_ranking(ranking: Recommendations, total: int) -> None:
     echo(f"{'rank':>4}  {'score':>6}  candidate")
     for candidate in ranking:
-        paths = [str(image) for image in candidate.profile.images if isinstance(image, Path)]
+        images = candidate.profile.images
+        paths = [str(image) for image in images if isinstance(image, str | Path)]
         line = f"{candidate.rank:>4}  {candidate.score:>6.3f}  {candidate.profile.id}"
         echo(f"{line}  {', '.join(paths)}".rstrip())
     echo(f"{ranking.eligible} of {total} candidates are eligible.")

@@ -41,7 +41,7 @@ class Profile:
 
     Attributes:
         id: Unique id of the person in the data set; never passed to a model.
-        images: Photos as paths, encoded bytes or PIL images; may be empty.
+        images: Photos as paths, URLs of cloud storage, encoded bytes or PIL images; may be empty.
         text: Text that the person wrote.
         attributes: Facts for filters and slices, such as age or region. Those named in
             `prompt_attributes` of the [`Matcher`][pairmatch.matcher.matcher.Matcher] are also part
@@ -119,7 +119,7 @@ class Item:
     """Input of a backbone for one person.
 
     Attributes:
-        images: Photos as paths, encoded bytes or PIL images.
+        images: Photos as paths, URLs of cloud storage, encoded bytes or PIL images.
         text: Rendered prompt; empty for backbones that do not read text.
         attributes: Attributes that have a value; empty for backbones that do not read attributes.
     """

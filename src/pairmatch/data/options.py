@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from pairmatch.core.errors import ConfigurationError, unknown_name
-from pairmatch.data.photos import PhotoOptions
+from pairmatch.data.photos import PhotoOptions, image_folder
 from pairmatch.data.skipping import BadRows, OnBadRow
 from pairmatch.io.tables import Frame, words_for_missing
 
@@ -18,8 +18,9 @@ class TableOptions(TypedDict, total=False):
     """Keyword arguments of all readers of tables, each with a default.
 
     Attributes:
-        images: Folder that photo paths are relative to and must not leave. Default: the folder of
-            the file that names the photos, or the current folder for tables in memory.
+        images: Folder that photo paths are relative to and must not leave, or its URL in cloud
+            storage (`s3://bucket/photos`). Default: the folder of the file that names the photos,
+            or the current folder for tables in memory.
         check_images: Whether to decode every photo, to make sure that it can be read. Default:
             True.
         follow_links: Whether links may lead out of the folder of the photos. Default: False.
@@ -84,7 +85,9 @@ class Reading:
                 " ".join(unknown_name(f"argument of {call}", name, known) for name in unknown)
             )
         images = options.get("images")
-        folder = Path() if images is None else Path(images)
+        folder: Path | str = Path()
+        if images is not None:
+            folder = image_folder(images)
         if images is None and isinstance(source, Path):
             folder = source if source.is_dir() else source.parent
         return cls(

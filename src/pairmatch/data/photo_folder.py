@@ -76,7 +76,7 @@ def read_photo_folder(options: PhotoOptions) -> list[Profile]:
     Raises:
         DataError: The folder holds no photos, or some cannot be read.
     """
-    folder = options.folder
+    folder = Path(options.folder)
     contents = _list(folder, options.follow_links)
     skipped = contents.summary()
     if skipped:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.progress import map_in_threads
 from pairmatch.core.text import has_surrogates
 from pairmatch.io.images import check_image
 from pairmatch.io.photo_notices import grouped_notices
+from pairmatch.io.remote import SCHEMES, joined_url, remote_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,16 +22,30 @@ class PhotoOptions:
     """How photos are found and checked.
 
     Attributes:
-        folder: Image folder: paths are relative to it and must not leave it.
+        folder: Image folder, or its URL: paths are relative to it and must not leave it.
         follow_links: Whether links may lead out of the image folder.
         check_images: Whether to decode every photo, to make sure that it can be read.
         progress: Whether to show a progress bar.
     """
 
-    folder: Path
+    folder: Path | str
     follow_links: bool = False
     check_images: bool = True
     progress: bool = False
+
+
+def image_folder(images: str | Path) -> Path | str:
+    """The image folder that a user names: a path, or the URL of a folder in cloud storage.
+
+    Raises:
+        ConfigurationError: It is a web address.
+    """
+    if re.match(r"https?:/", str(images), re.IGNORECASE):
+        raise ConfigurationError(
+            f"`images` (--images) {str(images)!r} is a web address, whose photos may change: "
+            f"copy the photos to a folder or to cloud storage ({', '.join(SCHEMES)})."
+        )
+    return remote_url(images) or Path(images)
 
 
 PhotoCell = object  # paths separated by `;` (a number is a name, too), or a tuple of paths
@@ -36,7 +53,7 @@ PhotoCell = object  # paths separated by `;` (a number is a name, too), or a tup
 
 def normalize_photo_cell(cell: PhotoCell) -> tuple[str, ...]:
     """Every path of a cell in its shortest spelling: `./anna.jpg` is `anna.jpg`."""
-    names = (str(PurePath(name)) for name in _photo_names(cell))
+    names = (remote_url(name) or str(PurePath(name)) for name in _photo_names(cell))
     return tuple(unicodedata.normalize("NFC", name) for name in names)
 
 
@@ -46,12 +63,12 @@ class NamedPhoto:
 
     Attributes:
         name: Path in the cell.
-        path: Path to the file.
+        path: Path to the file, or its URL.
         problem: Why it cannot be used; blank if it is a file inside the image folder.
     """
 
     name: str
-    path: Path
+    path: Path | str
     problem: str = ""
 
 
@@ -59,10 +76,23 @@ def find_photos(cell: PhotoCell, options: PhotoOptions) -> list[NamedPhoto]:
     """The photos that a cell names, with the problems of those that cannot be used."""
     photos = []
     for name in _photo_names(cell):
-        if not has_surrogates(name):  # the table reports it
-            path = _existing(options.folder, name)
-            photos.append(NamedPhoto(name, path, _photo_problem(name, path, options)))
+        if has_surrogates(name):  # the table reports it
+            continue
+        if isinstance(options.folder, str):
+            photos.append(_remote_photo(name, options.folder))
+            continue
+        path = _existing(options.folder, name)
+        problem = _photo_problem(name, path, options.folder, follow_links=options.follow_links)
+        photos.append(NamedPhoto(name, path, problem))
     return photos
+
+
+def _remote_photo(name: str, folder: str) -> NamedPhoto:
+    """A photo in cloud storage; whether it is there is seen when it is read."""
+    url = joined_url(folder, name)
+    if url is None:
+        return NamedPhoto(name, name, f"{name!r} leaves the image folder {folder}.")
+    return NamedPhoto(name, url)
 
 
 def wrong_folder(
@@ -75,7 +105,9 @@ def wrong_folder(
         options: How they were found.
         table_folder: Folder of the table.
     """
-    missing = [photo for photo in photos if photo.problem == _missing(photo.name, options)]
+    if isinstance(options.folder, str):
+        return None
+    missing = [photo for photo in photos if photo.problem == _missing(photo.name, options.folder)]
     if len(missing) < max(2, len(photos)):
         return None
     first = missing[0].name
@@ -110,13 +142,17 @@ def _existing(folder: Path, name: str) -> Path:
     return found if os.path.lexists(found) else path
 
 
-def _photo_problem(name: str, path: Path, options: PhotoOptions) -> str:
+def _photo_problem(name: str, path: Path, folder: Path, *, follow_links: bool) -> str:
     """Why a path cannot be used; blank if it names a file inside the image folder."""
-    folder = options.folder
+    if remote_url(name) is not None and not path.exists():
+        return (
+            f"{name!r} is a URL, and the image folder is {folder}: name the URL of the folder with "
+            "`images` (--images)."
+        )
     try:
         if Path(name).is_absolute() or PurePath(os.path.normpath(name)).parts[:1] == ("..",):
             return f"{name!r} leaves the image folder {folder}."
-        if not options.follow_links and not path.resolve().is_relative_to(folder.resolve()):
+        if not follow_links and not path.resolve().is_relative_to(folder.resolve()):
             return (
                 f"{name!r} leaves the image folder {folder} through a link. Allow links with "
                 "follow_links=True (--follow-links)."
@@ -128,14 +164,14 @@ def _photo_problem(name: str, path: Path, options: PhotoOptions) -> str:
     except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL byte, a loop of links
         reason = getattr(error, "strerror", None) or error
         return f"{name[:60]!r} cannot be opened ({reason})."
-    return _missing(name, options)
+    return _missing(name, folder)
 
 
-def _missing(name: str, options: PhotoOptions) -> str:
-    return f"{name!r} does not exist in {options.folder}."
+def _missing(name: str, folder: Path) -> str:
+    return f"{name!r} does not exist in {folder}."
 
 
-def broken_photos(files: Sequence[Path], *, progress: bool) -> dict[Path, str]:
+def broken_photos(files: Sequence[Path | str], *, progress: bool) -> dict[Path | str, str]:
     """Decodes photos; returns the problem of each one that cannot be read."""
     with grouped_notices():
         problems = map_in_threads(check_image, files, "Checking photos", shown=progress)

@@ -154,9 +154,9 @@ class ProfileRows:
             if photo.problem:
                 self._table.problem(row, column, photo.problem)
 
-    def _broken_photos(self) -> Collection[Path]:
+    def _broken_photos(self) -> Collection[Path | str]:
         """Decodes each photo once; a broken one is a problem of the first cell that names it."""
-        sources: dict[Path, tuple[int, str]] = {}
+        sources: dict[Path | str, tuple[int, str]] = {}
         for description in self._people.values():
             for photo in description.photos:
                 if not photo.problem:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pairmatch.core.errors import ImageError
 from pairmatch.io.images import check_image, image_bytes
+from pairmatch.io.remote import is_on_every_machine, is_remote
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,14 @@ class PartRecipe:
 def sent_images(images: Sequence[Any]) -> tuple[Any, ...]:
     """Photos as nodes can read them: the bytes of files, which may be on this machine only.
 
-    A file that has become unreadable travels as its path, and is reported by the backbone.
+    Nodes read photos in cloud storage themselves, with credentials of their own. A file that has
+    become unreadable travels as its path, and is reported by the backbone.
     """
     sent: list[Any] = []
     for image in images:
+        if isinstance(image, str) and is_remote(image) and is_on_every_machine(image):
+            sent.append(image)
+            continue
         try:
             sent.append(image_bytes(image) if isinstance(image, str | Path) else image)
         except ImageError:

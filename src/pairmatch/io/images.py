@@ -11,7 +11,7 @@ from threading import Lock
 
 from PIL import Image, UnidentifiedImageError
 
-from pairmatch.core.errors import ConfigurationError, ImageError
+from pairmatch.core.errors import ConfigurationError, ImageError, MissingExtraError
 from pairmatch.core.text import printable
 from pairmatch.io.budget import Budget
 from pairmatch.io.colors import changes_colors, conversion, flat, has_unsigned_numbers
@@ -19,6 +19,7 @@ from pairmatch.io.files import digest_file, read_file
 from pairmatch.io.orientation import pil_orientation, swaps_sides, turned, without_warnings
 from pairmatch.io.photo_formats import decoded_formats, photo_format, unread_format_message
 from pairmatch.io.photo_notices import note_damage
+from pairmatch.io.remote import is_remote, read_remote
 from pairmatch.io.side_information import SideInformation, separate
 
 ImageSource = str | Path | bytes | Image.Image
@@ -61,7 +62,11 @@ def image_bytes(source: ImageSource) -> bytes:
         content = source
     else:
         with _readable(source):
-            content = read_file(Path(source), most_bytes=MAX_FILE_BYTES)
+            content = (
+                read_remote(source, most_bytes=MAX_FILE_BYTES)
+                if isinstance(source, str) and is_remote(source)
+                else read_file(Path(source), most_bytes=MAX_FILE_BYTES)
+            )
     if not content:
         raise ImageError(f"{_name(source)}: the file is empty.")
     if len(content) > MAX_FILE_BYTES:
@@ -84,7 +89,7 @@ def image_digest(source: ImageSource) -> str:
             transparency = upright.info.get("transparency")
             header = f"{upright.mode} {upright.size} {palette} {transparency}".encode()
             return hashlib.sha256(header + b"\0" + upright.tobytes()).hexdigest()
-    if isinstance(source, bytes):
+    if isinstance(source, bytes) or is_remote(source):
         return hashlib.sha256(image_bytes(source)).hexdigest()
     with _readable(source):
         digest = digest_file(Path(source), most_bytes=MAX_FILE_BYTES)
@@ -154,7 +159,8 @@ def load_image(source: ImageSource, *, longest_side_px: int | None = None) -> Im
     (EXIF, profile, texts) is ignored with a warning.
 
     Args:
-        source: A path, encoded bytes or a PIL image.
+        source: A path, the URL of a file in cloud storage (`s3://bucket/anna.jpg`), encoded bytes
+            or a PIL image.
         longest_side_px: Size of the longest side in pixels, at least 1; larger photos are shrunk to
             it and keep their aspect ratio, smaller ones are not enlarged. JPEG files are then
             decoded at a reduced size, which is several times faster for phone photos.
@@ -220,7 +226,7 @@ def _named(source: ImageSource) -> Iterator[None]:
     """Turns every error of a decoder into an ImageError that names the photo."""
     try:
         yield
-    except (ImageError, MemoryError):
+    except (ImageError, MissingExtraError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"{_name(source)}: {error}") from error

@@ -1,0 +1,85 @@
+"""Files in cloud storage, read through fsspec."""
+
+from __future__ import annotations
+
+import errno
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pairmatch.core.errors import missing_extra
+
+#: Schemes of storages that files are read from. A web address is none: what it returns may change.
+SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "abfss", "file", "memory")
+_URL = re.compile(rf"({'|'.join(SCHEMES)}):/{{1,2}}(?=[^/]|/[^/])", re.IGNORECASE)
+_ON_ONE_MACHINE = ("file", "memory")
+
+
+def is_remote(source: object) -> bool:
+    """Whether a value is the URL of a file in a storage: `s3://bucket/anna.jpg`."""
+    return isinstance(source, str) and _URL.match(source) is not None and "://" in source
+
+
+def is_on_every_machine(url: str) -> bool:
+    """Whether the URL of a storage means the same file on all machines."""
+    return url.partition(":")[0].lower() not in _ON_ONE_MACHINE
+
+
+def remote_url(path: str | Path) -> str | None:
+    """The URL that a text or path names; None if it names a local file.
+
+    A `Path` of a URL has lost one of its slashes: `s3:/bucket`.
+    """
+    match = _URL.match(str(path))
+    if match is None:
+        return None
+    scheme, rest = match[1].lower(), str(path)[match.end() :]
+    return f"file:///{rest.lstrip('/')}" if scheme == "file" else f"{scheme}://{rest}"
+
+
+def joined_url(folder: str, name: str) -> str | None:
+    """URL of a file by its path in a folder, or by its own URL; None if it leaves the folder."""
+    base = folder.rstrip("/") + "/"
+    url = name if "://" in name else base + name.lstrip("/")
+    inside = url.removeprefix(base)
+    # fsspec reads `::` as the start of another URL
+    leaves = ".." in PurePosixPath(inside).parts or "::" in url or name.startswith("/")
+    return None if leaves or inside == url else url
+
+
+def read_remote(url: str, *, most_bytes: int) -> bytes:
+    """Content of a file in a storage. Credentials are those that its library finds.
+
+    Args:
+        url: URL with one of `SCHEMES`.
+        most_bytes: Largest size in bytes that is read.
+
+    Raises:
+        MissingExtraError: fsspec, or its package for this storage, is not installed.
+        OSError: The file is missing, is larger than `most_bytes`, or cannot be read; `strerror` has
+            the reason.
+    """
+    if "::" in url:
+        raise OSError(errno.EINVAL, "a URL must not hold '::'", url)
+    try:
+        import fsspec  # type: ignore[import-untyped]
+
+        storage, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        scheme = url.partition(":")[0]
+        raise missing_extra(f"Reading {scheme}:// URLs", "fsspec", "cloud") from error
+    try:
+        return _content(storage, path, most_bytes)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, "the file does not exist", url) from error
+    except Exception as error:  # each storage raises its own
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise OSError(errno.EIO, " ".join(str(reason).split())[:300], url) from error
+
+
+def _content(storage: Any, path: str, most_bytes: int) -> bytes:
+    with storage.open(path, "rb", cache_type="none") as file:
+        content: bytes = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise OSError(errno.EFBIG, f"the file has more than {most_bytes:,} bytes", path)
+    return content

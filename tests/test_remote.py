@@ -1,0 +1,182 @@
+"""Photos in cloud storage: by URL, inside the image folder, and with the keys of local files."""
+
+import io
+import os
+import signal
+import sys
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from pairmatch import Pairs, Profile
+from pairmatch.backbones.descriptor import DescriptorBackbone
+from pairmatch.core.errors import ConfigurationError, DataError, ImageError, MissingExtraError
+from pairmatch.distributed.parts import sent_images
+from pairmatch.features.extractor import FeatureStore
+from pairmatch.features.poolers import NativePooler
+from pairmatch.io.images import check_image, image_digest, image_size, load_image, pixels_digest
+from pairmatch.io.remote import joined_url, remote_url
+
+
+def png(seed):
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (20, 30, 3), np.uint8)
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def bucket():
+    """A folder of photos in memory, as fsspec keeps it."""
+    storage = fsspec.filesystem("memory")
+    for number in range(4):
+        storage.pipe(f"/bucket/photos/{number}.png", png(number))
+    storage.pipe("/bucket/private.png", png(9))
+    yield "memory://bucket/photos"
+    storage.rm("/bucket", recursive=True)
+
+
+def table(folder, rows):
+    path = folder / "pairs.csv"
+    path.write_text("\n".join(["id_a,image_a,id_b,image_b", *rows]) + "\n")
+    return path
+
+
+def test_a_url_is_read_and_keyed_like_its_bytes(bucket, tmp_path):
+    url, content = f"{bucket}/0.png", png(0)
+    assert image_digest(url) == image_digest(content)
+    assert pixels_digest(url) == pixels_digest(content)
+    assert image_size(url) == (30, 20)
+    assert load_image(url).tobytes() == load_image(content).tobytes()
+    store = FeatureStore(tmp_path / "store.sqlite")
+    store.extract([Profile("here", (content,))], DescriptorBackbone(), [NativePooler()])
+    plan = store.plan([Profile("there", (url,))], DescriptorBackbone(), [NativePooler()])
+    assert plan.stored == 1
+
+
+def test_tables_name_photos_below_the_url_of_the_image_folder(bucket, tmp_path):
+    path = table(tmp_path, ["a,0.png,b,1.png", f"c,{bucket}/2.png,d,3.png;0.png"])
+    pairs = Pairs.read(path, images=bucket)
+    assert [len(person.images) for person in pairs.people] == [1, 1, 1, 2]
+    assert pairs.profiles["c"].images == (f"{bucket}/2.png",)
+    # The command line passes a Path, in which `//` has become `/`
+    assert Pairs.read(path, images=Path(bucket)).profiles.keys() == pairs.profiles.keys()
+
+
+def test_files_are_read_by_url_too(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number in range(2):
+        (tmp_path / "photos" / f"{number}.png").write_bytes(png(number))
+    pairs = Pairs.read(table(tmp_path, ["a,0.png,b,1.png"]), images=f"file://{tmp_path}/photos")
+    assert pairs.profiles["a"].images == (f"file://{tmp_path}/photos/0.png",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../private.png",
+        "memory://bucket/private.png",
+        "memory://bucket/photos/../private.png",
+        "memory://bucket/photos-of-others/0.png",
+        "/bucket/private.png",
+        "https://example.org/0.png",
+        "s3://other/0.png",
+        "0.png::memory://bucket/private.png",
+        "file:///etc/hostname",
+    ],
+)
+def test_no_cell_leaves_the_image_folder(name, bucket, tmp_path):
+    with pytest.raises(DataError, match=r"line 2, column image_b.*leaves the image folder memory"):
+        Pairs.read(table(tmp_path, [f"a,0.png,b,{name}"]), images=bucket)
+
+
+def test_a_url_in_a_table_needs_the_url_of_its_folder(bucket, tmp_path):
+    path = table(tmp_path, [f"a,{bucket}/0.png,b,{bucket}/1.png"])
+    with pytest.raises(DataError, match="name the URL of the folder with `images`"):
+        Pairs.read(path)
+    with pytest.raises(ConfigurationError, match="is a web address"):
+        Pairs.read(path, images="https://example.org/photos")
+
+
+def test_photos_that_cannot_be_read_are_named_with_their_cell(bucket, tmp_path, monkeypatch):
+    fsspec.filesystem("memory").pipe("/bucket/photos/broken.png", b"no photo")
+    with pytest.raises(DataError) as error:
+        Pairs.read(table(tmp_path, ["a,gone.png,b,broken.png"]), images=bucket)
+    assert f"column image_a: {bucket}/gone.png: the file does not exist" in str(error.value)
+    assert f"column image_b: {bucket}/broken.png: not a photo" in str(error.value)
+    monkeypatch.setattr("pairmatch.io.images.MAX_FILE_BYTES", 100)
+    assert "more than 100 bytes" in check_image(f"{bucket}/0.png")
+    with pytest.raises(ImageError, match="must not hold '::'"):
+        load_image(f"{bucket}/0.png::{bucket}/1.png")
+
+
+def test_without_fsspec_the_extra_is_named(bucket, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(MissingExtraError, match=r"pairmatch\[cloud\]"):
+        load_image(f"{bucket}/0.png")
+
+
+def test_nodes_of_a_cluster_read_shared_storage_themselves(bucket):
+    shared = "s3://bucket/0.png"
+    assert sent_images((shared, f"{bucket}/0.png")) == (shared, png(0))
+
+
+@pytest.mark.parametrize(
+    ("path", "url"),
+    [
+        ("s3://bucket/photos", "s3://bucket/photos"),
+        (Path("s3://bucket/photos"), "s3://bucket/photos"),
+        (Path("gs://bucket"), "gs://bucket"),
+        (Path("file:///data/photos"), "file:///data/photos"),
+        ("photos", None),
+        ("C:/photos", None),
+        ("https://example.org", None),
+    ],
+)
+def test_urls_are_told_from_paths(path, url):
+    assert remote_url(path) == url
+
+
+def test_urls_are_joined():
+    assert joined_url("s3://b/photos/", "x/a.jpg") == "s3://b/photos/x/a.jpg"
+    assert joined_url("s3://b", "s3://bb/a.jpg") is None
+
+
+@pytest.mark.slow
+def test_a_real_s3_server(tmp_path, monkeypatch):
+    """Reads through s3fs from a server that speaks the protocol of S3."""
+    server = pytest.importorskip("moto.server")
+    boto3 = pytest.importorskip("boto3")
+
+    def stop(*_):
+        raise TimeoutError("the test took more than 100 s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(100)
+    running = server.ThreadedMotoServer(port=0)
+    running.start()
+    try:
+        host, port = running.get_host_and_port()
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+        client.create_bucket(Bucket="photos")
+        for number in range(2):
+            client.put_object(Bucket="photos", Key=f"2026/{number}.png", Body=png(number))
+        path = table(tmp_path, ["a,0.png,b,1.png"])
+        pairs = Pairs.read(path, images="s3://photos/2026")
+        assert image_digest(pairs.profiles["b"].images[0]) == image_digest(png(1))
+        with pytest.raises(DataError, match="the file does not exist"):
+            Pairs.read(table(tmp_path, ["a,0.png,b,7.png"]), images="s3://photos/2026")
+    finally:
+        running.stop()
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
