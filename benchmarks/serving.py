@@ -1,7 +1,7 @@
 """Measures the HTTP service on loopback: latency, throughput, stale answers and memory.
 
     python benchmarks/serving.py [--people 100000 1000000] [--clients 1 8 32] [--requests 300]
-        [--onnx encoder.onnx] [--memory 100000]
+        [--pages 20] [--onnx encoder.onnx] [--memory 100000]
 
 One process serves; this one holds the clients, so both share the machine. While clients search,
 one person after another is added, looked for, removed and looked for again.
@@ -80,6 +80,8 @@ def fit(folder: Path, onnx: Path | None) -> Matcher:
         store=folder / "s.sqlite",
     )
     train, validation, _ = pairs.split(0.6, 0.3, seed=0)
+    lines = [f"a{number},b{number}" for number in range(500)]
+    (folder / "test.csv").write_text("\n".join(["id_a,id_b", *lines]))
     matcher.fit(train, validation).save(folder / "matcher")
     return matcher
 
@@ -100,7 +102,7 @@ def served(folder: Path):
     """Port and process of a service."""
     command = [sys.executable, "-m", "pairmatch", "serve", str(folder / "matcher"), "--port", "0"]
     command += ["--gallery", f"a={folder / 'ga'}", "--gallery", f"b={folder / 'gb'}"]
-    command += ["--store", str(folder / "s.sqlite")]
+    command += ["--store", str(folder / "s.sqlite"), "--pairs", str(folder / "test.csv")]
     log = folder / "log"
     with log.open("w") as file:
         process = subprocess.Popen(command, stderr=file, stdout=file)
@@ -197,6 +199,41 @@ def embed(port: int, name: str, requests: int) -> None:
         )
 
 
+PAGES = {
+    "slate": "/explore?id=a1&side=a",
+    "slate with a mutual rule": "/explore?id=a1&side=a&where=guest+is+null&mutual=1",
+    "ids that begin with a12": "/explore?id=a12&side=a",
+    "exposure": "/explore/exposure?side=a&k=10",
+    "test pairs": "/explore/pairs",
+}
+
+
+def explore(port: int, requests: int) -> None:
+    """Prints how long pages of the explorer take: first until complete, and then again."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+
+    def get(path: str) -> bool:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        response.read()
+        if response.status != 200:
+            raise RuntimeError(f"{path}: {response.status}")
+        return "Refresh" not in response.headers
+
+    for name, path in PAGES.items():
+        start = time.perf_counter()
+        while not get(path):
+            time.sleep(0.1)
+        first = time.perf_counter() - start
+        times = []
+        for _ in range(requests):
+            start = time.perf_counter()
+            get(path)
+            times.append(time.perf_counter() - start)
+        load = os.getloadavg()[0]
+        print(f"{name}: first {first:.1f} s, again {percentiles(times)} (load {load:.1f})")
+
+
 def watch_memory(port: int, process: psutil.Process, requests: int) -> None:
     """Prints the resident memory of the service over many requests."""
     client = Client(port)
@@ -216,6 +253,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--requests", type=int, default=300, help="requests per measurement")
     parser.add_argument("--onnx", type=Path, help="encoder to embed photos with as well")
+    parser.add_argument("--pages", type=int, default=20, help="requests per page of the explorer")
     parser.add_argument("--memory", type=int, default=0, help="requests to watch memory over")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -228,6 +266,7 @@ def main() -> None:
                 port_folder[port] = folder
                 for clients in arguments.clients:
                     search(port, clients, arguments.requests, people)
+                explore(port, arguments.pages)
                 if people == arguments.people[0]:
                     embed(port, "descriptor", arguments.requests)
                     watch_memory(port, process, arguments.memory)

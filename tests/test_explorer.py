@@ -60,7 +60,7 @@ HOSTILE = {
 
 def build(folder):
     """Writes two matchers, their galleries, photos and test pairs; people of b are hostile too."""
-    draw_people(folder / "people", pairs=40, size_px=32)
+    draw_people(folder / "people", pairs=24, size_px=32)
     pairs = Pairs.read(folder / "people" / "pairs.csv")
     train, validation, test = pairs.split(0.6, 0.2, seed=0)
     matcher = Matcher(

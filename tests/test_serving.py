@@ -310,7 +310,7 @@ def test_random_requests_of_the_description(small):
 
         check()
         count += 1
-    assert count == 8
+    assert count == 9
 
 
 # --- hostile clients
