@@ -20,6 +20,8 @@ from pathlib import Path
 from statistics import median
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# This process is not niced either
+os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
