@@ -42,9 +42,9 @@ from pairmatch.core.text import printable
 
 if TYPE_CHECKING:
     from pairmatch.core.types import Profile
-    from pairmatch.distributed import RayEngine
     from pairmatch.gallery import Gallery
     from pairmatch.gallery.results import Recommendations
+    from pairmatch.market.engines import BalanceEngine
 
 _log = logging.getLogger(__name__)
 
@@ -280,6 +280,7 @@ def slates(
     temperature: Annotated[
         float, typer.Option(help="Temperature of the balance; lower is closer to one-to-one.")
     ] = 0.05,
+    device: Device = "cpu",
     engine: Engine = "local",
     quiet: Quiet = False,
 ) -> None:
@@ -299,7 +300,9 @@ def slates(
             exclude, symmetric=symmetric, keep_words=keep_words or ()
         )
     if evenness:
-        options |= _bonuses(a, b, evenness, temperature, cluster)
+        from pairmatch.market.engines import ThisProcess
+
+        options |= _bonuses(a, b, evenness, temperature, cluster or ThisProcess(device))
     written = recommend_all(a, b, output, k, progress=show_progress(quiet), **options)
     _print_exposure("a", written.exposure("a", (a if b is None else b).ids))
     if b is not None:
@@ -312,7 +315,7 @@ def _bonuses(
     b: Gallery | None,
     evenness: float,
     temperature: float,
-    engine: RayEngine | None,
+    engine: BalanceEngine,
 ) -> dict[str, Any]:
     """Bonuses that spread attention evenly, as options of `recommend_all`."""
     from pairmatch.market import balance

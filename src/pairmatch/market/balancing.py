@@ -100,8 +100,8 @@ def balance(
         tolerance: Largest acceptable `error`; float32 reaches about 1e-6.
         max_iterations: Maximum number of passes over all pairs.
         seed: Seed for the sample that the initial potentials are estimated from.
-        engine: Where passes run, such as `RayEngine`; None for this process. One number per person
-            travels between passes.
+        engine: Where passes run, such as `RayEngine` or `ThisProcess("cuda")`; None for the CPU of
+            this process. One number per person travels between passes.
 
     Raises:
         ConfigurationError: Invalid arguments, a temperature too low for float32, or no convergence.

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Protocol
 
+from pairmatch.core.devices import resolve_device
 from pairmatch.market.potentials import FitRows, Market, block_of_scores, fit_rows
 
 
@@ -19,9 +20,20 @@ class BalanceEngine(Protocol):
 
 
 class ThisProcess:
-    """Runs passes in this process."""
+    """Runs passes in this process.
+
+    Args:
+        device: Device of the products: `auto`, `cpu`, `cuda`, … Its memory holds both sides.
+
+    Raises:
+        ConfigurationError: The device is unknown or unavailable.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._device = resolve_device(device)
 
     @contextmanager
     def balancing(self, market: Market) -> Iterator[FitRows]:
         """Yields what runs a pass."""
-        yield partial(fit_rows, market, block_of_scores(market))
+        placed = market.on(self._device)
+        yield partial(fit_rows, placed, block_of_scores(placed))

@@ -50,6 +50,11 @@ class Market:
     largest: float
     first: int = 0
 
+    def on(self, device: torch.device) -> Market:
+        """The market with its vectors on a device."""
+        left, right = self.left.to(device), self.right.to(device)
+        return dataclasses.replace(self, left=left, right=right)
+
     def part(self, rows: slice) -> Market:
         """The market with some rows of side a only."""
         return dataclasses.replace(
@@ -115,7 +120,7 @@ def _capacities(name: str, given: Floats | float, people: int) -> Doubles:
 def block_of_scores(market: Market) -> torch.Tensor:
     """A buffer for the scores of as many rows as fit into 128 MiB: [rows, M] float32."""
     rows = max(1, min(len(market.left), _SCORES_PER_BLOCK // len(market.right)))
-    return torch.empty(rows, len(market.right))
+    return torch.empty(rows, len(market.right), device=market.right.device)
 
 
 #: Fits the potentials of side a to those of side b in one pass over all pairs. Takes both [N], [M];
@@ -136,20 +141,21 @@ def fit_rows(
         log_b: [M] log potentials of side b.
     """
     error = 0.0
-    ones = torch.ones(len(market.right))
+    device = block.device
+    ones = torch.ones(len(market.right), device=device)
     fitted = np.empty(len(market.left))
     total_b = np.zeros(len(market.right))
-    shift = torch.from_numpy(log_b.astype(np.float32))
+    shift = torch.from_numpy(log_b.astype(np.float32)).to(device)
     for start in range(0, len(market.left), len(block)):
         rows = slice(start, min(start + len(block), len(market.left)))
         matches = _block_matches(market, log_a, shift, rows, block)
-        total_a = (matches @ ones).double().numpy()
+        total_a = (matches @ ones).double().cpu().numpy()
         before = log_a[rows]
         error = max(error, _relative_error(before, total_a, market.capacity_a[rows]))
         fitted[rows] = _updated(before, total_a, market.capacity_a[rows])
         # Side b is fitted to the new potentials of these rows, which saves a second pass.
         change = torch.from_numpy(np.exp(fitted[rows] - before).astype(np.float32))
-        total_b += (change @ matches).numpy()
+        total_b += (change.to(device) @ matches).cpu().numpy()
     return fitted, total_b, error
 
 
@@ -172,10 +178,10 @@ def _block_matches(
     """Expected matches μ of some rows at the current potentials, [n, M]; a view of `block`."""
     matches = block[: rows.stop - rows.start]
     torch.addmm(shift, market.left[rows], market.right.T, out=matches)
-    matches += torch.from_numpy(log_a[rows].astype(np.float32))[:, None]
+    matches += torch.from_numpy(log_a[rows].astype(np.float32)).to(block.device)[:, None]
     matches.exp_()  # μ is never far above a capacity, so float32 holds it
     if market.one_sided:
-        diagonal = torch.arange(len(matches))
+        diagonal = torch.arange(len(matches), device=block.device)
         matches[diagonal, diagonal + market.first + rows.start] = 0
     if market.allowed is not None:
         start, stop = market.first + rows.start, market.first + rows.stop
@@ -185,7 +191,7 @@ def _block_matches(
                 f"`balance(allowed=...)` must return bool {list(matches.shape)} for the rows "
                 f"{start} to {stop}, got {mask.dtype} {list(mask.shape)}."
             )
-        matches *= torch.from_numpy(np.ascontiguousarray(mask))
+        matches *= torch.from_numpy(np.ascontiguousarray(mask)).to(block.device)
     return matches
 
 
