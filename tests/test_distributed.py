@@ -128,11 +128,11 @@ class Interrupted:
                 self.act()
 
 
-def worker_processes():
+def worker_processes(name="ExtractionWorker"):
     return [
         process
         for process in psutil.process_iter(["name", "cmdline"])
-        if "ray::ExtractionWorker" in " ".join([process.name(), *(process.info["cmdline"] or [])])
+        if f"ray::{name}" in " ".join([process.name(), *(process.info["cmdline"] or [])])
     ]
 
 
@@ -268,6 +268,22 @@ def test_slates_of_a_balanced_market_are_those_of_one_machine(cluster, tmp_path,
         np.testing.assert_allclose(getattr(there, name), getattr(here, name), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
+def test_a_killed_worker_of_a_market_is_replaced(cluster):
+    people = gallery(300, "a", 0).embeddings
+    market = Market.of(people, None, 0.5, 1.0, None, None)
+    log_a = np.zeros(300)
+    expected = fit_rows(market, block_of_scores(market), log_a, log_a)
+    with RayEngine().balancing(market) as fit:
+        fit(log_a, log_a)
+        victims = worker_processes("BalanceWorker")
+        assert len(victims) == 2
+        victims[0].send_signal(signal.SIGKILL)
+        victims[0].wait(60)
+        for ours, theirs in zip(fit(log_a, log_a), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
 @pytest.mark.parametrize("one_sided", [True, False])
 def test_passes_over_parts_of_a_market_are_those_over_all_of_it(one_sided):
     rng = np.random.default_rng(0)
@@ -279,8 +295,11 @@ def test_passes_over_parts_of_a_market_are_those_over_all_of_it(one_sided):
     log_a, log_b = rng.normal(size=23), rng.normal(size=len(market.right))
     expected = fit_rows(market, block_of_scores(market), log_a, log_b)
     parts = [slice(0, 9), slice(9, 10), slice(10, 23)]
-    workers = [BalanceWorker(market.part(rows), market.right.numpy(), 1) for rows in parts]
-    done = [worker.fit(log_a[rows], log_b) for worker, rows in zip(workers, parts, strict=True)]
+    done = []
+    for rows in parts:
+        worker = BalanceWorker(1)
+        worker.start(market.part(rows), market.right.numpy())
+        done.append(worker.fit(log_a[rows], log_b))
     np.testing.assert_allclose(np.concatenate([one[0] for one in done]), expected[0], rtol=1e-6)
     np.testing.assert_allclose(sum(one[1] for one in done), expected[1], rtol=1e-6)
     assert max(one[2] for one in done) == pytest.approx(expected[2], rel=1e-6)

@@ -12,7 +12,7 @@ from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import Backbone, Pooler
 from pairmatch.core.types import Item
 from pairmatch.distributed.cluster import cluster_of, connect
-from pairmatch.distributed.markets import SearchWorker, SharedGallery, balance_workers
+from pairmatch.distributed.markets import BalanceWorkers, SearchWorker, SharedGallery
 from pairmatch.distributed.parts import PartRecipe, photo_problem, sent_images
 from pairmatch.distributed.pool import ActorPool
 from pairmatch.distributed.workers import ExtractionWorker
@@ -135,9 +135,10 @@ class RayEngine:
         cpus = self.cpus_per_worker or 1
         room = max(1, cluster_of(ray).cpus // cpus)
         count = room if self.workers is None else min(room, self.workers)
-        workers = balance_workers(ray, market, min(count, len(market.left)), cpus)
+        workers = BalanceWorkers(
+            ray, market, min(count, len(market.left)), cpus, self.start_seconds
+        )
         try:
-            workers.wait(self.start_seconds)
             yield workers.fit
         finally:
             workers.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -22,7 +22,7 @@ from pairmatch.gallery.snapshot import Snapshot
 from pairmatch.market.potentials import Doubles, Market, block_of_scores, fit_rows
 
 _ROWS = 65_536  # people per object of the cluster's memory
-_RESTARTS = 5  # of a worker that dies
+_MOST_LOSSES = 5  # workers that may die
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,18 +79,21 @@ class BalanceWorker:
     """Runs passes over some rows of a market.
 
     Args:
-        market: The rows, without side b.
-        right: [M, K] float32 side b, in the memory of the node.
         threads: Number of CPUs of this process.
     """
 
-    def __init__(self, market: Market, right: Vectors, threads: int) -> None:
+    def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
+
+    def start(self, market: Market, right: Vectors) -> None:
+        """Takes the rows of this worker.
+
+        Args:
+            market: The rows, without side b.
+            right: [M, K] float32 side b, in the memory of the node.
+        """
         self._market = dataclasses.replace(market, right=_shared_tensor(right))
         self._block = block_of_scores(self._market)
-
-    def start(self) -> None:
-        """Does nothing: says that this worker is ready."""
 
     def fit(self, log_a: Doubles, log_b: Doubles) -> tuple[Doubles, Doubles, float]:
         """One pass over the rows of this worker."""
@@ -98,84 +101,97 @@ class BalanceWorker:
 
 
 class BalanceWorkers:
-    """Workers that hold the rows of a market, each its own.
+    """Workers that hold the rows of a market, each its own; those that die are replaced.
 
     Args:
         ray: The connected package.
-        actor: The class of the workers with its resources.
         market: The whole market.
-        count: Number of workers.
-        threads: Number of CPUs per worker.
+        count: Number of workers, at most one per row.
+        cpus: Number of CPUs per worker.
+        start_seconds: Longest time to wait for a worker, in seconds.
+
+    Raises:
+        ClusterError: The cluster has no room for the workers.
     """
 
-    def __init__(self, ray: Any, actor: Any, market: Market, count: int, threads: int) -> None:
+    def __init__(
+        self, ray: Any, market: Market, count: int, cpus: int, start_seconds: float
+    ) -> None:
         self._ray = ray
-        right = ray.put(market.right.numpy())
-        bounds = np.linspace(0, len(market.left), count + 1).astype(int)
-        self._rows = [
-            slice(int(start), int(stop)) for start, stop in pairwise(bounds) if stop > start
-        ]
+        self._cpus = cpus
+        self._start_seconds = start_seconds
+        self._losses = 0
+        bounds = np.linspace(0, len(market.left), count + 1).astype(int).tolist()
+        self._rows = [slice(start, stop) for start, stop in pairwise(bounds)]
         nothing = torch.empty(0, market.left.shape[1])
-        self._workers = [
-            actor.remote(dataclasses.replace(market.part(rows), right=nothing), right, threads)
-            for rows in self._rows
+        # Kept for workers that take the place of others
+        self._right = ray.put(market.right.numpy())
+        self._parts = [
+            ray.put(dataclasses.replace(market.part(rows), right=nothing)) for rows in self._rows
         ]
-
-    def wait(self, seconds: float) -> None:
-        """Waits until all workers run.
-
-        Raises:
-            ClusterError: They do not within a time.
-        """
-        calls = [worker.start.remote() for worker in self._workers]
-        ready, late = self._ray.wait(calls, num_returns=len(calls), timeout=seconds)
-        if late:
-            raise ClusterError(
-                f"{len(late)} of {len(calls)} workers could not be started in {seconds:.0f} s. "
-                "Stop other jobs, add nodes, or ask for fewer workers."
-            )
-        self._results(ready)
+        self._workers: list[Any] = [None] * count
+        try:
+            self._start(range(count))
+        except BaseException:
+            self.stop()
+            raise
 
     def fit(self, log_a: Doubles, log_b: Doubles) -> tuple[Doubles, Doubles, float]:
-        """One pass over all pairs.
+        """One pass over all pairs; what a worker that dies has lost is done again.
 
         Raises:
-            ClusterError: A worker died again and again.
+            ClusterError: Workers die again and again, or there is no room for others.
         """
         shared = self._ray.put(log_b)
-        calls = [
-            worker.fit.remote(log_a[rows], shared)
-            for worker, rows in zip(self._workers, self._rows, strict=True)
-        ]
-        parts = self._results(calls)
-        total_b: npt.NDArray[np.float64] = np.sum([total for _, total, _ in parts], axis=0)
-        fitted = np.concatenate([part for part, _, _ in parts])
-        return fitted, total_b, max(error for _, _, error in parts)
+
+        def call(number: int) -> Any:
+            return self._workers[number].fit.remote(log_a[self._rows[number]], shared)
+
+        calls = {number: call(number) for number in range(len(self._workers))}
+        parts: dict[int, Any] = {}
+        while len(parts) < len(calls):
+            number = len(parts)
+            try:
+                parts[number] = self._ray.get(calls[number])
+            except self._ray.exceptions.RayTaskError as error:
+                cause = getattr(error, "cause", None)
+                raise (cause if isinstance(cause, PairmatchError) else error) from None
+            except self._ray.exceptions.RayError as error:
+                self._replace(number, error)
+                calls[number] = call(number)
+        total_b: npt.NDArray[np.float64] = np.sum([part[1] for part in parts.values()], axis=0)
+        fitted = np.concatenate([part[0] for part in parts.values()])
+        return fitted, total_b, max(part[2] for part in parts.values())
 
     def stop(self) -> None:
         """Ends the workers."""
         for worker in self._workers:
-            self._ray.kill(worker)
+            if worker is not None:
+                self._ray.kill(worker)
 
-    def _results(self, calls: Sequence[Any]) -> list[Any]:
-        try:
-            return list(self._ray.get(list(calls)))
-        except self._ray.exceptions.RayTaskError as error:
-            cause = getattr(error, "cause", None)
-            raise (cause if isinstance(cause, PairmatchError) else error) from None
-        except self._ray.exceptions.RayError as error:
+    def _start(self, numbers: Iterable[int]) -> None:
+        """Creates workers and waits until they have their rows."""
+        actor = self._ray.remote(BalanceWorker).options(num_cpus=self._cpus, max_restarts=0)
+        starting = []
+        for number in numbers:
+            self._workers[number] = actor.remote(self._cpus)
+            starting.append(self._workers[number].start.remote(self._parts[number], self._right))
+        _, late = self._ray.wait(starting, num_returns=len(starting), timeout=self._start_seconds)
+        if late:
             raise ClusterError(
-                f"A worker of the cluster died {_RESTARTS + 1} times: it may lack memory, use "
+                f"{len(late)} of {len(starting)} workers could not be started in "
+                f"{self._start_seconds:.0f} s. Stop other jobs, add nodes, or use fewer workers."
+            )
+
+    def _replace(self, number: int, error: Exception) -> None:
+        self._losses += 1
+        if self._losses > _MOST_LOSSES:
+            raise ClusterError(
+                f"Workers of the cluster died {self._losses} times. They may lack memory: use "
                 f"larger nodes. The last reason: {' '.join(str(error).split())[:300]}"
             ) from error
-
-
-def balance_workers(ray: Any, market: Market, count: int, cpus: int) -> BalanceWorkers:
-    """Starts workers that are replaced when they die; a pass that was lost is repeated."""
-    actor = ray.remote(BalanceWorker).options(
-        num_cpus=cpus, max_restarts=_RESTARTS, max_task_retries=_RESTARTS
-    )
-    return BalanceWorkers(ray, actor, market, count, cpus)
+        self._ray.kill(self._workers[number])
+        self._start([number])
 
 
 def _shared_tensor(array: Vectors) -> torch.Tensor:
