@@ -170,7 +170,8 @@ def market(sizes, width, k):
                 _, search, found = timed(recommend_all, *sides, folder, k, engine=engine)
             name = "no Ray" if workers is None else workers
             print(
-                f"| {size:,} | {name} | {seconds:.2f} | {memory:.2f} | {search:.1f} | {found:.2f} |",
+                f"| {size:,} | {name} | {seconds:.2f} | {memory:.2f} | {search:.1f} | "
+                f"{found:.2f} |",
                 flush=True,
             )
 
