@@ -465,7 +465,8 @@ def test_invalid_parquet_files(folder):
     assert problems(path).startswith("pairs.parquet row 1, column image_a: not UTF-8 (byte 0xff)")
     parquet.write_table(pyarrow.table({**columns, "id_b": [" "]}), path)
     assert problems(path) == "pairs.parquet row 1, column id_b: the id is blank."
-    twice = pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 5, [*columns, "id_a"])
+    cells = [*columns.values(), ["c"]]
+    twice = pyarrow.Table.from_arrays(list(map(pyarrow.array, cells)), [*columns, "id_a"])
     parquet.write_table(twice, path)
     assert problems(path).endswith("pairs.parquet: the schema names columns twice: 'id_a'.")
     parquet.write_table(pyarrow.table(columns).slice(0, 0), path)
@@ -505,17 +506,13 @@ def test_invalid_tables(folder):
     (folder / "none.csv").touch()
     assert "none.csv: the file is empty" in problems(folder / "none.csv")
     assert "No such file" in problems(folder / "nowhere.csv")
-    assert "must end in .csv, .parquet" in problems(write(folder, name="pairs.xlsx"))
+    assert "must end in .csv, .tsv, .parquet" in problems(write(folder, name="pairs.xlsx"))
     assert "there is no column 'image_a'. Did you mean 'imagea'?" in problems(
         write(folder, "1,2,3,4", header="id_a,imagea,id_b,image_b\n")
     )
     assert "line 1 names columns twice: 'id_a'" in problems(
         write(folder, "1,2", header="id_a,id_a\n")
     )
-    for mark in (";", "\t", "|"):
-        header = "id_a,image_a,id_b,image_b\n".replace(",", mark)
-        message = problems(write(folder, mark.join("1234"), header=header))
-        assert f"line 1 separates columns by {mark!r}. Save the file with commas" in message
     (folder / "latin.csv").write_bytes((HEADER + "a1,anna.png,caf\xe9").encode("latin-1"))
     message = problems(folder / "latin.csv")
     assert "latin.csv line 2: has 3 cells, the header has 11" in message
@@ -538,7 +535,7 @@ def test_invalid_tables(folder):
     assert "not a Parquet file" in problems(folder / "bad.parquet")
     assert "pairs.csv line 2 and after: cannot be read as CSV" in problems(write(folder, 'a,"b" c'))
     (folder / "folder.csv").mkdir()
-    assert "folder.csv: Is a directory" in problems(folder / "folder.csv")
+    assert "folder.csv: the folder holds no tables" in problems(folder / "folder.csv")
     assert problems(write(folder, "{}", "{}", name="bare.jsonl", header="")).splitlines() == [
         f"bare.jsonl: there is no column {name!r}."
         for name in ("id_a", "id_b", "image_a", "image_b")

@@ -553,11 +553,98 @@ def test_nameless_columns_of_merged_tables_are_ignored(name, folder, caplog):
     assert f"columns without a name are ignored: {name} (1 value)" in caplog.text
 
 
-@pytest.mark.parametrize("note", ["sep=,", "sep=;", "SEP=\t", "\ufeffsep=|"])
-def test_the_note_about_the_separator_is_named(note, folder):
-    path = write(folder, f"{note}\nid,image\na,a.png\n")
-    with pytest.raises(DataError, match="line 1 is Excel's note about the separator"):
-        read_profiles(path)
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("note", ["", "sep={}\n", "\ufeffSEP={}\r\n"])
+def test_separators_of_columns(note, mark, folder):
+    rows = [["id", "image", "text"], ["a", '"a.png;b.png"', '"x, y; z|"'], ["b", "b.png", "-"]]
+    lines = "\r\n".join(map(mark.join, rows)) + "\r\n"
+    read = people(write(folder, note.format(mark) + lines))
+    assert read["a"].images == (folder / "a.png", folder / "b.png")
+    assert (read["a"].text, read["b"].text) == ("x, y; z|", "")
+    wide = problems(write(folder, note.format(mark) + lines + mark.join("c123")))
+    line = 4 + bool(note)
+    assert f"people.csv line {line}: has 4 cells, the header has 3. Put quotes around" in wide
+
+
+def test_names_in_capital_letters(folder):
+    table = "ID_A,TEXT_A,AGE_A,ID_B,Image_B,Outcome,POOL\na,hi,3,b,b.png,REJECTED,north\n"
+    read = Pairs.read(write(folder, table))
+    assert read.profiles["a"].text == "hi"
+    assert read.profiles["a"].attributes == {"AGE": 3}
+    assert read.profiles["b"].images == (folder / "b.png",)
+    assert (read.pairs[0].outcome, read.pairs[0].pool) == ("rejected", "north")
+    assert people(write(folder, "ID,Text,Age\na,hi,3\n"))["a"].attributes == {"Age": 3}
+    # A file may have both
+    read = people(write(folder, "id,ID,text\na,7,hi\n"))
+    assert read["a"].attributes == {"ID": 7}
+    assert "the columns 'ID' and 'Id' would both be 'id'" in problems(
+        write(folder, "ID,Id,text\na,7,hi\n")
+    )
+
+
+@pytest.mark.parametrize(
+    ("mark", "cells", "values"),
+    [
+        (",", ['"1,234"', "99", '"-12,345.5"'], [1234, 99, -12345.5]),
+        (",", ["1'234", "99", "7"], [1234, 99, 7]),
+        (";", ["1,5", "-0,25", "1.234,5"], [1.5, -0.25, 1234.5]),
+        (";", ["1 234", "1\u00a0234,5", "7"], [1234, 1234.5, 7]),
+        (";", ["1.5", "2.25", "3"], [1.5, 2.25, 3]),
+        ("\t", ["1,5", "2", "3"], [1.5, 2, 3]),
+        ("\t", ["1,234.5", "2", "3"], [1234.5, 2, 3]),
+        ("\t", ["1,234", "2", "3"], ["1,234", "2", "3"]),  # one or the other
+        (",", ['"1,5"', "2", "3"], ["1,5", "2", "3"]),  # perhaps a list
+        (";", ["0,50", "007", "3"], ["0,50", "007", "3"]),
+    ],
+)
+def test_thousands_separators_and_decimal_commas(mark, cells, values, folder, caplog):
+    rows = [mark.join(row) for row in (("id", "size"), *zip("abc", cells, strict=True))]
+    path = write(folder, "\n".join(rows))
+    assert [person.attributes["size"] for person in people(path).values()] == values
+    is_plain = isinstance(values[0], str) or cells[0] == "1.5"
+    assert ("the attribute size has numbers such as" in caplog.text) != is_plain
+    texts = [cell.strip('"') for cell in cells]
+    read = people(path, text_columns=["size"]).values()
+    assert [person.attributes["size"] for person in read] == texts
+
+
+def test_likes_and_times_of_databases(folder):
+    times = ["2026-03-01 12:00:00 UTC", "2026-03-01 05:00:00.000 -0700", "2026-03-01 12:00:00+00"]
+    answers = [("t", "f"), ("Y", "N"), ("TRUE", "False")]
+    rows = [
+        f"a{n},hi,b{n},ho,{time},{','.join(likes)}"
+        for n, (time, likes) in enumerate(zip(times, answers, strict=True))
+    ]
+    table = "id_a,text_a,id_b,text_b,time,a_likes,b_likes\n" + "\n".join(rows)
+    pairs = Pairs.read(write(folder, table, "pairs.csv")).pairs
+    assert {pair.time for pair in pairs} == {datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)}
+    assert {pair.likes for pair in pairs} == {(True, False)}
+
+
+@pytest.mark.parametrize("name", ["imgae", "iamge", "texxt", "txt"])
+def test_misspelled_columns_of_profiles(name, folder):
+    meant = "text" if name.startswith("t") else "image"
+    path = write(folder, f"id,{name},age\na,b.png,3\n")
+    assert problems(path) == (
+        f"people.csv: the column {name!r} would be an attribute. Did you mean {meant!r}? Rename it "
+        "with columns= (--column)."
+    )
+    assert people(path, columns={name: "nickname"})["a"].attributes == {
+        "nickname": "b.png",
+        "age": 3,
+    }
+    pairs = write(folder, f"id_a,{name}_a,id_b,age_b\na,b.png,b,3\n", "pairs.csv")
+    with pytest.raises(DataError, match=f"the column '{name}_a' would be an attribute"):
+        Pairs.read(pairs)
+
+
+def test_columns_that_occur_twice(folder, caplog):
+    read = people(write(folder, "id,text,id\na,hi,a\nb,ho,b\n"))
+    assert {person.id: person.text for person in read.values()} == {"a": "hi", "b": "ho"}
+    assert "columns that repeat another one are ignored: id." in caplog.text
+    assert "line 1 names columns twice: 'id'" in problems(
+        write(folder, "id,text,id\na,hi,a\nb,ho,c\n")
+    )
 
 
 def test_a_named_index_is_kept(folder):
@@ -645,7 +732,7 @@ def test_attributes_can_be_declared_as_text(folder):
 def test_misspelled_columns_of_pairs_do_not_make_everything_a_match(folder, caplog):
     profiles = write(folder, "id,text\na,I am a.\nb,I am b.\n")
     table = "id_a,id_b,{},created\na,b,no,2026-10-01\n"
-    for name, meant in (("a_like", "a_likes"), ("B_Likes", "b_likes"), ("outcomes", "outcome")):
+    for name, meant in (("a_like", "a_likes"), ("b-likes", "b_likes"), ("outcomes", "outcome")):
         pairs = write(folder, table.format(name), "pairs.csv")
         with pytest.raises(DataError) as caught:
             Pairs.read(pairs, profiles=profiles)
@@ -654,8 +741,8 @@ def test_misspelled_columns_of_pairs_do_not_make_everything_a_match(folder, capl
             "columns= (--column).",
         )
     caplog.clear()
-    columns = {"B_Likes": "b_likes"}
-    pairs = write(folder, table.format("B_Likes"), "pairs.csv")
+    columns = {"b-likes": "b_likes"}
+    pairs = write(folder, table.format("b-likes"), "pairs.csv")
     assert Pairs.read(pairs, profiles=profiles, columns=columns).pairs[0].outcome == "rejected"
     pairs = write(folder, table.format("a_likes,a_like").replace("no,", "no,yes,"), "pairs.csv")
     assert Pairs.read(pairs, profiles=profiles).pairs[0].outcome == "rejected"
@@ -698,7 +785,7 @@ def test_answers_in_a_column_that_would_be_an_attribute(folder):
         Pairs.read(hobbies)
     hobbies = write(folder, "id_a,id_b,likes_a,likes_b\na,b,cats,dogs\n", "hobbies.csv")
     assert Pairs.read(hobbies).profiles["a"].attributes == {"likes": "cats"}
-    for name in ("text-a", "Text_A", "texta"):
+    for name in ("text-a", "Text A", "texta"):
         pairs = write(folder, f"id_a,id_b,{name}\na,b,I cook.\n", "pairs.csv")
         with pytest.raises(
             DataError, match=f"the column '{name}' is unknown. Did you mean 'text_a'"

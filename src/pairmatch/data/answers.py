@@ -15,10 +15,12 @@ from pairmatch.core.errors import suggestion
 from pairmatch.core.types import Outcome, Pair, outcome_of
 
 OUTCOMES = ("match", "rejected", "open")
-_YES = ("1", "yes", "true")
-_NO = ("0", "no", "false")
+_YES = ("1", "yes", "y", "true", "t")
+_NO = ("0", "no", "n", "false", "f")
 _EPOCH = re.compile(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", re.IGNORECASE)
 _BASIC_DATE = re.compile(r"[12]\d{7}")
+# How BigQuery and Snowflake write zones: `18:30:00 UTC`, `18:30:00.000 -0700`
+_ZONE = re.compile(r"(?<=\d) (?:UTC|GMT|Z|([+-]\d\d:?\d\d))$")
 _LIKES = {True: "yes", False: "no", None: "not known"}
 
 
@@ -51,7 +53,7 @@ def parse_like(cell: Any) -> bool | None:
         return True
     if text in _NO:
         return False
-    raise ValueError(f"{cell!r} is neither yes (1, yes, true) nor no (0, no, false).")
+    raise ValueError(f"{cell!r} is neither yes (1, yes, y, true, t) nor no (0, no, n, false, f).")
 
 
 def parse_time(cell: Any) -> datetime | None:
@@ -71,8 +73,9 @@ def parse_time(cell: Any) -> datetime | None:
             "2026-10-01T18:30:00+09:00, for example with pandas.to_datetime(column, unit='s', "
             "utc=True)."
         )
+    zoned = _ZONE.sub(lambda zone: zone[1] or "+00:00", cell)
     try:
-        return datetime.fromisoformat(cell)
+        return datetime.fromisoformat(zoned)
     except ValueError:
         raise ValueError(
             f"{cell!r} is not a time of ISO 8601, such as 2026-10-01 or 2026-10-01T18:30:00+09:00."

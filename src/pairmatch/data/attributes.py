@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pairmatch.core.text import printable
@@ -17,6 +18,12 @@ _log = logging.getLogger(__name__)
 # 01234 is a postcode, +49171 a phone number, 1_2 a name
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
+# Numbers with thousands separators, by their decimal separator
+_GROUPED = {
+    ".": re.compile(r"-?[1-9]\d{0,2}([,'\u2019]\d{3})+(\.\d+)?"),
+    ",": re.compile(r"-?([1-9]\d{0,2}([. \u00a0\u202f]\d{3})+(,\d+)?|(0|[1-9]\d*),\d+)"),
+}
+_DECIMALS = {",": ".", ";": ","}  # that numbers may have, by the separator of columns
 _BOOLS = ("true", "false")
 _LARGEST_EXACT = 2.0**53  # beyond it a number loses its last digits, so that it is a name
 _NAME = re.compile(r"[-+]?0[0-9].*|\+.*")  # digits that a number would not keep
@@ -25,15 +32,32 @@ _NEARLY_ALL = 0.95
 _MOST_REPORTED = 0.1  # share of odd cells that are reported because they made a column text
 
 
+@dataclass(frozen=True, slots=True)
+class AttributeType:
+    """The type of an attribute, and how its numbers are written.
+
+    Attributes:
+        kind: bool, int, float or str.
+        decimal: The decimal separator of numbers with thousands separators or decimal commas; blank
+            for plain numbers.
+    """
+
+    kind: type
+    decimal: str = ""
+
+
 def infer_types(
     table: Table, columns: Mapping[str, str], text_columns: Collection[str] = ()
-) -> dict[str, type]:
-    """Type of each attribute: bool, int, float or str.
+) -> dict[str, AttributeType]:
+    """Type of each attribute.
 
     A file that states types, as Parquet and JSON do, is taken at its word; in a CSV file, cells are
-    true or false, plain decimal numbers, or text. An attribute has the type of all of its cells,
-    or, if it has at least 20 cells, of 95 % of them: the others are problems of their cells. In all
-    other cases it is text, for every person, and so is one with a cell such as `01234` or `+4917`.
+    true or false, decimal numbers, or text. Numbers are plain, or have thousands separators
+    (`1,234.5`), or, in files separated by `;`, decimal commas (`1.234,5`).
+
+    An attribute has the type of all of its cells, or, if it has at least 20 cells, of 95 % of them:
+    the others are problems of their cells. In all other cases it is text, for every person, and so
+    is one with a cell such as `01234` or `+4917`.
 
     Args:
         table: Table with the values.
@@ -48,26 +72,28 @@ def infer_types(
         counts.setdefault(attribute, Counter()).update(count)
         if column in text_columns or attribute in text_columns:
             texts.add(attribute)
-    kind_of = _declared_type if table.is_typed else _written_type
-    types = {
-        attribute: str if attribute in texts else kind_of(count)
-        for attribute, count in counts.items()
-    }
-    if not table.is_typed:
-        for attribute in types.keys() - texts:
-            if types[attribute] is str:
-                _report_exceptions(table, attribute, counts[attribute])
+    types = {}
+    for attribute, count in counts.items():
+        if attribute in texts:
+            types[attribute] = AttributeType(str)
+        elif table.is_typed:
+            types[attribute] = AttributeType(_declared_type(count))
+        else:
+            types[attribute] = _written(table, attribute, count)
     return types
 
 
-def convert(attribute: str, value: Any, kind: type) -> AttributeValue:
+def convert(attribute: str, value: Any, of: AttributeType) -> AttributeValue:
     """Converts a cell to the type of its attribute.
 
     Raises:
         ValueError: The cell has another type than the attribute, or is a number that is too large.
     """
+    kind = of.kind
     if kind is str:
         return str(value)
+    if of.decimal:
+        value = _plain(value, of.decimal)
     text = str(value)
     if not _has_type(value, kind):
         what = "true or false" if kind is bool else "a number"
@@ -105,6 +131,41 @@ def _written_type(counts: Counter[str]) -> type:
     if not _are_nearly_all(sum(numbers.values()), counts) or _has_names(counts):
         return str
     return int if all(map(_INTEGER.fullmatch, numbers)) else float
+
+
+def _written(table: Table, attribute: str, counts: Counter[str]) -> AttributeType:
+    """The type of an attribute in a CSV file."""
+    kind = _written_type(counts)
+    if kind is not str:
+        return AttributeType(kind)
+    found = []
+    for decimal in _DECIMALS.get(table.separator, ".,"):
+        plain: Counter[str] = Counter()
+        for cell, count in counts.items():
+            plain[_plain(cell, decimal)] += count
+        kind = _written_type(plain)
+        if kind in (int, float):
+            found.append(AttributeType(kind, decimal))
+    if len(found) != 1:  # with both, 1,234 may be either
+        _report_exceptions(table, attribute, counts)
+        return AttributeType(str)
+    first = next(cell for cell in counts if _plain(cell, found[0].decimal) != cell)
+    _log.warning(
+        "%s: the attribute %s has numbers such as %s, which are read as %s. Declare it as text "
+        "(text_columns=, --text-column) if they are none.",
+        *(printable(str(table.path)), printable(attribute), first),
+        _plain(first, found[0].decimal),
+    )
+    return found[0]
+
+
+def _plain(cell: str, decimal: str) -> str:
+    """A number without thousands separators, with a decimal point; other cells as they are."""
+    if not _GROUPED[decimal].fullmatch(cell):
+        return cell
+    whole, _, fraction = cell.partition(decimal)
+    digits = re.sub("[^0-9-]", "", whole)
+    return f"{digits}.{fraction}" if fraction else digits
 
 
 def _are_nearly_all(count: int, counts: Counter[Any]) -> bool:

@@ -11,7 +11,8 @@ from typing import TypedDict
 from pairmatch.core.errors import ConfigurationError, unknown_name
 from pairmatch.data.photos import PhotoOptions, image_folder
 from pairmatch.data.skipping import BadRows, OnBadRow
-from pairmatch.io.tables import Frame, words_for_missing
+from pairmatch.io.parts import fixed_folder
+from pairmatch.io.tables import Frame, TableSource, words_for_missing
 
 
 class TableOptions(TypedDict, total=False):
@@ -67,7 +68,7 @@ class Reading:
     bad_rows: BadRows
 
     @classmethod
-    def of(cls, call: str, source: Path | Frame, options: TableOptions) -> Reading:
+    def of(cls, call: str, source: TableSource, options: TableOptions) -> Reading:
         """Checks the options of a call.
 
         Args:
@@ -88,8 +89,8 @@ class Reading:
         folder: Path | str = Path()
         if images is not None:
             folder = image_folder(images)
-        if images is None and isinstance(source, Path):
-            folder = source if source.is_dir() else source.parent
+        elif not isinstance(source, Frame):
+            folder = fixed_folder(source if isinstance(source, Path) else source[0])
         return cls(
             PhotoOptions(
                 folder,
@@ -104,9 +105,19 @@ class Reading:
         )
 
 
-def source_of(table: object, name: str) -> Path | Frame:
-    """A path, or a table in memory with a name for messages."""
-    return Path(table) if isinstance(table, str | Path) else Frame(name, table)
+def source_of(table: object, name: str) -> TableSource:
+    """A path, several paths, or a table in memory with a name for messages.
+
+    Raises:
+        ConfigurationError: A list of paths is empty.
+    """
+    if isinstance(table, str | Path):
+        return Path(table)
+    if isinstance(table, list | tuple) and all(isinstance(path, str | Path) for path in table):
+        if not table:
+            raise ConfigurationError(f"`{name}` must name at least one file, got an empty list.")
+        return tuple(map(Path, table))
+    return Frame(name, table)
 
 
 def _names(names: Collection[str]) -> Collection[str]:

@@ -22,7 +22,8 @@ from pairmatch.io.tables import Table
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-_COLUMNS = ("outcome", "a_likes", "b_likes", "time", "pool", "group")
+#: Columns about the pair, besides the ids.
+COLUMNS = ("outcome", "a_likes", "b_likes", "time", "pool", "group")
 _CUTOFF = 0.85  # similarity from which on a column seems to be misspelled
 
 
@@ -53,11 +54,11 @@ class PairRows:
 
     def _check_columns(self) -> None:
         """Records misspelled columns, without which all pairs would be matches; names the rest."""
-        missing = [name for name in _COLUMNS if name not in self._table.columns]
+        missing = [name for name in COLUMNS if name not in self._table.columns]
         missing += [name for name in ("text_a", "text_b") if name not in self._table.columns]
         ignored = []
         for column in self._table.columns:
-            if column in _COLUMNS:
+            if column in COLUMNS:
                 continue
             if column.endswith(("_a", "_b")):
                 self._check_suffix(column, missing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import cached_property
@@ -31,7 +31,7 @@ from pairmatch.data.splits import (
     split_pairs,
 )
 from pairmatch.data.time_splits import split_pairs_by_time
-from pairmatch.io.tables import Frame
+from pairmatch.io.tables import Frame, TableSource
 
 
 @dataclass(frozen=True)
@@ -60,32 +60,33 @@ class Pairs:
     @classmethod
     def read(
         cls,
-        path: str | Path,
+        path: str | Path | Sequence[str | Path],
         *,
-        profiles: str | Path | None = None,
+        profiles: str | Path | Sequence[str | Path] | None = None,
         sides: Literal[1, 2] = 2,
         **options: Unpack[TableOptions],
     ) -> Pairs:
         """Reads a pairs file, and optionally a profiles file.
 
         Args:
-            path: Path to a `.csv`, `.parquet` or `.jsonl` file with the columns `id_a, id_b` and
-                optionally `image_a, image_b, text_a, text_b, outcome, a_likes, b_likes, time,
+            path: Path to a `.csv`, `.tsv`, `.parquet` or `.jsonl` file, to a folder of such files,
+                a pattern such as `log/*.csv.gz`, or a list of these, with the columns `id_a, id_b`
+                and optionally `image_a, image_b, text_a, text_b, outcome, a_likes, b_likes, time,
                 pool, group`; other columns that end in `_a` or `_b` become attributes. A person
                 needs a photo, a text or an attribute.
-            profiles: Path to a file with the column `id` and optionally `image` (several photos
-                separated by `;`, or a list), `text` and attributes; the pairs file then needs only
-                `id_a, id_b`.
+            profiles: The same for profiles, with the column `id` and optionally `image` (several
+                photos separated by `;`, or a list), `text` and attributes; the pairs file then
+                needs only `id_a, id_b`.
             sides: 2, or 1 if anyone may match anyone.
             **options: [`TableOptions`][pairmatch.data.options.TableOptions].
 
         Raises:
             ConfigurationError: An option is invalid.
-            DataError: The files have problems; the error lists all of them with file, line and
-                column.
+            DataError: The files have problems; the error lists all, with file, line and column.
         """
-        described = None if profiles is None else Path(profiles)
-        return cls._read("Pairs.read", Path(path), described, sides, options)
+        pairs = source_of(path, "path")
+        described = None if profiles is None else source_of(profiles, "profiles")
+        return cls._read("Pairs.read", pairs, described, sides, options)
 
     @classmethod
     def from_frame(
@@ -98,9 +99,9 @@ class Pairs:
     ) -> Pairs:
         """Reads pairs, and optionally profiles, from tables in memory.
 
-        Tables of pandas (from 2.2), polars and Arrow, relations of DuckDB and all others with the
-        Arrow interface `__arrow_c_stream__` are read as Parquet files are: the types of columns
-        hold, and messages count rows from 1. The index of pandas is left out, unless it has a name.
+        Tables of pandas (from 2.2), polars, Arrow and DuckDB, and all others with the interface
+        `__arrow_c_stream__`, are read as Parquet files are: the types of columns hold, and messages
+        count rows from 1. The index of pandas is left out, unless it has a name.
 
         Args:
             frame: Table with the columns of a pairs file.
@@ -110,7 +111,7 @@ class Pairs:
 
         Raises:
             ConfigurationError: An option is invalid, or a table has no Arrow interface.
-            DataError: The tables have problems; the error lists all of them with row and column.
+            DataError: The tables have problems; the error lists all, with row and column.
         """
         described = None if profiles is None else source_of(profiles, "profiles")
         return cls._read("Pairs.from_frame", Frame("frame", frame), described, sides, options)
@@ -119,8 +120,8 @@ class Pairs:
     def _read(
         cls,
         call: str,
-        source: Path | Frame,
-        profiles: Path | Frame | None,
+        source: TableSource,
+        profiles: TableSource | None,
         sides: Literal[1, 2],
         options: TableOptions,
     ) -> Pairs:
@@ -306,8 +307,7 @@ class Pairs:
 
         Raises:
             ConfigurationError: The shares are out of range, or `by` is unknown.
-            DataError: A split whose share is above 0 is empty, or misses its size by more than a
-                fifth.
+            DataError: A split with a share above 0 is empty, or misses its size by over a fifth.
         """
         return split_pairs(self, train, validation, by=by, seed=seed)
 
@@ -340,7 +340,7 @@ class Pairs:
         No two folds share a person or group.
 
         Raises:
-            ConfigurationError: `k` is below 2, or above the number of components with a match.
+            ConfigurationError: `k` is below 2 or above the number of components with a match.
         """
         return assign_to_folds(self, k, seed)
 

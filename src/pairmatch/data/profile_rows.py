@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pairmatch.core.types import AttributeValue, Profile
-from pairmatch.data.attributes import convert, infer_types
+from pairmatch.data.attributes import AttributeType, convert, infer_types
 from pairmatch.data.photos import (
     NamedPhoto,
     PhotoOptions,
@@ -127,7 +127,7 @@ class ProfileRows:
         return people
 
     def _attributes(
-        self, description: _Description, types: Mapping[str, type]
+        self, description: _Description, types: Mapping[str, AttributeType]
     ) -> dict[str, AttributeValue]:
         attributes = {}
         for name, value in description.cells.items():

@@ -11,16 +11,19 @@ from typing import Literal, Unpack
 from pairmatch.core.errors import DataError, suggestion
 from pairmatch.core.types import Pair, Profile
 from pairmatch.data.options import Reading, TableOptions, source_of
-from pairmatch.data.pair_rows import PairRows
+from pairmatch.data.pair_rows import COLUMNS, PairRows
 from pairmatch.data.photo_folder import read_photo_folder
 from pairmatch.data.profile_rows import ProfileRows, SidedProfileRows
 from pairmatch.data.skipping import Loss, Skipped, write_skipped
-from pairmatch.io.tables import Frame, Table, read_table
+from pairmatch.io.parts import holds_tables
+from pairmatch.io.tables import Table, TableSource, read_table
 
 # A misspelled `image`, which must not silently become an attribute
 _LIKE_IMAGE = re.compile(
     r"(image|img|photo|picture|pic)s?_?(file|path|url)?s?_?[ab]?", re.IGNORECASE
 )
+
+_CUTOFF = 0.8  # similarity from which on a column seems to be misspelled
 
 
 class ProfileList(list[Profile]):
@@ -38,9 +41,9 @@ class ProfileList(list[Profile]):
 
 
 def read_pairs(
-    source: Path | Frame,
+    source: TableSource,
     *,
-    profiles: Path | Frame | None,
+    profiles: TableSource | None,
     sides: Literal[1, 2],
     reading: Reading,
 ) -> tuple[dict[str, Profile], list[Pair], tuple[Skipped, ...]]:
@@ -51,19 +54,7 @@ def read_pairs(
     Raises:
         DataError: The files have problems; the error lists all of them.
     """
-    table = read_table(
-        source,
-        ids=("id_a", "id_b"),
-        names=("group", "pool"),
-        paths=("image_a", "image_b"),
-        missing_words=reading.missing_words,
-        renamed=reading.renamed,
-    )
-    table.require(["id_a", "id_b"])
-    if profiles is None:
-        table.require(_missing_image_columns(table, ("_a", "_b")))
-    if not {"id_a", "id_b"} <= set(table.columns):
-        raise _without_ids(table, reading)
+    table = _read_pair_table(source, reading, has_profiles=profiles is not None)
     pair_rows = PairRows(table, sides)
     if profiles is None:
         tables = [table]
@@ -80,7 +71,7 @@ def read_pairs(
         tables = [table, profile_table]
         if profile_table.is_complete or reading.bad_rows.are_skipped:
             known = set(filter(None, profile_table.column("id")))
-            pair_rows.check_people(known, profile_table.path.name)
+            pair_rows.check_people(known, profile_table.name.rstrip("/"))
     _check_columns(tables, reading)
     named = pair_rows.people()
     if reading.bad_rows.are_skipped:
@@ -96,6 +87,34 @@ def read_pairs(
     )
     pair_rows.report_unknown_outcomes()
     return people, pair_rows.pairs, skipped
+
+
+def _read_pair_table(source: TableSource, reading: Reading, *, has_profiles: bool) -> Table:
+    """The table of pairs, with its ids.
+
+    Raises:
+        DataError: It lacks a column of ids.
+    """
+    table = read_table(
+        source,
+        ids=("id_a", "id_b"),
+        names=("group", "pool"),
+        paths=("image_a", "image_b"),
+        missing_words=reading.missing_words,
+        renamed=reading.renamed,
+        known=(*COLUMNS, "text_a", "text_b"),
+    )
+    table.require(["id_a", "id_b"])
+    if not has_profiles:
+        for suffix in ("_a", "_b"):
+            _check_fields(table, suffix)
+        table.require(_missing_image_columns(table, ("_a", "_b")))
+    if {"id_a", "id_b"} <= set(table.columns):
+        return table
+    # Other problems of columns need the profiles
+    to_ids = {name: to for name, to in reading.renamed.items() if to in ("id_a", "id_b")}
+    _check_columns([table], replace(reading, renamed=to_ids, text_columns=()))
+    raise table.error()
 
 
 def read_profiles(source: str | Path | object, **options: Unpack[TableOptions]) -> ProfileList:
@@ -117,7 +136,7 @@ def read_profiles(source: str | Path | object, **options: Unpack[TableOptions]) 
     """
     where = source_of(source, "profiles")
     reading = Reading.of("read_profiles", where, options)
-    if isinstance(where, Path) and where.is_dir():
+    if isinstance(where, Path) and where.is_dir() and not holds_tables(where):
         return ProfileList(read_photo_folder(replace(reading.photos, folder=where)))
     people, _, table = _read_profile_table(where, reading)
     _check_columns([table], reading)
@@ -130,7 +149,7 @@ def read_profiles(source: str | Path | object, **options: Unpack[TableOptions]) 
 
 
 def _read_profile_table(
-    source: Path | Frame,
+    source: TableSource,
     reading: Reading,
     *,
     named: Collection[str] | None = None,
@@ -148,7 +167,9 @@ def _read_profile_table(
         paths=("image",),
         missing_words=reading.missing_words,
         renamed=reading.renamed,
+        known=("text",),
     )
+    _check_fields(table, "")
     others = [column for column in table.columns if column != "id"]
     table.require(["id", *_missing_image_columns(table, ("",))])
     if "id" not in table.columns:
@@ -168,6 +189,20 @@ def _read_profile_table(
         elif named is None or person in named:
             people.add(row, person, table.rows[row])
     return people.profiles(), people.unreadable, table
+
+
+def _check_fields(table: Table, suffix: str) -> None:
+    """Records misspelled columns of photos and texts, which would silently be attributes."""
+    missing = [name for name in ("image", "text") if f"{name}{suffix}" not in table.columns]
+    for column in table.columns:
+        if column.endswith(suffix) and not _LIKE_IMAGE.fullmatch(column):
+            name = column.removesuffix(suffix)
+            hint = suggestion(name, missing, cutoff=_CUTOFF)
+            if hint and name not in ("id", "image", "text"):
+                table.problem_of_file(
+                    f"the column {column!r} would be an attribute.{hint} Rename it with columns= "
+                    "(--column)."
+                )
 
 
 def _missing_image_columns(table: Table, suffixes: Sequence[str]) -> list[str]:
@@ -212,13 +247,6 @@ def _check_columns(tables: Sequence[Table], reading: Reading) -> None:
         tables[0].problem_of_file(
             f"there is no column {name!r} to read as {purpose}{nor}.{suggestion(name, known)}"
         )
-
-
-def _without_ids(table: Table, reading: Reading) -> DataError:
-    """The problems of a table of pairs that lacks a column of ids; others need the profiles."""
-    to_ids = {k: v for k, v in reading.renamed.items() if v in ("id_a", "id_b")}
-    _check_columns([table], replace(reading, renamed=to_ids, text_columns=()))
-    return table.error()
 
 
 def _lost_rows(table: Table) -> int:

@@ -110,9 +110,7 @@ class BadRows:
                     _messages(tables),
                 )
         counts = " and ".join(f"{loss.lost:,} of {loss.total:,} {loss.what}" for loss in losses)
-        reasons = "; ".join(
-            reason for table in tables for reason in _reasons(table.path.name, table.problems)
-        )
+        reasons = "; ".join(reason for table in tables for reason in _reasons(table))
         _log.warning(
             "%s: left out %s. %s", printable(str(tables[0].path)), counts, printable(reasons)
         )
@@ -136,19 +134,19 @@ def _messages(tables: Sequence[Table]) -> list[str]:
     return [line for table in tables for line in table.messages()]
 
 
-def _reasons(file: str, problems: Iterable[Problem]) -> Iterable[str]:
+def _reasons(table: Table) -> Iterable[str]:
     """Each kind of problem with its number and its first row."""
-    for alike in grouped(problems):
+    for alike in grouped(table.problems):
         first = alike[0]
+        file, place = table.place(first.location)
         column = f", column {first.column}" if first.column else ""
         rows = "row" if len(alike) == 1 else "rows, the first"
-        yield f"{len(alike):,} {rows}: {file} {first.location}{column}: {first.text}"
+        yield f"{len(alike):,} {rows}: {file} {place}{column}: {first.text}"
 
 
 def _skipped(table: Table, problem: Problem) -> Skipped:
     return Skipped(
-        table.path.name,
-        problem.location,
+        *table.place(problem.location),
         problem.column,
         "" if problem.row is None else _person(table, problem.row, problem.column),
         problem.text,

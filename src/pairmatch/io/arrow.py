@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from pairmatch.core.errors import ConfigurationError, DataError
 from pairmatch.core.text import printable
 from pairmatch.io.cells import Cells, Unreadable
-from pairmatch.io.text_tables import reject_duplicates
 
 _FRACTION = re.compile(r"\.0+(?=$|Z)")
 _SECONDS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -30,8 +29,7 @@ def read_parquet(cells: Cells, content: bytes) -> None:
     try:
         data = pq.ParquetFile(pa.BufferReader(content)).read()
     except (pa.ArrowException, OSError, ValueError) as error:
-        path = cells.table.path
-        raise DataError(f"{path}: not a Parquet file, or a damaged one ({error}).") from error
+        raise DataError(f"{cells.path}: not a Parquet file, or a damaged one ({error}).") from error
     _read_table(cells, data, "the schema")
 
 
@@ -75,32 +73,27 @@ def _reject_objects(name: Path, frame: object) -> None:
 
 
 def _read_table(cells: Cells, data: pa.Table, location: str) -> None:
-    table = cells.table
     data = _with_range_index(data)
-    names = [
-        cells.name(column, location, number) for number, column in enumerate(data.column_names, 1)
-    ]
-    reject_duplicates(table.path, location, [name for name in names if name])
-    columns = {}
+    names = cells.names(data.column_names, [location] * len(data.column_names))
+    columns: dict[str, list[Any]] = {}
     nested = []
     for number, (name, column) in enumerate(zip(names, data.columns, strict=True), 1):
         if not name:
             cells.add_unnamed(data.column_names[number - 1], number, _values(column))
         elif not pa.types.is_nested(column.type):
-            columns[name] = _values(column)
+            cells.put(columns, name, _values(column), location)
         elif cells.is_path(name) and _is_list(column.type):
-            columns[name] = _lists(column)
+            cells.put(columns, name, _lists(column), location)
         elif not cells.is_exact(name) and _is_list(column.type):
-            columns[name] = [
-                None if values is None else cells.joined(values) for values in _lists(column)
-            ]
+            texts = [None if values is None else cells.joined(values) for values in _lists(column)]
+            cells.put(columns, name, texts, location)
         elif cells.is_exact(name):
             nested.append(f"{name} ({column.type})")
         else:
             cells.add_nested(name, len(column) - column.null_count)
     if nested:
-        raise DataError(f"{table.path}: nested values in {', '.join(nested)}.")
-    cells.add_columns(columns, [f"row {number}" for number in range(1, len(data) + 1)])
+        raise DataError(f"{cells.path}: nested values in {', '.join(nested)}.")
+    cells.add_columns(columns, "row", range(1, len(data) + 1))
 
 
 def _with_range_index(data: pa.Table) -> pa.Table:

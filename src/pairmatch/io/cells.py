@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import shlex
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pairmatch.core.errors import DataError
 from pairmatch.core.text import has_surrogates, printable, replace_surrogates
-from pairmatch.io.encodings import UNDECODED, conversion_hint
+from pairmatch.io.encodings import UNDECODED, conversion_hint, undecoded
+from pairmatch.io.headers import Header
+from pairmatch.io.parts import PartFile, partition_value
 from pairmatch.io.problems import Problem
 
 if TYPE_CHECKING:
     from pairmatch.io.tables import Table
 
 _log = logging.getLogger(__name__)
-#: Names that programs give to columns without one: pandas' index and blank headers, readr's `...1`;
-#: with `_a` or `_b` once two tables were merged into pairs.
-_UNNAMED = re.compile(r"|(Unnamed: \d+(\.\d+)?(_level_\d+)?|__index_level_\d+__|\.\.\.\d+)(_[ab])?")
 _MOST_CHARACTERS = 10_000_000
 _LARGEST = int(sys.float_info.max)
 _WHOLE = 2.0**53  # floats beyond it have no last digit
@@ -48,6 +46,7 @@ class Cells:
         missing_words: Texts that count as a missing value.
         required: Columns in which the missing-value words are kept for error messages.
         renamed: Names of columns by their names in the file; others keep their names.
+        known: Names that are read in capital letters, too.
     """
 
     def __init__(
@@ -58,56 +57,105 @@ class Cells:
         missing_words: Collection[str],
         required: Collection[str],
         renamed: Mapping[str, str],
+        known: Collection[str] = (),
     ) -> None:
         self.table = table
+        #: Path to the file that is read.
+        self.path = table.path
         #: Encoding that the file evidently has, if it is not UTF-8.
         self.encoding: str | None = None
+        self._part = PartFile(table.path)
+        self._header = Header(table.sources, renamed, known)
         self._ids = ids
         self._paths = paths
         self._missing_words = missing_words
         self._required = required
-        self._renamed = renamed
-        self._unnamed: Counter[str] = Counter()  # number of values, by name
+        self._texts: dict[str, dict[str, str]] = {}  # what texts without a problem are, by column
+        self._repeated: Counter[str] = Counter()  # columns that occur twice, with equal cells
         self._nested: Counter[str] = Counter()  # number of values, by column
         self._replaced: dict[str, list[str]] = {}  # locations, by column
         self._infinite: Counter[str] = Counter()
 
-    def name(self, column: str, location: str, number: int) -> str:
-        """A column's name; blank if it has none.
+    def start(self, part: PartFile) -> None:
+        """Starts with the next file of the table."""
+        self._part = part
+        self.path = part.path
+        self.encoding = None
+
+    def place(self, place: str) -> str:
+        """A place in the file, with the name of the file if the table has several."""
+        return f"{self._part.name} {place}" if self._part.name else place
+
+    def names(self, columns: Sequence[str], places: Sequence[str]) -> list[str]:
+        """Names of the columns of a file; blank for those that have none.
+
+        Args:
+            columns: Names in the file.
+            places: Where each one is.
 
         Raises:
-            DataError: Another column has the name, and one of the two was renamed.
+            DataError: Two columns have one name, and one of the two was renamed.
         """
-        if has_surrogates(column):
-            text = self._undecoded("", column)
-            self.table.problems.append(Problem(text, location, str(number), "encoding", stops=True))
-            column = printable(column)
-        source = unicodedata.normalize("NFC", column.strip())
-        if source not in self._renamed and _UNNAMED.fullmatch(source):
-            self._unnamed[source or f"column {number}"] += 0
-            return ""
-        name = self._renamed.get(source, source)
-        for other in self.table.sources if self._renamed else ():
-            if source != other and name == self._renamed.get(other, other):
-                raise DataError(
-                    f"{self.table.path}: the columns {other!r} and {source!r} would both be "
-                    f"{name!r}: give one of them another name with columns= (--column)."
+        decoded = []
+        for number, (column, place) in enumerate(zip(columns, places, strict=True), 1):
+            if has_surrogates(column):
+                problem = Problem(
+                    undecoded(column, self.path, self.encoding),
+                    *(self.place(place), str(number), "encoding"),
+                    stops=True,
                 )
-        if source not in self.table.sources:
-            self.table.sources.append(source)
-        return name
+                self.table.problems.append(problem)
+            decoded.append(printable(column) if has_surrogates(column) else column)
+        return self._header.names(decoded, self.path)
 
-    def add_columns(self, columns: Mapping[str, Iterable[Any]], locations: list[str]) -> None:
-        """Fills the table.
+    def put(
+        self, columns: dict[str, Any], name: str, cells: Sequence[Any], location: str = "line 1"
+    ) -> None:
+        """Adds a column to others; one that repeats another is left out.
+
+        Raises:
+            DataError: Another column has the name, and other cells.
+        """
+        if name not in columns:
+            columns[name] = cells
+        elif columns[name] == cells:
+            self._repeated[name] += 1
+        else:
+            raise DataError(f"{self.path}: {location} names columns twice: {name!r}.")
+
+    def add_columns(
+        self, columns: Mapping[str, Sequence[Any]], unit: str, numbers: Sequence[int]
+    ) -> None:
+        """Adds the rows of a file to the table.
 
         Args:
             columns: The cells of each named column, as the file has them.
-            locations: Location of each row.
+            unit: What is numbered: `line` or `row`.
+            numbers: Number of each row.
         """
-        self.table.columns = list(columns)
-        self.table.locations = locations
+        table = self.table
+        if self._part.name and not numbers:
+            return  # an empty part
+        columns = {**columns, **self._partition(columns, len(numbers))}
+        start = len(table.locations)
+        table.locations.add(f"{self.place(unit)} ", numbers)
+        self._header.columns[self._part.name] = list(columns)
         for column, cells in columns.items():
-            self.table.cells[column] = self._cleaned(column, cells)
+            known = table.cells.setdefault(column, [None] * start)
+            self._clean_column(column, cells, known)
+        for column in table.cells.keys() - columns.keys():
+            table.cells[column].extend([None] * len(numbers))
+        table.columns = list(table.cells)
+
+    def _partition(self, columns: Collection[str], rows: int) -> dict[str, list[Any]]:
+        """Columns that the names of folders state, unless the file has them itself."""
+        keys = list(self._part.partition)
+        names = self.names(keys, ["the folder"] * len(keys))
+        return {
+            name: [partition_value(text, is_typed=self.table.is_typed)] * rows
+            for name, text in zip(names, self._part.partition.values(), strict=True)
+            if name and name not in columns
+        }
 
     def add_unnamed(self, name: str, number: int, cells: Iterable[Any]) -> None:
         """Counts the values in a column without a name."""
@@ -115,7 +163,7 @@ class Cells:
             cell.strip() not in self._missing_words if isinstance(cell, str) else cell is not None
             for cell in cells
         )
-        self._unnamed[name.strip() or f"column {number}"] += filled
+        self._header.unnamed[name.strip() or f"column {number}"] += filled
 
     def add_nested(self, column: str, count: int) -> None:
         """Counts the values of a column that is left out because they are nested."""
@@ -134,11 +182,10 @@ class Cells:
         """Whether a column holds paths, or lists of paths."""
         return column in self._paths
 
-    def _cleaned(self, column: str, cells: Iterable[Any]) -> list[Any]:
-        """The values of a column; None where a cell is missing or has a problem."""
-        texts: dict[str, str] = {}  # what cells without a problem are; most occur several times
-        values: list[Any] = []
-        for row, cell in enumerate(cells):
+    def _clean_column(self, column: str, cells: Iterable[Any], values: list[Any]) -> None:
+        """Appends the values of a column; None where a cell is missing or has a problem."""
+        texts = self._texts.setdefault(column, {})  # most texts occur several times
+        for row, cell in enumerate(cells, len(values)):
             if cell is None:
                 values.append(None)
                 continue
@@ -149,7 +196,6 @@ class Cells:
                 if is_text and value is not None and not has_surrogates(cell):
                     texts[cell] = value
             values.append(value)
-        return values
 
     def _clean(self, column: str, cell: Any, row: int) -> Any:
         """The value of a cell; None if it is missing or has a problem."""
@@ -196,7 +242,9 @@ class Cells:
             return text
         if has_surrogates(text):
             if self.is_exact(column) or (self.encoding and UNDECODED.search(text)):
-                self._fault(column, row, self._undecoded(column, text), kind="encoding")
+                is_path = column in self._paths
+                reason = undecoded(text, self.path, self.encoding, is_path=is_path)
+                self._fault(column, row, reason, kind="encoding")
                 return text
             self._replaced.setdefault(column, []).append(self.table.locations[row])
             text = replace_surrogates(text)
@@ -224,20 +272,6 @@ class Cells:
             return None
         return str(cell)
 
-    def _undecoded(self, column: str, text: str) -> str:
-        """The problem of text that is not valid Unicode."""
-        invalid = UNDECODED.search(text)
-        if invalid is None and column in self._paths:
-            return f"{printable(text)[:60]!r} cannot be opened (surrogates not allowed)."
-        if invalid is None:
-            return f"{printable(text)[:60]!r} is not valid Unicode (half a surrogate pair)."
-        hint = (
-            "Correct this cell."
-            if self.encoding is None
-            else conversion_hint(self.table.path, self.encoding)
-        )
-        return f"not UTF-8 (byte {ord(invalid[0]) - 0xDC00:#04x}). {hint}"
-
     def _fault(self, column: str, row: int, text: str, *, kind: str = "") -> None:
         """Records a problem of a cell; one of a file in another encoding is a problem of it all."""
         stops = kind == "encoding" and self.encoding is not None
@@ -245,20 +279,29 @@ class Cells:
         self.table.problems.append(Problem(text, location, column, kind, row, stops))
         self.table.reported.add((row, column))
 
-    def finish(self) -> None:
-        """Logs what was left out or replaced."""
+    def end(self) -> None:
+        """Ends a file: records that it has another encoding, unless a cell did."""
         if self.encoding and not any(p.kind == "encoding" for p in self.table.problems):
             self.table.problem_of_file(
-                f"not UTF-8. {conversion_hint(self.table.path, self.encoding)}"
+                f"{self.place('not UTF-8')}. {conversion_hint(self.path, self.encoding)}"
             )
+
+    def finish(self) -> None:
+        """Records the columns that files lack, and logs what was left out or replaced."""
+        if self._part.format not in (".jsonl", ".ndjson"):  # which leave out missing values
+            for problem in self._header.lacking():
+                self.table.problem_of_file(problem)
         for note in self._notes():
             _log.warning("%s: %s", printable(str(self.table.path)), note)
 
     def _notes(self) -> Iterator[str]:
-        if self._unnamed:
+        if self._repeated:
+            columns = ", ".join(map(printable, self._repeated))
+            yield f"columns that repeat another one are ignored: {columns}."
+        if self._header.unnamed:
             columns = ", ".join(
                 f"{printable(name)} ({count:,} value{'s' * (count > 1)})" if count else name
-                for name, count in self._unnamed.items()
+                for name, count in self._header.unnamed.items()
             )
             yield f"columns without a name are ignored: {columns}."
         if self._nested:

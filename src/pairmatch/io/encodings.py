@@ -9,6 +9,7 @@ from collections.abc import Container
 from pathlib import Path
 
 from pairmatch.core.errors import DataError
+from pairmatch.core.text import printable
 
 #: Characters that `surrogateescape` makes from bytes that are not UTF-8.
 UNDECODED = re.compile("[\udc80-\udcff]")
@@ -61,6 +62,24 @@ def conversion_hint(path: Path, encoding: str) -> str:
         "Save the file as UTF-8, for example with: "
         f"iconv -f {encoding} -t UTF-8 {shlex.quote(source)} > {shlex.quote(target)}"
     )
+
+
+def undecoded(text: str, path: Path, encoding: str | None, *, is_path: bool = False) -> str:
+    """The problem of text that is not valid Unicode.
+
+    Args:
+        text: The text, with lone surrogates.
+        path: Path to its file.
+        encoding: Encoding that the file evidently has, if it is not UTF-8.
+        is_path: Whether the text is the path of a photo.
+    """
+    invalid = UNDECODED.search(text)
+    if invalid is None and is_path:
+        return f"{printable(text)[:60]!r} cannot be opened (surrogates not allowed)."
+    if invalid is None:
+        return f"{printable(text)[:60]!r} is not valid Unicode (half a surrogate pair)."
+    hint = "Correct this cell." if encoding is None else conversion_hint(path, encoding)
+    return f"not UTF-8 (byte {ord(invalid[0]) - 0xDC00:#04x}). {hint}"
 
 
 def likely_encoding(sample: bytes) -> str | None:

@@ -41,14 +41,15 @@ class Problem:
         """The problem in one line.
 
         Args:
-            file: Name of the file.
+            file: Name of the file, or of the folder of several, with a slash.
             others: Number of other rows with such a problem.
         """
         if not self.location:
-            return f"{file}: {self.text}"
+            return f"{file.rstrip('/')}: {self.text}"
+        where = f"{file}{self.location}" if file.endswith("/") else f"{file} {self.location}"
         more = f" and {others:,} more row{'s' * (others > 1)}" if others else ""
         column = f", column {self.column}" if self.column else ""
-        return f"{file} {self.location}{more}{column}: {self.text}"
+        return f"{where}{more}{column}: {self.text}"
 
 
 def messages(file: str, problems: Iterable[Problem]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +11,10 @@ from typing import Any, overload
 
 from pairmatch.core.errors import ConfigurationError, DataError, suggestion, unknown_name
 from pairmatch.io.cells import Cells
-from pairmatch.io.files import read_file
+from pairmatch.io.locations import Locations
+from pairmatch.io.parts import PartFile, find_parts
 from pairmatch.io.problems import Problem, messages
 from pairmatch.io.text_tables import read_csv, read_json_lines
-
-SUFFIXES = (".csv", ".parquet", ".jsonl", ".ndjson")
 
 #: Words that stand for a missing value, exactly as programs write them: pandas' list, `\\N` of
 #: databases, `-`, and the errors of spreadsheets.
@@ -26,7 +26,9 @@ MISSING_WORDS = frozenset(
         *("#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!"),
     }
 )
-_MOST_BYTES = 4 << 30
+
+
+_UNTYPED = (".csv", ".tsv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,10 @@ class Frame:
 
     name: str
     data: object
+
+
+#: A file, folder or pattern; several of them; or a table in memory.
+TableSource = Path | tuple[Path, ...] | Frame
 
 
 class Rows(Sequence[dict[str, Any]]):
@@ -80,15 +86,17 @@ class Table:
     """Columns of a file or data frame, and the problems found so far.
 
     Attributes:
-        path: Path to the file; of a data frame, its name.
+        path: Path to the file, or to the folder of several; of a data frame, its name.
         columns: Column names, in order; columns without a name are left out.
         cells: The cells of each column, by name: None for blank cells, nulls, NaN, missing-value
             words and cells with a problem.
-        locations: Location of each row in the file, such as `line 3`.
+        locations: Location of each row, such as `line 3`, or `part-2.csv line 3` of several files.
         problems: Problems, in the order in which they were found.
         sources: Names of the columns in the file, before they were renamed.
         is_complete: Whether the table holds every row; False if a row could not be read.
         is_typed: Whether the file states the types of its cells, as Parquet and JSON do.
+        separator: Separator of the columns of a CSV file.
+        files: Names of its files if there are several, relative to `path`.
         missing: How often each missing-value word occurs, by column.
         missing_ids: The missing-value words in columns of ids, by row and column.
         reported: Cells that could not be read and are in `problems`, by row and column.
@@ -97,11 +105,13 @@ class Table:
     path: Path
     columns: list[str] = field(default_factory=list)
     cells: dict[str, list[Any]] = field(default_factory=dict)
-    locations: list[str] = field(default_factory=list)
+    locations: Locations = field(default_factory=Locations)
     problems: list[Problem] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     is_complete: bool = True
     is_typed: bool = False
+    separator: str = ","
+    files: frozenset[str] = frozenset()
     missing: dict[str, Counter[str]] = field(default_factory=dict)
     missing_ids: dict[tuple[int, str], str] = field(default_factory=dict)
     reported: set[tuple[int, str]] = field(default_factory=set)
@@ -153,9 +163,22 @@ class Table:
             f"keep_words=[{word!r}] (--keep-word {word}).",
         )
 
+    @property
+    def name(self) -> str:
+        """Name of the file for messages; of several, that of the folder, with a slash."""
+        return f"{self.path.name}/" if self.files else self.path.name
+
+    def place(self, location: str) -> tuple[str, str]:
+        """Name of the file, and the place in it, of a location."""
+        for space in re.finditer(" ", location) if self.files else ():
+            if location[: space.start()] in self.files:
+                file = f"{self.name}{location[: space.start()]}"
+                return file, location[space.end() :]
+        return self.name, location
+
     def messages(self) -> list[str]:
         """The problems in lines; many equal ones are one line."""
-        return messages(self.path.name, self.problems)
+        return messages(self.name, self.problems)
 
     def error(self) -> DataError:
         """An error with all problems of the table."""
@@ -164,7 +187,7 @@ class Table:
 
 
 def read_table(
-    source: Path | Frame,
+    source: TableSource,
     *,
     ids: Collection[str] = (),
     names: Collection[str] = (),
@@ -172,13 +195,15 @@ def read_table(
     lists: bool = False,
     missing_words: Collection[str] = MISSING_WORDS,
     renamed: Mapping[str, str] | None = None,
+    known: Collection[str] = (),
 ) -> Table:
-    """Reads a data frame, or a file in the format of its extension.
+    """Reads a data frame, or files in the format of their extension.
 
     What is left out or replaced is logged once, with counts.
 
     Args:
-        source: Path to a `.csv`, `.parquet`, `.jsonl` or `.ndjson` file, or a data frame.
+        source: Path to a `.csv`, `.tsv`, `.parquet`, `.jsonl` or `.ndjson` file, to a folder of
+            them, a pattern, or a list of these; or a data frame.
         ids: Columns that hold ids. They are read as text in Unicode normal form C, whole numbers
             without a fraction; a cell that is not valid Unicode is a problem.
         names: Columns that hold names of groups, which are read as ids are.
@@ -188,15 +213,19 @@ def read_table(
             `;`. Other nested values are left out, but are problems in the columns above.
         missing_words: Texts that count as a missing value, after spaces around them are removed.
         renamed: Names of columns by their names in the file; others keep their names.
+        known: Names of columns that are read in capital letters, too.
 
     Raises:
         ConfigurationError: The frame has no Arrow interface.
         DataError: The source cannot be read, or two columns have one name.
     """
-    path = Path(source.name) if isinstance(source, Frame) else source
-    suffix = path.suffix.lower()
-    is_text = not isinstance(source, Frame) and suffix != ".parquet"
-    table = Table(path, is_typed=not is_text or suffix != ".csv")
+    parts: list[PartFile] = []
+    if isinstance(source, Frame):
+        table = Table(Path(source.name), is_typed=True)
+    else:
+        path, parts = find_parts(source)
+        files = frozenset(part.name for part in parts if part.name)
+        table = Table(path, is_typed=parts[0].format not in _UNTYPED, files=files)
     cells = Cells(
         table,
         {*ids, *names},
@@ -204,37 +233,37 @@ def read_table(
         frozenset(missing_words) | {""},
         required=ids,
         renamed=renamed or {},
+        known={*ids, *names, *paths, *known},
     )
     if isinstance(source, Frame):
         from pairmatch.io.arrow import read_frame
 
         read_frame(cells, source.data)
-    else:
-        _read_file(cells, source, suffix, lists=lists)
+    for part in parts:
+        _read_part(cells, part, lists=lists)
     cells.finish()
     if not table.locations and not table.problems:
-        what = "frame" if isinstance(source, Frame) else "file"
-        table.problem_of_file(f"the {what} has no rows.")
+        what = "frame has" if isinstance(source, Frame) else "files have" if files else "file has"
+        table.problem_of_file(f"the {what} no rows.")
     return table
 
 
-def _read_file(cells: Cells, path: Path, suffix: str, *, lists: bool) -> None:
-    if suffix not in SUFFIXES:
-        raise DataError(f"{path}: the file name must end in {', '.join(SUFFIXES)}.")
-    try:
-        content = read_file(path, most_bytes=_MOST_BYTES)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}.") from error
+def _read_part(cells: Cells, part: PartFile, *, lists: bool) -> None:
+    content = part.read()
+    if not content and part.name:
+        return
     if not content:
-        raise DataError(f"{path}: the file is empty.")
-    if suffix == ".parquet":
+        raise DataError(f"{part.path}: the file is empty.")
+    cells.start(part)
+    if part.format == ".parquet":
         from pairmatch.io.arrow import read_parquet
 
         read_parquet(cells, content)
-    elif suffix == ".csv":
+    elif part.format in _UNTYPED:
         read_csv(cells, content)
     else:
         read_json_lines(cells, content, lists=lists)
+    cells.end()
 
 
 def words_for_missing(keep_words: Collection[str]) -> Collection[str]:

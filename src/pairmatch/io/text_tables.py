@@ -5,88 +5,84 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from array import array
 from threading import Lock
 from typing import Any
 
-from pairmatch.core.errors import DataError
 from pairmatch.io.cells import Cells
 from pairmatch.io.encodings import decode_text
 from pairmatch.io.files import parse_json
 
 # The limit of the csv module belongs to the process
 _LIMIT_LOCK = Lock()
+#: Separators of columns, and what messages call them.
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_QUOTED = re.compile('"[^"]*"')
 
 
 def read_csv(cells: Cells, content: bytes) -> None:
-    """Reads the rows of a CSV file."""
+    """Reads the rows of a CSV file, whose columns are separated by `,`, `;`, tabs or `|`.
+
+    Raises:
+        DataError: Two columns with different cells have one name.
+    """
     table = cells.table
-    text, cells.encoding = decode_text(table.path, content)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    text, cells.encoding = decode_text(cells.path, content)
+    table.separator, skipped = _separator(text)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=table.separator)
     start = 1  # the line on which the next row starts: quoted cells may span several lines
     rows: list[list[str]] = []
-    locations: list[str] = []
+    numbers = array("q")
     header: list[str] = []
     names: list[str] = []
     with _LIMIT_LOCK:
         limit = csv.field_size_limit(min(len(text) + 1, 2**31 - 1))
         try:
+            for _ in range(skipped):
+                next(reader)
             header = next(reader, [])
-            names = _csv_header(cells, header)
+            names = cells.names(header, [f"line {skipped + 1}"] * len(header))
             width = max((number for number, name in enumerate(names, 1) if name), default=0)
             start = reader.line_num + 1
             for row in reader:
                 if _is_row(cells, f"line {start}", row, len(names), width):
                     rows.append(row)
-                    locations.append(f"line {start}")
+                    numbers.append(start)
                 start = reader.line_num + 1
         except csv.Error as error:
-            location = f"line {start} and after"
+            location = cells.place(f"line {start} and after")
             table.lost_row(location, f"cannot be read as CSV: {error}.", stops=True)
         finally:
             csv.field_size_limit(limit)
-    columns = {}
+    columns: dict[str, list[str]] = {}
     for number, name in enumerate(names):
         column = [row[number] if number < len(row) else "" for row in rows]
         if name:
-            columns[name] = column
+            cells.put(columns, name, column, f"line {skipped + 1}")
         else:
             cells.add_unnamed(header[number], number + 1, column)
-    cells.add_columns(columns, locations)
+    cells.add_columns(columns, "line", numbers)
 
 
-def _csv_header(cells: Cells, header: Sequence[str]) -> list[str]:
-    """Column names, blank for columns without one.
+def _separator(text: str) -> tuple[str, int]:
+    """The separator of columns, and the number of lines before the header.
 
-    Raises:
-        DataError: The separator is not a comma, or names occur twice.
+    It is the most frequent one in the header, or the one in the note of Excel, `sep=;`.
     """
-    path = cells.table.path
-    if header and re.fullmatch("sep=.?", header[0].strip(), re.IGNORECASE):
-        raise DataError(
-            f"{path}: line 1 is Excel's note about the separator. Delete this line, and separate "
-            "columns by commas."
-        )
-    if len(header) == 1:
-        for separator in ";\t|":
-            if separator in header[0]:
-                raise DataError(
-                    f"{path}: line 1 separates columns by {separator!r}. Save the file with "
-                    "commas between them."
-                )
-    columns = [cells.name(cell, "line 1", number) for number, cell in enumerate(header, 1)]
-    reject_duplicates(path, "line 1", [column for column in columns if column])
-    return columns
+    line = text[: text.find("\n") + 1 or len(text)].strip("\r\n")
+    note = re.fullmatch("sep=(.)", line.strip(" "), re.IGNORECASE)
+    if note:
+        return note[1], 1
+    outside = _QUOTED.sub("", line)
+    return max(_SEPARATORS, key=outside.count), 0
 
 
-def _is_row(cells: Cells, location: str, row: list[str], columns: int, width: int) -> bool:
+def _is_row(cells: Cells, place: str, row: list[str], columns: int, width: int) -> bool:
     """Whether a row is not blank, and has the cells of the header.
 
     Args:
         cells: Receives the problem of a row with too few or too many cells.
-        location: Location of the row.
+        place: Place of the row in the file.
         row: Its cells.
         columns: Number of columns of the header.
         width: Number of the last column with a name: blank cells after it say nothing, and neither
@@ -96,10 +92,11 @@ def _is_row(cells: Cells, location: str, row: list[str], columns: int, width: in
         return False
     if len(row) >= width and not any(cell.strip() for cell in row[columns:]):
         return True
+    separator = _SEPARATORS.get(cells.table.separator, repr(cells.table.separator))
     cells.table.lost_row(
-        location,
+        cells.place(place),
         f"has {len(row)} cells, the header has {columns}. Put quotes around texts that contain "
-        "commas.",
+        f"{separator}.",
     )
     return False
 
@@ -113,35 +110,41 @@ def read_json_lines(cells: Cells, content: bytes, *, lists: bool) -> None:
         lists: Whether all values may be lists.
     """
     table = cells.table
-    text, cells.encoding = decode_text(table.path, content)
-    names: dict[str, str] = {}
+    text, cells.encoding = decode_text(cells.path, content)
+    first: dict[str, str] = {}  # where each key occurs first
     rows: list[dict[str, Any]] = []
-    locations: list[str] = []
+    numbers = array("q")
     for number, line in enumerate(text.split("\n"), 1):
-        location = f"line {number}"
+        place = f"line {number}"
         if not line.strip():
             continue
         try:
             row = parse_json(line)
         except ValueError as error:
-            table.lost_row(location, f"not valid JSON ({error}).")
+            table.lost_row(cells.place(place), f"not valid JSON ({error}).")
             continue
         if not isinstance(row, dict):
-            table.lost_row(location, "not a JSON object.")
+            table.lost_row(cells.place(place), "not a JSON object.")
             continue
-        for position, key in enumerate(row, 1):
-            if key not in names:
-                names[key] = cells.name(key, location, position)
-            if not names[key]:
-                cells.add_unnamed(key, position, [row[key]])
-        rows.append({names[key]: cell for key, cell in row.items() if names[key]})
-        locations.append(location)
-    columns = {}
-    for name in dict.fromkeys(filter(None, names.values())):
-        columns[name] = [row.get(name) for row in rows]
+        for key in row:
+            first.setdefault(key, place)
+        rows.append(row)
+        numbers.append(number)
+    columns: dict[str, list[Any]] = {}
+    names = cells.names(list(first), list(first.values()))
+    for position, (key, name) in enumerate(zip(first, names, strict=True), 1):
+        column = [row.get(key) for row in rows]
+        if not name:
+            cells.add_unnamed(key, position, column)
+            continue
         if not cells.is_exact(name):
-            _flatten(cells, name, columns[name], lists=lists)
-    cells.add_columns(columns, locations)
+            _flatten(cells, name, column, lists=lists)
+        if name in columns:  # keys that differ only in spaces or their normal form
+            column = [
+                new if old is None else old for old, new in zip(columns[name], column, strict=True)
+            ]
+        columns[name] = column
+    cells.add_columns(columns, "line", numbers)
 
 
 def _flatten(cells: Cells, name: str, column: list[Any], *, lists: bool) -> None:
@@ -157,11 +160,3 @@ def _flatten(cells: Cells, name: str, column: list[Any], *, lists: bool) -> None
             column[row] = cells.joined(cell)
     if count:
         cells.add_nested(name, count)
-
-
-def reject_duplicates(path: Path, location: str, columns: Sequence[str]) -> None:
-    """Raises DataError if names occur twice."""
-    duplicates = [name for name, count in Counter(columns).items() if count > 1]
-    if duplicates:
-        names = ", ".join(map(repr, duplicates))
-        raise DataError(f"{path}: {location} names columns twice: {names}.")

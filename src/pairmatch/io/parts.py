@@ -1,0 +1,236 @@
+"""The files of a table: one, a list, a pattern, or a folder of parts as warehouses unload it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote
+
+from pairmatch.core.errors import DataError, ImageError
+from pairmatch.core.text import printable
+from pairmatch.io.files import is_present, read_file
+from pairmatch.io.photo_formats import photo_format
+
+_log = logging.getLogger(__name__)
+SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
+_COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+_MOST_BYTES = 4 << 30
+_PIECE_BYTES = 1 << 24
+_PATTERN = re.compile(r"[*?\[]")
+_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+_NAMED = 3
+#: Of tables whose folders hold rows that are deleted, too.
+_VERSIONED = {"_delta_log": "Delta", "metadata": "Iceberg"}
+
+
+@dataclass(frozen=True, slots=True)
+class PartFile:
+    """One file of a table.
+
+    Attributes:
+        path: Path to the file.
+        name: Path relative to the folder of the table; blank if the file is the whole table.
+        partition: Values that the names of its folders state, such as `date=2026-11-01`, by column.
+    """
+
+    path: Path
+    name: str = ""
+    partition: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def format(self) -> str:
+        """Its extension, without that of a compressed file."""
+        return format_of(self.path)
+
+    def read(self) -> bytes:
+        """Content of the file, decompressed.
+
+        Raises:
+            DataError: It has no extension of a table, cannot be read, or is too large.
+        """
+        if self.format not in SUFFIXES:
+            raise DataError(
+                f"{self.path}: the file name must end in {', '.join(SUFFIXES)}; text files may be "
+                f"compressed ({', '.join(_COMPRESSIONS)})."
+            )
+        try:
+            content = read_file(self.path, most_bytes=_MOST_BYTES)
+            return _decompressed(self.path, content)
+        except OSError as error:
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"{self.path}: {reason}.") from error
+
+
+def format_of(path: Path) -> str:
+    """Extension of a table, such as `.csv` of `log.csv.gz`; blank if it has none."""
+    suffix = path.suffix.lower()
+    if suffix in _COMPRESSIONS:
+        suffix = Path(path.stem).suffix.lower()
+        return "" if suffix == ".parquet" else suffix
+    return suffix
+
+
+def find_parts(source: Path | Sequence[Path]) -> tuple[Path, list[PartFile]]:
+    """The path of a table, for messages, and its files in the order of their names.
+
+    Files and folders whose names start with `_` or a dot, such as `_SUCCESS`, are skipped, and so
+    are files that are not tables.
+
+    Args:
+        source: Path to a file or folder, a pattern such as `log/*.parquet`, or a list of them.
+
+    Raises:
+        DataError: There are no files, one is given twice, their formats differ, or the folder
+            belongs to a table format with deleted rows.
+    """
+    if isinstance(source, Path):
+        root, parts = _expanded(source)
+    else:
+        found = [_expanded(path) for path in source]
+        root = found[0][0]
+        if len(found) > 1:
+            root = Path(os.path.commonpath([_folder(path) for path, _ in found]))
+        parts = [_relative(part, root) if len(found) > 1 else part for _, p in found for part in p]
+    counts = Counter(part.path.resolve() for part in parts)
+    path, count = counts.most_common(1)[0]
+    if count > 1:
+        raise DataError(f"{path}: the file is given twice.")
+    formats = {part.format: part for part in parts}
+    if len(formats) > 1:
+        names = ", ".join(printable(part.name) for part in formats.values())
+        raise DataError(f"{root}: the files of a table must have one format, got {names}.")
+    return root, parts
+
+
+def holds_tables(folder: Path) -> bool:
+    """Whether a folder holds tables and no photos."""
+    has_tables = False
+    for path in _files(folder):
+        if format_of(path) in SUFFIXES:
+            has_tables = True
+        elif _is_photo(path):
+            return False
+    return has_tables
+
+
+def _is_photo(path: Path) -> bool:
+    try:
+        return photo_format(path) is not None
+    except ImageError:
+        return False
+
+
+def fixed_folder(path: Path) -> Path:
+    """The folder of a file or pattern that no wildcard is a part of; a folder itself."""
+    if path.is_dir():
+        return path
+    parents = [parent for parent in (path, *path.parents) if not _PATTERN.search(str(parent))]
+    return path.parent if is_present(path) or parents[0] == path else parents[0]
+
+
+def _folder(path: Path) -> str:
+    return str((path if path.is_dir() else path.parent).absolute())
+
+
+def _expanded(path: Path) -> tuple[Path, list[PartFile]]:
+    """A path for messages, and the files that it names."""
+    if path.is_dir():
+        return path, _parts(path, _files(path))
+    if is_present(path) or not _PATTERN.search(str(path)):
+        return path, [PartFile(path)]
+    root = fixed_folder(path)
+    matches: list[Path] = []
+    for match in sorted(root.glob(str(path.relative_to(root)))):
+        matches += _files(match) if match.is_dir() else [match]
+    visible = [match for match in matches if not _is_hidden(match.relative_to(root))]
+    if not visible:
+        raise DataError(f"{path}: no file matches.")
+    return root, _parts(root, visible)
+
+
+def _parts(root: Path, files: Iterable[Path]) -> list[PartFile]:
+    """The tables among files below a folder."""
+    parts = []
+    others = []
+    for file in files:
+        name = file.relative_to(root).as_posix()
+        if format_of(file) in SUFFIXES:
+            folders = (folder.partition("=") for folder in name.split("/")[:-1])
+            partition = {unquote(key): unquote(value) for key, sign, value in folders if sign}
+            parts.append(PartFile(file, name, partition))
+        else:
+            others.append(name)
+    if others:
+        shown = printable(", ".join(others[:_NAMED]))
+        _log.warning(
+            "%s: skipped %d files that are not tables: %s%s.",
+            *(printable(str(root)), len(others), shown, ", …" * (len(others) > _NAMED)),
+        )
+    if not parts:
+        raise DataError(f"{root}: the folder holds no tables ({', '.join(SUFFIXES)}).")
+    return parts
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The files in a folder and its subfolders that are not hidden, in the order of their names.
+
+    Raises:
+        DataError: A subfolder cannot be read, or the folder holds rows that are deleted, too.
+    """
+
+    def fail(error: OSError) -> None:
+        raise DataError(f"{error.filename}: {error.strerror}.") from error
+
+    found = []
+    for root, folders, files in os.walk(folder, onerror=fail):
+        place = Path(root)
+        for name, kind in _VERSIONED.items():
+            if name in folders and (name[0] == "_" or any((place / name).glob("*.metadata.json"))):
+                raise DataError(
+                    f"{place}: a {kind} table, whose folder holds deleted rows, too. Export the "
+                    "table, or read it with its own library and pass the data frame."
+                )
+        folders[:] = [name for name in folders if not _is_hidden(Path(name))]
+        found += [place / name for name in files if not _is_hidden(Path(name))]
+    yield from sorted(found, key=lambda file: file.relative_to(folder).as_posix())
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(
+        name.startswith(".") or (name.startswith("_") and "=" not in name) for name in path.parts
+    )
+
+
+def _relative(part: PartFile, root: Path) -> PartFile:
+    path = os.path.relpath(part.path, root)
+    return PartFile(part.path, Path(path).as_posix(), part.partition)
+
+
+def partition_value(text: str, *, is_typed: bool) -> str | int | None:
+    """The value in the name of a folder; a whole number if the table states types."""
+    if text == _NULL_PARTITION:
+        return None
+    return int(text) if is_typed and re.fullmatch(r"0|-?[1-9]\d{0,17}", text) else text
+
+
+def _decompressed(path: Path, content: bytes) -> bytes:
+    suffix = path.suffix.lower()
+    if suffix not in _COMPRESSIONS or not content:
+        return content
+    import pyarrow as pa
+
+    codec = _COMPRESSIONS[suffix]
+    pieces = []
+    size = 0
+    with pa.CompressedInputStream(pa.BufferReader(content), codec) as file:
+        while piece := file.read(_PIECE_BYTES):
+            pieces.append(piece)
+            size += len(piece)
+            if size > _MOST_BYTES:
+                raise OSError(f"the decompressed file has more than {_MOST_BYTES:,} bytes")
+    return b"".join(pieces)
