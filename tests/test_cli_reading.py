@@ -153,3 +153,84 @@ def test_columns_of_a_warehouse_and_bad_rows(folder, matcher, tmp_path):
         in message
     )
     assert "--column needs SOURCE=NAME" in run(f"{gallery} --column id {store}", code=2)
+
+
+def test_what_was_skipped_is_listed_by_every_command(folder, matcher, tmp_path):
+    store = f"--store {tmp_path / 'store.sqlite'} --quiet"
+    (folder / "broken.png").write_bytes(b"no")
+    people = tmp_path / "people.csv"
+    rows = [f"{side}{n},{side}{n}.png" for side in "ab" for n in range(12)]
+    people.write_text("id,image\n" + "\n".join([*rows, "c,broken.png"]) + "\n")
+    listed = tmp_path / "skipped.csv"
+    options = f"--images {folder} --on-bad-row skip --skipped {listed} {store}"
+    gallery = tmp_path / "gallery"
+    for command in (
+        f"gallery build {matcher} {people} --output {gallery}",
+        f"embed {people} --matcher {matcher} --output {tmp_path / 'vectors.npz'}",
+        f"recommend {matcher} --query {folder / 'a1.png'} --gallery {people}",
+    ):
+        listed.unlink(missing_ok=True)
+        output = run(f"{command} {options}")
+        assert f"1 problems of rows that were left out are listed in {listed}." in output
+        lines = listed.read_text().splitlines()
+        assert lines[0] == "file,location,column,id,reason"
+        assert lines[1].startswith("people.csv,line 26,image,c,")
+    people.write_text("id,image\n" + "\n".join(rows) + "\n")
+    run(f"gallery add {matcher} {gallery} {people} {options}")
+    assert not listed.exists()  # it would be about an earlier run
+    listed.write_text("mine")
+    command = f"embed {people} --matcher {matcher} --output {tmp_path / 'vectors.npz'}"
+    assert "holds something else than a list of skipped rows" in words(
+        run(f"{command} {options}", 2)
+    )
+    listed.unlink()
+    options = options.replace("--on-bad-row skip", "")
+    assert "--skipped needs --on-bad-row skip" in words(run(f"{command} {options}", 2))
+
+
+def test_options_about_tables_where_none_is_read(folder, matcher, tmp_path):
+    store = f"--store {tmp_path / 'store.sqlite'} --quiet"
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for n in range(3):
+        (photos / f"b{n}.png").write_bytes((folder / f"b{n}.png").read_bytes())
+    gallery = tmp_path / "gallery"
+    build = f"gallery build {matcher} {photos} --output {gallery} {store}"
+    output = words(run(f"{build} --column user_id=id --on-bad-row skip --keep-word NA", 2))
+    assert (
+        f"{photos} is a folder of photos, so that options about tables have no effect: leave out "
+        "`keep_words` (--keep-word), `columns` (--column), `on_bad_row` (--on-bad-row)."
+    ) in output
+    run(build)
+    recommend = f"recommend {matcher} --query {folder / 'a1.png'} --gallery {gallery} {store}"
+    assert "is a stored gallery, so that options about tables have no effect" in words(
+        run(f"{recommend} --images {photos}", 2)
+    )
+
+
+def test_columns_of_exclusions(folder, matcher, tmp_path):
+    store = f"--store {tmp_path / 'store.sqlite'} --quiet"
+    people = tmp_path / "people.csv"
+    people.write_text("user_id,image\n" + "".join(f"b{n},b{n}.png\n" for n in range(5)))
+    seen = tmp_path / "seen.csv"
+    seen.write_text("viewer,seen\na1,b2\n")
+    common = f"recommend {matcher} --query {folder / 'a1.png'} --id a1 --images {folder} --json"
+    columns = "--column user_id=id --column viewer=id --column seen=other"
+    command = f"{common} --gallery {people} --exclude {seen} {store}"
+    assert "maps both 'user_id' and 'viewer' to 'id'" in words(run(f"{command} {columns}", 2))
+    people.write_text(people.read_text().replace("user_id", "id"))
+    columns = "--column viewer=id --column seen=other"
+    shown = json.loads(run(f"{command} {columns}"))["recommendations"]
+    assert {row["id"] for row in shown} == {"b0", "b1", "b3", "b4"}
+    assert "exclusions need the columns id and other" in words(run(command, 2))
+    gallery = tmp_path / "gallery"
+    run(f"gallery build {matcher} {people} --images {folder} --output {gallery} {store}")
+    slates = f"slates {gallery} --output {tmp_path / 'slates'} -k 2 --exclude {seen} --quiet"
+    assert "exclusions need the columns id and other" in words(run(slates, 2))
+    seen.write_text("viewer,seen\nb1,b2\n")
+    run(f"{slates} {columns}")
+
+
+def words(output):
+    """Output without frames and line breaks of the terminal."""
+    return " ".join(output.replace("│", " ").split())

@@ -14,7 +14,6 @@ from pairmatch.cli.options import (
     Device,
     Engine,
     HeadName,
-    Images,
     LearnerName,
     LossName,
     MatcherFolder,
@@ -57,19 +56,9 @@ from pairmatch.cli.planning import (
     check_plan,
     write_plan,
 )
-from pairmatch.cli.reading import (
-    Columns,
-    FollowLinks,
-    KeepWords,
-    MostSkipped,
-    OnBadRowOption,
-    PoolRule,
-    TextColumns,
-    read_pairs,
-    table_options,
-)
 from pairmatch.cli.recording import provenance
 from pairmatch.cli.reporting import fit_and_report, write_print
+from pairmatch.cli.tables import PoolRule, Tables, reads_tables
 
 if TYPE_CHECKING:
     from pairmatch.data import Pairs
@@ -123,17 +112,12 @@ KnownOption = Annotated[
 @app.command(
     epilog="Example: pairmatch fit pairs.csv --images photos --backbone clip --output couples"
 )
+@reads_tables
 def fit(
     pairs: PairsFile,
+    inputs: Tables,
     output: OutputExceptPlan = None,
     preset: Preset = "paper",
-    images: Images = None,
-    follow_links: FollowLinks = False,
-    keep_words: KeepWords = None,
-    columns: Columns = None,
-    text_columns: TextColumns = None,
-    on_bad_row: OnBadRowOption = "stop",
-    most_skipped: MostSkipped = 0.05,
     pools: PoolRule = None,
     profiles: Profiles = None,
     sides: Sides = 2,
@@ -218,18 +202,8 @@ def fit(
         progress=show_progress(quiet),
         engine=create_engine(engine),
     )
-    options = table_options(
-        images=images,
-        follow_links=follow_links,
-        keep_words=keep_words,
-        columns=columns,
-        text_columns=text_columns,
-        on_bad_row=on_bad_row,
-        most_skipped=most_skipped,
-        quiet=quiet,
-    )
     data, *others = (
-        read_pairs(path, profiles=profiles, sides=sides, options=options, pools=pools)
+        inputs.pairs(path, profiles=profiles, sides=sides, pools=pools)
         for path in (pairs, *([] if test is None else [test]))
     )
     if plan_only or output is None:
@@ -251,22 +225,17 @@ def fit(
         learning_curve=learning_curve,
         json_file=json_file,
         history=history,
-        tables=[data, *others],
+        inputs=inputs,
     )
 
 
 @app.command(epilog="Example: pairmatch evaluate couples other-pairs.csv --json figures.json")
+@reads_tables
 def evaluate(
     matcher: MatcherFolder,
     pairs: PairsFile,
+    inputs: Tables,
     known: KnownOption = None,
-    images: Images = None,
-    follow_links: FollowLinks = False,
-    keep_words: KeepWords = None,
-    columns: Columns = None,
-    text_columns: TextColumns = None,
-    on_bad_row: OnBadRowOption = "stop",
-    most_skipped: MostSkipped = 0.05,
     pools: PoolRule = None,
     profiles: Profiles = None,
     sides: Sides = 2,
@@ -300,18 +269,8 @@ def evaluate(
         matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
     )
 
-    options = table_options(
-        images=images,
-        follow_links=follow_links,
-        keep_words=keep_words,
-        columns=columns,
-        text_columns=text_columns,
-        on_bad_row=on_bad_row,
-        most_skipped=most_skipped,
-        quiet=quiet,
-    )
     data, *others = (
-        read_pairs(path, profiles=profiles, sides=sides, options=options, pools=pools)
+        inputs.pairs(path, profiles=profiles, sides=sides, pools=pools)
         for path in (pairs, *([] if known is None else [known]))
     )
     evaluation = loaded.evaluate(

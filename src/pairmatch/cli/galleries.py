@@ -11,7 +11,6 @@ from pairmatch.cli.application import app
 from pairmatch.cli.help import Application
 from pairmatch.cli.options import (
     Device,
-    Images,
     MatcherFolder,
     Options,
     Quiet,
@@ -20,16 +19,8 @@ from pairmatch.cli.options import (
 )
 from pairmatch.cli.output import echo, echo_json
 from pairmatch.cli.paths import StorePath, folder_to_write
-from pairmatch.cli.reading import (
-    Columns,
-    FollowLinks,
-    KeepWords,
-    MostSkipped,
-    OnBadRowOption,
-    TextColumns,
-    read_ids,
-    table_options,
-)
+from pairmatch.cli.reading import read_ids
+from pairmatch.cli.tables import Tables, reads_tables
 from pairmatch.core.errors import ConfigurationError
 
 gallery_app = Application(
@@ -52,6 +43,7 @@ GalleryFolder = Annotated[
 @gallery_app.command(
     epilog="Example: pairmatch gallery build couples candidates.csv --output gallery"
 )
+@reads_tables
 def build(
     matcher: MatcherFolder,
     people: People,
@@ -64,14 +56,8 @@ def build(
             callback=folder_to_write("gallery"),
         ),
     ],
+    inputs: Tables,
     side: Annotated[str, typer.Option(help="Side that these people are on: a or b.")] = "b",
-    images: Images = None,
-    follow_links: FollowLinks = False,
-    keep_words: KeepWords = None,
-    columns: Columns = None,
-    text_columns: TextColumns = None,
-    on_bad_row: OnBadRowOption = "stop",
-    most_skipped: MostSkipped = 0.05,
     settings: Options = None,
     device: Device = "auto",
     store: StorePath = None,
@@ -84,36 +70,20 @@ def build(
     loaded = load_matcher(
         matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
     )
-    from pairmatch.data import read_profiles
 
-    options = table_options(
-        images=images,
-        follow_links=follow_links,
-        keep_words=keep_words,
-        columns=columns,
-        text_columns=text_columns,
-        on_bad_row=on_bad_row,
-        most_skipped=most_skipped,
-        quiet=quiet,
-    )
-    profiles = read_profiles(people, **options)
+    profiles = inputs.profiles(people)
     gallery = loaded.gallery(profiles, side=cast(Literal["a", "b"], side))
     gallery.save(output)
     echo(f"Saved {len(gallery)} people in {output}.")
 
 
 @gallery_app.command(epilog="Example: pairmatch gallery add couples gallery newcomers.csv")
+@reads_tables
 def add(
     matcher: MatcherFolder,
     gallery: GalleryFolder,
     people: People,
-    images: Images = None,
-    follow_links: FollowLinks = False,
-    keep_words: KeepWords = None,
-    columns: Columns = None,
-    text_columns: TextColumns = None,
-    on_bad_row: OnBadRowOption = "stop",
-    most_skipped: MostSkipped = 0.05,
+    inputs: Tables,
     settings: Options = None,
     device: Device = "auto",
     store: StorePath = None,
@@ -121,7 +91,6 @@ def add(
     quiet: Quiet = False,
 ) -> None:
     """Adds people to a gallery; people with the same id are replaced."""
-    from pairmatch.data import read_profiles
     from pairmatch.gallery import Gallery
 
     opened = Gallery.open(gallery)
@@ -129,20 +98,9 @@ def add(
         matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
     )
     kinds = opened.attribute_kinds
-    options = table_options(
-        images=images,
-        follow_links=follow_links,
-        keep_words=keep_words,
-        columns=columns,
-        text_columns=text_columns,
-        on_bad_row=on_bad_row,
-        most_skipped=most_skipped,
-        quiet=quiet,
-    )
     # Newcomers have the types of the gallery
     texts = [name for name, kind in kinds.items() if kind == "text"]
-    options["text_columns"] = [*options["text_columns"], *texts]
-    profiles = read_profiles(people, **options)
+    profiles = inputs.profiles(people, text_attributes=texts)
     before = len(opened)
     loaded.add_to(opened, profiles)
     added = len(opened) - before

@@ -22,6 +22,7 @@ SUBJECTS = {
         "keep_words",
         "on_bad_row",
         "most_skipped",
+        "skipped",
         "follow_links",
         "pools",
     ),

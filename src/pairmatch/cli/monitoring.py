@@ -6,7 +6,6 @@ from pairmatch.cli.application import app
 from pairmatch.cli.fitting import KnownOption
 from pairmatch.cli.options import (
     Device,
-    Images,
     MatcherFolder,
     Options,
     PairsFile,
@@ -19,32 +18,18 @@ from pairmatch.cli.options import (
 )
 from pairmatch.cli.output import echo
 from pairmatch.cli.paths import JSONFile, StorePath, check_place
-from pairmatch.cli.reading import (
-    Columns,
-    FollowLinks,
-    KeepWords,
-    MostSkipped,
-    OnBadRowOption,
-    TextColumns,
-    read_pairs,
-    table_options,
-)
+from pairmatch.cli.tables import Tables, reads_tables
 
 
 @app.command(
     epilog="Example: pairmatch monitor couples new.csv --profiles profiles.csv --known log.csv"
 )
+@reads_tables
 def monitor(
     matcher: MatcherFolder,
     pairs: PairsFile,
+    inputs: Tables,
     known: KnownOption = None,
-    images: Images = None,
-    follow_links: FollowLinks = False,
-    keep_words: KeepWords = None,
-    columns: Columns = None,
-    text_columns: TextColumns = None,
-    on_bad_row: OnBadRowOption = "stop",
-    most_skipped: MostSkipped = 0.05,
     profiles: Profiles = None,
     sides: Sides = 2,
     settings: Options = None,
@@ -66,18 +51,8 @@ def monitor(
     loaded = load_matcher(
         matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
     )
-    options = table_options(
-        images=images,
-        follow_links=follow_links,
-        keep_words=keep_words,
-        columns=columns,
-        text_columns=text_columns,
-        on_bad_row=on_bad_row,
-        most_skipped=most_skipped,
-        quiet=quiet,
-    )
     data, *others = (
-        read_pairs(path, profiles=profiles, sides=sides, options=options)
+        inputs.pairs(path, profiles=profiles, sides=sides)
         for path in (pairs, *([] if known is None else [known]))
     )
     result = compare(loaded, data, known=others[0] if others else None)

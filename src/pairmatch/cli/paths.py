@@ -15,6 +15,7 @@ from pairmatch.core.text import printable
 
 # How the JSON form of an evaluation starts
 _FIGURES = rb'\{\s*"(queries|act|plan)":'
+_SKIPPED = rb"file,location,column,id,reason\r?\n"
 _REPORT = ("report.html", "report.json", "run.yaml", "skipped.csv")
 
 
@@ -99,6 +100,16 @@ def _history_to_write(path: Path | None) -> Path | None:
     file = file_to_write(path)
     if file is not None and file.exists():
         check_history(read_header(file, 4096), file)
+    return file
+
+
+def list_to_write(path: Path | None) -> Path | None:
+    """A check that a list of skipped rows can be written, and replaces nothing else."""
+    from pairmatch.io.outputs import check_replaced_file
+
+    file = file_to_write(path)
+    if file is not None:
+        check_replaced_file(file, _SKIPPED, "a list of skipped rows")
     return file
 
 

@@ -12,7 +12,6 @@ import typer
 from pairmatch.cli.application import app
 from pairmatch.cli.options import (
     Engine,
-    Images,
     MaxUSD,
     Options,
     PairsFile,
@@ -29,17 +28,8 @@ from pairmatch.cli.options import (
 from pairmatch.cli.output import echo
 from pairmatch.cli.paths import ExistingStorePath, StorePath, check_place, file_to_write
 from pairmatch.cli.planning import GPUs, PlanOnly, USDPerHour, check_plan
-from pairmatch.cli.reading import (
-    Columns,
-    FollowLinks,
-    KeepWords,
-    MostSkipped,
-    OnBadRowOption,
-    TextColumns,
-    read_ids,
-    read_pairs,
-    table_options,
-)
+from pairmatch.cli.reading import read_ids
+from pairmatch.cli.tables import Tables, reads_tables
 from pairmatch.core.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -60,15 +50,10 @@ def _export_to_write(path: Path | None) -> Path | None:
 
 
 @app.command(epilog="Example: pairmatch annotate pairs.csv --images photos --dry-run")
+@reads_tables
 def annotate(
     pairs: PairsFile,
-    images: Images = None,
-    follow_links: FollowLinks = False,
-    keep_words: KeepWords = None,
-    columns: Columns = None,
-    text_columns: TextColumns = None,
-    on_bad_row: OnBadRowOption = "stop",
-    most_skipped: MostSkipped = 0.05,
+    inputs: Tables,
     profiles: Profiles = None,
     sides: Sides = 2,
     metadata: Annotated[
@@ -140,17 +125,7 @@ def annotate(
         from pairmatch.distributed import RayMetadata
 
         generator = RayMetadata(generator, cluster)
-    reading = table_options(
-        images=images,
-        follow_links=follow_links,
-        keep_words=keep_words,
-        columns=columns,
-        text_columns=text_columns,
-        on_bad_row=on_bad_row,
-        most_skipped=most_skipped,
-        quiet=quiet,
-    )
-    data = read_pairs(pairs, profiles=profiles, sides=sides, options=reading)
+    data = inputs.pairs(pairs, profiles=profiles, sides=sides)
     is_missing = not store_path(store).exists()
     with (
         TemporaryDirectory() as empty,

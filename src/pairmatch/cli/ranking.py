@@ -13,7 +13,6 @@ from pairmatch.cli.application import app
 from pairmatch.cli.options import (
     Device,
     Engine,
-    Images,
     MatcherFolder,
     Options,
     Quiet,
@@ -25,18 +24,8 @@ from pairmatch.cli.options import (
 )
 from pairmatch.cli.output import echo, echo_json
 from pairmatch.cli.paths import StorePath, folder_to_write
-from pairmatch.cli.reading import (
-    Columns,
-    FollowLinks,
-    KeepWords,
-    MostSkipped,
-    OnBadRowOption,
-    TextColumns,
-    read_id,
-    read_text,
-    read_texts,
-    table_options,
-)
+from pairmatch.cli.reading import read_id, read_text, read_texts
+from pairmatch.cli.tables import Columns, KeepWords, Tables, parse_columns, reads_tables
 from pairmatch.core.errors import ConfigurationError, DataError
 from pairmatch.core.text import printable
 
@@ -74,6 +63,7 @@ Symmetric = Annotated[bool, typer.Option("--symmetric", help="Exclusions hold in
     epilog="Example: pairmatch recommend couples --query me.jpg --gallery photos -k 10 "
     '--where "age >= 25"'
 )
+@reads_tables
 def recommend(
     matcher: MatcherFolder,
     gallery: Annotated[
@@ -83,17 +73,11 @@ def recommend(
             show_default=False,
         ),
     ],
+    inputs: Tables,
     query: Annotated[
         list[Path] | None,
         typer.Option(help="Photo of the query person; repeat for several photos."),
     ] = None,
-    images: Images = None,
-    follow_links: FollowLinks = False,
-    keep_words: KeepWords = None,
-    columns: Columns = None,
-    text_columns: TextColumns = None,
-    on_bad_row: OnBadRowOption = "stop",
-    most_skipped: MostSkipped = 0.05,
     text: Annotated[
         str, typer.Option(help="Profile text of the query person.", callback=read_text)
     ] = "",
@@ -133,7 +117,6 @@ def recommend(
     photos = tuple(query or ())
 
     from pairmatch.core.types import Profile
-    from pairmatch.data import read_profiles
     from pairmatch.gallery import Exclusions, Gallery
     from pairmatch.io.images import check_image
     from pairmatch.io.store import QUERY_ID
@@ -147,11 +130,7 @@ def recommend(
     problems = [problem for path in photos if (problem := check_image(path))]
     if problems:
         raise DataError("The photo of the query person cannot be read:", problems)
-    excluded = (
-        Exclusions()
-        if exclude is None
-        else Exclusions.read(exclude, symmetric=symmetric, keep_words=keep_words or ())
-    )
+    excluded = Exclusions() if exclude is None else inputs.exclusions(exclude, symmetric=symmetric)
     if exclude is not None and not excluded.of(person_id):
         _log.warning(
             "None of the %d exclusions in %s is for --id %s: no candidate is hidden.",
@@ -163,20 +142,11 @@ def recommend(
         matcher, settings, store=store, device=device, allow_upload=yes, quiet=quiet
     )
     if Gallery.exists(gallery):
+        inputs.reject_options(f"{gallery} is a stored gallery")
         candidates: Gallery | list[Profile] = Gallery.open(gallery)
         total = len(candidates)
     else:
-        options = table_options(
-            images=images,
-            follow_links=follow_links,
-            keep_words=keep_words,
-            columns=columns,
-            text_columns=text_columns,
-            on_bad_row=on_bad_row,
-            most_skipped=most_skipped,
-            quiet=quiet,
-        )
-        people = read_profiles(gallery, **options)
+        people = inputs.profiles(gallery)
         candidates = _without_photos(people, photos)
         total = len(people)
     if not attributes and any(backbone.reads_attributes for backbone in loaded.backbones):
@@ -269,6 +239,7 @@ def slates(
     exclude: Exclude = None,
     symmetric: Symmetric = False,
     keep_words: KeepWords = None,
+    columns: Columns = None,
     evenness: Annotated[
         float,
         typer.Option(
@@ -297,7 +268,10 @@ def slates(
     options: dict[str, Any] = {"where": where or None, "mutual": mutual, "engine": cluster}
     if exclude is not None:
         options["exclude"] = Exclusions.read(
-            exclude, symmetric=symmetric, keep_words=keep_words or ()
+            exclude,
+            symmetric=symmetric,
+            keep_words=keep_words or (),
+            columns=parse_columns(columns),
         )
     if evenness:
         from pairmatch.market.engines import ThisProcess

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 from pairmatch.cli.options import write_json
 from pairmatch.cli.output import echo
 from pairmatch.cli.paths import claimed_folder
-from pairmatch.cli.reading import list_skipped
 from pairmatch.cli.recording import RUN, Recorder
+from pairmatch.cli.tables import Tables
 from pairmatch.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from pairmatch.data import Pairs
     from pairmatch.data.leakage import Leakage
     from pairmatch.data.splits import SplitPairs
     from pairmatch.evaluation.crossvalidation import CrossValidation
@@ -83,7 +82,7 @@ def fit_and_report(
     learning_curve: bool | None = None,
     json_file: Path | None = None,
     history: Path | None = None,
-    tables: Sequence[Pairs] = (),
+    inputs: Tables | None = None,
 ) -> LearnerComparison:
     """Fits, evaluates on the test part, saves, and writes the report.
 
@@ -103,14 +102,14 @@ def fit_and_report(
         learning_curve: Whether to draw a learning curve; None for up to 1,000 pairs.
         json_file: File for the figures.
         history: Table to append the figures to.
-        tables: What was read, to list the rows that were skipped.
+        inputs: What was read, to list what was skipped.
     """
     from pairmatch.report import compare_learners, serve_best
 
     train, validation, test = parts
     leaks = _describe(parts, seen=seen, progress=matcher.progress)
     comparison = None
-    recorder = Recorder(matcher, tables or parts)
+    recorder = Recorder(matcher, parts if inputs is None else inputs.read)
     with claimed_folder(output, "matcher"):  # the store may be in it
         if serve_winner:
             echo("Fitting the recipe, the learner best and simple baselines …")
@@ -118,7 +117,7 @@ def fit_and_report(
         else:
             matcher.fit(train, validation)
         evaluation = _evaluate_and_save(
-            matcher, parts, output, seen=seen, json_file=json_file, history=history, tables=tables
+            matcher, parts, output, seen=seen, json_file=json_file, history=history, inputs=inputs
         )
         recorder.write(output)
     for note in matcher.notes:
@@ -170,7 +169,7 @@ def _evaluate_and_save(
     seen: bool,
     json_file: Path | None,
     history: Path | None,
-    tables: Sequence[Pairs],
+    inputs: Tables | None,
 ) -> Evaluation:
     """Evaluates on the test part, saves matcher and figures, and prints the figures."""
     from pairmatch.report import append_figures
@@ -183,7 +182,8 @@ def _evaluate_and_save(
         (output / name).unlink(missing_ok=True)
     try:
         matcher.save(output)
-        list_skipped(output, tables)
+        if inputs is not None:
+            inputs.list_skipped(output)
         if json_file is not None:
             write_json(json_file, evaluation)
         if history is not None:

@@ -13,7 +13,6 @@ from pairmatch.cli.options import (
     BackboneName,
     Device,
     Engine,
-    Images,
     MaxUSD,
     Options,
     PairsFile,
@@ -34,20 +33,9 @@ from pairmatch.cli.options import (
 from pairmatch.cli.output import echo
 from pairmatch.cli.paths import StorePath, folder_to_write
 from pairmatch.cli.planning import Accelerator, GPUs, PlanOnly, USDPerHour, check_plan
-from pairmatch.cli.reading import (
-    Columns,
-    FollowLinks,
-    KeepWords,
-    MostSkipped,
-    OnBadRowOption,
-    PoolRule,
-    TextColumns,
-    list_skipped,
-    read_pairs,
-    table_options,
-)
 from pairmatch.cli.recording import provenance
 from pairmatch.cli.reporting import COMPARED_PAIRS, write_print
+from pairmatch.cli.tables import PoolRule, Tables, reads_tables
 from pairmatch.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -59,15 +47,10 @@ if TYPE_CHECKING:
     epilog="Example: pairmatch sweep pairs.csv --backbone onnx --grid head.width=256,512 "
     "--output sweep"
 )
+@reads_tables
 def sweep(
     pairs: PairsFile,
-    images: Images = None,
-    follow_links: FollowLinks = False,
-    keep_words: KeepWords = None,
-    columns: Columns = None,
-    text_columns: TextColumns = None,
-    on_bad_row: OnBadRowOption = "stop",
-    most_skipped: MostSkipped = 0.05,
+    inputs: Tables,
     pools: PoolRule = None,
     profiles: Profiles = None,
     sides: Sides = 2,
@@ -174,17 +157,7 @@ def sweep(
         raise ConfigurationError(
             "--paper has its own grid, baselines and K: omit --grid, --baseline and -k."
         )
-    reading = table_options(
-        images=images,
-        follow_links=follow_links,
-        keep_words=keep_words,
-        columns=columns,
-        text_columns=text_columns,
-        on_bad_row=on_bad_row,
-        most_skipped=most_skipped,
-        quiet=quiet,
-    )
-    data = read_pairs(pairs, profiles=profiles, sides=sides, options=reading, pools=pools)
+    data = inputs.pairs(pairs, profiles=profiles, sides=sides, pools=pools)
     common: dict[str, Any] = {
         "store": store,
         "device": device,
@@ -222,8 +195,8 @@ def sweep(
     try:
         if output is not None:
             title = f"Sweep: {pairs.name}"
-            list_skipped(output, [data])
-            run = provenance([data], seed)
+            inputs.list_skipped(output)
+            run = provenance(inputs.read, seed)
             saved = _write(output, result, title=title, note=note, sections=sections, run=run)
     finally:  # a full disk loses the files, not the result
         echo(text, lines=True)

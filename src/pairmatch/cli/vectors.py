@@ -13,7 +13,6 @@ from pairmatch.cli.options import (
     BackboneName,
     Device,
     Engine,
-    Images,
     MaxUSD,
     MetadataName,
     Options,
@@ -36,15 +35,7 @@ from pairmatch.cli.planning import (
     check_plan,
 )
 from pairmatch.cli.ranking import Where
-from pairmatch.cli.reading import (
-    Columns,
-    FollowLinks,
-    KeepWords,
-    MostSkipped,
-    OnBadRowOption,
-    TextColumns,
-    table_options,
-)
+from pairmatch.cli.tables import Tables, reads_tables
 from pairmatch.core.errors import ConfigurationError
 
 
@@ -60,8 +51,10 @@ def _vectors_to_write(path: Path | None) -> Path | None:
 @app.command(
     epilog="Example: pairmatch embed people.csv --matcher couples --side b --output vectors.parquet"
 )
+@reads_tables
 def embed(
     people: People,
+    inputs: Tables,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -88,13 +81,6 @@ def embed(
     pooler: PoolerName = None,
     metadata: MetadataName = None,
     where: Where = None,
-    images: Images = None,
-    follow_links: FollowLinks = False,
-    keep_words: KeepWords = None,
-    columns: Columns = None,
-    text_columns: TextColumns = None,
-    on_bad_row: OnBadRowOption = "stop",
-    most_skipped: MostSkipped = 0.05,
     settings: Options = None,
     device: Device = "auto",
     store: StorePath = None,
@@ -124,7 +110,6 @@ def embed(
     if matcher is None and kind == "embedding":
         raise ConfigurationError("--kind embedding needs --matcher.")
 
-    from pairmatch.data import read_profiles
     from pairmatch.gallery import eligible
     from pairmatch.matcher.embedding import embed_to_file
     from pairmatch.matcher.matcher import Matcher
@@ -140,17 +125,7 @@ def embed(
     else:
         parts = parts_of(backbones=backbone, poolers=pooler, metadata=metadata, settings=settings)
         loaded = Matcher(**parts, **machine, max_usd=max_usd, progress=show_progress(quiet))
-    options = table_options(
-        images=images,
-        follow_links=follow_links,
-        keep_words=keep_words,
-        columns=columns,
-        text_columns=text_columns,
-        on_bad_row=on_bad_row,
-        most_skipped=most_skipped,
-        quiet=quiet,
-    )
-    profiles = read_profiles(people, **options)
+    profiles = inputs.profiles(people)
     if plan_only or output is None:
         shown, _ = eligible(profiles, where or None, asking={})
         planned = loaded.plan(shown, gpus=gpus, usd_per_hour=usd_per_hour, accelerator=accelerator)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from pairmatch.core.errors import ConfigurationError, unknown_name
+from pairmatch.core.text import printable
 from pairmatch.data.photos import PhotoOptions, image_folder
 from pairmatch.data.skipping import BadRows, OnBadRow
 from pairmatch.io.parts import fixed_folder
@@ -47,6 +48,16 @@ class TableOptions(TypedDict, total=False):
     on_bad_row: OnBadRow
     most_skipped: float
     progress: bool
+
+
+#: Options without an effect where no table is read, with their names on the command line.
+_OF_TABLES = {
+    "images": "--images",
+    "keep_words": "--keep-word",
+    "columns": "--column",
+    "text_columns": "--text-column",
+    "on_bad_row": "--on-bad-row",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +113,31 @@ class Reading:
             _renamed(options.get("columns") or {}),
             _names(options.get("text_columns") or ()),
             BadRows(options.get("on_bad_row", "stop"), options.get("most_skipped", 0.05)),
+        )
+
+
+def reject_table_options(
+    options: TableOptions, place: str, *, except_for: Collection[str] = ()
+) -> None:
+    """Rejects options that would have no effect, because no table is read.
+
+    Args:
+        options: Keyword arguments of a reader.
+        place: What is read instead, as a sentence without its end.
+        except_for: Options that have an effect nevertheless.
+
+    Raises:
+        ConfigurationError: Names the options.
+    """
+    given = [
+        f"`{name}` ({option})"
+        for name, option in _OF_TABLES.items()
+        if name not in except_for and options.get(name) not in (None, (), [], {}, "", "stop")
+    ]
+    if given:
+        raise ConfigurationError(
+            f"{printable(place)}, so that options about tables have no effect: leave out "
+            f"{', '.join(given)}."
         )
 
 

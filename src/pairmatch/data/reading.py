@@ -10,7 +10,7 @@ from typing import Literal, Unpack
 
 from pairmatch.core.errors import DataError, suggestion
 from pairmatch.core.types import Pair, Profile
-from pairmatch.data.options import Reading, TableOptions, source_of
+from pairmatch.data.options import Reading, TableOptions, reject_table_options, source_of
 from pairmatch.data.pair_rows import COLUMNS, PairRows
 from pairmatch.data.photo_folder import read_photo_folder
 from pairmatch.data.profile_rows import ProfileRows, SidedProfileRows
@@ -134,12 +134,38 @@ def read_profiles(source: str | Path | object, **options: Unpack[TableOptions]) 
         ConfigurationError: An option is invalid.
         DataError: The input has problems; the error lists all of them.
     """
+    return read_people(source, options)
+
+
+def is_photo_folder(source: object) -> bool:
+    """Whether profiles are a folder of photos, not a table."""
+    if not isinstance(source, str | Path):
+        return False
+    return Path(source).is_dir() and not holds_tables(Path(source))
+
+
+def read_people(
+    source: object, options: TableOptions, *, elsewhere: Collection[str] = ()
+) -> ProfileList:
+    """Implementation of [`read_profiles`][pairmatch.data.reading.read_profiles].
+
+    Args:
+        source: A table, or a folder of photos.
+        options: How it is read.
+        elsewhere: Columns to rename that may be missing: they are those of other tables.
+    """
     where = source_of(source, "profiles")
     reading = Reading.of("read_profiles", where, options)
-    if isinstance(where, Path) and where.is_dir() and not holds_tables(where):
-        return ProfileList(read_photo_folder(replace(reading.photos, folder=where)))
+    if isinstance(where, Path) and is_photo_folder(where):
+        reject_table_options(options, f"{where} is a folder of photos")
+        return ProfileList(read_photo_folder(reading.photos))
     people, _, table = _read_profile_table(where, reading)
-    _check_columns([table], reading)
+    renamed = {
+        name: to
+        for name, to in reading.renamed.items()
+        if name in table.sources or name not in elsewhere
+    }
+    _check_columns([table], replace(reading, renamed=renamed))
     total = len(table.rows) + _lost_rows(table)
     profiles = ProfileList(people.values())
     profiles.skipped = reading.bad_rows.settle(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -45,7 +45,12 @@ class Exclusions:
 
     @classmethod
     def read(
-        cls, path: str | Path, *, symmetric: bool = False, keep_words: Collection[str] = ()
+        cls,
+        path: str | Path,
+        *,
+        symmetric: bool = False,
+        keep_words: Collection[str] = (),
+        columns: Mapping[str, str] | None = None,
     ) -> Exclusions:
         """Reads a .csv, .parquet or .jsonl file with the columns `id` and `other`.
 
@@ -53,9 +58,11 @@ class Exclusions:
         too.
 
         Args:
-            path: Path to the file.
+            path: Path to the file, to a folder of such files, or a pattern.
             symmetric: Whether neither person is shown to the other.
             keep_words: Ids that would stand for a missing value, such as `None`.
+            columns: Names of columns by their names in the file: `{"viewer": "id"}`. Those that the
+                file lacks are of other tables.
 
         Raises:
             ConfigurationError: `keep_words` has a word that is always a value.
@@ -70,17 +77,21 @@ class Exclusions:
                 return cls(file.pairs(), symmetric=symmetric)
             finally:
                 file.close()
-        columns = ("id", "other")
-        missing_words = words_for_missing(keep_words)
-        table = read_table(Path(path), ids=columns, missing_words=missing_words)
-        missing = [name for name in columns if name not in table.columns]
+        names = ("id", "other")
+        table = read_table(
+            Path(path),
+            ids=names,
+            missing_words=words_for_missing(keep_words),
+            renamed=columns,
+        )
+        missing = [name for name in names if name not in table.columns]
         if missing:
             raise DataError(
                 f"{path}: exclusions need the columns id and other; {' and '.join(missing)} is "
-                "missing."
+                "missing. Rename others with columns= (--column)."
             )
-        for row, cells in enumerate(zip(*map(table.column, columns), strict=True)):
-            for name, cell in zip(columns, cells, strict=True):
+        for row, cells in enumerate(zip(*map(table.column, names), strict=True)):
+            for name, cell in zip(names, cells, strict=True):
                 if cell is None:
                     table.report_missing_id(row, name)
         if table.problems:
