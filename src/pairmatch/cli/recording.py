@@ -34,7 +34,10 @@ _LIBRARIES = (
     "onnxruntime",
 )
 #: Options that do not change what is learned.
-_BESIDE = {"output", "store", "photos", "json", "history", "quiet", "learning-curve", "compare"}
+_BESIDE = {
+    *("output", "store", "photos", "json", "history", "quiet", "learning-curve", "compare"),
+    "skipped",
+}
 
 
 class _Circumstances(BaseModel):

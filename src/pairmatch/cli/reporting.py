@@ -102,7 +102,7 @@ def fit_and_report(
         learning_curve: Whether to draw a learning curve; None for up to 1,000 pairs.
         json_file: File for the figures.
         history: Table to append the figures to.
-        inputs: What was read, to list what was skipped.
+        inputs: What was read, to record it and to list what was skipped.
     """
     from pairmatch.report import compare_learners, serve_best
 

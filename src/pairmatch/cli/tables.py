@@ -117,6 +117,8 @@ class Tables:
             "most_skipped": most_skipped,
             "progress": show_progress(quiet),
         }
+        #: The pairs that were read.
+        self.read: list[Pairs] = []
         self._file = skipped
         self._skipped: dict[Skipped, None] = {}
         self._elsewhere: Collection[str] = ()  # columns that other files had
@@ -130,6 +132,7 @@ class Tables:
         pairs = Pairs.read(
             path, profiles=profiles, sides=cast(Literal[1, 2], sides), **self.options
         )
+        self.read.append(pairs)
         self._keep(pairs.skipped)
         return pairs if pools is None else pairs.pooled(pools)
 
