@@ -17,6 +17,7 @@ from pairmatch import (
 from pairmatch.core import registry
 from pairmatch.core.interfaces import FittedHead, Learner
 from pairmatch.core.types import Usage
+from pairmatch.learning.losses import InfoNCELoss
 from pairmatch.metadata import Metadata
 from pairmatch.testing import (
     check_backbone,
@@ -414,7 +415,7 @@ def test_broken_losses_fail():
     class Blind(ContrastiveLoss):
         """Cross-entropy that treats matches as negatives."""
 
-        def loss(self, e_a, e_b, positives):
+        def loss(self, e_a, e_b, positives, unknown):
             target = positives.float().argmax(1)
             return torch.nn.functional.cross_entropy(e_a @ e_b.T, target)
 
@@ -422,11 +423,18 @@ def test_broken_losses_fail():
         check_loss(Blind())
 
     class Rises(Blind):
-        def loss(self, e_a, e_b, positives):
+        def loss(self, e_a, e_b, positives, unknown):
             return (e_a @ e_b.T * positives).sum()
 
     with pytest.raises(AssertionError, match="does not fall"):
         check_loss(Rises())
+
+    class Guesses(InfoNCELoss):
+        def loss(self, e_a, e_b, positives, unknown):
+            return super().loss(e_a, e_b, positives, torch.zeros_like(unknown))
+
+    with pytest.raises(AssertionError, match="learns from open pairs"):
+        check_loss(Guesses())
 
 
 def test_metadata_generators():

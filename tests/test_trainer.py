@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from pairmatch import Evaluator, Trainer, TrainingConfig
+from pairmatch.core.decisions import UNKNOWN, Decisions
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.learning.batches import Batches
@@ -128,7 +130,7 @@ def batches_of(matches, people_a, people_b, rejected=None, size=4, one_sided=Fal
 def test_positives_mark_every_match_and_people_occur_once_per_batch():
     matches = [(0, 0), (0, 1), (1, 1), (2, 2), (3, 0)]
     for seed in range(5):
-        for rows_a, rows_b, positives in batches_of(matches, 4, 3, size=5, seed=seed):
+        for rows_a, rows_b, positives, _ in batches_of(matches, 4, 3, size=5, seed=seed):
             assert len(set(rows_a.tolist())) == len(rows_a)
             assert len(set(rows_b.tolist())) == len(rows_b)
             for i, a in enumerate(rows_a.tolist()):
@@ -138,18 +140,51 @@ def test_positives_mark_every_match_and_people_occur_once_per_batch():
 
 def test_rejected_people_are_negatives():
     matches = [(i, i) for i in range(4)]
-    ((rows_a, rows_b, positives),) = batches_of(matches, 6, 6, rejected=[(0, 4), (5, 1)], size=4)
+    ((rows_a, rows_b, positives, _),) = batches_of(matches, 6, 6, rejected=[(0, 4), (5, 1)], size=4)
     assert set(rows_b.tolist()) == {0, 1, 2, 3, 4}
     assert set(rows_a.tolist()) == {0, 1, 2, 3, 5}
     assert positives.sum() == 4
     assert not positives[:, rows_b.tolist().index(4)].any()
 
 
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_open_pairs_are_marked_and_never_negatives(one_sided):
+    # People 0 to 3 match 4 to 7; some of the others liked, and have no answer yet
+    matches = [(i, i + 4) for i in range(4)]
+    unknown = [(1, 4), (2, 7), (0, 6)]
+    answers = [1] * 4 + [UNKNOWN] * 3
+    decisions = Decisions(
+        np.array(matches + unknown), np.ones(7, np.int8), np.array(answers, np.int8)
+    )
+    a = np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32)
+    data = PairedFeatures.of(a, None if one_sided else a[::-1].copy(), decisions=decisions)
+    assert len(data.open) == 3
+    ((rows_a, rows_b, positives, marked),) = Batches(data, TrainingConfig(batch_size=8)).epoch()
+    both = {*unknown, *((b, a) for a, b in unknown)} if one_sided else {*unknown}
+    expected = [[(a, b) in both for b in rows_b.tolist()] for a in rows_a.tolist()]
+    assert marked.tolist() == expected
+    assert not (marked & positives).any()
+    if one_sided:
+        return
+    # The loss of a step is that of the formula without these terms
+    start = LinearHead(dim=5, width=4)
+    config = TrainingConfig(epochs=1, batch_size=8)
+    loss = Trainer(start, InfoNCELoss(temperature=0.2), config).fit(data).history[0]["train_loss"]
+    with torch.no_grad():
+        e_a, e_b = (normalize(start.layer(torch.from_numpy(x)), dim=1) for x in (data.a, data.b))
+    terms = []
+    for i, j in matches:
+        weights = {k: torch.exp(e_a[i] @ e_b[k + 4] / 0.2) for k in range(4)}
+        kept = [weight for k, weight in weights.items() if (i, k + 4) not in unknown]
+        terms.append(-torch.log(weights[j - 4] / sum(kept)))
+    assert loss == pytest.approx(float(sum(terms)) / 4, rel=1e-5)
+
+
 def test_one_sided_batches_never_compare_a_person_with_themselves():
     matches = [(0, 1), (1, 2), (2, 0), (3, 4), (4, 5), (0, 5)]
     for seed in range(10):
         seen = []
-        for rows_a, rows_b, positives in batches_of(
+        for rows_a, rows_b, positives, _ in batches_of(
             matches, 6, 6, one_sided=True, size=6, seed=seed
         ):
             assert not set(rows_a.tolist()) & set(rows_b.tolist())

@@ -275,7 +275,7 @@ class ContrastiveLoss(nn.Module, ABC):
     """Pulls matches together and pushes the other pairs of a batch apart."""
 
     @abstractmethod
-    def loss(self, e_a: Tensor, e_b: Tensor, positives: Tensor) -> Tensor:
+    def loss(self, e_a: Tensor, e_b: Tensor, positives: Tensor, unknown: Tensor) -> Tensor:
         """Loss of a batch.
 
         Args:
@@ -284,14 +284,20 @@ class ContrastiveLoss(nn.Module, ABC):
             positives: [A, B] bool, True at every known match, so that no match is ever a negative.
                 A row or column without a match (a person whose partner was rejected) is a negative
                 for others and not an anchor itself.
+            unknown: [A, B] bool, True at open pairs, which may yet match: neither matches nor
+                negatives. No pair is both.
 
         Returns:
             Scalar float32.
         """
 
-    def forward(self, e_a: Tensor, e_b: Tensor, positives: Tensor) -> Tensor:
-        """Calls `loss`."""
-        return self.loss(e_a, e_b, positives)
+    def forward(
+        self, e_a: Tensor, e_b: Tensor, positives: Tensor, unknown: Tensor | None = None
+    ) -> Tensor:
+        """Calls `loss`; by default, no pair is open."""
+        return self.loss(
+            e_a, e_b, positives, torch.zeros_like(positives) if unknown is None else unknown
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""Batches of pairs: distinct people on each side, every known match marked."""
+"""Batches of pairs: distinct people on each side, every match and open pair marked."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from pairmatch.core.arrays import Ints
@@ -25,11 +26,9 @@ class Batches:
         self.data = data
         self.size = config.batch_size
         self.rng = np.random.default_rng(config.seed)
-        matches = data.matches
-        if data.one_sided:
-            matches = np.concatenate([matches, matches[:, ::-1]])
         self.people = len(data.a if data.b is None else data.b)
-        self.codes = np.unique(matches[:, 0] * self.people + matches[:, 1])
+        self.matches = self._codes(data.matches)
+        self.open = self._codes(data.open)
         self.rejected_by_a: dict[int, list[int]] = defaultdict(list)
         self.rejected_by_b: dict[int, list[int]] = defaultdict(list)
         for a, b in data.rejected.tolist():
@@ -37,8 +36,8 @@ class Batches:
                 self.rejected_by_a[first].append(second)
                 self.rejected_by_b[second].append(first)
 
-    def epoch(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Yields rows of side a [A], rows of side b [B] and the matches among them [A, B] bool."""
+    def epoch(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Yields rows of a [A] and b [B], and the matches and open pairs among them [A, B] bool."""
         order = self.data.matches[self.rng.permutation(len(self.data.matches))]
         batches = self._oriented(order) if self.data.one_sided else self._chunks(order)
         for pairs in batches:
@@ -46,9 +45,17 @@ class Batches:
                 continue
             rows_a, rows_b = self._with_rejected(_distinct(pairs[:, 0]), _distinct(pairs[:, 1]))
             codes = rows_a[:, None] * self.people + rows_b[None, :]
-            nearest = np.minimum(np.searchsorted(self.codes, codes), len(self.codes) - 1)
-            positives = torch.from_numpy(self.codes[nearest] == codes)
-            yield torch.from_numpy(rows_a), torch.from_numpy(rows_b), positives
+            positives, unknown = (
+                torch.from_numpy(_contains(known, codes)) for known in (self.matches, self.open)
+            )
+            yield torch.from_numpy(rows_a), torch.from_numpy(rows_b), positives, unknown
+
+    def _codes(self, pairs: Ints) -> Ints:
+        """[P] one number per pair of rows, ascending; in one-sided sets, of both directions."""
+        if self.data.one_sided:
+            pairs = np.concatenate([pairs, pairs[:, ::-1]])
+        codes: Ints = np.unique(pairs[:, 0] * self.people + pairs[:, 1])
+        return codes
 
     def _chunks(self, order: Ints) -> Iterator[Ints]:
         for start in range(0, len(order), self.size):
@@ -98,6 +105,15 @@ class Batches:
         if len(extra) > self.size:
             extra = self.rng.choice(extra, self.size, replace=False)
         return np.concatenate([rows, extra])
+
+
+def _contains(known: Ints, codes: Ints) -> npt.NDArray[np.bool_]:
+    """[A, B] bool, whether each of [A, B] codes is one of the ascending known ones."""
+    if not len(known):
+        return np.zeros(codes.shape, bool)
+    nearest = np.minimum(np.searchsorted(known, codes), len(known) - 1)
+    contained: npt.NDArray[np.bool_] = known[nearest] == codes
+    return contained
 
 
 def _distinct(values: Ints) -> Ints:

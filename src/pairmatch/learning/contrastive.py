@@ -89,14 +89,7 @@ class Contrastive(Learner):
             warns=False,
         )
         result = trainer.fit(train, validation)
-        notes = list(result.notes)
-        if len(train.open):
-            notes.append(
-                f"{len(train.open)} open pairs are not learned from. Like all pairs that are not "
-                "known to match, they may be negatives of a batch; the learner `likes` learns from "
-                "one-sided likes."
-            )
-        return FittedHead(result.head.cpu(), result.history, tuple(notes))
+        return FittedHead(result.head.cpu(), result.history, result.notes)
 
     def untrained_head(self, dim: int) -> ProjectionHead | None:
         """A head without weights to train, such as `identity`, serves before any fit."""

@@ -1,4 +1,4 @@
-"""Contrastive losses over a batch, which never treat a known match as a negative."""
+"""Contrastive losses over a batch, whose negatives are neither known matches nor open pairs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class InfoNCELoss(ContrastiveLoss):
 
     With one match per person it is the paper's formula, −log(exp(s_ii/τ) / Σ_j exp(s_ij/τ)),
     averaged over the batch. If a person has several matches in the batch, each is a target in turn
-    and all other matches are left out of its denominator.
+    and all other matches are left out of its denominator. So are open pairs.
 
     Args:
         temperature: τ, above 0; 0.2 in the paper's best model, 0.1 in its base.
@@ -66,17 +66,18 @@ class InfoNCELoss(ContrastiveLoss):
             torch.tensor(-math.log(temperature)), requires_grad=learn_temperature
         )
 
-    def loss(self, e_a: Tensor, e_b: Tensor, positives: Tensor) -> Tensor:
+    def loss(self, e_a: Tensor, e_b: Tensor, positives: Tensor, unknown: Tensor) -> Tensor:
         """Scalar loss of a batch; see the interface for shapes."""
         similarity = e_a @ e_b.T * self.log_scale.exp()
-        forward = self._one_way(similarity, positives)
+        forward = self._one_way(similarity, positives, unknown)
         if self.directions == "a_to_b":
             return forward
-        return (forward + self._one_way(similarity.T, positives.T)) / 2
+        return (forward + self._one_way(similarity.T, positives.T, unknown.T)) / 2
 
     @staticmethod
-    def _one_way(similarity: Tensor, positives: Tensor) -> Tensor:
-        negatives = similarity.masked_fill(positives, _NEVER).logsumexp(1, keepdim=True)
+    def _one_way(similarity: Tensor, positives: Tensor, unknown: Tensor) -> Tensor:
+        others = similarity.masked_fill(positives | unknown, _NEVER)
+        negatives = others.logsumexp(1, keepdim=True)
         # −log(exp(s) / (exp(s) + Σ exp(negatives))) = softplus(logsumexp(negatives) − s)
         return _anchor_mean(F.softplus(negatives - similarity), positives)
 
@@ -105,14 +106,15 @@ class SigmoidLoss(ContrastiveLoss):
         )
         self.shift = nn.Parameter(torch.tensor(float(bias)), requires_grad=learn_temperature)
 
-    def loss(self, e_a: Tensor, e_b: Tensor, positives: Tensor) -> Tensor:
+    def loss(self, e_a: Tensor, e_b: Tensor, positives: Tensor, unknown: Tensor) -> Tensor:
         """Scalar loss of a batch, −Σ_ij log σ(y_ij (s_ij/τ + bias)) / anchors.
 
         See the interface for shapes.
         """
         logits = e_a @ e_b.T * self.log_scale.exp() + self.shift
         signs = positives.to(logits.dtype) * 2 - 1
-        return -F.logsigmoid(signs * logits).sum() / positives.any(1).sum().clamp(min=1)
+        terms = F.logsigmoid(signs * logits).masked_fill(unknown, 0)
+        return -terms.sum() / positives.any(1).sum().clamp(min=1)
 
 
 class TripletLoss(ContrastiveLoss):
@@ -137,17 +139,17 @@ class TripletLoss(ContrastiveLoss):
         self.margin = margin
         self.directions = directions
 
-    def loss(self, e_a: Tensor, e_b: Tensor, positives: Tensor) -> Tensor:
+    def loss(self, e_a: Tensor, e_b: Tensor, positives: Tensor, unknown: Tensor) -> Tensor:
         """Scalar loss of a batch; a batch without strangers costs 0."""
         similarity = e_a @ e_b.T
-        forward = self._one_way(similarity, positives)
+        forward = self._one_way(similarity, positives, unknown)
         if self.directions == "a_to_b":
             return forward
-        return (forward + self._one_way(similarity.T, positives.T)) / 2
+        return (forward + self._one_way(similarity.T, positives.T, unknown.T)) / 2
 
-    def _one_way(self, similarity: Tensor, positives: Tensor) -> Tensor:
+    def _one_way(self, similarity: Tensor, positives: Tensor, unknown: Tensor) -> Tensor:
         farthest_match = similarity.masked_fill(~positives, -_NEVER).amin(1)
-        nearest_stranger = similarity.masked_fill(positives, _NEVER).amax(1)
+        nearest_stranger = similarity.masked_fill(positives | unknown, _NEVER).amax(1)
         anchors = positives.any(1)
         hinge = F.relu(self.margin + nearest_stranger - farthest_match) * anchors
         return hinge.sum() / anchors.sum().clamp(min=1)

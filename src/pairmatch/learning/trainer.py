@@ -93,8 +93,8 @@ class Trainer:
 
         Args:
             train: At least 2 matches. All of them are known to the loss, so that no match is ever
-                a negative; rejected pairs are extra negatives of the batches that hold one of the
-                two.
+                a negative, and neither are open pairs; rejected pairs are extra negatives of the
+                batches that hold one of the two.
             validation: Pairs of other people for early stopping; without them all epochs are run.
 
         Raises:
@@ -190,11 +190,11 @@ class _Run:
         self.head.train()
         total = 0.0
         count = 0
-        for rows_a, rows_b, positives in self.batches.epoch():
+        for rows_a, rows_b, positives, unknown in self.batches.epoch():
             z_a, z_b = self.head(self.table_a[rows_a], self.table_b[rows_b])
             e_a = torch.nn.functional.normalize(z_a, dim=1)
             e_b = torch.nn.functional.normalize(z_b, dim=1)
-            loss = self.loss(e_a, e_b, positives.to(self.device))
+            loss = self.loss(e_a, e_b, positives.to(self.device), unknown.to(self.device))
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()

@@ -13,7 +13,7 @@ def check_loss(loss: ContrastiveLoss) -> None:
     """Checks a loss.
 
     It must be a finite scalar that falls as partners come closer, and must never push a known match
-    away.
+    or an open pair away.
 
     Raises:
         AssertionError: A check fails.
@@ -30,6 +30,7 @@ def check_loss(loss: ContrastiveLoss) -> None:
     near = loss(a, normalize(b + 3 * a, dim=1), diagonal)
     assert near < far, f"{name} does not fall as partners come closer"
     _check_positives(loss, a, b)
+    _check_unknown(loss, a, b)
     one_pair = loss(a[:1], b[:1], diagonal[:1, :1])
     assert bool(torch.isfinite(one_pair)), f"{name} is not finite for a batch of one pair"
     unmatched_columns = loss(a[:4], b, diagonal[:4])
@@ -57,4 +58,21 @@ def _check_positives(loss: ContrastiveLoss, a: torch.Tensor, b: torch.Tensor) ->
     pushed = (candidates.grad * anchor).sum(1) > 1e-6
     assert not bool(pushed.any()), (
         f"{name} pushes a known match away: `positives` must never be negatives"
+    )
+
+
+def _check_unknown(loss: ContrastiveLoss, a: torch.Tensor, b: torch.Tensor) -> None:
+    """Checks the gradient at a candidate of open pairs alone."""
+    name = type(loss).__name__
+    positives = torch.eye(len(a), dtype=torch.bool)
+    positives[:, 0] = False
+    unknown = torch.zeros_like(positives)
+    unknown[:, 0] = True
+    candidates = b.clone().requires_grad_()
+    value = loss(a, candidates, positives, unknown)
+    assert bool(torch.isfinite(value)), f"{name} is not finite with open pairs"
+    value.backward()
+    assert candidates.grad is not None
+    assert not bool(candidates.grad[0].abs().max() > 1e-6), (
+        f"{name} learns from open pairs: `unknown` must be neither matches nor negatives"
     )

@@ -41,8 +41,9 @@ class CosineGapLoss(ContrastiveLoss):
         super().__init__()
         self.weight = weight
 
-    def loss(self, e_a, e_b, positives):
+    def loss(self, e_a, e_b, positives, unknown):
         similarity = e_a @ e_b.T
+        negatives = ~(positives | unknown)
         matches = (similarity * positives).sum() / positives.sum().clamp(min=1)
-        others = (similarity * ~positives).sum() / (~positives).sum().clamp(min=1)
+        others = (similarity * negatives).sum() / negatives.sum().clamp(min=1)
         return self.weight * (others - matches)
