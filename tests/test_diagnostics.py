@@ -64,6 +64,21 @@ def test_more_pairs_help_if_there_is_something_to_learn():
         learning_curve(rotated_pairs(), "frozen", ks=(25,))
 
 
+def test_learning_curves_of_connected_pairs():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(60, 8))
+    b = a @ np.linalg.qr(rng.normal(size=(8, 8)))[0] + rng.normal(size=a.shape)
+    scores = a @ np.linalg.pinv(a) @ b @ b.T
+    matches = np.argwhere(scores >= np.sort(scores, axis=1)[:, [-5]])
+    data = PairedFeatures.of(a, b, matches=matches)
+    assert len(np.unique(data.components)) == 1
+    curve = learning_curve(data, "ridge", shares=(0.25, 0.5, 1), repeats=1, folds=3, ks=(5,))
+    assert curve.by == "people"
+    assert np.array(curve.pairs[:2]) / curve.pairs[-1] == pytest.approx([0.25, 0.5], abs=0.1)
+    assert curve.slope > 0
+    assert str(curve).endswith("the pairs among samples of the training people on both sides.")
+
+
 def test_hubness_counts_lists():
     rng = np.random.default_rng(0)
     queries = unit_rows(rng.normal(size=(40, 5)))

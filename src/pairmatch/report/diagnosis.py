@@ -45,6 +45,7 @@ _MAX_SLICED_ATTRIBUTES = 6
 _MAX_CATEGORIES = 8
 _LEARNING_SHARES = (0.25, 0.5, 1.0)
 _LEARNING_FOLDS = 3
+_LEAST_LEARNING_PAIRS = 5  # of the smallest size
 
 #: People of side a and of side b, in the order of the features; side b is None in one-sided sets.
 _People = tuple[list[Profile], list[Profile] | None]
@@ -205,7 +206,8 @@ def _shortcuts(
 
 def _learning_curve(matcher: Matcher, data: PairedFeatures) -> Section | None:
     """The learning curve of a learner that trains a head by gradient descent."""
-    enough = len(np.unique(data.components)) >= 2 * _LEARNING_FOLDS
+    smallest = min(_LEARNING_SHARES) * (1 - 1 / _LEARNING_FOLDS) ** 2 * len(data)
+    enough = data.independent >= 2 * _LEARNING_FOLDS and smallest >= _LEAST_LEARNING_PAIRS
     if not (enough and matcher.fitted_head.trainable):
         return None
     curve = learning_curve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,10 +21,15 @@ from pairmatch.evaluation.intervals import Metrics, summarize
 from pairmatch.evaluation.links import Links, student_interval
 from pairmatch.evaluation.measuring import measure_learner
 from pairmatch.evaluation.query_table import QueryTable, usable_ks
-from pairmatch.evaluation.splits import Split, cross_validation_splits, smallest_gallery
+from pairmatch.evaluation.splits import Split, SplitBy, cross_validation_splits, smallest_gallery
 
 _EXTRAPOLATED_PAIRS = 200
 _RESAMPLES = 2000
+_SAMPLES = {
+    "component": "Smaller sizes are samples of the training pairs.",
+    "people": "Smaller sizes are the pairs among samples of the training people on both sides.",
+    "pool": "Smaller sizes are samples of the training pools.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,8 @@ class LearningCurve:
             through all sizes.
         slope_interval: (low, high) of the slope, over people.
         confidence: Confidence level of the intervals.
+        by: What the samples of training pairs keep together: whole components, or the pairs among
+            sampled people of both sides, where pairs are connected.
     """
 
     pairs: tuple[float, ...]
@@ -45,6 +53,7 @@ class LearningCurve:
     slope: float
     slope_interval: tuple[float, float]
     confidence: float
+    by: SplitBy = "component"
 
     def gain(self, more: int) -> tuple[float, float, float]:
         """MRR to expect from more training pairs, extrapolated: (expected, low, high).
@@ -63,7 +72,7 @@ class LearningCurve:
             f"{_EXTRAPOLATED_PAIRS} more would change it by {decimal(expected, sign=True)} "
             f"({100 * self.confidence:g} % interval "
             f"{decimal(low, sign=True)} to {decimal(high, sign=True)}), if the trend from "
-            f"{self.pairs[0]:.0f} to {self.pairs[-1]:.0f} pairs continues."
+            f"{self.pairs[0]:.0f} to {self.pairs[-1]:.0f} pairs continues. {_SAMPLES[self.by]}"
         )
 
 
@@ -84,7 +93,8 @@ def learning_curve(
     Args:
         data: Features and pairs.
         learner: Name, name with options, or instance of a learner.
-        shares: Shares of the training components, in (0, 1]; at least two.
+        shares: Shares of the training pairs, in (0, 1]; at least two. Components are sampled; in
+            connected pairs, people of both sides with their pairs, so that shares are approximate.
         repeats: Number of times that the folds are drawn again.
         folds: Number of folds per repeat.
         ks: K of Recall@K; by default the recipe's that fit the smallest gallery.
@@ -118,18 +128,21 @@ def learning_curve(
             )
     metrics = [summarize(table, confidence=confidence, seed=seed) for table in tables]
     slope, interval = _slope(counts, tables, confidence=confidence, seed=seed)
-    return LearningCurve(tuple(counts), tuple(metrics), slope, interval, confidence)
+    return LearningCurve(
+        tuple(counts), tuple(metrics), slope, interval, confidence, by=splits[0].by
+    )
 
 
 def _with_share(data: PairedFeatures, split: Split, share: float, seed: int) -> Split:
-    """The split with a share of its training components, or people.
+    """The split with a share of its training pairs; smaller shares are subsets of larger ones.
 
-    Smaller shares are subsets of larger ones.
+    By people, both people of a pair must be in the sample, which holds the square root of the
+    share.
     """
     train = data.take(split.train)
     rng = np.random.default_rng([seed, split.repeat, split.fold])
     if split.by == "people":
-        sample = _sample(rng, np.unique(train.units), share)
+        sample = _sample(rng, np.unique(train.units), math.sqrt(share))
         chosen = np.isin(np.arange(int(data.units.max()) + 1), sample)
         inside = data.inside(a=chosen, b=chosen)
         kept = Part(
