@@ -276,7 +276,7 @@ class ContrastiveLoss(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, e_a: Tensor, e_b: Tensor, positives: Tensor, unknown: Tensor) -> Tensor:
-        """Loss of a batch.
+        """Loss of a batch: a scalar, float32.
 
         Args:
             e_a: [A, K] float32, unit length.
@@ -284,20 +284,15 @@ class ContrastiveLoss(nn.Module, ABC):
             positives: [A, B] bool, True at every known match, so that no match is ever a negative.
                 A row or column without a match (a person whose partner was rejected) is a negative
                 for others and not an anchor itself.
-            unknown: [A, B] bool, True at open pairs, which may yet match: neither matches nor
-                negatives. No pair is both.
-
-        Returns:
-            Scalar float32.
+            unknown: [A, B] bool, True at open pairs, which are neither matches nor negatives.
         """
 
     def forward(
         self, e_a: Tensor, e_b: Tensor, positives: Tensor, unknown: Tensor | None = None
     ) -> Tensor:
         """Calls `loss`; by default, no pair is open."""
-        return self.loss(
-            e_a, e_b, positives, torch.zeros_like(positives) if unknown is None else unknown
-        )
+        open_pairs = torch.zeros_like(positives) if unknown is None else unknown
+        return self.loss(e_a, e_b, positives, open_pairs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
