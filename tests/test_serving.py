@@ -340,6 +340,19 @@ def test_slow_clients_are_cut_off(limited):
     assert httpx.get(f"{limited}/ready", timeout=60).status_code == 200
 
 
+def test_clients_that_take_no_answer_are_cut_off(limited):
+    """They would keep their place, and the memory of their answers, for ever."""
+    port = int(limited.rsplit(":", 1)[1])
+    request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+        client.connect(("127.0.0.1", port))
+        client.settimeout(60)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            client.sendall(200_000 * request)
+    assert httpx.get(f"{limited}/ready", timeout=60).status_code == 200
+
+
 def test_huge_bodies_are_cut_off(limited):
     answer = talk(limited, head(10**12))
     assert answer.startswith(b"HTTP/1.1 413")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
@@ -229,6 +230,7 @@ def _describe(app: FastAPI) -> Callable[[], dict[str, Any]]:
     default = app.openapi
     bodies = (messages.Recommend, messages.Embed, messages.Put, messages.ExclusionPairs)
 
+    @functools.cache
     def describe() -> dict[str, Any]:
         description = default()
         schemas = description.setdefault("components", {}).setdefault("schemas", {})

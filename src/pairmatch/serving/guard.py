@@ -63,12 +63,14 @@ class Guard:
             await send(message)
 
         refusal = self._refusal(scope)
-        self._in_work += 1
+        # Clients without a token must not be able to take the place of others
+        admitted = refusal is None and scope["path"] not in OPEN
+        self._in_work += admitted
         self._metrics.in_work.inc()
         try:
             await (refusal or self._app)(scope, receive, noting)
         finally:
-            self._in_work -= 1
+            self._in_work -= admitted
             self._metrics.in_work.dec()
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "other")

@@ -43,12 +43,13 @@ _LOG = {
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 that closes connections whose headers do not arrive in time."""
+    """HTTP/1.1 that closes connections whose headers do not arrive, or that take no answer."""
 
     def __init__(self, *arguments: Any, header_seconds: float, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.header_seconds = header_seconds
         self._deadline: TimerHandle | None = None
+        self._write_deadline: TimerHandle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -63,11 +64,36 @@ class _Protocol(H11Protocol):
         elif self._deadline is None and is_waiting:
             self._deadline = self.loop.call_later(self.header_seconds, self._close_if_idle)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._abort_later()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._keep()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._keep()
+        super().connection_lost(exc)
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._abort_later()  # a closed connection stays until its last answer is taken
+
     def _close_if_idle(self) -> None:
         self._deadline = None
         is_waiting = self.cycle is None or self.cycle.response_complete
         if is_waiting and not self.transport.is_closing():
-            self.transport.close()
+            self.transport.abort()
+
+    def _abort_later(self) -> None:
+        if self._write_deadline is None:
+            self._write_deadline = self.loop.call_later(self.header_seconds, self.transport.abort)
+
+    def _keep(self) -> None:
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+            self._write_deadline = None
 
 
 def serve(settings: ServiceSettings, *, host: str, port: int, workers: int = 1) -> None:
