@@ -650,12 +650,14 @@ PAGES = (
 )
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
-def test_pages_fit_and_have_no_serious_findings(url, browser, width, scheme):
+@pytest.mark.parametrize(
+    ("width", "scheme", "paths"), [(390, "dark", PAGES), (1280, "light", PAGES[1:4])]
+)
+def test_pages_fit_and_have_no_serious_findings(url, browser, width, scheme, paths):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     get(url, "/exposure", side="a", k=6)  # once it is computed, no page asks again
     with tab(browser, width, scheme) as page:
-        for path in PAGES:
+        for path in paths:
             page.goto(f"{url}/explore{path}")
             for summary in page.locator("main summary").all()[:3]:
                 summary.click()
