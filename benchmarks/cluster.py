@@ -12,6 +12,7 @@ once workers run; the time of slates includes their start. Needs the extra `ray`
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import tempfile
 import threading
@@ -26,6 +27,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import psutil
+import ray
 import torch
 
 from pairmatch import Profile
@@ -187,6 +189,13 @@ def main():
     command.add_argument("--width", type=int, default=64)
     command.add_argument("-k", type=int, default=20)
     options = vars(parser.parse_args())
+    ray.init(  # its own cluster, not one that another program started
+        address="local",
+        num_cpus=max(count or 0 for count in WORKERS),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
     {"extraction": extraction, "market": market}[options.pop("command")](**options)
 
 
