@@ -8,6 +8,7 @@ imported.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import warnings
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from pairmatch.core.config import PartSpec, parse_spec
@@ -83,7 +85,7 @@ def load(kind: str, name: str) -> type:
     name = _current(kind, name)
     points = [point for point in _unique_points(kind) if point.name == name]
     if not points:
-        known = {point.name for point in entry_points(group=f"pairmatch.{kind}")}
+        known = {point.name for point in _points(kind)}
         raise PartError(unknown_name(noun, name, known))
     if len(points) > 1:
         claims = " and ".join(sorted(f"{_distribution(point)} ({point.value})" for point in points))
@@ -235,12 +237,33 @@ def _distribution(point: EntryPoint) -> str:
     return (point.dist.name if point.dist else None) or "an unknown distribution"
 
 
-def _unique_points(kind: str) -> list[EntryPoint]:
+def _unique_points(kind: str) -> tuple[EntryPoint, ...]:
     """Entry points of a kind.
 
     The same distribution seen twice on the path (an editable install) counts once.
     """
     seen: dict[tuple[str, str, str], EntryPoint] = {}
-    for point in entry_points(group=f"pairmatch.{kind}"):
+    for point in _points(kind):
         seen.setdefault((point.name, point.value, _distribution(point)), point)
-    return list(seen.values())
+    return tuple(seen.values())
+
+
+def _points(kind: str) -> tuple[EntryPoint, ...]:
+    """Entry points of a kind, read again if the path or one of its folders has changed.
+
+    Reading the metadata of all installed distributions takes a tenth of a second.
+    """
+    return _read_points(kind, tuple((folder, _changed_at(folder)) for folder in sys.path))
+
+
+@functools.lru_cache(maxsize=32)
+def _read_points(kind: str, path: tuple[tuple[str, int | None], ...]) -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=f"pairmatch.{kind}"))
+
+
+def _changed_at(folder: str) -> int | None:
+    """Time at which a folder of the path last changed, in nanoseconds; None if it is missing."""
+    try:
+        return Path(folder or ".").stat().st_mtime_ns
+    except OSError:
+        return None
