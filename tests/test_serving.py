@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import re
 import signal
@@ -558,6 +559,34 @@ def test_many_requests_at_once(workers):
     assert set(statuses) <= {200, 503}
     assert statuses.count(200) >= 256
     assert all(b"retry-after" in answer for answer in answers if b" 503 " in answer[:20])
+
+
+@pytest.mark.slow
+def test_what_was_answered_survives_a_kill(tmp_path):
+    """Additions from four clients, until the process is killed in the middle of them."""
+    folder = build(tmp_path)
+    content = photo(folder, "b0001")
+    answered = []
+
+    def add_people(url, client):
+        for number in itertools.count():
+            person = f"p{client}-{number}"
+            try:
+                put = httpx.put(
+                    f"{url}/people/{person}", files=form({"side": "b"}, content), timeout=60
+                )
+            except httpx.TransportError:
+                return
+            if put.status_code == 200:
+                answered.append(person)
+
+    with start(folder) as (url, process), ThreadPoolExecutor(4) as pool:
+        for client in range(4):
+            pool.submit(add_people, url, client)
+        while len(answered) < 20:
+            time.sleep(0.01)
+        process.kill()
+    assert set(answered) <= set(Gallery.open(folder / "gb").ids)
 
 
 def test_a_stop_finishes_requests(tmp_path):
