@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, Field, ValidationError
 
 from pairmatch.cli.output import echo
-from pairmatch.cli.run_file import option_key, write_run
+from pairmatch.cli.run_file import RUN, option_key, write_run
 from pairmatch.cli.run_options import Run, current_run
 from pairmatch.core._version import __version__
 from pairmatch.core.errors import ConfigurationError, DataError
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pairmatch.data import Pairs
     from pairmatch.matcher.matcher import Matcher
 
-RUN = "run.yaml"
 _LIBRARIES = (
     "torch",
     "numpy",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pairmatch.cli.options import write_json
 from pairmatch.cli.output import echo
 from pairmatch.cli.paths import claimed_folder
-from pairmatch.cli.recording import RUN, Recorder
+from pairmatch.cli.run_file import RUN
 from pairmatch.cli.tables import Tables
 from pairmatch.core.errors import ConfigurationError
 
@@ -104,6 +104,7 @@ def fit_and_report(
         history: Table to append the figures to.
         inputs: What was read, to record it and to list what was skipped.
     """
+    from pairmatch.cli.recording import Recorder
     from pairmatch.report import compare_learners, serve_best
 
     train, validation, test = parts

@@ -16,6 +16,8 @@ from typing import Any
 from pairmatch.core.errors import ConfigurationError, DataError
 from pairmatch.core.text import has_surrogates, printable
 
+#: Name of the run file of a saved matcher.
+RUN = "run.yaml"
 #: Keys that are not options: the command, and what a saved matcher records about its run.
 RESERVED = ("command", "recorded")
 _MOST_BYTES = 1_000_000
