@@ -10,7 +10,7 @@ from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.crossvalidation import cross_validate
 from pairmatch.evaluation.query_table import embed_sides
 from pairmatch.learning.baselines import CCA, Popularity, Ridge, Whitened
-from pairmatch.learning.best import Best, fit_bases
+from pairmatch.learning.best import Best, fit_bases, inner_splits
 from pairmatch.learning.closed_form_heads import MetricHead
 from pairmatch.learning.contrastive import Contrastive
 from pairmatch.learning.decompositions import Decompositions
@@ -266,6 +266,17 @@ def test_several_partners_make_popular_people_popular():
     taste = scores - scores.mean(0) - scores.mean(1, keepdims=True) + scores.mean()
     assert np.abs(taste).max() < 1e-5
     assert CLOSED_FORM.fit(data).head.shares["number of partners"] > 0.3
+
+
+def test_folds_of_people_are_repeated_because_they_test_few_pairs():
+    alone, log = couples(60), dense(60)
+    assert len(inner_splits(alone, 5, seed=0)) == 5
+    splits = inner_splits(log, 5, seed=0)
+    assert {split.by for split in splits} == {"people"}
+    assert len(splits) == 25
+    tested = sum(len(split.test) for split in splits)
+    assert 0.6 * len(log) < tested < 1.6 * len(log)
+    assert len(inner_splits(log, 2, seed=0)) == 4
 
 
 def test_nothing_to_learn_and_too_few_pairs_fall_back_with_a_note():

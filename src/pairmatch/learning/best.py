@@ -44,6 +44,7 @@ _PRODUCTS: dict[str, tuple[int, CCA | Ridge]] = {
 }
 _RECIPE = "recipe"
 _FOLDS_OF_RECIPE = 2  # of which a weight is needed to fit the recipe on the other folds
+_TESTED_PAIRS = 500  # of which most weights are learned, where splits by people test fewer
 _APPEAL_STRENGTH = 10.0
 
 
@@ -105,7 +106,7 @@ class Best(Learner):
             )
         grouped = 2 <= len(np.unique(train.components)) < len(train)
         try:
-            splits = cross_validation_splits(train, repeats=1, folds=self.folds, seed=seed)
+            splits = inner_splits(train, self.folds, seed)
         except ConfigurationError as error:
             reason = str(error).removesuffix(".")
             return _without_learning(train, f"Cross-validation is not possible ({reason})")
@@ -147,6 +148,28 @@ class Best(Learner):
             f"MRR {loss[2]:.3f} instead of {loss[1]:.3f} in the inner cross-validation."
         )
         return FittedHead(reduced, notes=(note,))
+
+
+def inner_splits(train: PairedFeatures, folds: int, seed: int) -> list[Split]:
+    """Folds of the inner cross-validation, repeated where they test few pairs.
+
+    Splits by people leave out the pairs between training and test people: one repeat tests about
+    1 / folds of all pairs.
+
+    Args:
+        train: Features and matches.
+        folds: Number of folds of each repeat, and maximum number of repeats.
+        seed: Seed of the folds.
+
+    Raises:
+        ConfigurationError: The pairs cannot be split into so many folds.
+    """
+    splits = cross_validation_splits(train, repeats=1, folds=folds, seed=seed)
+    tested = sum(len(split.test) for split in splits)
+    repeats = min(folds, math.ceil(min(len(train), _TESTED_PAIRS) / tested))
+    if repeats == 1:
+        return splits
+    return cross_validation_splits(train, repeats=repeats, folds=folds, seed=seed)
 
 
 def fit_bases(
