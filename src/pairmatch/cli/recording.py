@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, Field, ValidationError
-
 from pairmatch.cli.output import echo
 from pairmatch.cli.run_file import RUN, option_key, write_run
 from pairmatch.cli.run_options import Run, current_run
@@ -18,6 +16,7 @@ from pairmatch.core.errors import ConfigurationError, DataError
 from pairmatch.core.text import printable, replace_surrogates
 
 if TYPE_CHECKING:
+    from pairmatch.cli.recorded import Circumstances, Recorded
     from pairmatch.data import Pairs
     from pairmatch.matcher.matcher import Matcher
 
@@ -39,30 +38,6 @@ _BESIDE = {
 }
 
 
-class _Circumstances(BaseModel):
-    """What a result depends on beside the options.
-
-    Attributes:
-        versions: Version of Python, pairmatch and each library.
-        machine: Kind of processor.
-        device: Device that models ran on.
-        threads: Number of threads of a calculation.
-        seed: Seed.
-        data: Digests of the data.
-    """
-
-    versions: dict[str, str] = Field(max_length=1000)
-    machine: str
-    device: str
-    threads: int
-    seed: int
-    data: dict[str, str] = Field(max_length=100)
-
-
-class _Recorded(_Circumstances):
-    head: str
-
-
 class Recorder:
     """Records the run of a command beside the matcher that it saves.
 
@@ -74,11 +49,12 @@ class Recorder:
     """
 
     def __init__(self, matcher: Matcher, tables: Sequence[Pairs]) -> None:
+        from pairmatch.cli.recorded import Circumstances
         from pairmatch.core.devices import resolve_device
         from pairmatch.data.digests import data_digests
 
         self._run = current_run()
-        self._now = _Circumstances(
+        self._now = Circumstances(
             versions=_versions(),
             machine=platform.machine(),
             device=str(resolve_device(str(self._run.options.get("device", "auto")))),
@@ -154,11 +130,15 @@ def provenance(tables: Sequence[Pairs], seed: int | None = None) -> str:
     return f"Run: {', '.join(parts)}; pairmatch {run.command} with {'; '.join(words)}."
 
 
-def _recorded_before(run: Run) -> _Recorded | None:
+def _recorded_before(run: Run) -> Recorded | None:
     if run.file is None or run.file.recorded is None:
         return None
+    from pydantic import ValidationError
+
+    from pairmatch.cli.recorded import Recorded
+
     try:
-        return _Recorded.model_validate(run.file.recorded)
+        return Recorded.model_validate(run.file.recorded)
     except ValidationError as error:
         problems = [
             f"recorded.{'.'.join(map(str, item['loc']))}: {item['msg']}"
@@ -172,7 +152,7 @@ def _recorded_before(run: Run) -> _Recorded | None:
         ) from error
 
 
-def _changes(before: _Recorded, now: _Circumstances) -> list[str]:
+def _changes(before: Recorded, now: Circumstances) -> list[str]:
     """Ends of sentences."""
     changes = []
     parts = [part for part, digest in now.data.items() if before.data.get(part) != digest]
