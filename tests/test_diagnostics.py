@@ -13,6 +13,7 @@ from pairmatch.core.arrays import unit_rows
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import FittedHead
 from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.pools import Pools
 from pairmatch.evaluation.crossvalidation import cross_validate
 from pairmatch.evaluation.diagnostics import (
     Calibration,
@@ -248,6 +249,27 @@ def test_shortcuts_find_the_trait_that_determines_the_ranking():
     for head in (IdentityHead(dim=4), FittedHead(IdentityHead(dim=4))):
         explained = [shortcut.explained for shortcut in shortcuts(data, traits, head, repeats=1)]
         assert explained == [by_light.explained, by_noise.explained]
+
+
+def test_shortcuts_are_those_of_the_order_inside_pools():
+    """A trait that is constant inside pools explains nothing of the order of their candidates."""
+    rng = np.random.default_rng(1)
+    pool = np.arange(80) // 10
+    place = np.eye(8)[pool]
+    taste = rng.normal(size=(80, 1))
+    a = np.column_stack([3 * place, taste, rng.normal(size=(80, 2))])
+    b = np.column_stack([3 * place, taste, rng.normal(size=(80, 2))])
+    matches = [(i, i) for i in range(80)]
+    pools = Pools.of(matches, [f"event {number}" for number in pool])
+    traits = {"place": (place, place), "taste": (taste, taste)}
+    everywhere, inside = (
+        shortcuts(PairedFeatures.of(a, b, matches=matches, pools=p), traits, "frozen", repeats=1)
+        for p in (None, pools)
+    )
+    assert everywhere[0].explained > 0.5
+    assert inside[0].explained == 0
+    assert inside[1].explained > 0.1
+    assert inside[0].metrics.mrr == pytest.approx(np.mean(1 / np.arange(1, 11)), abs=0.15)
 
 
 def test_photo_traits_measure_sharpness_lightness_color_and_framing(tmp_path):

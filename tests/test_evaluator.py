@@ -201,3 +201,50 @@ def test_intervals_of_a_direction_with_few_queries():
     for metrics in (seen.both, seen.a_to_b, seen.b_to_a):
         low, high = metrics.mrr_interval
         assert low - 1e-6 <= metrics.mrr <= high + 1e-6
+
+
+def first_ranks(scores, pairs):
+    """The rank of the best partner of each query, in plain loops."""
+    ranks = []
+    for query in sorted({query for query, _ in pairs}):
+        partners = {partner for asking, partner in pairs if asking == query}
+        gallery = sorted({partner for _, partner in pairs})
+        best = max(scores[query][partner] for partner in partners)
+        ranks.append(1 + sum(scores[query][other] > best for other in gallery))
+    return ranks
+
+
+def test_matches_of_a_new_and_a_seen_person_are_ranked_apart():
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(size=(2, 14, 4))
+    matches = [(i, i) for i in range(14)] + [(i, (i + 9) % 14) for i in range(10)]
+    new_a, new_b = np.arange(14) < 6, np.arange(14) % 3 == 0
+    old = [(i, j) for i, j in [(7, 1), (8, 4)] if (i, j) not in matches]
+    known = Known(np.array(old), ~new_a, ~new_b)
+    data = PairedFeatures.of(a, b, matches=matches)
+    evaluation = Evaluator(ks=[2, 12]).evaluate(data, known=known)
+    assert list(evaluation.mixed) == ["new_a", "new_b"]
+    scores = (a / np.linalg.norm(a, axis=1)[:, None]) @ (b / np.linalg.norm(b, axis=1)[:, None]).T
+    for name, new in (("new_a", True), ("new_b", False)):
+        pairs = [(i, j) for i, j in matches if new_a[i] == new and new_b[j] != new]
+        part = evaluation.mixed[name]
+        assert part.a_to_b.mrr == pytest.approx(np.mean(1 / np.array(first_ranks(scores, pairs))))
+        swapped = [(j, i) for i, j in pairs]
+        expected = np.mean(1 / np.array(first_ranks(scores.T, swapped)))
+        assert part.b_to_a.mrr == pytest.approx(expected)
+        assert list(part.both.recall) == [2]  # there are no 12 candidates
+        seen = part.table["seen"] == 1
+        assert (seen == (part.table["direction"] == int(new))).all()
+    assert evaluation.to_dict()["mixed"]["new_b"] == evaluation.mixed["new_b"].to_dict()
+    text = str(evaluation)
+    assert text.index("New people of side a with seen") < text.index("Seen people of side a with")
+    assert "mixed" not in Evaluator(ks=[2]).evaluate(data).to_dict()
+
+
+def test_one_sided_sets_have_one_block_of_new_and_seen_people():
+    people = np.random.default_rng(4).normal(size=(12, 4))
+    data = PairedFeatures.of(people, matches=[(i, i + 6) for i in range(6)] + [(0, 1), (2, 3)])
+    known = Known(np.empty((0, 2), np.int64), np.arange(12) >= 6, None)
+    mixed = Evaluator(ks=[1]).evaluate(data, known=known).mixed
+    assert list(mixed) == ["new"]
+    assert mixed["new"].queries == 12

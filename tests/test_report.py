@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pairmatch import Evaluator, Matcher
+from pairmatch import Evaluator, Matcher, Pairs
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.evaluation.crossvalidation import cross_validate
 from pairmatch.report import (
@@ -27,7 +27,8 @@ from pairmatch.report import (
     write_report,
     write_sweep_report,
 )
-from pairmatch.report.content import rank_edges, thumbnail
+from pairmatch.report.content import thumbnail
+from pairmatch.report.curves import rank_edges
 from pairmatch.report.plots import Plot, plots
 
 VOID = {"meta", "img", "br", "link", "input", "hr", "path", "rect"}
@@ -332,6 +333,32 @@ def test_the_report_of_a_matcher_shows_people_only_on_request(small_pairs, hash_
     assert [hidden.bands["ours"][point] for point in points] == list(
         evaluation.both.recall_interval.values()
     )
+
+
+def test_examples_are_ranked_inside_the_pool_of_the_match(small_pairs, hash_backbone, tmp_path):
+    train, validation, test = small_pairs(24).split(0.5, 0.2, seed=0)
+    matcher = Matcher(backbone=hash_backbone, metadata=None, store=tmp_path / "s.sqlite").fit(
+        train, validation
+    )
+    pooled = Pairs.of(
+        test.people,
+        [replace(pair, pool=f"room {i % 2}") for i, pair in enumerate(test.pairs)],
+    )
+    evaluation = matcher.evaluate(pooled)
+    report = matcher_report(matcher, train, validation, pooled, evaluation, title="t", photos=True)
+    sizes = [sum(pair.pool == f"room {room}" for pair in pooled.pairs) for room in (0, 1)]
+    shown = [len(query.candidates) for query in report.queries]
+    assert shown == [sizes[i % 2] for i in range(len(shown))]
+    ranks = {
+        row["query"]: row["rank"] for row in evaluation.table.rows() if row["direction"] == "a_to_b"
+    }
+    partner = [
+        candidate.rank
+        for query in report.queries
+        for candidate in query.candidates
+        if candidate.is_partner
+    ]
+    assert partner == [ranks[row] for row in range(len(partner))]
 
 
 def test_given_notes_precede_those_of_the_matcher_and_the_evaluation(

@@ -10,6 +10,7 @@ from test_cli import run, unwrapped
 from pairmatch import Matcher, Pair, Pairs, Profile, leakage
 from pairmatch.core.errors import ConfigurationError, DataError
 from pairmatch.data.time_splits import parse_time, split_before_test
+from pairmatch.evaluation.evaluation import MIXED
 from pairmatch.experiments.simulated_people import LogSettings
 from pairmatch.experiments.simulation import simulate_log
 
@@ -200,9 +201,12 @@ def test_fit_by_time_and_with_a_file_of_test_pairs(app_log, tmp_path):
     assert "People who were seen in training:" in text
     by_time = json.loads(figures.read_text())
     assert by_time["seen"]["queries"] > 20
+    assert "New people of side a with seen people of side b:" in text
+    assert set(by_time["mixed"]) == {"new_a", "new_b"}
     report = json.loads((tmp_path / "matcher" / "report.json").read_text())
     assert report["evaluation"]["both"] == by_time["both"]
-    assert "People who were seen in training" in {part["title"] for part in report["sections"]}
+    titles = {part["title"] for part in report["sections"]}
+    assert {"People who were seen in training", *MIXED.values()} - titles == {MIXED["new"]}
     page = (tmp_path / "matcher" / "report.html").read_text()
     assert f"{by_time['seen']['queries']} queries of people who were there" in page
     text = run(command(app_log, "early.csv", tmp_path, f"--test {app_log / 'late.csv'}"))

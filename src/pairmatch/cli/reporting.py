@@ -226,14 +226,13 @@ def _write_report(
     learning_curve: bool,
 ) -> str:
     """Writes the page; returns how to serve the best learner, if it is not the matcher's."""
-    from pairmatch.report import diagnose, matcher_report, seen_section, write_report
+    from pairmatch.report import diagnose, matcher_report, seen_sections, write_report
 
     diagnosis = diagnose(matcher, *parts, with_learning_curve=learning_curve, comparison=comparison)
     verdict = diagnosis.verdict
     advice = ""
     if verdict.best != "trained" and verdict.beats_chance:
         advice = f" To serve it, fit with --learner {verdict.best}."
-    beside = [] if evaluation.seen is None else [seen_section(evaluation.seen)]
     report = matcher_report(
         matcher,
         *parts,
@@ -241,7 +240,7 @@ def _write_report(
         title=title,
         photos=photos,
         verdict=f"{verdict}{advice}",
-        sections=[*beside, *diagnosis.sections],
+        sections=[*seen_sections(evaluation), *diagnosis.sections],
         notes=[leaks.summary()] if leaks else [],
     )
     write_report(output / "report.html", report)

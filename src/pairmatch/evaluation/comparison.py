@@ -14,7 +14,12 @@ from scipy import stats
 from pairmatch.core.arrays import Floats, Ints
 from pairmatch.core.display import decimal
 from pairmatch.core.errors import ConfigurationError
-from pairmatch.evaluation.intervals import FEWEST_CLUSTERS, cluster_errors, expanded_tail
+from pairmatch.evaluation.intervals import (
+    FEWEST_CLUSTERS,
+    cluster_errors,
+    expanded_tail,
+    mean_errors,
+)
 from pairmatch.evaluation.links import Links, student_interval
 from pairmatch.evaluation.query_table import QueryTable
 from pairmatch.evaluation.ranks import Doubles
@@ -254,10 +259,9 @@ def mean_interval(
         seed: Seed for the bootstrap.
     """
     if len(counts) < FEWEST_CLUSTERS:
-        mean = sums.sum() / counts.sum()
-        spread = np.square(sums - mean * counts).sum() * len(counts) / (len(counts) - 1)
-        error = float(np.sqrt(spread) / counts.sum())
-        return student_interval(float(mean), error, len(counts) - 1, confidence)
+        mean = float(sums.sum() / counts.sum())
+        error = float(mean_errors(sums[:, None], counts)[0])
+        return student_interval(mean, error, len(counts) - 1, confidence)
     tail = expanded_tail((1 - confidence) / 2, len(counts))
     interval = stats.bootstrap(
         (sums, counts.astype(np.float64)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,13 @@ from pairmatch.evaluation.query_table import (
     QueryTable,
 )
 from pairmatch.evaluation.ranks import PartnerRanks, recall_curve
+
+#: Titles of the parts of `Evaluation.mixed`.
+MIXED = {
+    "new_a": "New people of side a with seen people of side b",
+    "new_b": "Seen people of side a with new people of side b",
+    "new": "New people with seen people",
+}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -42,6 +50,9 @@ class Evaluation(Displayed):
         partner_ranks: Ranks of all true partners, one entry per direction.
         seen: Evaluation of the queries of people who were seen in training, if it is known who was:
             all other figures are then those of new people among new people.
+        mixed: Evaluations of the matches between a new and a seen person, each ranked among the
+            people of such matches: `new_a` where the person of side a is new, `new_b` where that of
+            side b is; `new` in one-sided sets. Empty if it is not known who was seen.
         target: What is to be found: the match, or everyone to whom the people of one side said yes;
             there is then one direction of queries, that of this side.
         auc: AUC of yes against no among decided pairs; None without likes or pools.
@@ -59,6 +70,7 @@ class Evaluation(Displayed):
     chance_table: QueryTable = field(repr=False)
     partner_ranks: tuple[PartnerRanks, ...] = field(repr=False)
     seen: Evaluation | None = None
+    mixed: Mapping[str, Evaluation] = field(default_factory=dict)
     target: Target = "match"
     auc: AUC | None = None
 
@@ -134,6 +146,8 @@ class Evaluation(Displayed):
             figures["auc"] = self.auc.to_dict()
         if self.seen is not None:
             figures["seen"] = self.seen.to_dict()
+        if self.mixed:
+            figures["mixed"] = {name: part.to_dict() for name, part in self.mixed.items()}
         figures["notes"] = list(self.notes)
         return figures
 
@@ -180,4 +194,6 @@ class Evaluation(Displayed):
         lines += [f"Note: {note}" for note in self.notes]
         if self.seen is not None:
             lines += ["", "People who were seen in training:", *str(self.seen).splitlines()]
+        for name, part in self.mixed.items():
+            lines += ["", f"{MIXED[name]}:", *str(part).splitlines()]
         return rows, lines

@@ -78,7 +78,8 @@ class Evaluator:
                 `frozen`. None evaluates the features.
             known: What was known in training. The figures are then those of matches between new
                 people among new people; those of queries of seen people, among everyone but their
-                known partners, are in `seen`. With fewer than two matches of new people, the
+                known partners, are in `seen`, and those of matches between a new and a seen person
+                in `mixed`. With fewer than two matches of new people, the
                 figures are those of seen people, and a note says so.
             target: What is to be found: the match; or for `a_likes`, everyone to whom a person of
                 side a said yes, by the score that the head has for it. Where decisions of one side
@@ -104,18 +105,20 @@ class Evaluator:
             asked = asked[:, DIRECTION_OF[target]]
         if seen_units[asked].any():
             seen = self._compare(data, head, target, seen_units, known.matches)
+        mixed = self._mixed(data, head, target, seen_units)
         if len(fresh) < 2 and seen is not None:
             note = (
                 f"Only {len(fresh)} of {len(data)} matches are between two new people: these are "
                 "figures of people who were seen in training, which say little about new ones."
             )
-            return replace(seen, notes=(*seen.notes, note))
+            return replace(seen, notes=(*seen.notes, note), mixed=mixed)
         if not len(fresh):
             raise ConfigurationError(
                 "`evaluate(known=...)`: no query person was seen in training, and no pair to find "
                 "is between two new people: there is nothing to measure."
             )
-        return replace(self._compare(data.take(fresh), head, target, seen_units), seen=seen)
+        evaluation = self._compare(data.take(fresh), head, target, seen_units)
+        return replace(evaluation, seen=seen, mixed=mixed)
 
     def evaluate_arrays(
         self,
@@ -163,6 +166,33 @@ class Evaluator:
         if head is not None:
             frozen = self._measure(data, None, None, target, seen_units, known)
         return self._measure(data, head, frozen, target, seen_units, known)
+
+    def _mixed(
+        self,
+        data: PairedFeatures,
+        head: ProjectionHead | None,
+        target: Target,
+        seen_units: Flags,
+    ) -> dict[str, Evaluation]:
+        """Figures of the matches between a new and a seen person, by who of them is new."""
+        sides = {"new_a": (~seen_units, seen_units), "new_b": (seen_units, ~seen_units)}
+        if data.one_sided:
+            sides = {"new": sides["new_a"]}
+        evaluations = {}
+        for name, (a, b) in sides.items():
+            part = data.inside(a=a, b=b)
+            if len(part) < 2:
+                continue
+            block = data.take(part)
+            usable = usable_gallery(block)
+            evaluator = Evaluator(
+                ks=None if self.ks is None else [k for k in self.ks if k <= usable] or (1,),
+                resamples=self.resamples,
+                confidence=self.confidence,
+                seed=self.seed,
+            )
+            evaluations[name] = evaluator._compare(block, head, target, seen_units)
+        return evaluations
 
     def _measure(
         self,

@@ -220,11 +220,21 @@ def cluster_errors(values: Doubles, labels: Ints) -> tuple[Doubles, int]:
         values: [Q, F] the values of F figures.
         labels: [Q] int64 cluster of each row.
     """
-    label = np.unique(labels, return_inverse=True)[1]
-    sums = np.stack([np.bincount(label, column - column.mean()) for column in values.T])
-    size = sums.shape[1]
-    variances = np.square(sums).sum(1) * size / max(size - 1, 1)
-    return np.sqrt(variances) / len(values), size
+    _, label, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    sums = np.stack([np.bincount(label, column) for column in values.T], axis=1)
+    return mean_errors(sums, counts), len(counts)
+
+
+def mean_errors(sums: npt.NDArray[Any], counts: Ints) -> Doubles:
+    """[F] standard errors of means over the values of several clusters.
+
+    Args:
+        sums: [clusters, F] sums of the values of F figures in each cluster.
+        counts: [clusters] number of values of each cluster.
+    """
+    means = sums.sum(0) / counts.sum()
+    spread = np.square(sums - means * counts[:, None]).sum(0)
+    return np.sqrt(spread * len(counts) / max(len(counts) - 1, 1)) / counts.sum()
 
 
 def _figures(table: QueryTable) -> Doubles:

@@ -7,14 +7,15 @@ from pairmatch.report.content import (
     Row,
     Section,
     Table,
-    evaluation_curves,
     matcher_report,
 )
+from pairmatch.report.curves import evaluation_curves
 from pairmatch.report.diagnosis import Diagnosis, diagnose
 from pairmatch.report.history import append_figures
 from pairmatch.report.learners import LearnerComparison, compare_learners, serve_best
 from pairmatch.report.page import summary, write_json, write_report
-from pairmatch.report.sections import paper_sections, seen_section, write_sweep_report
+from pairmatch.report.sections import paper_sections, write_sweep_report
+from pairmatch.report.seen import seen_sections
 from pairmatch.report.summary_table import SummaryTable
 
 __all__ = [
@@ -33,7 +34,7 @@ __all__ = [
     "evaluation_curves",
     "matcher_report",
     "paper_sections",
-    "seen_section",
+    "seen_sections",
     "serve_best",
     "summary",
     "write_json",

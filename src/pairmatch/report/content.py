@@ -6,28 +6,23 @@ import base64
 import datetime
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from scipy.special import gammaln
 
 from pairmatch.core._version import __version__
+from pairmatch.core.pools import NO_POOL
 from pairmatch.data import Pairs
 from pairmatch.evaluation.evaluation import Evaluation
-from pairmatch.evaluation.intervals import Metrics, summarize
-from pairmatch.evaluation.query_table import table_at_ks
 from pairmatch.gallery.results import Recommendation
 from pairmatch.io.images import ImageSource, load_image
 from pairmatch.matcher.matcher import Matcher
+from pairmatch.report.curves import evaluation_curves
 
 _THUMBNAIL_PX = 184
 _MAX_QUERIES = 8
 _MAX_CANDIDATES = 6
-_MAX_CURVE_POINTS = 80
-_MAX_BARS = 15
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,88 +213,50 @@ def matcher_report(
     )
 
 
-def evaluation_curves(evaluation: Evaluation, *, seed: int = 0) -> dict[str, Any]:
-    """The fields of a `Report` that the figures of an evaluation are drawn from.
-
-    Args:
-        evaluation: Evaluation to draw; its intervals, if it has any, become bands.
-        seed: Seed for the bootstrap; use the evaluator's for the same intervals as in the table.
-    """
-    sizes = evaluation.table["candidates"]
-    size, largest = min(evaluation.candidates), max(evaluation.candidates)
-    if "pool" in evaluation.table.columns:
-        size = largest = int(sizes.max())
-    points = np.linspace(1, size, min(size, _MAX_CURVE_POINTS)).round().astype(int).tolist()
-    ks = sorted({*points, *evaluation.both.recall})
-    resamples = _RESAMPLES if evaluation.both.recall_interval else 0
-    curves = {}
-    bands = {}
-    for name, result in (("ours", evaluation), ("frozen", evaluation.frozen)):
-        if result is None:
-            continue
-        metrics = _metrics_at(result, ks, resamples, seed)
-        curves[name] = list(metrics.recall.values())
-        if metrics.recall_interval:
-            bands[name] = list(metrics.recall_interval.values())
-    curves["chance"] = [float(np.minimum(k / sizes, 1).mean()) for k in ks]
-    return {
-        "curves": curves,
-        "curve_ks": ks,
-        "bands": bands,
-        "ranks": evaluation.ranks.tolist(),
-        "rank_chance": _chance_of_bars(evaluation, rank_edges(largest)),
-    }
-
-
-def _metrics_at(evaluation: Evaluation, ks: Sequence[int], resamples: int, seed: int) -> Metrics:
-    """Metrics at other K than those of the evaluation's table."""
-    table = table_at_ks(evaluation.table, evaluation.partner_ranks, ks)
-    return summarize(table, resamples=resamples, confidence=evaluation.confidence, seed=seed)
-
-
-def rank_edges(candidates: int) -> npt.NDArray[np.float64]:
-    """[bars + 1] edges of the bars of the rank histogram.
-
-    All bars span the same number of ranks; the last one may span fewer.
-
-    Args:
-        candidates: Size of the gallery.
-    """
-    span = -(-candidates // _MAX_BARS)
-    return np.append(np.arange(0, candidates, span), candidates) + 0.5
-
-
-def _chance_of_bars(evaluation: Evaluation, edges: npt.NDArray[np.float64]) -> list[float]:
-    """Share of queries whose best-ranked partner a random order puts into each bar.
-
-    With m partners among n candidates, no partner is among the first r with probability C(n − r, m)
-    / C(n, m).
-    """
-    within = np.zeros(len(edges))
-    for ranks in evaluation.partner_ranks:
-        first, m = ranks.starts()
-        n = ranks.candidates[first]
-        rest = np.maximum(n - np.floor(edges)[:, None], 0)
-        log_none = gammaln(rest + 1) - gammaln(rest - m + 1) - gammaln(n + 1) + gammaln(n - m + 1)
-        within += (1 - np.exp(log_none)).sum(1)
-    return np.diff(within / evaluation.queries).tolist()
-
-
 def _examples(matcher: Matcher, test: Pairs) -> tuple[Query, ...]:
     """Evenly chosen people of side a, with their best candidates and their true partner."""
     gallery = matcher.gallery([test.profiles[person] for person in test.ids_b])
-    partners: dict[str, set[str]] = {}
-    for pair in test.pairs:
-        if pair.outcome == "match":
-            partners.setdefault(pair.a, set()).add(pair.b)
+    partners, others = _partners_and_strangers(test)
     people = [person for person in partners if test.profiles[person].images]
     rows = np.linspace(0, len(people) - 1, min(_MAX_QUERIES, len(people))).astype(int)
     queries = []
     for person in (people[row] for row in rows):
         ranking = matcher.recommend(test.profiles[person], gallery, len(gallery))
-        candidates = _shown_candidates(ranking, partners[person])
+        kept = [item for item in ranking if item.profile.id not in others.get(person, ())]
+        kept = [replace(item, rank=rank) for rank, item in enumerate(kept, 1)]
+        candidates = _shown_candidates(kept, partners[person])
         queries.append(Query(thumbnail(test.profiles[person].images[0]), candidates))
     return tuple(queries)
+
+
+def _partners_and_strangers(test: Pairs) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    """The partners of each person of side a, and the people who are no candidates.
+
+    With pools, both are those of the first pool in which the person has a partner: candidates are
+    the people of this pool.
+    """
+    matches = [pair for pair in test.pairs if pair.outcome == "match"]
+    partners: dict[str, set[str]] = {}
+    if test.pools is None:
+        for pair in matches:
+            partners.setdefault(pair.a, set()).add(pair.b)
+        return partners, {}
+    row_a = {person: row for row, person in enumerate(test.ids_a)}
+    row_b = {person: row for row, person in enumerate(test.ids_b)}
+    rows = np.array([(row_a[pair.a], row_b[pair.b]) for pair in matches], np.int64)
+    pools = test.pools.of_pairs(rows.reshape(-1, 2)).pool.tolist()
+    members = [set(b.tolist()) for _, b in test.pools.people()]
+    first: dict[str, int] = {}
+    others: dict[str, set[str]] = {}
+    for pair, pool in zip(matches, pools, strict=True):
+        if first.setdefault(pair.a, pool) == pool:
+            partners.setdefault(pair.a, set()).add(pair.b)
+    for person, pool in first.items():
+        inside = set(row_b.values()) if pool == NO_POOL else members[pool]
+        others[person] = {other for other, row in row_b.items() if row not in inside}
+    for pair in matches:
+        others[pair.a] |= {pair.b} - partners[pair.a]
+    return partners, others
 
 
 def _shown_candidates(

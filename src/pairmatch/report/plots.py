@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pairmatch.report.content import Report, rank_edges
+from pairmatch.report.content import Report
+from pairmatch.report.curves import rank_edges
 
 _MAX_TICKS = 6
 

@@ -18,7 +18,6 @@ from pairmatch.evaluation.diagnostics import (
     Slice,
 )
 from pairmatch.evaluation.diagnostics.slicing import SMALLEST_SLICE
-from pairmatch.evaluation.evaluation import Evaluation
 from pairmatch.evaluation.intervals import Metrics
 from pairmatch.evaluation.query_table import DEFAULT_KS
 from pairmatch.evaluation.verdict import judge
@@ -52,7 +51,7 @@ def comparison_section(
     data = []
     for learner in ("chance", *result.learners):
         metrics = result.metrics(learner)
-        cells = _metric_cells(metrics)
+        cells = metric_cells(metrics)
         found = {reference: tests[reference].get(learner) for reference in references}
         for test in found.values():
             cells += _test_cells(test)
@@ -88,7 +87,7 @@ def _first_dict(tests: Iterable[Comparison | None]) -> dict[str, Any] | None:
     return None if first is None else first.to_dict()
 
 
-def _metric_cells(metrics: Metrics) -> list[tuple[str, str]]:
+def metric_cells(metrics: Metrics) -> list[tuple[str, str]]:
     """Recall at each K in percent, and MRR."""
     cells = []
     for k, value in metrics.recall.items():
@@ -113,18 +112,6 @@ def _test_cells(test: Comparison | None) -> list[tuple[str, str]]:
         decimal(value, sign=True) for value in (test.difference, low, high)
     )
     return [(difference, f"{lowest} to {highest}"), (p, "")]
-
-
-def seen_section(evaluation: Evaluation) -> Section:
-    """Figures of people who were seen in training, `Evaluation.seen`."""
-    columns = [*(f"R@{k}" for k in evaluation.both.recall), "MRR"]
-    rows = [Row(name, _metric_cells(metrics)) for name, metrics in evaluation.rows()]
-    title = "People who were seen in training"
-    text = (
-        f"{evaluation.queries} queries of people who were there at training time, ranked without "
-        "the partners that were known then. All other figures on this page are those of new people."
-    )
-    return Section(title, [text], Table("", columns, rows, title), data=evaluation.to_dict())
 
 
 def learning_section(curve: LearningCurve) -> Section:
@@ -231,7 +218,7 @@ def slices_section(parts: Sequence[Slice]) -> Section:
     data = []
     for part in parts:
         name = f"{part.attribute}: {part.value}{' (few people)' if part.small else ''}"
-        rows.append(Row(name, [*_metric_cells(part.metrics), (str(part.metrics.queries), "")]))
+        rows.append(Row(name, [*metric_cells(part.metrics), (str(part.metrics.queries), "")]))
         data.append(
             {
                 "attribute": part.attribute,
@@ -293,7 +280,7 @@ def paper_sections(tables: PaperTables) -> list[Section]:
     data: dict[str, list[Any]] = {}
     for table, name, ours, printed in tables.rows():
         kind = "chance" if name == "Random" else "frozen" if name in _FROZEN_ROWS else "ours"
-        by_k = dict(zip(ours.recall, _metric_cells(ours), strict=False))
+        by_k = dict(zip(ours.recall, metric_cells(ours), strict=False))
         cells = [by_k.get(k, ("", "")) for k in DEFAULT_KS]
         printed_cells = [(f"{value:.1f}", "") for value in printed]
         rows = rows_by_table.setdefault(table, [])

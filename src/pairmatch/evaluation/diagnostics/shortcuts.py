@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,12 @@ import numpy.typing as npt
 from pairmatch.core import registry
 from pairmatch.core.arrays import Floats, Vectors, unit_rows
 from pairmatch.core.config import PartSpec
-from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
+from pairmatch.core.interfaces import FittedHead, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.progress import progress_bar
 from pairmatch.evaluation.intervals import Metrics, summarize
 from pairmatch.evaluation.measuring import fit_split, measure_learner
+from pairmatch.evaluation.pooled_ranks import pool_blocks
 from pairmatch.evaluation.query_table import embed_sides
 from pairmatch.evaluation.splits import Split, check_splits, cross_validation_splits
 
@@ -53,19 +54,30 @@ def explained_share(scores: Floats, trait_a: Floats, trait_b: Floats) -> float:
     Returns:
         Share in [0, 1].
     """
-    values = np.asarray(scores, np.float64)
-    interaction = (
-        values - values.mean(0, keepdims=True) - values.mean(1, keepdims=True) + values.mean()
-    )
-    total = np.square(interaction).sum()
+    return _explained([(scores, trait_a, trait_b)])
+
+
+def _explained(blocks: Iterable[tuple[Floats, Floats, Floats]]) -> float:
+    """`explained_share` of several score matrices together, each with the traits of its people."""
+    total = explained = chance = 0.0
+    for scores, trait_a, trait_b in blocks:
+        values = np.asarray(scores, np.float64)
+        interaction = (
+            values - values.mean(0, keepdims=True) - values.mean(1, keepdims=True) + values.mean()
+        )
+        freedom = (values.shape[0] - 1) * (values.shape[1] - 1)
+        size = float(np.square(interaction).sum())
+        if not size or not freedom:
+            continue
+        left = _orthonormal_basis(trait_a)
+        right = _orthonormal_basis(trait_b)
+        total += size
+        explained += float(np.square(left.T @ interaction @ right).sum())
+        chance += size * left.shape[1] * right.shape[1] / freedom
     if total <= 0:
         return 0.0
-    left = _orthonormal_basis(trait_a)
-    right = _orthonormal_basis(trait_b)
-    share = np.square(left.T @ interaction @ right).sum() / total
-    freedom = (interaction.shape[0] - 1) * (interaction.shape[1] - 1)
-    chance = left.shape[1] * right.shape[1] / freedom
-    return float(np.clip((share - chance) / max(1 - chance, 1e-12), 0, 1))
+    share = (explained - chance) / max(total - chance, 1e-12 * total)
+    return float(np.clip(share, 0, 1))
 
 
 def _orthonormal_basis(trait: Floats) -> npt.NDArray[np.float64]:
@@ -120,10 +132,12 @@ def shortcuts(
     with progress_bar(progress) as bar:
         task = bar.add_task("Looking for shortcuts", total=len(splits) + len(sets))
         for split in splits:
-            scores = _test_scores(data, learner, split, seed)
+            test = data.take(split.test)
+            embeddings = embed_sides(test, fit_split(data, learner, split, seed))
             for name, features in sets.items():
-                trait_a, trait_b = _sides(features.take(split.test))
-                explained[name].append(explained_share(scores, trait_a, trait_b))
+                sides = _sides(features.take(split.test))
+                blocks = _blocks(test, embeddings, sides)
+                explained[name].append(_explained(blocks))
             bar.advance(task)
         ridge = registry.create("learners", "ridge")
         for name, features in sets.items():
@@ -134,13 +148,14 @@ def shortcuts(
     return results
 
 
-def _test_scores(
-    data: PairedFeatures, learner: Learner | ProjectionHead, split: Split, seed: int
-) -> Vectors:
-    """[N, M] scores of a split's test people."""
-    head = fit_split(data, learner, split, seed)
-    e_a, e_b = embed_sides(data.take(split.test), head)
-    return e_a @ e_b.T
+def _blocks(
+    data: PairedFeatures, embeddings: tuple[Vectors, Vectors], traits: tuple[Vectors, Vectors]
+) -> Iterator[tuple[Vectors, Vectors, Vectors]]:
+    """Scores and traits of the people of every pool that has a match; of all people without."""
+    for block in pool_blocks(data):
+        e_a, trait_a = (side[block.rows_a] for side in (embeddings[0], traits[0]))
+        e_b, trait_b = (side[block.rows_b] for side in (embeddings[1], traits[1]))
+        yield e_a @ e_b.T, trait_a, trait_b
 
 
 def _trait_features(data: PairedFeatures, a: Floats, b: Floats | None) -> PairedFeatures:
