@@ -16,13 +16,16 @@ import argparse
 
 import numpy as np
 import torch
+from resampling import draw_weights, pigeonhole, sign_flips
 
 from pairmatch import Evaluator
 from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
-from pairmatch.evaluation.comparison import compare
+from pairmatch.core.pools import Pools
+from pairmatch.evaluation.comparison import candidate_pushes, compare
 from pairmatch.evaluation.crossvalidation import cross_validate
 from pairmatch.evaluation.intervals import summarize
+from pairmatch.evaluation.links import Links
 from pairmatch.evaluation.query_table import QueryTable, embed_sides, rank_queries
 from pairmatch.learning.baselines import Centred
 
@@ -32,6 +35,9 @@ KINDS = ("couples", "logs", "few")
 TASTES = 8
 #: People per side, matches per person, and spread of log popularity of the simulated logs.
 LOGS = [(1000, 1.2, 0.0), (1000, 2.0, 0.0), (300, 2.0, 1.0), (300, 2.0, 1.5), (300, 8.0, 0.5)]
+#: The same with the number of pools, of which each person belongs to two, in the third place.
+POOLS = [(300, 3.0, 8), (300, 3.0, 20)]
+RESAMPLES = 200
 
 
 def draw(rng, pairs, likeness, hubs):
@@ -147,35 +153,88 @@ def draw_log(rng, people, per_person, spread):
     return tastes, np.stack(matches, axis=1)
 
 
-def rank_log(rng, tastes, matches):
-    """The table of a scorer that sees everybody's taste with noise, and a hub of its own."""
+def noisy(rng, tastes):
+    """What a scorer sees: everybody's taste with noise, and a hub of its own."""
     seen = tastes + rng.normal(size=tastes.shape)
     seen[:, :, 0] += 0.3
-    data = PairedFeatures.of(*seen, matches=matches)
-    return rank_queries(data, *embed_sides(data), (10,)).table
+    return seen
 
 
-def logs(repetitions, people, per_person, spread):
-    """Coverage for R@10, MRR and the median rank, and alarms for R@10 and MRR, of random logs."""
-    measured = []
-    alarms = []
+def rank_log(rng, people, per_person, spread):
+    """A log, and the tables of two equally good scorers."""
+    tastes, matches = draw_log(rng, people, per_person, spread)
+    return rank_twice(rng, tastes, matches)
+
+
+def rank_twice(rng, tastes, matches, pools=None):
+    tables = []
+    for _ in range(2):
+        data = PairedFeatures.of(*noisy(rng, tastes), matches=matches, pools=pools)
+        tables.append(rank_queries(data, *embed_sides(data), (10,)).table)
+    return data, tables
+
+
+def rank_pools(rng, people, per_person, pools):
+    """A log of people who each belong to two pools, and whose matches are inside a pool."""
+    tastes = rng.normal(size=(2, people, TASTES))
+    member = [np.stack([rng.permutation(people) % pools for _ in range(2)]) for _ in range(2)]
+    wishes = 2 * tastes[0] @ tastes[1].T / np.sqrt(TASTES) + rng.gumbel(size=(people, people))
+    shared = np.full((people, people), -1)
+    for a in member[0]:
+        for b in member[1]:
+            shared = np.where((shared < 0) & (a[:, None] == b), a[:, None], shared)
+    wishes[shared < 0] = -np.inf
+    best = np.argpartition(-wishes.ravel(), int(per_person * people))
+    matches = np.stack(np.unravel_index(best[: int(per_person * people)], wishes.shape), axis=1)
+    names = [[[f"pool {pool}" for pool in person] for person in side.T] for side in member]
+    of_pairs = [f"pool {shared[a, b]}" for a, b in matches]
+    return rank_twice(rng, tastes, matches, Pools.of(matches, of_pairs, a=names[0], b=names[1]))
+
+
+def cross_validate_log(rng, people, per_person, spread):
+    """Two equally good learners of a log, by folds of people of both sides."""
+    tastes, matches = draw_log(rng, people, per_person, spread)
+    data = PairedFeatures.of(*noisy(rng, tastes), matches=matches)
+    learners = {"first": Half(True), "second": Half(False)}
+    result = cross_validate(data, learners, by="people", repeats=2, folds=3, ks=(10,))
+    return data, list(result.tables.values())
+
+
+def logs(repetitions, draw_tables, setting):
+    """Coverage of 95 % intervals and share of alarms at 5 % on random logs, by method.
+
+    Coverage is that of R@10, MRR and the median rank, by standard errors and by the pigeonhole
+    bootstrap; alarms are those for R@10 and MRR, by these and by two kinds of sign flips.
+    """
+    values, intervals, alarms = [], [], []
     for seed in range(repetitions):
-        rng = np.random.default_rng([seed, people, int(10 * per_person), int(10 * spread)])
-        log = draw_log(rng, people, per_person, spread)
-        table, equally_good = (rank_log(rng, *log) for _ in range(2))
-        measured.append(summarize(table))
-        tests = [compare(table, equally_good, metric=metric) for metric in ("R@10", "MRR")]
-        alarms.append([test.p_value < 0.05 for test in tests])
-    figures = [
-        ([metrics.recall[10] for metrics in measured], [m.recall_interval[10] for m in measured]),
-        ([metrics.mrr for metrics in measured], [m.mrr_interval for m in measured]),
-        ([metrics.median_rank for metrics in measured], [m.median_rank_interval for m in measured]),
-    ]
-    shares = []
-    for values, intervals in figures:
-        truth = np.median(values) if values is figures[2][0] else np.mean(values)
-        shares.append(np.mean([contains(interval, truth) for interval in intervals]))
-    return shares, np.mean(alarms, axis=0)
+        rng = np.random.default_rng([seed, *(int(10 * value) for value in setting)])
+        data, tables = draw_tables(rng, *setting)
+        metrics = summarize(tables[0])
+        assert isinstance(tables[0].clusters(), Links)
+        values.append([metrics.recall[10], metrics.mrr, metrics.median_rank])
+        weights = draw_weights(rng, data, RESAMPLES)
+        drawn = [pigeonhole(table, weights) for table in tables]
+        bounds = [
+            (metrics.recall_interval[10], metrics.mrr_interval, metrics.median_rank_interval),
+            np.quantile(drawn[0], [0.025, 0.975], axis=1).T,
+        ]
+        intervals.append(bounds)
+        low, high = np.quantile(drawn[0] - drawn[1], [0.025, 0.975], axis=1)
+        found = []
+        for column, metric in enumerate(("R@10", "MRR")):
+            difference = tables[0].metric(metric) - tables[1].metric(metric)
+            pushes = candidate_pushes(*tables, metric)
+            p_values = [
+                compare(*tables, metric=metric).p_value,
+                *sign_flips(difference, tables[0].links, pushes, rng),
+            ]
+            found.append([*(p < 0.05 for p in p_values), not low[column] <= 0 <= high[column]])
+        alarms.append(found)
+    truth = np.append(np.mean(values, axis=0)[:2], np.median(values, axis=0)[2])
+    low, high = np.moveaxis(np.array(intervals, float), -1, 0)
+    covered = ((low <= truth) & (truth <= high)).mean(0)
+    return covered, np.mean(alarms, axis=0).T
 
 
 def draw_clusters(rng, clusters):
@@ -206,6 +265,13 @@ def few_clusters(repetitions, clusters):
     return coverage(truths, (measure(seed, 300) for seed in range(repetitions)))
 
 
+LOG_KINDS = [
+    (rank_pools, "pools", POOLS),
+    (cross_validate_log, "cross-validation by people", [(300, 8.0, 0.5)]),
+    (rank_log, "log", LOGS[::-1]),
+]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -226,15 +292,20 @@ def main() -> None:
 
 
 def print_logs(repetitions) -> None:
-    for people, per_person, spread in LOGS:
-        shares, alarms = logs(repetitions, people, per_person, spread)
-        print(
-            f"  log of {people} + {people} people, {per_person} matches per person, spread of "
-            f"popularity {spread}: R@10 {shares[0]:.3f}, MRR {shares[1]:.3f}, median rank "
-            f"{shares[2]:.3f}; equal rankings found to differ at 5 %: R@10 {alarms[0]:.3f}, "
-            f"MRR {alarms[1]:.3f}",
-            flush=True,
-        )
+    methods = ("standard errors", "pigeonhole bootstrap")
+    tests = ("standard errors", "signs of people", "signs of both", "pigeonhole bootstrap")
+    for draw_tables, name, settings in LOG_KINDS:
+        for setting in settings:
+            covered, alarms = logs(repetitions, draw_tables, setting)
+            print(f"  {name} {setting}")
+            for method, (recall, mrr, median) in zip(methods, covered, strict=True):
+                print(f"    {method}: R@10 {recall:.3f}, MRR {mrr:.3f}, median rank {median:.3f}")
+            for method, (recall, mrr) in zip(tests, alarms, strict=True):
+                print(
+                    f"    equal rankings found to differ at 5 % by {method}: R@10 {recall:.3f}, "
+                    f"MRR {mrr:.3f}",
+                    flush=True,
+                )
 
 
 def print_couples(repetitions) -> None:

@@ -142,9 +142,8 @@ def held_out(dates, encode, learners, *, folds, tested=None, answers=None):
                 for target in TARGETS:
                     aimed = aim_at(test, target)
                     vectors = embed_sides(aimed, head.for_target(target))
-                    scored[label, target].append(
-                        score_decisions(aimed, *vectors, target, rows=people)
-                    )
+                    decisions = score_decisions(aimed, *vectors, target, rows=people)
+                    scored[label, target].append(decisions.in_block(fold))
                     ranked[label, target].append(in_event(aimed, vectors, target, int(event)))
     return {key: ScoredDecisions.concatenate(parts) for key, parts in scored.items()}, ranked
 

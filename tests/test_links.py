@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pairmatch import Evaluator
 from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.pools import Pools
 from pairmatch.evaluation.comparison import compare, paired_test, standard_errors
 from pairmatch.evaluation.crossvalidation import cross_validate
 from pairmatch.evaluation.intervals import summarize
@@ -61,9 +62,17 @@ def value(scores, partners, gallery, k):
 
 
 @pytest.mark.parametrize("one_sided", [False, True])
-def test_a_candidate_pushes_by_half_the_difference_between_twice_and_never(one_sided):
+@pytest.mark.parametrize("pools", [False, True])
+def test_a_candidate_pushes_by_the_difference_that_it_makes(one_sided, pools):
     """Every candidate is removed from the gallery, and entered twice, in plain loops."""
-    data = random_log(4, people=20, matches=50, one_sided=one_sided)
+    data = random_log(4, people=20, matches=150 if pools else 50, one_sided=one_sided)
+    room_of = np.arange(20) % 2 if pools else np.zeros(20, int)
+    if pools:
+        kept = data.matches[room_of[data.matches[:, 0]] == room_of[data.matches[:, 1]]]
+        rooms = [f"room {room_of[a]}" for a, _ in kept]
+        both = [[f"room {room}"] for room in room_of]
+        given = Pools.of(kept, rooms, a=both, b=() if one_sided else both, one_sided=one_sided)
+        data = PairedFeatures.of(data.a, data.b, matches=kept, pools=given)
     e_a, e_b = embed_sides(data)
     table = rank_queries(data, e_a, e_b, (1, 5)).table
     people = data.units
@@ -75,15 +84,19 @@ def test_a_candidate_pushes_by_half_the_difference_between_twice_and_never(one_s
     for first, scores, links in directions:
         for query in np.unique(links[:, 0]):
             partners = links[links[:, 0] == query, 1].tolist()
-            gallery = [c for c in range(20) if not one_sided or c != query]
+            gallery = [c for c in range(20) if room_of[c] == room_of[query]]
+            gallery = [c for c in gallery if not one_sided or c != query]
             for c in gallery:
-                never, twice = (
+                never, once, twice = (
                     value(scores[query], partners, others, 5)
-                    for others in ([d for d in gallery if d != c], [*gallery, c])
+                    for others in ([d for d in gallery if d != c], gallery, [*gallery, c])
                 )
-                expected[first + c] += (np.array(twice) - never) / 2 / len(table)
+                expected[first + c, 0] += (once[0] - never[0]) / len(table)
+                expected[first + c, 1] += (twice[1] - never[1]) / 2 / len(table)
     for first in (0,) if one_sided else (0, 20):
-        expected[first : first + 20] -= expected[first : first + 20].mean(0)
+        for room in np.unique(room_of):
+            members = first + np.flatnonzero(room_of == room)
+            expected[members] -= expected[members].mean(0)
     units, amounts = table.links.pushes(["MRR", "R@5", "anything else"])
     assert sorted(units) == sorted(people)
     assert amounts[np.argsort(units), :2] == pytest.approx(expected[np.argsort(people)], abs=1e-9)

@@ -9,17 +9,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t as student
 
 from pairmatch.core.arrays import Floats, Ints, Vectors
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.pools import NO_POOL
 from pairmatch.core.types import Target
 from pairmatch.evaluation.comparison import paired_test
-from pairmatch.evaluation.intervals import expanded_tail
-from pairmatch.evaluation.ranks import Doubles
+from pairmatch.evaluation.grouped_auc import GroupedAUC
+from pairmatch.evaluation.intervals import cluster_errors
+from pairmatch.evaluation.links import student_interval
 from pairmatch.evaluation.targets import DIRECTION_OF, has_answers
 
 _ROWS = 65_536
+_SHARED_TRAINING = np.sqrt(2)  # factor of standard errors where test parts teach each other
 _FEWEST_POOLS = 6  # the interval of fewer is too narrow, and no test of fewer can reach p < 0.05
 
 
@@ -30,11 +33,11 @@ class Estimate:
     Attributes:
         value: In [0, 1]; chance is 0.5.
         count: Number of values that are averaged.
-        interval: (low, high), by resampling pools, or with fewer than 6 pools the people of both
-            sides; None if it was not requested.
-        p_value: Two-sided p-value against chance, by the paired randomization test over pools; None
-            with fewer than 6. It holds for a head that was fitted once: the test parts of a
-            cross-validation share training pairs, which makes it somewhat too small.
+        interval: (low, high), over pools, or with fewer than 6 pools over the people of both sides;
+            None if it was not requested.
+        p_value: Two-sided p-value against chance: by the paired randomization test over pools; with
+            fewer than 6 pools and in cross-validation, by Student's test. None if no interval was
+            requested, or if all values are equal.
     """
 
     value: float
@@ -212,11 +215,18 @@ def score_decisions(
 def summarize_auc(
     scored: ScoredDecisions, *, resamples: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> AUC | None:
-    """AUC per asking person and per pool, with intervals.
+    """AUC per asking person and per pool, with intervals and tests.
 
     The expanded percentile bootstrap (Hesterberg 2015) resamples pools. With fewer than 6, or pairs
-    without one, it resamples the people of both sides, and a pair counts as often as the product of
-    its people's counts (the pigeonhole bootstrap, Owen 2007).
+    without one, intervals and tests are Student's, with the two-way standard errors of
+    [`GroupedAUC.error`][pairmatch.evaluation.grouped_auc.GroupedAUC.error] over people.
+
+    With several blocks, the test parts of a cross-validation, standard errors are multiplied by √2,
+    and intervals and tests over pools are Student's too. A head that learned noise from pool j
+    orders the pairs of pool i by the likeness of their noise, and a head that learned from pool i
+    those of pool j by the same likeness: each term is there twice, so that the variance of the sum
+    is twice the sum of the variances. The correction of Nadeau and Bengio (2003, "Inference for the
+    Generalization Error") comes to the same for many folds.
 
     Args:
         scored: Scores of decided pairs.
@@ -229,116 +239,72 @@ def summarize_auc(
     """
     if not len(scored):
         return None
-    once = scored.direction == scored.direction.min()
     pool = scored.block * (int(scored.pools.max()) + 2) + scored.pools + 1
-    per_pool = _GroupedAUC(pool[once], scored.scores[once], scored.yes[once])
     keys = np.stack([pool, scored.askers], axis=1)
-    group = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
-    per_person = _GroupedAUC(group, scored.scores, scored.yes)
-    rows = (np.arange(len(scored)), np.flatnonzero(once))
-    parts = (per_person, per_pool)
-    values = [part.values(np.ones(len(kept))) for part, kept in zip(parts, rows, strict=True)]
-    if any(np.isnan(value).all() for value in values):
+    asker_in_pool = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+    once = scored.direction == scored.direction.min()
+    per_person = _Mean(scored, asker_in_pool, by_asker=True)
+    per_pool = _Mean(scored.select(once), pool[once], by_asker=False)
+    means = (per_person, per_pool)
+    if not all(mean.grouped.usable.any() for mean in means):
         return None
-    estimates = [
-        Estimate(float(np.nanmean(value)), int(np.isfinite(value).sum())) for value in values
-    ]
-    labels = [scored.pools[kept[part.first]] for part, kept in zip(parts, rows, strict=True)]
-    used = [label[np.isfinite(value)] for label, value in zip(labels, values, strict=True)]
-    enough = min(len(np.unique(label)) for label in used) >= _FEWEST_POOLS
-    if resamples and enough and (scored.pools != NO_POOL).all():
-        estimates = [
-            _over_pools(estimate, value, label, resamples, confidence, seed)
-            for estimate, value, label in zip(estimates, values, labels, strict=True)
-        ]
-    elif resamples:
-        clusters, drawn = _resample_people(scored, parts, rows, resamples, seed)
-        tail = expanded_tail((1 - confidence) / 2, clusters)
-        low, high = np.nanquantile(drawn, [tail, 1 - tail], axis=0)
-        estimates = [
-            dataclasses.replace(estimate, interval=(float(low[part]), float(high[part])))
-            for part, estimate in enumerate(estimates)
-        ]
-    return AUC(estimates[0], estimates[1], int(once.sum()))
+    estimates = [mean.estimate for mean in means]
+    decisions = int(once.sum())
+    if not resamples:
+        return AUC(*estimates, decisions)
+    enough = min(len(np.unique(mean.pools)) for mean in means) >= _FEWEST_POOLS
+    over_pools = enough and bool((scored.pools != NO_POOL).all())
+    if over_pools and not np.ptp(scored.block):
+        return AUC(*(mean.resampled(resamples, confidence, seed) for mean in means), decisions)
+    return AUC(*(mean.student(over_pools, confidence) for mean in means), decisions)
 
 
-def _over_pools(
-    estimate: Estimate,
-    values: Doubles,
-    pools: Ints,
-    resamples: int,
-    confidence: float,
-    seed: int,
-) -> Estimate:
-    """Interval and test of the mean of values whose pools are independent."""
-    usable = np.isfinite(values)
-    chance = np.full(int(usable.sum()), 0.5)
-    test = paired_test(
-        values[usable],
-        chance,
-        pools[usable],
-        confidence=confidence,
-        resamples=resamples,
-        seed=seed,
-    )
-    interval = (0.5 + test.interval[0], 0.5 + test.interval[1])
-    return dataclasses.replace(estimate, interval=interval, p_value=test.p_value)
+class _Mean:
+    """The mean AUC of groups of rows."""
 
+    def __init__(self, scored: ScoredDecisions, group: Ints, *, by_asker: bool) -> None:
+        self.scored = scored
+        self.by_asker = by_asker
+        self.grouped = GroupedAUC(group, scored.scores, scored.yes)
+        self.values = self.grouped.values[self.grouped.usable]
+        self.pools = scored.pools[self.grouped.first][self.grouped.usable]
 
-class _GroupedAUC:
-    """Mann–Whitney statistics of groups of scores, for any weights of the scores."""
+    @property
+    def estimate(self) -> Estimate:
+        """The mean, without an interval."""
+        return Estimate(float(self.values.mean()), len(self.values))
 
-    def __init__(self, group: Ints, scores: Vectors, yes: npt.NDArray[np.bool_]) -> None:
-        self.order = np.lexsort((scores, group))
-        group, scores = group[self.order], scores[self.order]
-        is_new_group = np.append(True, group[1:] != group[:-1])
-        is_new_score = is_new_group | np.append(True, scores[1:] != scores[:-1])
-        self.ties = np.flatnonzero(is_new_score)
-        self.groups = np.flatnonzero(is_new_group[self.ties])
-        self.sizes = np.diff(np.append(self.groups, len(self.ties)))
-        self.first = self.order[self.ties[self.groups]]
-        self.yes = yes[self.order].astype(np.float64)
+    def resampled(self, resamples: int, confidence: float, seed: int) -> Estimate:
+        """Interval and test by resampling pools."""
+        test = paired_test(
+            self.values,
+            np.full(len(self.values), 0.5),
+            self.pools,
+            confidence=confidence,
+            resamples=resamples,
+            seed=seed,
+        )
+        interval = (0.5 + test.interval[0], 0.5 + test.interval[1])
+        return dataclasses.replace(self.estimate, interval=interval, p_value=test.p_value)
 
-    def values(self, weights: Doubles) -> Doubles:
-        """[groups] weighted AUC; NaN without a yes or without a no."""
-        weights = weights[self.order]
-        yes = np.add.reduceat(weights * self.yes, self.ties)
-        no = np.add.reduceat(weights * (1 - self.yes), self.ties)
-        below = np.cumsum(no) - no
-        below -= np.repeat(below[self.groups], self.sizes)
-        wins = np.add.reduceat(yes * (below + no / 2), self.groups)
-        pairs = np.add.reduceat(yes, self.groups) * np.add.reduceat(no, self.groups)
-        return np.divide(wins, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
-
-
-def _resample_people(
-    scored: ScoredDecisions,
-    parts: Sequence[_GroupedAUC],
-    rows: Sequence[Ints],
-    resamples: int,
-    seed: int,
-) -> tuple[int, Doubles]:
-    """People of the smaller side, and [resamples, 2] means when those of both are drawn again."""
-    rng = np.random.default_rng(seed)
-    people, label = np.unique(
-        np.concatenate([scored.askers, scored.candidates]), return_inverse=True
-    )
-    askers, candidates = label[: len(scored)], label[len(scored) :]
-    sides = [np.flatnonzero(people % 2 == side) for side in (0, 1)]
-    sides = [side for side in sides if len(side)]
-    drawn = np.empty((resamples, 2))
-    for row in range(resamples):
-        count = np.empty(len(people))
-        for side in sides:
-            count[side] = rng.multinomial(len(side), np.full(len(side), 1 / len(side)))
-        weights = count[askers] * count[candidates]
-        for part, (grouped, kept) in enumerate(zip(parts, rows, strict=True)):
-            value = grouped.values(weights[kept])
-            times = count[askers[kept[grouped.first]]] if part == 0 else np.ones(len(value))
-            usable = np.isfinite(value)
-            total = times[usable].sum()
-            drawn[row, part] = times[usable] @ value[usable] / total if total else np.nan
-    return min(map(len, sides)), drawn
+    def student(self, over_pools: bool, confidence: float) -> Estimate:
+        """Student's interval and test, from standard errors over pools or over people."""
+        if over_pools:
+            errors, clusters = cluster_errors(self.values[:, None], self.pools)
+            error, freedom = float(errors[0]), clusters - 1.0
+        else:
+            people = self.scored.askers, self.scored.candidates
+            error, freedom = self.grouped.error(*people, by_asker=self.by_asker)
+        if np.ptp(self.scored.block):
+            error *= _SHARED_TRAINING
+        estimate = self.estimate
+        interval = student_interval(estimate.value, error, freedom, confidence)
+        p_value = None
+        if error > 0:
+            p_value = 2 * float(student.sf(abs(estimate.value - 0.5) / error, freedom))
+        return dataclasses.replace(
+            estimate, interval=(max(interval[0], 0.0), min(interval[1], 1.0)), p_value=p_value
+        )
 
 
 def _scores(e_a: Floats, e_b: Floats, pairs: Ints) -> Vectors:

@@ -138,7 +138,7 @@ def compare(
     test = paired_test(
         *values,
         table.clusters(),
-        pushes=_pushes(table, baseline_table, metric),
+        pushes=candidate_pushes(table, baseline_table, metric),
         confidence=confidence,
         resamples=resamples,
         seed=seed,
@@ -217,7 +217,7 @@ def paired_test(
     return PairedTest(difference, interval, float(p_value), len(counts))
 
 
-def _pushes(table: QueryTable, baseline_table: QueryTable, metric: str) -> Pushes | None:
+def candidate_pushes(table: QueryTable, baseline_table: QueryTable, metric: str) -> Pushes | None:
     """What people add to the difference of two tables as candidates."""
     both = [t.links.pushes([metric]) for t in (table, baseline_table) if t.links is not None]
     known = [pushes for pushes in both if pushes is not None]

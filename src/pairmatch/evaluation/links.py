@@ -95,11 +95,11 @@ class Links:
             pool = ends.max() + 1 + np.unique(pools, return_inverse=True)[1]
             of_pool = np.stack([labels, pool], axis=1)[pools != ""]
             joined = label_components(np.concatenate([ends, of_pool]), int(pool.max()) + 1)[labels]
-            if _effective(np.bincount(joined)) >= _ENOUGH_COMPONENTS:
+            if effective_number(np.bincount(joined)) >= _ENOUGH_COMPONENTS:
                 return joined if len(np.unique(joined)) < size else components
         joined = label_components(ends, int(ends.max()) + 1)[labels]
         enough = min(_ENOUGH_COMPONENTS, _NEARLY_ALL * self.independent)
-        if _effective(np.bincount(joined)) < enough:
+        if effective_number(np.bincount(joined)) < enough:
             return self
         return joined if len(np.unique(joined)) < size else components
 
@@ -146,7 +146,7 @@ class Links:
             people += np.bincount(candidate, pushes[1][:, figure], len(nodes))
             independent = np.square(u).sum()
             errors[figure] = np.sqrt(max(np.square(people).sum() - independent, independent))
-        smaller = min(_effective(np.bincount(side, share)) for side in self._sides())
+        smaller = min(effective_number(np.bincount(side, share)) for side in self._sides())
         return errors, max(smaller - 1, 1)
 
     def _sides(self) -> list[Ints]:
@@ -173,6 +173,6 @@ def student_interval(
     return float(mean - reach), float(mean + reach)
 
 
-def _effective(weights: Doubles | Ints) -> float:
+def effective_number(weights: Doubles | Ints) -> float:
     """The number of equal weights whose mean has the same variance: (Σw)² / Σw²."""
     return float(np.sum(weights) ** 2 / np.square(weights).sum())

@@ -236,7 +236,7 @@ def tabulate(
     """
     tables = []
     chances = []
-    in_several_pairs = data.pools is None and len(np.unique(data.components)) < data.independent
+    in_several_pairs = len(np.unique(data.components)) < data.independent
     for direction, partner_ranks in enumerate(ranks):
         if not len(partner_ranks.queries):
             continue
