@@ -1,13 +1,14 @@
 """Coverage of intervals and level of tests, on simulated pairs whose true metrics are known.
 
-    python benchmarks/coverage.py [--repetitions 500] [--data couples] [--data logs] [--data few]
+    python benchmarks/coverage.py [--repetitions 500] [--data couples|logs|answers|few ...]
 
 Prints the share of 95 % intervals that contain the true value (the mean over many fresh draws of
 the same size), for the evaluation of one test set and for cross-validation; and how often two
 equally good learners are found to differ at the 5 % level. The same for logs, in which people stand
 in several pairs: the true value is that of new people, matches and galleries of the same size, with
-the same scorer, and the mean of all repetitions stands for it. The same for few clusters of
-queries that are alike, such as a handful of events.
+the same scorer, and the mean of all repetitions stands for it; resampling people of both sides is
+measured with it. The same for the AUC of answers without pools, and for few clusters of queries
+that are alike, such as a handful of events.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pairmatch import Evaluator
 from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.pools import Pools
+from pairmatch.evaluation.auc import ScoredDecisions, summarize_auc
 from pairmatch.evaluation.comparison import candidate_pushes, compare
 from pairmatch.evaluation.crossvalidation import cross_validate
 from pairmatch.evaluation.intervals import summarize
@@ -31,7 +33,7 @@ from pairmatch.learning.baselines import Centred
 
 TRUTH_DRAWS = 1500
 WIDTH = 32
-KINDS = ("couples", "logs", "few")
+KINDS = ("couples", "logs", "answers", "few")
 TASTES = 8
 #: People per side, matches per person, and spread of log popularity of the simulated logs.
 LOGS = [(1000, 1.2, 0.0), (1000, 2.0, 0.0), (300, 2.0, 1.0), (300, 2.0, 1.5), (300, 8.0, 0.5)]
@@ -237,6 +239,50 @@ def logs(repetitions, draw_tables, setting):
     return covered, np.mean(alarms, axis=0).T
 
 
+def draw_answers(rng, people, per_person, effect, both):
+    """Scored answers of people with log-normal activity, appeal and pickiness, without pools.
+
+    The score tells something with an effect above 0; it is liked people who have high scores or
+    low ones by chance.
+    """
+    activity = rng.lognormal(0, 0.7, (2, people))
+    chosen = np.log(activity[0])[:, None] + np.log(activity[1]) + rng.gumbel(size=(people, people))
+    dates = np.argsort(-chosen.ravel())[: per_person * people]
+    a, b = np.unravel_index(dates, chosen.shape)
+    score = 0.7 * rng.normal(size=len(a)) + 0.3 * rng.normal(size=people)[a]
+    score += 0.7 * rng.normal(size=people)[b]
+    odds = effect * score + 0.7 * rng.normal(size=people)[b] + rng.normal(size=people)[a] - 0.5
+    yes = rng.random(len(a)) < 1 / (1 + np.exp(-odds))
+    nothing, score = np.zeros(len(a), np.int64), score.astype(np.float32)
+    views = [(nothing, 2 * a, 2 * b + 1), (nothing + 1, 2 * b + 1, 2 * a)]
+    return ScoredDecisions.concatenate(
+        [ScoredDecisions(*view, yes, score, nothing - 1, nothing) for view in views[: 1 + both]]
+    )
+
+
+def print_answers(repetitions) -> None:
+    """Coverage and level for the AUC of graphs without pools."""
+    for people, per_person, both in ((60, 10, False), (60, 10, True), (150, 10, False)):
+        for effect in (0.0, 0.5):
+            rngs = [
+                np.random.default_rng([seed, people, per_person]) for seed in range(repetitions)
+            ]
+            found = [
+                summarize_auc(draw_answers(rng, people, per_person, effect, both)) for rng in rngs
+            ]
+            for kind in ("per_person", "per_pool"):
+                estimates = [getattr(auc, kind) for auc in found]
+                truth = np.mean([estimate.value for estimate in estimates])
+                covered = np.mean([contains(e.interval, truth) for e in estimates])
+                rejected = np.mean([estimate.p_value < 0.05 for estimate in estimates])
+                print(
+                    f"  {people} + {people} people, {per_person} answers each, both sides ask: "
+                    f"{both}, true AUC {kind} {truth:.3f}: {covered:.3f}; found to differ from 0.5 "
+                    f"at 5 %: {rejected:.3f}",
+                    flush=True,
+                )
+
+
 def draw_clusters(rng, clusters):
     """A table of 8 to 19 queries in each cluster, with ranks of 1 to 31."""
     label = np.repeat(np.arange(clusters), rng.integers(8, 20, clusters))
@@ -286,6 +332,8 @@ def main() -> None:
         print_couples(options.repetitions)
     if "logs" in (options.data or KINDS):
         print_logs(options.repetitions)
+    if "answers" in (options.data or KINDS):
+        print_answers(options.repetitions)
     for clusters in (2, 3, 4, 5, 6, 8) if "few" in (options.data or KINDS) else ():
         _, _, shares = few_clusters(options.repetitions, clusters)
         print(f"  {clusters} clusters: R@10 {shares[0]:.3f}, MRR {shares[1]:.3f}", flush=True)

@@ -209,7 +209,7 @@ def shuffled(dates, folds, repeats):
             scored, _ = held_out(
                 dates,
                 dates.attributes,
-                {"likes": Likes()},
+                {"likes": Likes(taste=False)},
                 folds=parts,
                 tested=tested,
                 answers=answers,

@@ -248,15 +248,15 @@ def summarize_auc(
     means = (per_person, per_pool)
     if not all(mean.grouped.usable.any() for mean in means):
         return None
-    estimates = [mean.estimate for mean in means]
-    decisions = int(once.sum())
-    if not resamples:
-        return AUC(*estimates, decisions)
     enough = min(len(np.unique(mean.pools)) for mean in means) >= _FEWEST_POOLS
     over_pools = enough and bool((scored.pools != NO_POOL).all())
-    if over_pools and not np.ptp(scored.block):
-        return AUC(*(mean.resampled(resamples, confidence, seed) for mean in means), decisions)
-    return AUC(*(mean.student(over_pools, confidence) for mean in means), decisions)
+    if not resamples:
+        of_person, of_pool = (mean.estimate for mean in means)
+    elif over_pools and not np.ptp(scored.block):
+        of_person, of_pool = (mean.resampled(resamples, confidence, seed) for mean in means)
+    else:
+        of_person, of_pool = (mean.student(over_pools, confidence) for mean in means)
+    return AUC(of_person, of_pool, int(once.sum()))
 
 
 class _Mean:

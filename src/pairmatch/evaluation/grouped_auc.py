@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -83,9 +85,9 @@ class GroupedAUC:
         people, place = np.unique(ends, return_inverse=True)
         place = place.reshape(-1, 2)
         _, pair = np.unique(np.sort(place, axis=1), axis=0, return_inverse=True)
-        sums = np.bincount(place[:, 1], u, len(people))
+        sums: npt.NDArray[Any] = np.bincount(place[:, 1], u, len(people))
         if by_asker:
-            own = np.zeros(len(people))
+            own: npt.NDArray[Any] = np.zeros(len(people))
             asking = np.searchsorted(people, askers[self.first[self.usable]])
             np.add.at(own, asking, (self.values[self.usable] - mean) / groups)
             least = np.square(own).sum()
