@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shlex
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -210,6 +211,7 @@ def test_nothing_of_fewer_than_ten_people_is_in_a_saved_matcher(tmp_path):
     matcher = Matcher(backbone="attributes", learner="ridge", store=tmp_path / "s.sqlite")
     matcher.fit(pairs_of(profiles)).save(tmp_path / "m")
     text = "".join(file.read_text() for file in (tmp_path / "m").glob("[mR]*"))
+    text = re.sub("[0-9a-f]{64}", "", text)  # digests
     assert "hiking" in text
     for word in ("lupus", "asthma", "987", "secret", "falconry", "salary", "a17"):
         assert word not in text

@@ -207,7 +207,7 @@ def test_bad_likes_and_times_name_the_cell(tmp_path):
             "w,he,y,ho,1,1,2026-13-01,\n",
         )
     message = str(caught.value)
-    assert "line 2, column a_likes: 'maybe' is neither yes (1, yes, true) nor no" in message
+    assert "line 2, column a_likes: 'maybe' is neither yes (1, yes, y, true, t) nor no" in message
     assert (
         "line 3, column time: '1790000000' is a number, whose unit and zero are unknown" in message
     )

@@ -103,7 +103,7 @@ def test_variables_of_the_list_are_named_and_sent(name, people, store, monkeypat
     monkeypatch.setenv(name, "value-of-the-key\n")
     with Server(good) as server:
         maker = OpenAIMetadata(model="x", base_url=server.url, api_key_variable=name)
-        with pytest.raises(UploadError, match=rf"{server.url}, about .*the key in {name}\."):
+        with pytest.raises(UploadError, match=rf"{server.url} for x, about .*the key in {name}\."):
             annotate(people, maker, store)
         annotate(people, maker, store, allow_upload=True)
         assert {headers["authorization"] for headers in server.headers} == {
@@ -117,7 +117,7 @@ def test_consent_names_the_variable_that_chose_the_server(people, store, monkeyp
     for run in (annotate, annotate_in_batches):
         with pytest.raises(
             UploadError,
-            match=r"sent to https://elsewhere.example/v1 \(from OPENAI_BASE_URL\), about",
+            match=r"sent to https://elsewhere.example/v1 \(from OPENAI_BASE_URL\) for x, about",
         ):
             run(people, maker, store)
 
@@ -125,10 +125,10 @@ def test_consent_names_the_variable_that_chose_the_server(people, store, monkeyp
 @pytest.mark.parametrize(
     ("proxy", "words"),
     [
-        ("http://me:hunter2@proxy.example:3128", "through the proxy proxy.example:3128,"),
-        ("proxy.example", "through the proxy proxy.example,"),
-        ("socks5://proxy.example", "through the proxy proxy.example,"),
-        ("http://[", "through a proxy,"),
+        ("http://me:hunter2@proxy.example:3128", "through the proxy proxy.example:3128 for x,"),
+        ("proxy.example", "through the proxy proxy.example for x,"),
+        ("socks5://proxy.example", "through the proxy proxy.example for x,"),
+        ("http://[", "through a proxy for x,"),
     ],
 )
 def test_consent_names_the_proxy(proxy, words, people, store, monkeypatch):

@@ -75,8 +75,15 @@ def _digest(versions: tuple[tuple[str, int, int, int, int], ...], names: tuple[s
 
 
 def freeze(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """Puts a model in evaluation mode, without gradients, on a device."""
-    return model.eval().requires_grad_(False).to(device=device, dtype=dtype)
+    """Puts a model in evaluation mode, without gradients, on a device.
+
+    Weights on the CPU are copied: loaders map them from their file, and would see it change.
+    """
+    frozen = model.eval().requires_grad_(False).to(device=device, dtype=dtype)
+    for weights in (*frozen.parameters(), *frozen.buffers()):
+        if weights.device.type == "cpu":
+            weights.data = weights.data.clone()
+    return frozen
 
 
 def load_or_explain(

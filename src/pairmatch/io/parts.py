@@ -14,7 +14,6 @@ from urllib.parse import unquote
 from pairmatch.core.errors import DataError, ImageError
 from pairmatch.core.text import printable
 from pairmatch.io.files import is_present, read_file
-from pairmatch.io.photo_formats import photo_format
 
 _log = logging.getLogger(__name__)
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
@@ -119,6 +118,8 @@ def holds_tables(folder: Path) -> bool:
 
 
 def _is_photo(path: Path) -> bool:
+    from pairmatch.io.photo_formats import photo_format  # galleries need no Pillow
+
     try:
         return photo_format(path) is not None
     except ImageError:
