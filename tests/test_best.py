@@ -144,6 +144,7 @@ def test_a_head_on_products_is_its_learner_fitted_on_products(one_sided):
     check_head(lambda dim: build_head(("products", {"rank": 3, "head": "linear"}), dim=dim))
 
 
+@pytest.mark.slow
 def test_products_find_tastes_in_sizes_and_products_that_linear_maps_cannot():
     rng = np.random.default_rng(1)
     taste = rng.standard_normal((400, 4))

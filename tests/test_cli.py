@@ -287,20 +287,21 @@ def test_sweep_compares_settings_with_a_single_extraction(demo, pairs, tmp_path)
         "0 inputs to extract, 9 fits; about "
     )
     output = run(
-        f"{common} --head mlp,linear --grid loss.temperature=0.1,0.2 -k 5 "
+        f"{common} --head mlp,linear --grid loss.temperature=0.1,0.2 -k 5 --baseline frozen "
+        "--baseline popularity "
         f"--output {tmp_path / 'out'}"
     )
     assert "head linear, loss.temperature 0.2" in output
     assert "240 queries" not in output
     assert "120 queries, each tested 1 times among 20 candidates" in output
-    assert "corrected for 10 comparisons" in output
+    assert "corrected for 5 comparisons" in output
     page = (tmp_path / "out" / "report.html").read_text()
     assert "head linear, loss.temperature 0.2" in page
     assert "popularity" in page
-    assert (tmp_path / "out" / "queries.csv").read_text().count("\n") == 1 + 12 * 120
+    assert (tmp_path / "out" / "queries.csv").read_text().count("\n") == 1 + 7 * 120
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["sections"][0]["data"][0]["learner"] == "chance"
-    assert (tmp_path / "out" / "summary.csv").read_text().count("\n") == 1 + 12
+    assert (tmp_path / "out" / "summary.csv").read_text().count("\n") == 1 + 7
     table = (tmp_path / "out" / "summary.tex").read_text()
     assert "head linear, loss.temperature 0.2 & " in table
     assert "pairmatch sweep with pairs" in table

@@ -98,6 +98,7 @@ def test_the_taste_is_learnable_but_barely_visible_in_frozen_features(tmp_path):
     assert trained < 0.9  # a demo that is always right would not be realistic
 
 
+@pytest.mark.slow
 def test_the_demo_of_a_log_runs_the_whole_job(tmp_path):
     output = run(f"demo --log --pairs 250 --seed 2 --output {tmp_path / 'demo'} --quiet")
     assert "5,000 rows" in output

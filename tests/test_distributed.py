@@ -182,6 +182,7 @@ t.extract(people, sys.argv[1], t.Interrupted(t.RayEngine(address=sys.argv[4]), 5
 """
 
 
+@pytest.mark.slow
 def test_a_killed_driver_is_resumed_with_the_rest(cluster, people, expected, tmp_path):
     store = tmp_path / "store.sqlite"
     arguments = [store, people[0].images[0].parent, Path(__file__).parent, cluster.address]
@@ -361,6 +362,7 @@ def test_invalid_sizes_are_errors():
             RayEngine(**options)
 
 
+@pytest.mark.slow
 def test_a_node_killed_half_way_costs_only_its_batches(cluster, people, expected, tmp_path):
     engine = Interrupted(RayEngine(), 4, lambda: cluster.remove_node(cluster.workers.pop()))
     try:

@@ -184,7 +184,7 @@ def test_template_works_on_the_command_line_and_passes_its_own_tests(installed, 
         "none",
         "--quiet",
     ]
-    options += ["--store", "store.sqlite", "--no-learning-curve"]
+    options += ["--store", "store.sqlite", "--no-learning-curve", "--no-compare"]
     fit = [
         "-m",
         "pairmatch",

@@ -446,7 +446,7 @@ def collection(tmp_path_factory):
         yield target
 
 
-@settings(max_examples=150, **ONCE)
+@settings(max_examples=60, **ONCE)
 @given(rule=conditions(one_attribute, equal_texts=True), people=rows, asking=person)
 def test_rules_in_qdrant_agree_with_galleries(collection, rule, people, asking):
     gallery = gallery_of(people)

@@ -54,6 +54,7 @@ class Planted(Subject):
         case.expect(outcome != "wrong", "another value")
 
 
+@pytest.mark.slow
 def test_every_kind_of_fault_is_noticed(tmp_path):
     pool = Pool({"planted": Planted()}, tmp_path, seed=0, limit=3.0, keep=tmp_path / "kept")
     pool.prepare(["planted"])
