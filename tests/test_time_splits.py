@@ -190,7 +190,7 @@ def app_log(tmp_path_factory):
 
 def command(app_log, name, tmp_path, options):
     common = f"--profiles {app_log / 'profiles.csv'} --store {app_log / 's.sqlite'} --quiet"
-    parts = "--backbone descriptor --metadata none --learner whitened --no-learning-curve --no-compare"
+    parts = "--backbone descriptor --learner whitened --no-learning-curve --no-compare"
     return f"fit {app_log / name} {common} {parts} --output {tmp_path / 'matcher'} {options}"
 
 
