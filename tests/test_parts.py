@@ -80,6 +80,13 @@ def test_what_programs_leave_in_folders_is_skipped(log, profiles, caplog):
     (log / "README.txt").write_text("hi")
     Pairs.read(log, profiles=profiles)
     assert caplog.messages == [f"{log}: skipped 1 files that are not tables: README.txt."]
+    (log / "README.txt").unlink()
+    (log / "date=2026-11-01").symlink_to(log / "_temporary")
+    caplog.clear()
+    assert ids(Pairs.read(log, profiles=profiles)) == EXPECTED
+    assert caplog.messages == [
+        f"{log}: skipped 1 links to folders, which are not followed: date=2026-11-01."
+    ]
     for file in log.glob("*.csv"):
         file.write_text("")
     assert problems(Pairs.read, log, profiles=profiles)[0] == "log: the files have no rows."

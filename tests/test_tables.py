@@ -608,9 +608,38 @@ def test_thousands_separators_and_decimal_commas(mark, cells, values, folder, ca
     assert [person.attributes["size"] for person in read] == texts
 
 
+@pytest.mark.parametrize(
+    ("files", "values", "message"),
+    [  # few cells are long enough for a separator
+        ({",": ["950"] * 39 + ['"1,234"']}, [950] * 39 + [1234], "1,234, which are read as 1234"),
+        ({";": ["950"] * 39 + ["1,5"]}, [950] * 39 + [1.5], "1,5, which are read as 1.5"),
+        # what a file separates by semicolons says nothing about the numbers of another
+        ({",": ["52.125", "9"], ";": ["52,5"]}, ["52.125", "9", "52,5"], "it is not clear"),
+        ({";": ["7,255"], ",": ['"1,000"']}, ["7,255", "1,000"], "it is not clear"),
+        ({",": ["1.75"], ";": ["2.5"]}, [1.75, 2.5], ""),
+        # points are decimal points already
+        ({";": ["1.75", "1.234", "1,5"]}, ["1.75", "1.234", "1,5"], ""),
+        ({";": ["950", "1.200"]}, [950, 1.2], "whose point is read as a decimal point"),
+        ({";": ["1.25", "1.200"]}, [1.25, 1.2], ""),
+        ({";": ["1.\u0661\u0662\u0663", "1,5"]}, ["1.\u0661\u0662\u0663", "1,5"], ""),
+        ({",": ["950", "1.200"]}, [950, 1.2], ""),
+    ],
+)
+def test_numbers_that_may_be_read_in_two_ways(files, values, message, folder, caplog):
+    (folder / "parts").mkdir()
+    for number, (mark, cells) in enumerate(files.items()):
+        rows = [f"{number}-{row}{mark}{cell}" for row, cell in enumerate(cells)]
+        write(folder / "parts", "\n".join([f"id{mark}size", *rows]), f"{number}.csv")
+    read = people(folder / "parts")
+    assert [person.attributes["size"] for person in read.values()] == values
+    assert message in caplog.text
+    assert len(caplog.messages) == bool(message)
+
+
 def test_likes_and_times_of_databases(folder):
     times = ["2026-03-01 12:00:00 UTC", "2026-03-01 05:00:00.000 -0700", "2026-03-01 12:00:00+00"]
-    answers = [("t", "f"), ("Y", "N"), ("TRUE", "False")]
+    times.append("2026-03-01T12:00Z")
+    answers = [("t", "f"), ("Y", "N"), ("TRUE", "False"), ("1.0", "0.0")]
     rows = [
         f"a{n},hi,b{n},ho,{time},{','.join(likes)}"
         for n, (time, likes) in enumerate(zip(times, answers, strict=True))

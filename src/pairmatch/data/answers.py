@@ -48,7 +48,8 @@ def parse_like(cell: Any) -> bool | None:
     """
     if cell is None:
         return None
-    text = str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell).lower()
+    text = str(cell).lower()
+    text = {"1.0": "1", "0.0": "0"}.get(text, text)  # pandas, if a cell of the column is missing
     if text in _YES:
         return True
     if text in _NO:

@@ -20,8 +20,10 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 # Numbers with thousands separators, by their decimal separator
 _GROUPED = {
-    ".": re.compile(r"-?[1-9]\d{0,2}([,'\u2019]\d{3})+(\.\d+)?"),
-    ",": re.compile(r"-?([1-9]\d{0,2}([. \u00a0\u202f]\d{3})+(,\d+)?|(0|[1-9]\d*),\d+)"),
+    ".": re.compile(r"-?[1-9][0-9]{0,2}([,'\u2019][0-9]{3})+(\.[0-9]+)?"),
+    ",": re.compile(
+        r"-?([1-9][0-9]{0,2}([. \u00a0\u202f][0-9]{3})+(,[0-9]+)?|(0|[1-9][0-9]*),[0-9]+)"
+    ),
 }
 _DECIMALS = {",": ".", ";": ","}  # that numbers may have, by the separator of columns
 _BOOLS = ("true", "false")
@@ -53,7 +55,7 @@ def infer_types(
 
     A file that states types, as Parquet and JSON do, is taken at its word; in a CSV file, cells are
     true or false, decimal numbers, or text. Numbers are plain, or have thousands separators
-    (`1,234.5`), or, in files separated by `;`, decimal commas (`1.234,5`).
+    (`1,234.5`), or, in files that are not separated by commas, decimal commas (`1.234,5`).
 
     An attribute has the type of all of its cells, or, if it has at least 20 cells, of 95 % of them:
     the others are problems of their cells. In all other cases it is text, for every person, and so
@@ -127,36 +129,75 @@ def _written_type(counts: Counter[str]) -> type:
     bools = sum(count for cell, count in counts.items() if cell.lower() in _BOOLS)
     if _are_nearly_all(bools, counts):
         return bool
-    numbers = {cell: count for cell, count in counts.items() if _is_number(cell)}
-    if not _are_nearly_all(sum(numbers.values()), counts) or _has_names(counts):
+    if not _are_nearly_all(_number_count(counts), counts) or _has_names(counts):
         return str
-    return int if all(map(_INTEGER.fullmatch, numbers)) else float
+    return int if all(_INTEGER.fullmatch(cell) for cell in counts if _is_number(cell)) else float
+
+
+def _number_count(counts: Counter[str]) -> int:
+    return sum(count for cell, count in counts.items() if _is_number(cell))
 
 
 def _written(table: Table, attribute: str, counts: Counter[str]) -> AttributeType:
     """The type of an attribute in a CSV file."""
     kind = _written_type(counts)
-    if kind is not str:
+    readings = {} if kind is bool else _readings(counts)
+    if not readings:
+        if kind is str:
+            _report_exceptions(table, attribute, counts)
+        elif table.separators == {";"}:
+            _report_thousands(table, attribute, counts)
         return AttributeType(kind)
-    found = []
-    for decimal in _DECIMALS.get(table.separator, ".,"):
+    allowed = set(".,").intersection(*(_DECIMALS.get(mark, ".,") for mark in table.separators))
+    found = allowed & readings.keys()
+    decimal = "".join(found if len(found) == 1 else readings)
+    first = next(cell for cell in counts if _plain(cell, decimal[0]) != cell)
+    if len(found) != 1:  # with both, 1,234 may be either
+        _log.warning(
+            "%s: it is not clear how numbers such as %s in the attribute %s are read: they are %s. "
+            "Write them without thousands separators and with a decimal point.",
+            *(printable(str(table.path)), printable(first), printable(attribute)),
+            "text" if kind is str else "problems",
+        )
+        return AttributeType(kind)
+    _log.warning(
+        "%s: the attribute %s has numbers such as %s, which are read as %s. Declare it as text "
+        "(text_columns=, --text-column) if they are none.",
+        *(printable(str(table.path)), printable(attribute), first, _plain(first, decimal)),
+    )
+    return AttributeType(readings[decimal], decimal)
+
+
+def _readings(counts: Counter[str]) -> dict[str, type]:
+    """Types by decimal separator, of those with which more cells are numbers."""
+    found: dict[str, type] = {}
+    for decimal in _GROUPED:
         plain: Counter[str] = Counter()
         for cell, count in counts.items():
             plain[_plain(cell, decimal)] += count
         kind = _written_type(plain)
-        if kind in (int, float):
-            found.append(AttributeType(kind, decimal))
-    if len(found) != 1:  # with both, 1,234 may be either
-        _report_exceptions(table, attribute, counts)
-        return AttributeType(str)
-    first = next(cell for cell in counts if _plain(cell, found[0].decimal) != cell)
-    _log.warning(
-        "%s: the attribute %s has numbers such as %s, which are read as %s. Declare it as text "
-        "(text_columns=, --text-column) if they are none.",
-        *(printable(str(table.path)), printable(attribute), first),
-        _plain(first, found[0].decimal),
-    )
-    return found[0]
+        is_better = _number_count(plain) > _number_count(counts)
+        if kind in (int, float) and is_better and not (decimal == "," and _has_both(counts)):
+            found[decimal] = kind
+    return found
+
+
+def _has_both(counts: Counter[str]) -> bool:
+    """Whether points are evidently both decimal points (1.75) and, maybe, separators (1.234)."""
+    points = [cell for cell in counts if "." in cell]
+    grouped = [cell for cell in points if _GROUPED[","].fullmatch(cell)]
+    return bool(grouped) and any(_is_number(cell) for cell in set(points).difference(grouped))
+
+
+def _report_thousands(table: Table, attribute: str, counts: Counter[str]) -> None:
+    """Says that the points of a file with semicolons may be thousands separators."""
+    points = [cell for cell in counts if "." in cell and _is_number(cell)]
+    if points and all(map(_GROUPED[","].fullmatch, points)):
+        _log.warning(
+            "%s: the attribute %s has numbers such as %s, whose point is read as a decimal point. "
+            "If it separates thousands, write them without it.",
+            *(printable(str(table.path)), printable(attribute), points[0]),
+        )
 
 
 def _plain(cell: str, decimal: str) -> str:

@@ -157,20 +157,22 @@ def _expanded(path: Path) -> tuple[Path, list[PartFile]]:
 def _parts(root: Path, files: Iterable[Path]) -> list[PartFile]:
     """The tables among files below a folder."""
     parts = []
-    others = []
+    others: dict[str, list[str]] = {}
     for file in files:
         name = file.relative_to(root).as_posix()
-        if format_of(file) in SUFFIXES:
+        if file.is_symlink() and file.is_dir():
+            others.setdefault("links to folders, which are not followed", []).append(name)
+        elif format_of(file) in SUFFIXES:
             folders = (folder.partition("=") for folder in name.split("/")[:-1])
             partition = {unquote(key): unquote(value) for key, sign, value in folders if sign}
             parts.append(PartFile(file, name, partition))
         else:
-            others.append(name)
-    if others:
-        shown = printable(", ".join(others[:_NAMED]))
+            others.setdefault("files that are not tables", []).append(name)
+    for kind, names in others.items():
+        shown = printable(", ".join(names[:_NAMED]))
         _log.warning(
-            "%s: skipped %d files that are not tables: %s%s.",
-            *(printable(str(root)), len(others), shown, ", …" * (len(others) > _NAMED)),
+            "%s: skipped %d %s: %s%s.",
+            *(printable(str(root)), len(names), kind, shown, ", …" * (len(names) > _NAMED)),
         )
     if not parts:
         raise DataError(f"{root}: the folder holds no tables ({', '.join(SUFFIXES)}).")
@@ -198,6 +200,7 @@ def _files(folder: Path) -> Iterator[Path]:
                 )
         folders[:] = [name for name in folders if not _is_hidden(Path(name))]
         found += [place / name for name in files if not _is_hidden(Path(name))]
+        found += [place / name for name in folders if (place / name).is_symlink()]
     yield from sorted(found, key=lambda file: file.relative_to(folder).as_posix())
 
 

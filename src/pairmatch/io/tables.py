@@ -95,7 +95,7 @@ class Table:
         sources: Names of the columns in the file, before they were renamed.
         is_complete: Whether the table holds every row; False if a row could not be read.
         is_typed: Whether the file states the types of its cells, as Parquet and JSON do.
-        separator: Separator of the columns of a CSV file.
+        separators: Separators of the columns of its CSV files.
         files: Names of its files if there are several, relative to `path`.
         missing: How often each missing-value word occurs, by column.
         missing_ids: The missing-value words in columns of ids, by row and column.
@@ -110,7 +110,7 @@ class Table:
     sources: list[str] = field(default_factory=list)
     is_complete: bool = True
     is_typed: bool = False
-    separator: str = ","
+    separators: set[str] = field(default_factory=set)
     files: frozenset[str] = frozenset()
     missing: dict[str, Counter[str]] = field(default_factory=dict)
     missing_ids: dict[tuple[int, str], str] = field(default_factory=dict)

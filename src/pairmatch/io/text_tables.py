@@ -28,8 +28,8 @@ def read_csv(cells: Cells, content: bytes) -> None:
     """
     table = cells.table
     text, cells.encoding = decode_text(cells.path, content)
-    table.separator, skipped = _separator(text)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=table.separator)
+    separator, skipped = _separator(text)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
     start = 1  # the line on which the next row starts: quoted cells may span several lines
     rows: list[list[str]] = []
     numbers = array("q")
@@ -45,9 +45,17 @@ def read_csv(cells: Cells, content: bytes) -> None:
             width = max((number for number, name in enumerate(names, 1) if name), default=0)
             start = reader.line_num + 1
             for row in reader:
-                if _is_row(cells, f"line {start}", row, len(names), width):
+                if not any(cell.strip() for cell in row):
+                    pass  # a blank line
+                elif _fits(row, len(names), width):
                     rows.append(row)
                     numbers.append(start)
+                else:
+                    table.lost_row(
+                        cells.place(f"line {start}"),
+                        f"has {len(row)} cells, the header has {len(names)}. Put quotes around "
+                        f"texts that contain {_SEPARATORS.get(separator, repr(separator))}.",
+                    )
                 start = reader.line_num + 1
         except csv.Error as error:
             location = cells.place(f"line {start} and after")
@@ -61,6 +69,8 @@ def read_csv(cells: Cells, content: bytes) -> None:
             cells.put(columns, name, column, f"line {skipped + 1}")
         else:
             cells.add_unnamed(header[number], number + 1, column)
+    if numbers:
+        table.separators.add(separator)
     cells.add_columns(columns, "line", numbers)
 
 
@@ -77,28 +87,16 @@ def _separator(text: str) -> tuple[str, int]:
     return max(_SEPARATORS, key=outside.count), 0
 
 
-def _is_row(cells: Cells, place: str, row: list[str], columns: int, width: int) -> bool:
-    """Whether a row is not blank, and has the cells of the header.
+def _fits(row: list[str], columns: int, width: int) -> bool:
+    """Whether a row has the cells of the header.
 
     Args:
-        cells: Receives the problem of a row with too few or too many cells.
-        place: Place of the row in the file.
         row: Its cells.
         columns: Number of columns of the header.
         width: Number of the last column with a name: blank cells after it say nothing, and neither
             does their absence.
     """
-    if not any(cell.strip() for cell in row):
-        return False
-    if len(row) >= width and not any(cell.strip() for cell in row[columns:]):
-        return True
-    separator = _SEPARATORS.get(cells.table.separator, repr(cells.table.separator))
-    cells.table.lost_row(
-        cells.place(place),
-        f"has {len(row)} cells, the header has {columns}. Put quotes around texts that contain "
-        f"{separator}.",
-    )
-    return False
+    return len(row) >= width and not any(cell.strip() for cell in row[columns:])
 
 
 def read_json_lines(cells: Cells, content: bytes, *, lists: bool) -> None:
