@@ -157,7 +157,9 @@ def test_folders_named_after_values_are_columns(kind, tmp_path):
         else:
             pq.write_table(table, folder / "0.snappy.parquet")
     columns = {"date": "time", "region": "pool"}
-    for source in (tmp_path / "log", tmp_path / "log" / "*" / "*" / "0.*"):
+    days = sorted((tmp_path / "log").iterdir())
+    files = sorted((tmp_path / "log").rglob("0.*"))
+    for source in (tmp_path / "log", tmp_path / "log" / "*" / "*" / "0.*", days, files):
         pairs = Pairs.read(source, columns=columns).pairs
         assert [pair.pool for pair in pairs] == ["north/east", None]
         assert [pair.time.day for pair in pairs] == [1, 2]

@@ -163,9 +163,7 @@ def _parts(root: Path, files: Iterable[Path]) -> list[PartFile]:
         if file.is_symlink() and file.is_dir():
             others.setdefault("links to folders, which are not followed", []).append(name)
         elif format_of(file) in SUFFIXES:
-            folders = (folder.partition("=") for folder in name.split("/")[:-1])
-            partition = {unquote(key): unquote(value) for key, sign, value in folders if sign}
-            parts.append(PartFile(file, name, partition))
+            parts.append(PartFile(file, name, _partition(name)))
         else:
             others.setdefault("files that are not tables", []).append(name)
     for kind, names in others.items():
@@ -211,8 +209,14 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _relative(part: PartFile, root: Path) -> PartFile:
-    path = os.path.relpath(part.path, root)
-    return PartFile(part.path, Path(path).as_posix(), part.partition)
+    name = Path(os.path.relpath(part.path, root)).as_posix()
+    return PartFile(part.path, name, {**part.partition, **_partition(name)})
+
+
+def _partition(name: str) -> dict[str, str]:
+    """What the names of the folders of a file state, by column."""
+    folders = (folder.partition("=") for folder in name.split("/")[:-1])
+    return {unquote(key): unquote(value) for key, sign, value in folders if sign}
 
 
 def partition_value(text: str, *, is_typed: bool) -> str | int | None:
