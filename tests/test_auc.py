@@ -310,6 +310,19 @@ def test_intervals_cover_and_the_test_holds_its_level(effect, known_pools):
         assert 0.02 <= np.mean(rejected) <= 0.09
 
 
+def test_equal_values_of_all_folds_have_no_p_value():
+    """Three sevenths, seven times: their mean is rounded, so that their spread is not exactly 0."""
+    pool = np.repeat(np.arange(7), 8)
+    yes = np.tile(np.arange(8) == 0, 7)
+    scores = np.tile(np.float32([2, 1, 3, 0, 5, 1.5, 7, 9]), 7)
+    people = 2 * pool, 2 * np.arange(56) + 1
+    scored = ScoredDecisions(np.zeros(56, np.int64), *people, yes, scores, pool, pool % 2)
+    auc = summarize_auc(scored)
+    assert auc.per_person.value == pytest.approx(3 / 7)
+    assert auc.per_person.p_value is None
+    assert auc.per_pool.p_value is None
+
+
 @pytest.mark.slow
 def test_shuffled_answers_are_not_significant():
     """Fitted on some events with answers at random, tested on others."""

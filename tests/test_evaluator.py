@@ -248,3 +248,21 @@ def test_one_sided_sets_have_one_block_of_new_and_seen_people():
     mixed = Evaluator(ks=[1]).evaluate(data, known=known).mixed
     assert list(mixed) == ["new"]
     assert mixed["new"].queries == 12
+
+
+def test_partners_outside_a_one_sided_block_are_no_candidates_of_each_other_in_it():
+    people = np.random.default_rng(5).normal(size=(16, 3))
+    among_new, among_seen = [(0, 1), (2, 3), (0, 4)], [(9, 8), (10, 11)]
+    between = [(i, i + 8) for i in range(8)]
+    data = PairedFeatures.of(people, matches=[*between, *among_new, (12, 13)])
+    known = Known(np.array(among_seen), np.arange(16) >= 8, None)
+    part = Evaluator(ks=[1], resamples=0).evaluate(data, known=known).mixed["new"]
+    unit = people / np.linalg.norm(people, axis=1)[:, None]
+    left_out = {frozenset(pair) for pair in [*among_new, *among_seen, (12, 13)]}
+    ranks = []
+    for query in range(16):
+        scores = unit @ unit[query]
+        rivals = [j for j in range(16) if j != query and frozenset((j, query)) not in left_out]
+        ranks.append(1 + sum(scores[j] > scores[(query + 8) % 16] for j in rivals))
+    np.testing.assert_array_equal(part.ranks, ranks)
+    assert part.table["candidates"].max() == 15

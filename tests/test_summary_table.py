@@ -110,6 +110,18 @@ def test_latex_builds_the_table_and_a_figure(result, tmp_path):
     assert b"Missing character" not in built.stdout
 
 
+def test_names_of_rows_are_no_arguments_of_latex_and_no_rows_that_are_left_out():
+    data = rotated_pairs(30)
+    learners = {"[10] x": "frozen", "*x": "frozen"}
+    table = SummaryTable.of(cross_validate(data, learners, repeats=1, ks=(1,))).latex().decode()
+    assert "\n    {[}10] x & " in table
+    assert "\n    {*}x & " in table
+    arrow = cross_validate(data, {"a → b": "frozen"}, repeats=1, ks=(1,))
+    assert r"a $\to$ b & " in SummaryTable.of(arrow).latex().decode()
+    with pytest.raises(ConfigurationError, match="'chance'"):
+        cross_validate(data, {"chance": "frozen"}, repeats=1, ks=(1,))
+
+
 def test_figures_embed_their_fonts_and_are_reproducible(result, tmp_path):
     first, second = (
         save_figure(learners_figure(result), tmp_path / f"{name}.pdf").read_bytes()

@@ -23,6 +23,7 @@ from pairmatch.evaluation.targets import DIRECTION_OF, has_answers
 
 _ROWS = 65_536
 _SHARED_TRAINING = np.sqrt(2)  # factor of standard errors where test parts teach each other
+_ROUNDING = 1e-12  # standard errors of values that differ by rounding only
 _FEWEST_POOLS = 6  # the interval of fewer is too narrow, and no test of fewer can reach p < 0.05
 
 
@@ -300,7 +301,7 @@ class _Mean:
         estimate = self.estimate
         interval = student_interval(estimate.value, error, freedom, confidence)
         p_value = None
-        if error > 0:
+        if error > _ROUNDING:
             p_value = 2 * float(student.sf(abs(estimate.value - 0.5) / error, freedom))
         return dataclasses.replace(
             estimate, interval=(max(interval[0], 0.0), min(interval[1], 1.0)), p_value=p_value

@@ -265,7 +265,7 @@ def cross_validate(
 
     Raises:
         ConfigurationError: The folds or K are impossible, sets of features describe different
-            pairs, or the training and test parts of a split overlap.
+            pairs, the training and test parts of a split overlap, or a learner is named `chance`.
         PartError: A learner is unknown.
     """
     first, tasks = _tasks(data, learners)
@@ -313,6 +313,8 @@ def _tasks(
                 f"The features {name!r} do not describe the same pairs as the first set."
             )
     specs = learners if isinstance(learners, Mapping) else {name: name for name in learners}
+    if "chance" in specs:
+        raise ConfigurationError("No learner may be named 'chance': it is the random order's name.")
     tasks: dict[str, tuple[PairedFeatures, Learner | ProjectionHead]] = {}
     for label, spec in specs.items():
         name = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from pairmatch.core.arrays import Floats, Ints
@@ -104,8 +105,8 @@ class Evaluator:
         if DIRECTION_OF[target] is not None:
             asked = asked[:, DIRECTION_OF[target]]
         if seen_units[asked].any():
-            seen = self._compare(data, head, target, seen_units, known.matches)
-        mixed = self._mixed(data, head, target, seen_units)
+            seen = self._compare(data, head, target, seen_units, known.matches, only_seen=True)
+        mixed = self._mixed(data, head, target, seen_units, known.matches)
         if len(fresh) < 2 and seen is not None:
             note = (
                 f"Only {len(fresh)} of {len(data)} matches are between two new people: these are "
@@ -161,11 +162,14 @@ class Evaluator:
         target: Target,
         seen_units: Flags | None = None,
         known: Ints | None = None,
+        *,
+        only_seen: bool = False,
     ) -> Evaluation:
         frozen = None
+        about = (target, seen_units, known, only_seen)
         if head is not None:
-            frozen = self._measure(data, None, None, target, seen_units, known)
-        return self._measure(data, head, frozen, target, seen_units, known)
+            frozen = self._measure(data, None, None, *about)
+        return self._measure(data, head, frozen, *about)
 
     def _mixed(
         self,
@@ -173,8 +177,13 @@ class Evaluator:
         head: ProjectionHead | None,
         target: Target,
         seen_units: Flags,
+        known: Ints,
     ) -> dict[str, Evaluation]:
-        """Figures of the matches between a new and a seen person, by who of them is new."""
+        """Figures of the matches between a new and a seen person, by who of them is new.
+
+        In one-sided sets, a block also holds partners of whom both are new, or both seen: they are
+        not to be found there, and no candidates of each other.
+        """
         sides = {"new_a": (~seen_units, seen_units), "new_b": (seen_units, ~seen_units)}
         if data.one_sided:
             sides = {"new": sides["new_a"]}
@@ -184,14 +193,16 @@ class Evaluator:
             if len(part) < 2:
                 continue
             block = data.take(part)
-            usable = usable_gallery(block)
+            others = np.concatenate([known, np.delete(data.matches, part.matches, axis=0)])
+            others = _among(others, data.people_of(part))
+            usable = usable_gallery(block) - int(np.bincount(others.ravel()).max(initial=0))
             evaluator = Evaluator(
                 ks=None if self.ks is None else [k for k in self.ks if k <= usable] or (1,),
                 resamples=self.resamples,
                 confidence=self.confidence,
                 seed=self.seed,
             )
-            evaluations[name] = evaluator._compare(block, head, target, seen_units)
+            evaluations[name] = evaluator._compare(block, head, target, seen_units, others)
         return evaluations
 
     def _measure(
@@ -202,12 +213,13 @@ class Evaluator:
         target: Target = "match",
         seen_units: Flags | None = None,
         known: Ints | None = None,
+        only_seen: bool = False,
     ) -> Evaluation:
-        """Figures of all queries; only of those of seen people, if known matches are given."""
+        """Figures of all queries, or only of those of seen people."""
         vectors = embed_sides(data, head)
         ranks = of_target(rank_all(data, *vectors, known=known), target)
         seen = None if seen_units is None else flags_by_side(data, seen_units)
-        if seen is not None and known is not None:
+        if seen is not None and only_seen:
             ranks = [part.of_queries(seen[side]) for side, part in enumerate(ranks)]
         smallest = tuple(int(part.candidates.min()) for part in ranks if len(part.queries))
         usable = min(smallest) if data.pools is None else usable_gallery(data)
@@ -224,7 +236,7 @@ class Evaluator:
             data,
             vectors,
             target,
-            asked=None if known is None else seen,
+            asked=seen if only_seen else None,
             resamples=self.resamples,
             confidence=self.confidence,
             seed=self.seed,
@@ -244,3 +256,12 @@ class Evaluator:
             target=target,
             auc=auc,
         )
+
+
+def _among(pairs: Ints, people: tuple[Ints, Ints]) -> Ints:
+    """The pairs whose two people are among some of each side, as positions in these."""
+    kept = np.isin(pairs[:, 0], people[0]) & np.isin(pairs[:, 1], people[1])
+    columns = [
+        np.searchsorted(rows, column) for rows, column in zip(people, pairs[kept].T, strict=True)
+    ]
+    return np.stack(columns, axis=1).astype(np.int64)

@@ -169,7 +169,7 @@ class SummaryTable:
             mark = _latex(self._mark(name))
             # As wide as nothing, so that the digits stand below each other
             texts[-1] += rf"\rlap{{\textsuperscript{{{mark}}}}}" if mark else ""
-            body.append(" & ".join([_latex(name), *texts]) + r" \\")
+            body.append(" & ".join([_first_cell(name), *texts]) + r" \\")
             if any(bounds for _, bounds, _ in cells):
                 bounds = [rf"{{\scriptsize ({_latex(bounds)})}}" for _, bounds, _ in cells]
                 body.append(" & ".join(["", *bounds]) + r" \\ \addlinespace[2pt]")
@@ -202,7 +202,7 @@ class SummaryTable:
         value, interval = metrics.value(metric)
         bounds = "–".join(_figure(bound, metric) for bound in interval) if interval else ""
         compared = [row for name, row in self.rows if name not in _NOT_COMPARED]
-        highest = max(row.value(metric)[0] for row in compared)
+        highest = max((row.value(metric)[0] for row in compared), default=value)
         is_best = any(row is metrics for row in compared) and value == highest
         return _figure(value, metric), bounds, is_best
 
@@ -266,3 +266,9 @@ def _markdown(text: str) -> str:
 
 def _latex(text: str) -> str:
     return "".join(_SIGNS.get(sign, sign) for sign in printable(text))
+
+
+def _first_cell(name: str) -> str:
+    """A name at the start of a row: a bracket or star would be an argument of the row before."""
+    text = _latex(name)
+    return f"{{{text[0]}}}{text[1:]}" if text.startswith(("[", "*")) else text
