@@ -216,11 +216,11 @@ def first_ranks(scores, pairs):
 
 def test_matches_of_a_new_and_a_seen_person_are_ranked_apart():
     rng = np.random.default_rng(3)
-    a, b = rng.normal(size=(2, 14, 4))
-    matches = [(i, i) for i in range(14)] + [(i, (i + 9) % 14) for i in range(10)]
-    new_a, new_b = np.arange(14) < 6, np.arange(14) % 3 == 0
-    old = [(i, j) for i, j in [(7, 1), (8, 4)] if (i, j) not in matches]
-    known = Known(np.array(old), ~new_a, ~new_b)
+    a, b = rng.normal(size=(2, 30, 4))
+    between = [(0, 20), (1, 21), (2, 20), (3, 22), (20, 0), (21, 1), (22, 0), (23, 2), (23, 4)]
+    matches = [(i, i) for i in range(30)] + between
+    new_a = new_b = np.arange(30) < 15
+    known = Known(np.array([(20, 21), (22, 16)]), ~new_a, ~new_b)
     data = PairedFeatures.of(a, b, matches=matches)
     evaluation = Evaluator(ks=[2, 12]).evaluate(data, known=known)
     assert list(evaluation.mixed) == ["new_a", "new_b"]
