@@ -320,6 +320,11 @@ def test_evaluate_writes_tables_and_figures_for_print(demo, pairs, tmp_path):
     assert "data" not in rows[1].split(",")[0]
     assert r"\toprule" in (tmp_path / "t.tex").read_text()
     assert (tmp_path / "recall.svg").read_text().startswith("<?xml")
+    for table in (tmp_path / "t.tex", tmp_path / "t.csv", pairs):  # its own tables, and no other
+        written = table.read_bytes()
+        text = run(f"evaluate missing {pairs} --table {table}", code=2)
+        assert ("something else than a table of figures" in text) == (table == pairs)
+        assert table.read_bytes() == written
     text = run(
         f"evaluate {folder} {pairs} --table {tmp_path / 't.xlsx'} "
         f"--store {folder / 'store.sqlite'}",

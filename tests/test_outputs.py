@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +29,15 @@ def test_folders_are_created_marked_and_claimed_again(tmp_path):
     claim_folder(folder, "matcher")
     with pytest.raises(ConfigurationError, match="holds a matcher of pairmatch, not a sweep"):
         claim_folder(folder, "sweep")
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/m", "https://example.org/m", "gs://bucket"])
+def test_a_url_is_refused_instead_of_becoming_a_folder(url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for check in (check_output_file, lambda path: check_output_folder(path, "matcher")):
+        with pytest.raises(ConfigurationError, match="is a URL, and files are written to a disk"):
+            check(Path(url))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

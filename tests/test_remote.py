@@ -82,7 +82,6 @@ def test_files_are_read_by_url_too(tmp_path):
         "memory://bucket/photos/../private.png",
         "memory://bucket/photos-of-others/0.png",
         "/bucket/private.png",
-        "https://example.org/0.png",
         "s3://other/0.png",
         "0.png::memory://bucket/private.png",
         "file:///etc/hostname",
@@ -180,3 +179,11 @@ def test_a_real_s3_server(tmp_path, monkeypatch):
         running.stop()
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_web_address_in_a_cell_is_refused_with_the_reason(bucket, tmp_path):
+    path = table(tmp_path, ["a,https://example.org/0.png,b,HTTP://example.org/1.png"])
+    for images in (bucket, None):
+        with pytest.raises(DataError, match="does not download web addresses") as error:
+            Pairs.read(path, images=images)
+        assert len(error.value.problems) == 2

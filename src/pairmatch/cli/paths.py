@@ -16,6 +16,11 @@ from pairmatch.core.text import printable
 # How the JSON form of an evaluation starts
 _FIGURES = rb'\{\s*"(queries|act|plan)":'
 _SKIPPED = rb"file,location,column,id,reason\r?\n"
+_TABLES = {
+    ".csv": rb"(\xef\xbb\xbf)?learner,R@",
+    ".md": rb"\| \| R@",
+    ".tex": rb"% Needs \\usepackage\{booktabs\}",
+}
 _REPORT = ("report.html", "report.json", "run.yaml", "skipped.csv")
 
 
@@ -208,12 +213,14 @@ JSONFile = Annotated[
 
 
 def _table_to_write(paths: list[Path] | None) -> list[Path]:
-    """A check that tables for print can be written."""
+    """A check that tables for print can be written, and replace nothing else."""
+    from pairmatch.io.outputs import check_replaced_file
     from pairmatch.report.summary_table import check_table_file
 
     files = [file for path in paths or () if (file := file_to_write(path))]
     for file in files:
         check_table_file(file)
+        check_replaced_file(file, _TABLES[file.suffix], "a table of figures")
     return files
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pairmatch.core.progress import map_in_threads
 from pairmatch.core.text import has_surrogates
 from pairmatch.io.images import check_image
 from pairmatch.io.photo_notices import grouped_notices
-from pairmatch.io.remote import SCHEMES, joined_url, remote_url
+from pairmatch.io.remote import SCHEMES, is_web_address, joined_url, remote_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ def image_folder(images: str | Path) -> Path | str:
     Raises:
         ConfigurationError: It is a web address.
     """
-    if re.match(r"https?:/", str(images), re.IGNORECASE):
+    if is_web_address(images):
         raise ConfigurationError(
             f"`images` (--images) {str(images)!r} is a web address, whose photos may change: "
             f"copy the photos to a folder or to cloud storage ({', '.join(SCHEMES)})."
@@ -77,6 +76,9 @@ def find_photos(cell: PhotoCell, options: PhotoOptions) -> list[NamedPhoto]:
     photos = []
     for name in _photo_names(cell):
         if has_surrogates(name):  # the table reports it
+            continue
+        if is_web_address(name):
+            photos.append(NamedPhoto(name, name, _web_address(name)))
             continue
         if isinstance(options.folder, str):
             photos.append(_remote_photo(name, options.folder))
@@ -165,6 +167,13 @@ def _photo_problem(name: str, path: Path, folder: Path, *, follow_links: bool) -
         reason = getattr(error, "strerror", None) or error
         return f"{name[:60]!r} cannot be opened ({reason})."
     return _missing(name, folder)
+
+
+def _web_address(name: str) -> str:
+    return (
+        f"{name!r} is a web address: pairmatch reads photos from disk or cloud storage and does "
+        "not download web addresses. Download the photo, and write its path."
+    )
 
 
 def _missing(name: str, folder: Path) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.text import printable
 from pairmatch.io.files import check_path, parse_json, read_file, read_header
+from pairmatch.io.remote import is_web_address, remote_url
 from pairmatch.io.replacing import is_leftover, replace_file
 from pairmatch.io.sqlite_files import is_ours
 
@@ -33,7 +34,7 @@ def check_output_file(path: Path) -> None:
         ConfigurationError: The path is a folder, or no file can be created there.
     """
     with_path = printable(str(path))
-    check_path(path)
+    _check_local(path)
     try:
         if path.is_dir():
             raise ConfigurationError(f"{with_path} is a folder: name a file to write.")
@@ -82,7 +83,7 @@ def check_output_folder(
         ConfigurationError: The folder holds something else, or cannot be written.
     """
     named = printable(str(folder))
-    check_path(folder)
+    _check_local(folder)
     try:
         if not folder.exists():
             if folder.is_symlink():
@@ -169,6 +170,16 @@ def folder_kind(folder: Path) -> str | None:
         return None
     kind = mark.get("kind") if isinstance(mark, dict) else None
     return kind if isinstance(kind, str) else None
+
+
+def _check_local(path: Path) -> None:
+    """Checks that a path is not a URL: a folder `s3:` would be created."""
+    check_path(path)
+    if is_web_address(path) or remote_url(path) is not None:
+        raise ConfigurationError(
+            f"{printable(str(path))} is a URL, and files are written to a disk only: name a path, "
+            "and copy what is written."
+        )
 
 
 def _check_parents(path: Path, named: str) -> None:

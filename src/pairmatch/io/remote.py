@@ -12,12 +12,18 @@ from pairmatch.core.errors import missing_extra
 #: Schemes of storages that files are read from. A web address is none: what it returns may change.
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "abfss", "file", "memory")
 _URL = re.compile(rf"({'|'.join(SCHEMES)}):/{{1,2}}(?=[^/]|/[^/])", re.IGNORECASE)
+_WEB = re.compile("https?:/", re.IGNORECASE)
 _ON_ONE_MACHINE = ("file", "memory")
 
 
 def is_remote(source: object) -> bool:
     """Whether a value is the URL of a file in a storage: `s3://bucket/anna.jpg`."""
     return isinstance(source, str) and _URL.match(source) is not None and "://" in source
+
+
+def is_web_address(path: str | Path) -> bool:
+    """Whether a text or path is a web address, which nothing is read from."""
+    return _WEB.match(str(path)) is not None
 
 
 def is_on_every_machine(url: str) -> bool:
