@@ -237,6 +237,10 @@ def test_commands_print_plans_and_write_nothing_else(table, tmp_path, no_network
 
 
 def test_options_of_a_plan_belong_to_a_plan(table, tmp_path):
+    output = run("annotate", table, "--plan", "--metadata", "none", code=2)
+    assert "annotate needs a generator" in output
+    output = run("annotate", table, "--gpus", "2", code=2)
+    assert "--gpus: only for a plan" in output
     output = run("fit", table, "--output", tmp_path / "out", "--gpus", "2", code=2)
     assert "add --plan" in output
     assert "--output is needed" in run("fit", table, code=2)

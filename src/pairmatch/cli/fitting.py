@@ -54,7 +54,6 @@ from pairmatch.cli.planning import (
     USDPerHour,
     check_output,
     check_plan,
-    write_plan,
 )
 from pairmatch.cli.recording import provenance
 from pairmatch.cli.reporting import fit_and_report, write_print
@@ -212,7 +211,8 @@ def fit(
             list(people.values()), gpus=gpus, usd_per_hour=usd_per_hour, accelerator=accelerator
         )
         echo(str(planned), lines=True)
-        write_plan(json_file, planned)
+        if json_file is not None:
+            write_json(json_file, {"plan": planned.to_dict()})
         return
     fit_and_report(
         matcher,
@@ -278,7 +278,7 @@ def evaluate(
     )
     try:
         if json_file is not None:
-            write_json(json_file, evaluation)
+            write_json(json_file, evaluation.to_dict())
         if history is not None:
             append_figures(history, loaded, evaluation)
         if tables or figures:

@@ -58,6 +58,6 @@ def monitor(
     result = compare(loaded, data, known=others[0] if others else None)
     try:
         if json_file is not None:
-            write_json(json_file, result)
+            write_json(json_file, result.to_dict())
     finally:  # a full disk loses the file, not the figures
         echo(str(result), lines=True)

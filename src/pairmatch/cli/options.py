@@ -15,9 +15,7 @@ from pairmatch.core.errors import ConfigurationError, unknown_name
 if TYPE_CHECKING:
     from pairmatch.core.config import PartSpec
     from pairmatch.distributed import RayEngine
-    from pairmatch.evaluation.evaluation import Evaluation
     from pairmatch.matcher.matcher import Matcher
-    from pairmatch.matcher.monitoring import Monitoring
 
 #: Parts that `--set` configures if the user names no other.
 _DEFAULT_NAMES = {
@@ -338,9 +336,9 @@ def _override_backbones(
     ]
 
 
-def write_json(path: Path, evaluation: Evaluation | Monitoring) -> None:
+def write_json(path: Path, figures: Mapping[str, Any]) -> None:
     """Writes figures as JSON, readable only by their owner."""
     from pairmatch.io.replacing import replace_file
 
-    content = (json.dumps(evaluation.to_dict(), indent=2) + "\n").encode()
+    content = (json.dumps(figures, indent=2) + "\n").encode()
     replace_file(path, content, private=True)

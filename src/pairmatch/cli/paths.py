@@ -217,9 +217,8 @@ def _table_to_write(paths: list[Path] | None) -> list[Path]:
     from pairmatch.io.outputs import check_replaced_file
     from pairmatch.report.summary_table import check_table_file
 
-    files = [file for path in paths or () if (file := file_to_write(path))]
+    files = _checked(paths, check_table_file)
     for file in files:
-        check_table_file(file)
         check_replaced_file(file, _TABLES[file.suffix], "a table of figures")
     return files
 
@@ -228,9 +227,14 @@ def _figure_to_write(paths: list[Path] | None) -> list[Path]:
     """A check that figures can be written."""
     from pairmatch.report.figures import check_figure_file
 
+    return _checked(paths, check_figure_file)
+
+
+def _checked(paths: list[Path] | None, check: Callable[[Path], None]) -> list[Path]:
+    """Files that can be written, whose names a check accepts."""
     files = [file for path in paths or () if (file := file_to_write(path))]
     for file in files:
-        check_figure_file(file)
+        check(file)
     return files
 
 

@@ -119,7 +119,10 @@ def annotate(
     only_exports = export_file is not None and not (import_file or corrections)
     if only_exports:
         Store(store, create=False).close()  # an error before the pairs are read
-    generator = registry.create("metadata", metadata_spec(metadata, options.get("metadata", {})))
+    spec = metadata_spec(metadata, options.get("metadata", {}))
+    if spec is None:
+        raise ConfigurationError("annotate needs a generator: name one with --metadata.")
+    generator = registry.create("metadata", spec)
     cluster = create_engine(engine)
     if cluster is not None and not plan_only:
         from pairmatch.distributed import RayMetadata

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pairmatch.core.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from pairmatch.matcher.work import WorkPlan
 
 PlanOnly = Annotated[
     bool,
@@ -52,10 +47,10 @@ def check_plan(
     Raises:
         ConfigurationError: Names the options.
     """
-    if not plan_only and (gpus != 1 or usd_per_hour is not None or accelerator is not None):
-        raise ConfigurationError(
-            "--gpus, --usd-per-hour and --accelerator describe a plan: add --plan."
-        )
+    values = {"--gpus": gpus != 1, "--usd-per-hour": usd_per_hour, "--accelerator": accelerator}
+    given = [option for option, value in values.items() if value not in (None, False)]
+    if given and not plan_only:
+        raise ConfigurationError(f"{', '.join(given)}: only for a plan; add --plan.")
     if accelerator is not None:
         from pairmatch.features.rates import accelerator_rate
 
@@ -66,12 +61,3 @@ def check_output(output: object, plan_only: bool) -> None:
     """Requires `--output`, which only a plan does not need."""
     if output is None and not plan_only:
         raise typer.BadParameter("--output is needed, except with --plan.")
-
-
-def write_plan(path: Path | None, plan: WorkPlan) -> None:
-    """Writes a plan as JSON."""
-    from pairmatch.io.replacing import replace_file
-
-    if path is not None:
-        content = json.dumps({"plan": plan.to_dict()}, indent=2) + "\n"
-        replace_file(path, content.encode(), private=True)

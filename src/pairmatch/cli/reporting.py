@@ -186,7 +186,7 @@ def _evaluate_and_save(
         if inputs is not None:
             inputs.list_skipped(output)
         if json_file is not None:
-            write_json(json_file, evaluation)
+            write_json(json_file, evaluation.to_dict())
         if history is not None:
             append_figures(history, matcher, evaluation)
     finally:  # a full disk loses the files, not the evaluation

@@ -90,7 +90,7 @@ def plan_test(
     Raises:
         ConfigurationError: A value is out of range, or the changed rate is not in (0, 1).
         DataError: Pairs have no times or span no time, or there is no match, nothing but matches,
-            or nobody with two pairs.
+            or no person with two pairs.
     """
     if side not in ("a", "b"):
         raise ConfigurationError(f"`plan_test(side=...)` must be 'a' or 'b', got {side!r}.")
