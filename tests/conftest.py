@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from pairmatch import Backbone, Pair, Pairs, Profile, TokenStates
 from pairmatch.io.images import image_bytes
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # One thread pool per worker would oversubscribe the cores and run several times slower.
-    os.environ["OMP_NUM_THREADS"] = "1"
+    # One thread pool per worker would oversubscribe the cores and run several times slower: of
+    # libraries that are loaded already, of those that come later, and of child processes.
+    threadpool_limits(1)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
     torch.set_num_threads(1)
 
 if (

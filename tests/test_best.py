@@ -227,7 +227,7 @@ def test_people_who_are_alike_and_people_who_are_mapped_are_both_recovered():
     for rotated, baseline, other in ((False, "whitened", "ridge"), (True, "ridge", "whitened")):
         data = couples(150, rotated=rotated)
         result = cross_validate(
-            data, {"best": CLOSED_FORM, baseline: baseline, other: other}, repeats=1, folds=3
+            data, {"best": CLOSED_FORM, baseline: baseline, other: other}, repeats=1, folds=2
         )
         best, simple = (result.metrics(name, resamples=0).mrr for name in ("best", baseline))
         assert best > 0.95 * simple, baseline

@@ -336,7 +336,7 @@ def test_best_stands_beside_the_baselines_by_default():
 def test_baselines_on_real_pairs_keep_their_order():
     file = np.load(shared("furniture/features.npz"), allow_pickle=True)
     data = PairedFeatures.of(file["a"], file["b"], groups=file["group"].tolist())
-    result = cross_validate(data, BASELINES, repeats=2)
+    result = cross_validate(data, BASELINES, repeats=1)
     mrr = {learner: result.metrics(learner, resamples=0).mrr for learner in BASELINES}
     assert mrr["cca"] > mrr["frozen"] > mrr["popularity"]
     assert mrr["popularity"] == pytest.approx(result.metrics("chance").mrr, abs=0.01)

@@ -251,6 +251,7 @@ def gallery(people, side, seed):
     return Gallery.of(profiles, vectors, side=side)
 
 
+@pytest.mark.slow
 def test_slates_of_a_balanced_market_are_those_of_one_machine(cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     people = gallery(1500, "a", 0).save(tmp_path / "a")

@@ -161,6 +161,7 @@ def test_template_backbone_is_available_by_name_once_installed(installed, monkey
         sys.modules.pop("pairmatch_patches", None)
 
 
+@pytest.mark.slow
 def test_template_works_on_the_command_line_and_passes_its_own_tests(installed, tmp_path):
     path = os.pathsep.join([str(installed), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}

@@ -91,17 +91,17 @@ def test_a_sample_of_mutated_inputs(tmp_path, capsys):
     # Those that need little preparation
     kinds = ("pairs", "images", "store", "journals", "slates", "answers", "exports")
     arguments = [word for kind in kinds for word in ("--kind", kind)]
-    arguments += ["--count", "100", "--quiet", "--json", str(tmp_path / "figures.json")]
+    arguments += ["--count", "60", "--quiet", "--json", str(tmp_path / "figures.json")]
     assert main(["inputs", *arguments]) == 0, capsys.readouterr().out
     figures = json.loads((tmp_path / "figures.json").read_text())
-    assert figures["cases"] == 100
+    assert figures["cases"] == 60
     assert not figures["faults"]
 
 
 def test_a_sample_of_kills(capsys):
     """Nothing is lost but what was in flight, and a repeated run has the same result."""
     arguments = ["kills", "--kind", "annotate", "--kind", "gallery", "--kind", "forget"]
-    assert main([*arguments, "--count", "6", "--quiet"]) == 0, capsys.readouterr().out
+    assert main([*arguments, "--count", "3", "--quiet"]) == 0, capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -137,6 +137,7 @@ def test_several_kinds_of_features_have_bars_of_their_own():
 # --- the demo
 
 
+@pytest.mark.slow
 def test_the_demo_serves_what_the_verdict_names_and_its_commands_do_what_they_say(tmp_path):
     folder = tmp_path / "my demo"
     output = run(f"demo --output {shlex.quote(str(folder))} --pairs 60 --quiet")
