@@ -129,7 +129,7 @@ def test_columns_of_a_warehouse_and_bad_rows(folder, matcher, tmp_path):
     )
     output = run(f"{fit} --on-bad-row skip --most-skipped 0.1")
     skipped = tmp_path / "fitted" / "skipped.csv"
-    assert f"2 problems of rows that were left out are listed in {skipped}." in output
+    assert f"2 problems of rows that were left out: listed in {skipped}." in output
     assert [line.split(",")[:4] for line in skipped.read_text().splitlines()] == [
         ["file", "location", "column", "id"],
         ["pairs.csv", "line 5", "id_a", "a3"],
@@ -171,7 +171,7 @@ def test_what_was_skipped_is_listed_by_every_command(folder, matcher, tmp_path):
     ):
         listed.unlink(missing_ok=True)
         output = run(f"{command} {options}")
-        assert f"1 problems of rows that were left out are listed in {listed}." in output
+        assert f"1 problem of rows that were left out: listed in {listed}." in output
         lines = listed.read_text().splitlines()
         assert lines[0] == "file,location,column,id,reason"
         assert lines[1].startswith("people.csv,line 26,image,c,")

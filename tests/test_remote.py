@@ -1,5 +1,6 @@
 """Photos in cloud storage: by URL, inside the image folder, and with the keys of local files."""
 
+import gzip
 import io
 import os
 import signal
@@ -8,12 +9,15 @@ from pathlib import Path
 
 import fsspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from pairmatch import Pairs, Profile
 from pairmatch.backbones.descriptor import DescriptorBackbone
 from pairmatch.core.errors import ConfigurationError, DataError, ImageError, MissingExtraError
+from pairmatch.data import read_profiles
 from pairmatch.distributed.parts import sent_images
 from pairmatch.features.extractor import FeatureStore
 from pairmatch.features.poolers import NativePooler
@@ -175,6 +179,11 @@ def test_a_real_s3_server(tmp_path, monkeypatch):
         assert image_digest(pairs.profiles["b"].images[0]) == image_digest(png(1))
         with pytest.raises(DataError, match="the file does not exist"):
             Pairs.read(table(tmp_path, ["a,0.png,b,7.png"]), images="s3://photos/2026")
+        for day in (1, 2):
+            body = f"id_a,image_a,id_b,image_b\na{day},0.png,b{day},1.png\n".encode()
+            client.put_object(Bucket="photos", Key=f"log/day={day}/part.csv", Body=body)
+            for source in ("s3://photos/log", "s3://photos/log/*/*.csv"):
+                assert len(Pairs.read(source, images="s3://photos/2026").pairs) == day
     finally:
         running.stop()
         signal.alarm(0)
@@ -187,3 +196,99 @@ def test_a_web_address_in_a_cell_is_refused_with_the_reason(bucket, tmp_path):
         with pytest.raises(DataError, match="does not download web addresses") as error:
             Pairs.read(path, images=images)
         assert len(error.value.problems) == 2
+
+
+# --- tables
+
+
+@pytest.fixture
+def log(bucket):
+    """Tables in a storage, in parts by day, beside the photos that they name."""
+    storage = fsspec.filesystem("memory")
+    header = b"id_a,image_a,id_b,image_b\n"
+    storage.pipe("/bucket/pairs.csv", header + b"a,photos/0.png,b,photos/1.png\n")
+    storage.pipe("/bucket/log/day=1/part.csv", header + b"a,0.png,b,1.png\n")
+    storage.pipe("/bucket/log/day=2/part.csv.gz", gzip.compress(header + b"c,2.png,d,3.png\n"))
+    storage.pipe("/bucket/log/_SUCCESS", b"")
+    storage.pipe("/bucket/log/.part.crc", b"x")
+    return "memory://bucket/log"
+
+
+def test_a_table_is_read_by_its_url(log):
+    for source in ("memory://bucket/pairs.csv", Path("memory://bucket/pairs.csv")):
+        pairs = Pairs.read(source)
+        assert pairs.profiles["b"].images == ("memory://bucket/photos/1.png",)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "memory://bucket/log",
+        "memory://bucket/log/",
+        "memory://bucket/log/*/part.csv*",
+        "memory://bucket/log/day=*",
+        ["memory://bucket/log/day=1", "memory://bucket/log/day=2/part.csv.gz"],
+    ],
+)
+def test_a_table_of_several_files_is_read_by_url(source, log, bucket):
+    pairs = Pairs.read(source, images=bucket)
+    assert [(pair.a, pair.b) for pair in pairs.pairs] == [("a", "b"), ("c", "d")]
+
+
+def test_parquet_and_profiles_are_read_by_url(log, bucket):
+    people = pa.table({"id": ["a", "b"], "text": ["tea", "coffee"], "day": [1, 2]})
+    buffer = io.BytesIO()
+    pq.write_table(people, buffer)
+    fsspec.filesystem("memory").pipe("/bucket/people.parquet", buffer.getvalue())
+    fsspec.filesystem("memory").pipe("/bucket/ids.csv", b"id_a,id_b\na,b\n")
+    pairs = Pairs.read("memory://bucket/ids.csv", profiles="memory://bucket/people.parquet")
+    assert pairs.profiles["b"].text == "coffee"
+    assert [person.id for person in read_profiles("memory://bucket/people.parquet")] == ["a", "b"]
+
+
+def test_new_files_of_a_storage_are_seen(log, bucket):
+    assert len(Pairs.read(log, images=bucket).pairs) == 2
+    new = b"id_a,image_a,id_b,image_b\ne,0.png,f,1.png\n"
+    fsspec.filesystem("memory").pipe("/bucket/log/day=3/part.csv", new)
+    assert len(Pairs.read(log, images=bucket).pairs) == 3
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("memory://bucket/gone.csv", "memory://bucket/gone.csv: the file does not exist."),
+        ("memory://bucket/log/*.csv", "memory://bucket/log/*.csv: no file matches."),
+        ("memory://bucket/photos", "memory://bucket/photos: the folder holds no tables"),
+        ("memory://bucket/private.png", "memory://bucket/private.png: the file name must end in"),
+        ("memory://bucket/bad.csv", "memory://bucket/bad.csv: 1 problem:"),
+        ("memory://bucket/delta", "memory://bucket/delta: a Delta table"),
+        ("memory://bucket/iceberg", "memory://bucket/iceberg: an Iceberg table"),
+        (["memory://bucket/pairs.csv", "pairs.csv"], "must all be local or all in one storage"),
+        (["memory://bucket/pairs.csv"] * 2, "memory://bucket/pairs.csv: the file is given twice."),
+    ],
+)
+def test_tables_that_cannot_be_read_are_named_by_their_url(source, message, log, bucket, tmp_path):
+    storage = fsspec.filesystem("memory")
+    storage.pipe("/bucket/bad.csv", b"id_a,image_a,id_b,image_b\na,photos/0.png,,photos/1.png\n")
+    storage.pipe("/bucket/delta/_delta_log/0.json", b"{}")
+    storage.pipe("/bucket/delta/part.csv", b"id_a,id_b\na,b\n")
+    storage.pipe("/bucket/iceberg/metadata/v1.metadata.json", b"{}")
+    storage.pipe("/bucket/iceberg/data/part.csv", b"id_a,id_b\na,b\n")
+    with pytest.raises(DataError) as error:
+        Pairs.read(source)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("address", ["https://example.org/pairs.csv", "http://example.org/log"])
+def test_a_web_address_is_no_table(address):
+    for source in (address, Path(address), [address]):
+        with pytest.raises(ConfigurationError, match=f"{address} is a web address"):
+            Pairs.read(source)
+
+
+def test_a_local_folder_that_is_named_like_a_url_is_local(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "memory:").mkdir()
+    (tmp_path / "memory:" / "0.png").write_bytes(png(0))
+    table(tmp_path / "memory:", ["a,0.png,b,0.png"])
+    assert Pairs.read("memory:/pairs.csv").profiles["a"].images == (Path("memory:/0.png"),)

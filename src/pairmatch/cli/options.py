@@ -37,7 +37,9 @@ def _usable_device(device: str) -> str:
 PairsFile = Annotated[
     Path,
     typer.Argument(
-        metavar="PAIRS", help="Pairs file: .csv, .parquet or .jsonl.", show_default=False
+        metavar="PAIRS",
+        help="Pairs file: .csv, .parquet or .jsonl; a folder of such files; or a URL of these.",
+        show_default=False,
     ),
 ]
 MatcherFolder = Annotated[

@@ -13,6 +13,7 @@ import typer
 from pairmatch.cli.options import Images, show_progress
 from pairmatch.cli.output import echo
 from pairmatch.cli.paths import check_place, list_to_write
+from pairmatch.core.text import counted
 
 if TYPE_CHECKING:
     from pairmatch.data import Pairs
@@ -192,7 +193,7 @@ class Tables:
             return
         write_skipped(path, self._skipped)
         count = len(self._skipped)
-        echo(f"{count:,} problems of rows that were left out are listed in {path}.", err=True)
+        echo(f"{counted(count, 'problem')} of rows that were left out: listed in {path}.", err=True)
 
 
 def reads_tables(command: Callable[..., None]) -> Callable[..., None]:

@@ -71,3 +71,8 @@ def matching(ids: Iterable[str], known: Container[str]) -> set[str]:
 def _escaped(character: str) -> str:
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, which gets an s unless the number is 1: `1 problem`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

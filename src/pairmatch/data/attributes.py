@@ -156,14 +156,14 @@ def _written(table: Table, attribute: str, counts: Counter[str]) -> AttributeTyp
         _log.warning(
             "%s: it is not clear how numbers such as %s in the attribute %s are read: they are %s. "
             "Write them without thousands separators and with a decimal point.",
-            *(printable(str(table.path)), printable(first), printable(attribute)),
+            *(printable(table.location), printable(first), printable(attribute)),
             "text" if kind is str else "problems",
         )
         return AttributeType(kind)
     _log.warning(
         "%s: the attribute %s has numbers such as %s, which are read as %s. Declare it as text "
         "(text_columns=, --text-column) if they are none.",
-        *(printable(str(table.path)), printable(attribute), first, _plain(first, decimal)),
+        *(printable(table.location), printable(attribute), first, _plain(first, decimal)),
     )
     return AttributeType(readings[decimal], decimal)
 
@@ -196,7 +196,7 @@ def _report_thousands(table: Table, attribute: str, counts: Counter[str]) -> Non
         _log.warning(
             "%s: the attribute %s has numbers such as %s, whose point is read as a decimal point. "
             "If it separates thousands, write them without it.",
-            *(printable(str(table.path)), printable(attribute), points[0]),
+            *(printable(table.location), printable(attribute), points[0]),
         )
 
 
@@ -236,7 +236,7 @@ def _report_exceptions(table: Table, attribute: str, counts: Counter[str]) -> No
     if not _has_names(counts) and odd <= _MOST_REPORTED * counts.total():
         _log.warning(
             "%s: the attribute %s is text, because %d of %d cells are not numbers, such as %r.",
-            printable(str(table.path)),
+            printable(table.location),
             printable(attribute),
             odd,
             counts.total(),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pairmatch.core.errors import DataError
 from pairmatch.core.ids import normal_forms
+from pairmatch.core.text import counted
 from pairmatch.core.types import Pair, Profile
 from pairmatch.data.answers import faults, latest, repeated_note
 
@@ -76,7 +77,9 @@ def check_objects(
             if sides == 2 and sides_of.setdefault(person, side) != side and pair.a != pair.b:
                 problems.append(f"pair {index}: {person!r} is on both sides; use sides=1.")
     if problems:
-        raise DataError(f"{len(problems)} problems in {len(pairs)} pairs:", problems)
+        raise DataError(
+            f"{counted(len(problems), 'problem')} in {counted(len(pairs), 'pair')}:", problems
+        )
     repeated = [entries for entries in seen.values() if len(entries) > 1]
     if repeated:
         _log.warning("%s", repeated_note(repeated))

@@ -12,7 +12,8 @@ from pairmatch.core.errors import ConfigurationError, unknown_name
 from pairmatch.core.text import printable
 from pairmatch.data.photos import PhotoOptions, image_folder
 from pairmatch.data.skipping import BadRows, OnBadRow
-from pairmatch.io.parts import fixed_folder
+from pairmatch.io.parts import fixed_folder, table_url
+from pairmatch.io.remote import SCHEMES, is_web_address, web_address
 from pairmatch.io.tables import Frame, TableSource, words_for_missing
 
 
@@ -101,7 +102,8 @@ class Reading:
         if images is not None:
             folder = image_folder(images)
         elif not isinstance(source, Frame):
-            folder = fixed_folder(source if isinstance(source, Path) else source[0])
+            where = fixed_folder(source if isinstance(source, Path) else source[0])
+            folder = table_url(where) or where
         return cls(
             PhotoOptions(
                 folder,
@@ -145,15 +147,25 @@ def source_of(table: object, name: str) -> TableSource:
     """A path, several paths, or a table in memory with a name for messages.
 
     Raises:
-        ConfigurationError: A list of paths is empty.
+        ConfigurationError: A list of paths is empty, or a path is a web address.
     """
     if isinstance(table, str | Path):
-        return Path(table)
+        return _local_or_stored(table)
     if isinstance(table, list | tuple) and all(isinstance(path, str | Path) for path in table):
         if not table:
             raise ConfigurationError(f"`{name}` must name at least one file, got an empty list.")
-        return tuple(map(Path, table))
+        return tuple(map(_local_or_stored, table))
     return Frame(name, table)
+
+
+def _local_or_stored(path: str | Path) -> Path:
+    """The path to a table, or that of its URL in cloud storage."""
+    if is_web_address(path) and not Path(path).exists():
+        raise ConfigurationError(
+            f"{web_address(path)} is a web address: download the table, or name a file or folder "
+            f"in cloud storage ({', '.join(SCHEMES)})."
+        )
+    return Path(path)
 
 
 def _names(names: Collection[str]) -> Collection[str]:

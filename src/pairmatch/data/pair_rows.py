@@ -71,7 +71,7 @@ class PairRows:
                 )
             ignored.append(printable(column))
         if ignored:
-            path = printable(str(self._table.path))
+            path = printable(self._table.location)
             _log.warning("%s: columns that are not read: %s.", path, ", ".join(ignored))
 
     def _check_suffix(self, column: str, missing: Sequence[str]) -> None:
@@ -180,7 +180,7 @@ class PairRows:
         if self._repeated:
             _log.warning(
                 "%s: %s",
-                printable(str(self._table.path)),
+                printable(self._table.location),
                 repeated_note(self._repeated.values()),
             )
 
@@ -255,7 +255,7 @@ class PairRows:
         if words and not self._has_likes:
             _log.warning(
                 "%s: %d pairs without an outcome count as matches.",
-                printable(str(self._table.path)),
+                printable(self._table.location),
                 words,
             )
 

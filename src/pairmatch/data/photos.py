@@ -13,7 +13,13 @@ from pairmatch.core.progress import map_in_threads
 from pairmatch.core.text import has_surrogates
 from pairmatch.io.images import check_image
 from pairmatch.io.photo_notices import grouped_notices
-from pairmatch.io.remote import SCHEMES, is_web_address, joined_url, remote_url
+from pairmatch.io.remote import (
+    SCHEMES,
+    is_web_address,
+    joined_url,
+    remote_url,
+    web_address,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,8 @@ def image_folder(images: str | Path) -> Path | str:
     """
     if is_web_address(images):
         raise ConfigurationError(
-            f"`images` (--images) {str(images)!r} is a web address, whose photos may change: "
+            f"`images` (--images) {web_address(images)!r} is a web address, whose photos may "
+            "change: "
             f"copy the photos to a folder or to cloud storage ({', '.join(SCHEMES)})."
         )
     return remote_url(images) or Path(images)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, Unpack
 
 from pairmatch.core.errors import DataError, suggestion
+from pairmatch.core.text import counted
 from pairmatch.core.types import Pair, Profile
 from pairmatch.data.options import Reading, TableOptions, reject_table_options, source_of
 from pairmatch.data.pair_rows import COLUMNS, PairRows
@@ -67,7 +68,9 @@ def read_pairs(
             )
         except DataError as error:
             lines = [*table.messages(), str(error)]
-            raise DataError(f"{table.path}: {len(lines)} problems:", lines) from error
+            raise DataError(
+                f"{table.location}: {counted(len(lines), 'problem')}:", lines
+            ) from error
         tables = [table, profile_table]
         if profile_table.is_complete or reading.bad_rows.are_skipped:
             known = set(filter(None, profile_table.column("id")))

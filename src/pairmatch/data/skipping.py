@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from pairmatch.core.errors import ConfigurationError, DataError, unknown_name
-from pairmatch.core.text import printable
+from pairmatch.core.text import counted, printable
 from pairmatch.io.problems import Problem, grouped
 from pairmatch.io.replacing import replace_file
 from pairmatch.io.spreadsheets import csv_bytes
@@ -105,7 +105,7 @@ class BadRows:
         for loss in losses:
             if loss.lost > self.most_skipped * loss.total:
                 raise DataError(
-                    f"{tables[0].path}: {loss.lost:,} of {loss.total:,} {loss.what} cannot be "
+                    f"{tables[0].location}: {loss.lost:,} of {loss.total:,} {loss.what} cannot be "
                     f"used, more than {self.most_skipped:.1%} (most_skipped=, --most-skipped):",
                     _messages(tables),
                 )
@@ -120,7 +120,7 @@ class BadRows:
 def error_of(tables: Sequence[Table]) -> DataError:
     """An error with all problems of several tables."""
     lines = _messages(tables)
-    return DataError(f"{tables[0].path}: {len(lines)} problems:", lines)
+    return DataError(f"{tables[0].location}: {counted(len(lines), 'problem')}:", lines)
 
 
 def write_skipped(path: Path, skipped: Iterable[Skipped]) -> None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pairmatch.core.errors import ConfigurationError, DataError
 from pairmatch.core.text import printable
 from pairmatch.io.cells import Cells, Unreadable
+from pairmatch.io.parts import location_of
 
 _FRACTION = re.compile(r"\.0+(?=$|Z)")
 _SECONDS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -29,7 +30,9 @@ def read_parquet(cells: Cells, content: bytes) -> None:
     try:
         data = pq.ParquetFile(pa.BufferReader(content)).read()
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{cells.path}: not a Parquet file, or a damaged one ({error}).") from error
+        raise DataError(
+            f"{location_of(cells.path)}: not a Parquet file, or a damaged one ({error})."
+        ) from error
     _read_table(cells, data, "the schema")
 
 
@@ -92,7 +95,7 @@ def _read_table(cells: Cells, data: pa.Table, location: str) -> None:
         else:
             cells.add_nested(name, len(column) - column.null_count)
     if nested:
-        raise DataError(f"{cells.path}: nested values in {', '.join(nested)}.")
+        raise DataError(f"{location_of(cells.path)}: nested values in {', '.join(nested)}.")
     cells.add_columns(columns, "row", range(1, len(data) + 1))
 
 

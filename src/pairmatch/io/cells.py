@@ -16,7 +16,7 @@ from pairmatch.core.errors import DataError
 from pairmatch.core.text import has_surrogates, printable, replace_surrogates
 from pairmatch.io.encodings import UNDECODED, conversion_hint, undecoded
 from pairmatch.io.headers import Header
-from pairmatch.io.parts import PartFile, partition_value
+from pairmatch.io.parts import PartFile, location_of, partition_value
 from pairmatch.io.problems import Problem
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Cells:
         elif columns[name] == cells:
             self._repeated[name] += 1
         else:
-            raise DataError(f"{self.path}: {location} names columns twice: {name!r}.")
+            raise DataError(f"{location_of(self.path)}: {location} names columns twice: {name!r}.")
 
     def add_columns(
         self, columns: Mapping[str, Sequence[Any]], unit: str, numbers: Sequence[int]
@@ -292,7 +292,7 @@ class Cells:
             for problem in self._header.lacking():
                 self.table.problem_of_file(problem)
         for note in self._notes():
-            _log.warning("%s: %s", printable(str(self.table.path)), note)
+            _log.warning("%s: %s", printable(self.table.location), note)
 
     def _notes(self) -> Iterator[str]:
         if self._repeated:

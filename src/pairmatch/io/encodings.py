@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pairmatch.core.errors import DataError
 from pairmatch.core.text import printable
+from pairmatch.io.parts import location_of
 
 #: Characters that `surrogateescape` makes from bytes that are not UTF-8.
 UNDECODED = re.compile("[\udc80-\udcff]")
@@ -41,7 +42,7 @@ def decode_text(path: Path, content: bytes) -> tuple[str, str | None]:
     _reject_wide(path, content)
     for name, sequence in _ESCAPED:
         if sequence in content:
-            raise DataError(f"{path}: {name}. {conversion_hint(path, name)}")
+            raise DataError(f"{location_of(path)}: {name}. {conversion_hint(path, name)}")
     try:
         return content.decode("utf-8-sig"), None
     except UnicodeDecodeError:
@@ -110,7 +111,7 @@ def _cyrillic(sample: bytes) -> str:
 def _reject_wide(path: Path, content: bytes) -> None:
     for mark, name in _BYTE_ORDER_MARKS:
         if content.startswith(mark):
-            raise DataError(f"{path}: {name}. {conversion_hint(path, name)}")
+            raise DataError(f"{location_of(path)}: {name}. {conversion_hint(path, name)}")
     if b"\0" not in content:
         return
     start = content[:4096]
@@ -118,11 +119,11 @@ def _reject_wide(path: Path, content: bytes) -> None:
         units = [start[i : i + size] for i in range(0, len(start) - size + 1, size)]
         narrow = sum(unit[letter] != 0 and unit.count(0) == size - 1 for unit in units)
         if narrow >= 0.3 * max(len(units), 1):
-            raise DataError(f"{path}: {name}. {conversion_hint(path, name)}")
+            raise DataError(f"{location_of(path)}: {name}. {conversion_hint(path, name)}")
     line = content.count(b"\n", 0, content.index(b"\0")) + 1
     raise DataError(
-        f"{path}: line {line} contains a NUL byte: the file is damaged, or is UTF-16 instead of "
-        "UTF-8."
+        f"{location_of(path)}: line {line} contains a NUL byte: the file is damaged, or "
+        "is UTF-16 instead of UTF-8."
     )
 
 

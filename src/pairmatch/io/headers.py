@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from pairmatch.core.errors import DataError
+from pairmatch.io.parts import location_of
 
 # Names that programs give to columns without one: pandas' index and blank headers, readr's `...1`;
 # with `_a` or `_b` once two tables were merged into pairs
@@ -56,8 +57,8 @@ class Header:
             other = first.setdefault(name, source)
             if other != source:
                 raise DataError(
-                    f"{path}: the columns {other!r} and {source!r} would both be {name!r}: give "
-                    "one of them another name with columns= (--column)."
+                    f"{location_of(path)}: the columns {other!r} and {source!r} would both be "
+                    f"{name!r}: give one of them another name with columns= (--column)."
                 )
             if source not in self._sources:
                 self._sources.append(source)

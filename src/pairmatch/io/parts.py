@@ -14,17 +14,18 @@ from urllib.parse import unquote
 from pairmatch.core.errors import DataError, ImageError
 from pairmatch.core.text import printable
 from pairmatch.io.files import is_present, read_file
+from pairmatch.io.remote import fixed_part, has_wildcard, list_remote, read_remote, remote_url
 
 _log = logging.getLogger(__name__)
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 _MOST_BYTES = 4 << 30
 _PIECE_BYTES = 1 << 24
-_PATTERN = re.compile(r"[*?\[]")
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _NAMED = 3
 #: Of tables whose folders hold rows that are deleted, too.
-_VERSIONED = {"_delta_log": "Delta", "metadata": "Iceberg"}
+_VERSIONED = {"_delta_log": "a Delta", "metadata": "an Iceberg"}
+_ICEBERG = ".metadata.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class PartFile:
     """One file of a table.
 
     Attributes:
-        path: Path to the file.
+        path: Path to the file; that of a URL has lost one of its slashes.
         name: Path relative to the folder of the table; blank if the file is the whole table.
         partition: Values that the names of its folders state, such as `date=2026-11-01`, by column.
     """
@@ -54,15 +55,29 @@ class PartFile:
         """
         if self.format not in SUFFIXES:
             raise DataError(
-                f"{self.path}: the file name must end in {', '.join(SUFFIXES)}; text files may be "
-                f"compressed ({', '.join(_COMPRESSIONS)})."
+                f"{location_of(self.path)}: the file name must end in {', '.join(SUFFIXES)}; text "
+                f"files may be compressed ({', '.join(_COMPRESSIONS)})."
             )
+        url = table_url(self.path)
         try:
-            content = read_file(self.path, most_bytes=_MOST_BYTES)
+            if url is None:
+                content = read_file(self.path, most_bytes=_MOST_BYTES)
+            else:
+                content = read_remote(url, most_bytes=_MOST_BYTES)
             return _decompressed(self.path, content)
         except OSError as error:
-            reason = getattr(error, "strerror", None) or error
-            raise DataError(f"{self.path}: {reason}.") from error
+            raise _unreadable(self.path, error) from error
+
+
+def table_url(path: Path) -> str | None:
+    """The URL that the path of a table stands for; None if it is a local file."""
+    url = remote_url(path)
+    return None if url is None or path.exists() else url
+
+
+def location_of(path: Path) -> str:
+    """A path, or the URL that it stands for, for messages."""
+    return table_url(path) or str(path)
 
 
 def format_of(path: Path) -> str:
@@ -81,7 +96,8 @@ def find_parts(source: Path | Sequence[Path]) -> tuple[Path, list[PartFile]]:
     are files that are not tables.
 
     Args:
-        source: Path to a file or folder, a pattern such as `log/*.parquet`, or a list of them.
+        source: Path to a file or folder, a pattern such as `log/*.parquet`, or a list of them; all
+            may be URLs.
 
     Raises:
         DataError: There are no files, one is given twice, their formats differ, or the folder
@@ -93,16 +109,18 @@ def find_parts(source: Path | Sequence[Path]) -> tuple[Path, list[PartFile]]:
         found = [_expanded(path) for path in source]
         root = found[0][0]
         if len(found) > 1:
-            root = Path(os.path.commonpath([_folder(path) for path, _ in found]))
+            root = _common_folder([path for path, _ in found])
         parts = [_relative(part, root) if len(found) > 1 else part for _, p in found for part in p]
-    counts = Counter(part.path.resolve() for part in parts)
-    path, count = counts.most_common(1)[0]
+    counts = Counter(table_url(part.path) or part.path.resolve() for part in parts)
+    place, count = counts.most_common(1)[0]
     if count > 1:
-        raise DataError(f"{path}: the file is given twice.")
+        raise DataError(f"{place}: the file is given twice.")
     formats = {part.format: part for part in parts}
     if len(formats) > 1:
         names = ", ".join(printable(part.name) for part in formats.values())
-        raise DataError(f"{root}: the files of a table must have one format, got {names}.")
+        raise DataError(
+            f"{location_of(root)}: the files of a table must have one format, got {names}."
+        )
     return root, parts
 
 
@@ -130,19 +148,39 @@ def fixed_folder(path: Path) -> Path:
     """The folder of a file or pattern that no wildcard is a part of; a folder itself."""
     if path.is_dir():
         return path
-    parents = [parent for parent in (path, *path.parents) if not _PATTERN.search(str(parent))]
-    return path.parent if is_present(path) or parents[0] == path else parents[0]
+    if has_wildcard(str(path)) and not is_present(path):
+        return Path(fixed_part(str(path)))
+    is_remote_folder = table_url(path) is not None and not format_of(path)
+    return path if is_remote_folder else path.parent
 
 
-def _folder(path: Path) -> str:
-    return str((path if path.is_dir() else path.parent).absolute())
+def _common_folder(paths: Sequence[Path]) -> Path:
+    """The folder that holds several files and folders.
+
+    Raises:
+        DataError: Some are in a storage, and others are not, or are in another one.
+    """
+    folders = []
+    for path in paths:
+        folder = path if path.is_dir() else path.parent
+        folders.append(str(folder if table_url(path) else folder.absolute()))
+    remote = {(table_url(path) or "").split("/")[0] for path in paths}
+    if len(remote) > 1:
+        raise DataError(
+            "The files of a table must all be local or all in one storage, got "
+            f"{', '.join(map(location_of, paths[:_NAMED]))}."
+        )
+    return Path(os.path.commonpath(folders))
 
 
 def _expanded(path: Path) -> tuple[Path, list[PartFile]]:
     """A path for messages, and the files that it names."""
+    url = table_url(path)
+    if url is not None:
+        return _expanded_url(path, url)
     if path.is_dir():
         return path, _parts(path, _files(path))
-    if is_present(path) or not _PATTERN.search(str(path)):
+    if is_present(path) or not has_wildcard(str(path)):
         return path, [PartFile(path)]
     root = fixed_folder(path)
     matches: list[Path] = []
@@ -152,6 +190,31 @@ def _expanded(path: Path) -> tuple[Path, list[PartFile]]:
     if not visible:
         raise DataError(f"{path}: no file matches.")
     return root, _parts(root, visible)
+
+
+def _expanded_url(path: Path, url: str) -> tuple[Path, list[PartFile]]:
+    """What `_expanded` returns, of a storage."""
+    try:
+        names = list_remote(url)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if names is None:
+        return path, [PartFile(path)]
+    root = Path(fixed_part(str(path)))
+    for name in names:
+        folders = Path(name).parts[:-1]
+        for number, folder in enumerate(folders):
+            _reject_versioned(
+                root.joinpath(*folders[:number]), folder, is_iceberg=name.endswith(_ICEBERG)
+            )
+    visible = [root / name for name in names if not _is_hidden(Path(name))]
+    if not visible and root != path:
+        raise DataError(f"{url}: no file matches.")
+    return root, _parts(root, visible)
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{location_of(path)}: {error.strerror or error}.")
 
 
 def _parts(root: Path, files: Iterable[Path]) -> list[PartFile]:
@@ -170,10 +233,10 @@ def _parts(root: Path, files: Iterable[Path]) -> list[PartFile]:
         shown = printable(", ".join(names[:_NAMED]))
         _log.warning(
             "%s: skipped %d %s: %s%s.",
-            *(printable(str(root)), len(names), kind, shown, ", …" * (len(names) > _NAMED)),
+            *(printable(location_of(root)), len(names), kind, shown, ", …" * (len(names) > _NAMED)),
         )
     if not parts:
-        raise DataError(f"{root}: the folder holds no tables ({', '.join(SUFFIXES)}).")
+        raise DataError(f"{location_of(root)}: the folder holds no tables ({', '.join(SUFFIXES)}).")
     return parts
 
 
@@ -190,16 +253,28 @@ def _files(folder: Path) -> Iterator[Path]:
     found = []
     for root, folders, files in os.walk(folder, onerror=fail):
         place = Path(root)
-        for name, kind in _VERSIONED.items():
-            if name in folders and (name[0] == "_" or any((place / name).glob("*.metadata.json"))):
-                raise DataError(
-                    f"{place}: a {kind} table, whose folder holds deleted rows, too. Export the "
-                    "table, or read it with its own library and pass the data frame."
-                )
+        for name in folders:
+            _reject_versioned(place, name, is_iceberg=any((place / name).glob(f"*{_ICEBERG}")))
         folders[:] = [name for name in folders if not _is_hidden(Path(name))]
         found += [place / name for name in files if not _is_hidden(Path(name))]
         found += [place / name for name in folders if (place / name).is_symlink()]
     yield from sorted(found, key=lambda file: file.relative_to(folder).as_posix())
+
+
+def _reject_versioned(place: Path, folder: str, *, is_iceberg: bool) -> None:
+    """Rejects the folder of a table format that keeps rows that are deleted.
+
+    Args:
+        place: Path to the table.
+        folder: Name of a folder in it.
+        is_iceberg: Whether that folder holds descriptions of an Iceberg table.
+    """
+    kind = _VERSIONED.get(folder)
+    if kind is not None and (folder.startswith("_") or is_iceberg):
+        raise DataError(
+            f"{location_of(place)}: {kind} table, whose folder holds deleted rows, too. Export "
+            "the table, or read it with its own library and pass the data frame."
+        )
 
 
 def _is_hidden(path: Path) -> bool:

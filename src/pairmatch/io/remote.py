@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,6 +16,7 @@ SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "abfss", "file", "memory")
 _URL = re.compile(rf"({'|'.join(SCHEMES)}):/{{1,2}}(?=[^/]|/[^/])", re.IGNORECASE)
 _WEB = re.compile("https?:/", re.IGNORECASE)
 _ON_ONE_MACHINE = ("file", "memory")
+_WILDCARD = re.compile(r"[*?\[]")
 
 
 def is_remote(source: object) -> bool:
@@ -24,6 +27,12 @@ def is_remote(source: object) -> bool:
 def is_web_address(path: str | Path) -> bool:
     """Whether a text or path is a web address, which nothing is read from."""
     return _WEB.match(str(path)) is not None
+
+
+def web_address(path: str | Path) -> str:
+    """A web address as it was given: a `Path` of it has lost one of its slashes."""
+    scheme, _, rest = str(path).partition(":")
+    return f"{scheme}://{rest.lstrip('/')}"
 
 
 def is_on_every_machine(url: str) -> bool:
@@ -65,6 +74,57 @@ def read_remote(url: str, *, most_bytes: int) -> bytes:
         OSError: The file is missing, is larger than `most_bytes`, or cannot be read; `strerror` has
             the reason.
     """
+    storage, path = _opened(url)
+    with _errors_of(url):
+        return _content(storage, path, most_bytes)
+
+
+def list_remote(url: str) -> list[str] | None:
+    """Paths of all files in a folder of a storage and its subfolders, relative to it and sorted.
+
+    Args:
+        url: URL with one of `SCHEMES`: of a folder, or a pattern with `*`, `?` or `[]`, whose paths
+            are relative to the folder above the first wildcard.
+
+    Returns:
+        None if the URL is that of a file, or of nothing.
+
+    Raises:
+        MissingExtraError: fsspec, or its package for this storage, is not installed.
+        OSError: The storage cannot be read; `strerror` has the reason.
+    """
+    storage, path = _opened(url)
+    with _errors_of(url):
+        storage.invalidate_cache()  # new files of a process that runs for days
+        if not has_wildcard(path) or storage.exists(path):
+            if not storage.isdir(path):
+                return None
+            return _relative(storage.find(path), path)
+        found: list[str] = []
+        for match in storage.glob(path):
+            found += storage.find(match)  # a file is found in itself
+        return _relative(found, fixed_part(path))
+
+
+def has_wildcard(path: str) -> bool:
+    """Whether a path or URL is a pattern."""
+    return _WILDCARD.search(path) is not None
+
+
+def fixed_part(path: str) -> str:
+    """The folder of a pattern above its first wildcard."""
+    match = _WILDCARD.search(path)
+    return path if match is None else path[: match.start()].rpartition("/")[0]
+
+
+def _relative(paths: list[str], folder: str) -> list[str]:
+    """Paths of fsspec relative to a folder; objects that stand for a folder end in a slash."""
+    base = folder.rstrip("/") + "/"
+    return sorted({path.removeprefix(base) for path in paths if not path.endswith("/")})
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    """The storage of a URL, and the path in it."""
     if "::" in url:
         raise OSError(errno.EINVAL, "a URL must not hold '::'", url)
     try:
@@ -74,8 +134,14 @@ def read_remote(url: str, *, most_bytes: int) -> bytes:
     except ImportError as error:
         scheme = url.partition(":")[0]
         raise missing_extra(f"Reading {scheme}:// URLs", "fsspec", "cloud") from error
+    return storage, path
+
+
+@contextmanager
+def _errors_of(url: str) -> Iterator[None]:
+    """Raises the errors of a storage as `OSError`, with the reason."""
     try:
-        return _content(storage, path, most_bytes)
+        yield
     except FileNotFoundError as error:
         raise FileNotFoundError(errno.ENOENT, "the file does not exist", url) from error
     except Exception as error:  # each storage raises its own

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, overload
 
 from pairmatch.core.errors import ConfigurationError, DataError, suggestion, unknown_name
+from pairmatch.core.text import counted
 from pairmatch.io.cells import Cells
 from pairmatch.io.locations import Locations
-from pairmatch.io.parts import PartFile, find_parts
+from pairmatch.io.parts import PartFile, find_parts, location_of
 from pairmatch.io.problems import Problem, messages
 from pairmatch.io.text_tables import read_csv, read_json_lines
 
@@ -168,6 +169,11 @@ class Table:
         """Name of the file for messages; of several, that of the folder, with a slash."""
         return f"{self.path.name}/" if self.files else self.path.name
 
+    @property
+    def location(self) -> str:
+        """Path to the table, or its URL, for messages."""
+        return location_of(self.path)
+
     def place(self, location: str) -> tuple[str, str]:
         """Name of the file, and the place in it, of a location."""
         for space in re.finditer(" ", location) if self.files else ():
@@ -183,7 +189,7 @@ class Table:
     def error(self) -> DataError:
         """An error with all problems of the table."""
         lines = self.messages()
-        return DataError(f"{self.path}: {len(lines)} problems:", lines)
+        return DataError(f"{self.location}: {counted(len(lines), 'problem')}:", lines)
 
 
 def read_table(
@@ -253,7 +259,7 @@ def _read_part(cells: Cells, part: PartFile, *, lists: bool) -> None:
     if not content and part.name:
         return
     if not content:
-        raise DataError(f"{part.path}: the file is empty.")
+        raise DataError(f"{location_of(part.path)}: the file is empty.")
     cells.start(part)
     if part.format == ".parquet":
         from pairmatch.io.arrow import read_parquet

@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from pairmatch.core.errors import ConfigurationError, DataError, id_hint, unknown_name
 from pairmatch.core.interfaces import MetadataGenerator
+from pairmatch.core.text import counted
 from pairmatch.core.types import Profile
 from pairmatch.io.images import image_digest
 from pairmatch.io.outputs import check_replaced_file
@@ -231,7 +232,9 @@ def _read(path: Path, columns: Sequence[str], *, required: Sequence[str]) -> Tab
 def _raise_problems(table: Table) -> None:
     if table.problems:
         lines = table.messages()
-        raise DataError(f"{table.path}: {len(lines)} problems; nothing was imported:", lines)
+        raise DataError(
+            f"{table.path}: {counted(len(lines), 'problem')}; nothing was imported:", lines
+        )
 
 
 def _check_people(table: Table, people: Collection[str], known: Sequence[str]) -> None:
