@@ -1,6 +1,7 @@
 """The examples run offline and print the documented output."""
 
 import importlib
+import json
 import os
 import re
 import runpy
@@ -42,6 +43,53 @@ def test_every_script_is_listed_and_tested():
     assert scripts == listed
     tested = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     assert not [name for name in scripts if f'"{name}"' not in tested]
+
+
+def test_notebooks_are_listed_and_stored_without_output():
+    notebooks = sorted(EXAMPLES.glob("*.ipynb"))
+    listed = re.findall(r"`(\w+\.ipynb)`", (EXAMPLES / "README.md").read_text())
+    assert [path.name for path in notebooks] == sorted(set(listed)) != []
+    for path in notebooks:
+        cells = json.loads(path.read_text())["cells"]
+        code = [cell for cell in cells if cell["cell_type"] == "code"]
+        assert code
+        for cell in code:
+            assert cell["outputs"] == []
+            assert cell["execution_count"] is None
+
+
+@pytest.mark.slow
+def test_notebook(tmp_path, monkeypatch):
+    import nbformat
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "jupyter"))
+    notebook = nbformat.read(EXAMPLES / "notebook.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    NotebookClient(
+        notebook,
+        timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
+    ).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    data = [output["data"] for output in outputs if "data" in output]
+    html = [item["text/html"] for item in data if item.get("text/html")]
+    bars = [text for text in html if "━" in text]
+    # Finished bars stay as they were drawn last, need no widgets, and the others are gone
+    assert any(re.search(r"Extracting features .*>136/136<", text) for text in bars)
+    assert any(re.search(r"Cross-validating .*>20/20<", text) for text in bars)
+    assert not any("Training" in text for text in html)
+    assert not any("widget" in kind for item in data for kind in item)
+    assert sum("<table>" in text for text in html) == 3
+    printed = [output for output in outputs if output["output_type"] == "stream"]
+    assert all(output["name"] == "stdout" for output in printed)
+    assert "trained is " in printed[0]["text"]
+    matchers = [item["text/plain"] for item in data if "Matcher(" in item["text/plain"]]
+    assert len(matchers) == 2
+    assert matchers[0] == matchers[1]
 
 
 def test_quickstart(run, tmp_path):
