@@ -1,6 +1,7 @@
 """The page is self-contained, safe, shows the right figures, and fits a phone."""
 
 import base64
+import csv
 import io
 import itertools
 import json
@@ -27,7 +28,7 @@ from pairmatch.report import (
     write_report,
     write_sweep_report,
 )
-from pairmatch.report.content import thumbnail
+from pairmatch.report.content import Row, Section, Table, thumbnail
 from pairmatch.report.curves import rank_edges
 from pairmatch.report.plots import Plot, plots
 
@@ -107,6 +108,48 @@ def test_the_page_is_well_formed_and_self_contained(evaluation, tmp_path):
         "report.html",
         "report.json",
     ]
+
+
+def test_contents_lead_to_every_section_below_the_verdict(evaluation, tmp_path):
+    sections = [Section("Learners"), Section("Who <is> found")]
+    report = example(evaluation, verdict="Use best.", sections=sections, notes=["A note"])
+    page = write_page(tmp_path, report)
+    nav = page[page.index("<nav") : page.index("</nav>")]
+    links = re.findall(r'<a href="#([^"]+)">([^<]+)</a>', nav)
+    headings = re.findall(r'<h2 id="([^"]+)">([^<]+)</h2>', page)
+    assert links == headings
+    assert ("section-2", "Who &lt;is&gt; found") in links
+    assert page.index("Use best.") < page.index("<nav") < page.index("<h2")
+
+
+def test_tables_are_downloaded_as_csv(evaluation, tmp_path):
+    minus = "\N{MINUS SIGN}"
+    cells = [(f"{minus}0.014", f"{minus}0.030 to +0.002"), ("< 0.001", "")]
+    rows = [Row("chance", [("", ""), ("", "")]), Row("=best", cells)]
+    table = Table("learner", ["difference", "p"], rows, "All results")
+    report = example(evaluation, sections=[Section("Learners", table=table)])
+    page = write_page(tmp_path, report)
+    links = re.findall(r'<a href="data:text/csv;[^,]*,([^"]+)" download="([^"]+)"', page)
+    assert [name for _, name in links] == [
+        "recall,-mrr-and-median-rank-on-the-test-pairs.csv",
+        "all-results.csv",
+    ]
+    results, learners = (
+        list(csv.reader(io.StringIO(base64.b64decode(content).decode()))) for content, _ in links
+    )
+    assert learners == [
+        ["learner", "difference", "difference interval", "p"],
+        ["chance", "", "", ""],
+        # Numbers are numbers, and texts that a spreadsheet takes for a formula are guarded
+        ["'=best", "-0.014", f"{minus}0.030 to +0.002", "< 0.001"],
+    ]
+    trained = dict(
+        zip(results[0], next(row for row in results if row[0] == "trained"), strict=True)
+    )
+    both = evaluation.both
+    assert float(trained["R@10"]) == pytest.approx(100 * both.recall[10], abs=0.05)
+    low, high = both.mrr_interval
+    assert trained["MRR interval"] == f"{low:.3f}–{high:.3f}"
 
 
 def test_figures_equal_those_of_the_evaluation(evaluation, tmp_path):

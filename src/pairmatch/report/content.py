@@ -17,6 +17,7 @@ from pairmatch.data import Pairs
 from pairmatch.evaluation.evaluation import Evaluation
 from pairmatch.gallery.results import Recommendation
 from pairmatch.io.images import ImageSource, load_image
+from pairmatch.io.spreadsheets import csv_bytes
 from pairmatch.matcher.matcher import Matcher
 from pairmatch.report.curves import evaluation_curves
 
@@ -85,6 +86,41 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Row]
     caption: str
+
+    def csv(self) -> bytes:
+        """The table in CSV: intervals have columns of their own, and numbers are plain numbers."""
+        cells = [row.cells for row in self.rows]
+        with_interval = [any(row[i][1] for row in cells) for i in range(len(self.columns))]
+        columns = [self.first]
+        for name, has_interval in zip(self.columns, with_interval, strict=True):
+            columns += [name, f"{name} interval"] if has_interval else [name]
+        rows: list[dict[str, Any]] = []
+        for row in self.rows:
+            values: dict[str, Any] = {self.first: row.name}
+            for name, (value, interval) in zip(self.columns, row.cells, strict=True):
+                values |= {name: _number(value), f"{name} interval": interval}
+            rows.append(values)
+        return csv_bytes(columns, rows)
+
+    @property
+    def download(self) -> str:
+        """`csv` as a data URL."""
+        return _data_url("text/csv;charset=utf-8", self.csv())
+
+
+def _number(text: str) -> float | int | str:
+    """The number that a cell shows, or its text."""
+    plain = text.replace("\N{MINUS SIGN}", "-")
+    for convert in (int, float):
+        try:
+            return convert(plain)
+        except ValueError:
+            continue
+    return text
+
+
+def _data_url(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,4 +318,4 @@ def thumbnail(source: ImageSource) -> str:
     image = load_image(source, longest_side_px=_THUMBNAIL_PX)
     image.info.clear()
     image.save(buffer, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return _data_url("image/jpeg", buffer.getvalue())
