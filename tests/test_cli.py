@@ -105,7 +105,8 @@ def test_fit_evaluate_and_forget(pairs, tmp_path):
     metrics = tmp_path / "metrics.json"
     store = f"--store {tmp_path / 'store.sqlite'}"
     fit = f"fit {pairs} --output {output} --backbone descriptor {store} {FAST}"
-    text = run(f"{fit} --head linear --set head.width=16 --json {metrics}")
+    track = f"--track tensorboard:{tmp_path / 'events'}"
+    text = run(f"{fit} --head linear --set head.width=16 --json {metrics} {track}")
     assert f"Saved the matcher in {output}" in text
     assert "<img" not in (output / "report.html").read_text()  # photos are shown only on request
     saved = json.loads((output / "matcher.json").read_text())
@@ -117,6 +118,9 @@ def test_fit_evaluate_and_forget(pairs, tmp_path):
     }
     assert saved["parts"]["learner"]["options"]["training"]["epochs"] == 2
     assert saved["metrics"] == json.loads(metrics.read_text())
+    (events,) = tmp_path.glob("events/*/events.out.*")
+    assert b"test/mrr" in events.read_bytes()
+    assert b"a0001" not in events.read_bytes()
     text = run(f"evaluate {output} {pairs} -k 1 -k 5 --json {metrics} {store} --quiet")
     assert "R@1" in text
     assert stat.S_IMODE(metrics.stat().st_mode) == 0o600

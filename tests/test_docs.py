@@ -373,6 +373,7 @@ INTERNAL = {
     "rules.qdrant",
     "rules.ranges",
     "testing.contract",
+    "tracking.runs",
 }
 
 

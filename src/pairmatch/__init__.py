@@ -23,6 +23,7 @@ _PUBLIC = {
     "Refusal": "core.types",
     "PairmatchError": "core.errors",
     "TrainingConfig": "core.config",
+    "Callback": "core.callbacks",
     "Backbone": "core.interfaces",
     "Pooler": "core.interfaces",
     "MetadataGenerator": "core.interfaces",
@@ -46,6 +47,7 @@ _PUBLIC = {
 __all__ = ["__version__", *sorted(_PUBLIC)]
 
 if TYPE_CHECKING:
+    from pairmatch.core.callbacks import Callback as Callback
     from pairmatch.core.config import TrainingConfig as TrainingConfig
     from pairmatch.core.errors import PairmatchError as PairmatchError
     from pairmatch.core.interfaces import Backbone as Backbone

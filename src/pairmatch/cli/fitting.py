@@ -58,6 +58,7 @@ from pairmatch.cli.planning import (
 from pairmatch.cli.recording import provenance
 from pairmatch.cli.reporting import fit_and_report, write_print
 from pairmatch.cli.tables import PoolRule, Tables, reads_tables
+from pairmatch.cli.tracking import Track, tracked
 
 if TYPE_CHECKING:
     from pairmatch.data import Pairs
@@ -160,6 +161,7 @@ def fit(
     accelerator: Accelerator = None,
     json_file: JSONFile = None,
     history: HistoryFile = None,
+    track: Track = None,
     quiet: Quiet = False,
 ) -> None:
     """Fits a matcher to pairs, evaluates it on people held out, and writes a report.
@@ -176,7 +178,7 @@ def fit(
         raise typer.BadParameter("--split-by time and --before DATE belong together.")
     if test is not None and (by_time or split_by is not None):
         raise typer.BadParameter("--test names the test pairs: omit --split-by and --before.")
-    parts = parts_of(
+    arguments = parts_of(
         backbones=backbone,
         poolers=pooler,
         metadata=metadata,
@@ -190,7 +192,7 @@ def fit(
 
     matcher = Matcher.preset(
         preset,
-        **parts,
+        **arguments,
         seed=seed,
         prompt=prompt,
         prompt_attributes=prompt_attribute or (),
@@ -214,19 +216,21 @@ def fit(
         if json_file is not None:
             write_json(json_file, {"plan": planned.to_dict()})
         return
-    fit_and_report(
-        matcher,
-        _split(data, others, split_by, before, seed=seed),
-        output,
-        seen=by_time or test is not None if seen is None else seen,
-        photos=photos,
-        title=pairs.name,
-        compare=compare,
-        learning_curve=learning_curve,
-        json_file=json_file,
-        history=history,
-        inputs=inputs,
-    )
+    parts = _split(data, others, split_by, before, seed=seed)
+    with tracked(track, matcher, parts):
+        fit_and_report(
+            matcher,
+            parts,
+            output,
+            seen=by_time or test is not None if seen is None else seen,
+            photos=photos,
+            title=pairs.name,
+            compare=compare,
+            learning_curve=learning_curve,
+            json_file=json_file,
+            history=history,
+            inputs=inputs,
+        )
 
 
 @app.command(epilog="Example: pairmatch evaluate couples other-pairs.csv --json figures.json")

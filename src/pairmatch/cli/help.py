@@ -82,6 +82,7 @@ SUBJECTS = {
         "tables",
         "figures",
         "history",
+        "track",
         "photos",
         "note",
         "quiet",

@@ -34,7 +34,7 @@ _LIBRARIES = (
 #: Options that do not change what is learned.
 _BESIDE = {
     *("output", "store", "photos", "json", "history", "quiet", "learning-curve", "compare"),
-    "skipped",
+    *("skipped", "track"),
 }
 
 

@@ -26,6 +26,7 @@ from pairmatch.core.types import Item, Profile, Refusal, Side, Target, TokenStat
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from pairmatch.core.callbacks import Callback
     from pairmatch.core.paired_features import PairedFeatures
 
 #: Receives the index, outcome and cost of an answer; returning True asks to stop.
@@ -319,9 +320,12 @@ class Learner(ABC):
     Attributes:
         uses_validation: Whether `fit` stops early on validation pairs; if False, a `Matcher` only
             calibrates probabilities on them.
+        callbacks: Receive the epochs of `fit`, if the learner trains in epochs. A `Matcher` sets
+            them while it fits.
     """
 
     uses_validation: ClassVar[bool] = False
+    callbacks: Sequence[Callback] = ()
 
     @abstractmethod
     def fit(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pairmatch.core import registry
+from pairmatch.core.callbacks import Callback, Callbacks
 from pairmatch.core.config import PartSpec
 from pairmatch.core.display import Displayed, Rows
 from pairmatch.core.errors import ConfigurationError, unknown_name
@@ -235,6 +236,7 @@ def cross_validate(
     confidence: float = 0.95,
     seed: int = 0,
     progress: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> CrossValidation:
     """Tests learners on people not seen in training, every pair once per repeat.
 
@@ -262,6 +264,7 @@ def cross_validate(
         confidence: Confidence level of the intervals, in (0, 1).
         seed: Seed for splits and learners.
         progress: Whether to show a progress bar.
+        callbacks: Receive the metrics of each learner, without intervals.
 
     Raises:
         ConfigurationError: The folds or K are impossible, sets of features describe different
@@ -279,7 +282,7 @@ def cross_validate(
     notes += people_note(first, splits, target)
     tables = {}
     scored = {}
-    with progress_bar(progress) as bar:
+    with progress_bar(progress) as bar, Callbacks(callbacks) as reported:
         task = bar.add_task("Cross-validating", total=len(tasks) * len(splits))
         advance = partial(bar.advance, task)
         for label, (features, learner) in tasks.items():
@@ -288,6 +291,7 @@ def cross_validate(
             tables[label] = measure_learner(
                 features, learner, splits, used, target=target, seed=seed, on_split=score
             )
+            reported.on_evaluation(label, summarize(tables[label], resamples=0).flat())
             if parts:
                 scored[label] = ScoredDecisions.concatenate(parts)
     shared = first.identical_across_components()

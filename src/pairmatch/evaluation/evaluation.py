@@ -151,6 +151,21 @@ class Evaluation(Displayed):
         figures["notes"] = list(self.notes)
         return figures
 
+    def flat(self) -> dict[str, float]:
+        """Metrics by one name each, as callbacks get them; fractions in [0, 1].
+
+        Those of `chance`, `frozen` and `seen` begin with that word.
+        """
+        parts = {"chance": self.chance}
+        if self.frozen is not None:
+            parts["frozen"] = self.frozen.both
+        if self.seen is not None:
+            parts["seen"] = self.seen.both
+        flat = {"queries": float(self.queries), **self.both.flat()}
+        for name, metrics in parts.items():
+            flat |= metrics.flat(f"{name}_")
+        return flat if self.auc is None else {**flat, "auc": self.auc.per_person.value}
+
     def rows(self) -> list[tuple[str, Metrics]]:
         """The rows of the printed table: chance, frozen, this evaluation, and its directions."""
         rows = [("chance", self.chance)]

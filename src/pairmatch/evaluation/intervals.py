@@ -65,6 +65,20 @@ class Metrics:
             }
         return figures
 
+    def flat(self, prefix: str = "") -> dict[str, float]:
+        """The same values by one name each: `mrr`, `mrr_low`, `recall_at_10`, `median_rank` …
+
+        Args:
+            prefix: Beginning of every name.
+        """
+        names = {"MRR": "mrr", **{f"R@{k}": f"recall_at_{k}" for k in self.recall}}
+        flat = {}
+        for metric, name in names.items():
+            flat[prefix + name], interval = self.value(metric)
+            if interval is not None:
+                flat[f"{prefix}{name}_low"], flat[f"{prefix}{name}_high"] = interval
+        return {**flat, f"{prefix}median_rank": self.median_rank}
+
     def value(self, metric: str) -> tuple[float, tuple[float, float] | None]:
         """A metric and its interval by name: `MRR` or `R@K`."""
         if metric == "MRR":

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pairmatch.core import registry
+from pairmatch.core.callbacks import Callback, Callbacks
 from pairmatch.core.components import label_components
 from pairmatch.core.errors import ConfigurationError, MissingWeightsError
 from pairmatch.core.feature_blocks import feature_blocks
@@ -21,6 +22,7 @@ from pairmatch.core.progress import progress_bar
 from pairmatch.core.units import IDENTICAL_FEATURES_NOTE
 from pairmatch.data import Pairs
 from pairmatch.evaluation.crossvalidation import COMPARED, CrossValidation
+from pairmatch.evaluation.intervals import summarize
 from pairmatch.evaluation.measuring import chance_table, measure_learner
 from pairmatch.evaluation.pool_notes import pool_notes
 from pairmatch.evaluation.query_table import usable_ks
@@ -94,6 +96,7 @@ def sweep(
     join_identical: bool = False,
     output: str | Path | None = None,
     progress: bool = False,
+    callbacks: Sequence[Callback] = (),
     **shared: Any,
 ) -> CrossValidation:
     """Tests every combination on the same people, with one extraction per backbone and prompt.
@@ -110,6 +113,7 @@ def sweep(
         join_identical: Whether people with identical features stay together.
         output: Folder for finished rows; an interrupted sweep resumes from it.
         progress: Whether to show progress bars.
+        callbacks: Receive the metrics of each row, without intervals.
         shared: Arguments of every `Matcher`: `store`, `device`, `allow_upload`, `max_usd`.
 
     Raises:
@@ -131,7 +135,7 @@ def sweep(
     notes += pool_notes(chance)
     finished = FinishedRows(output, drawn, chance, seed)
     tables = {}
-    with progress_bar(progress) as bar:
+    with progress_bar(progress) as bar, Callbacks(callbacks) as reported:
         task = bar.add_task("Sweeping", total=len(rows) * len(drawn))
         for label, (key, learner) in rows.items():
             measure = partial(
@@ -145,6 +149,7 @@ def sweep(
             )
             tables[label] = finished.read_or_measure(features[key], learner, measure)
             bar.update(task, completed=len(tables) * len(drawn))
+            reported.on_evaluation(label, summarize(tables[label], resamples=0).flat())
     shared_people = first.identical_across_components()
     if shared_people:
         notes.append(IDENTICAL_FEATURES_NOTE.format(shared_people))

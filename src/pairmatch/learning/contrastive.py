@@ -29,7 +29,6 @@ class Contrastive(Learner):
         validation: Share of the training pairs that is held out for early stopping if `fit` gets no
             validation pairs, in [0, 1). The default is the recipe's 15 of 85; 0 runs all epochs.
         device: Device to train on.
-        progress: Whether to show a progress bar.
     """
 
     uses_validation: ClassVar[bool] = True
@@ -42,7 +41,6 @@ class Contrastive(Learner):
         training: TrainingConfig | Mapping[str, Any] | None = None,
         validation: float = 0.15 / 0.85,
         device: str = "cpu",
-        progress: bool = False,
     ) -> None:
         if not 0 <= validation < 1:
             raise ConfigurationError(
@@ -64,7 +62,6 @@ class Contrastive(Learner):
         self.training = TrainingConfig(**training) if isinstance(training, Mapping) else training
         self.validation = validation
         self.device = device
-        self.progress = progress
         self._loss = registry.create("losses", loss)
 
     def fit(
@@ -85,7 +82,7 @@ class Contrastive(Learner):
             self._loss,
             config,
             device=self.device,
-            progress=self.progress,
+            callbacks=self.callbacks,
             warns=False,
         )
         result = trainer.fit(train, validation)

@@ -13,11 +13,11 @@ import torch
 
 from pairmatch.core import registry
 from pairmatch.core.arrays import Floats, Ints
+from pairmatch.core.callbacks import Callback, Callbacks
 from pairmatch.core.config import PartSpec, TrainingConfig
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import ContrastiveLoss, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
-from pairmatch.core.progress import track
 from pairmatch.evaluation.query_table import RankedQueries, embed_sides, rank_queries
 from pairmatch.learning.batches import Batches
 from pairmatch.learning.heads import build_head
@@ -65,7 +65,7 @@ class Trainer:
         loss: Name, name with options, or instance; copied as well.
         config: Training hyperparameters.
         device: Device to train on.
-        progress: Whether to show a progress bar.
+        callbacks: Receive every epoch, and the end of the training, such as `ProgressBar()`.
         warns: Whether to log the result's notes as warnings.
     """
 
@@ -76,14 +76,14 @@ class Trainer:
         config: TrainingConfig | None = None,
         *,
         device: str | torch.device = "cpu",
-        progress: bool = False,
+        callbacks: Sequence[Callback] = (),
         warns: bool = True,
     ) -> None:
         self.head = head
         self.loss = loss
         self.config = config or TrainingConfig()
         self.device = device
-        self.progress = progress
+        self.callbacks = tuple(callbacks)
         self.warns = warns
 
     def fit(
@@ -103,11 +103,12 @@ class Trainer:
         """
         _check_data(train, validation)
         run = _Run(self, train, validation)
-        with torch.random.fork_rng(devices=[]):
+        with Callbacks(self.callbacks) as callbacks, torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
-            epochs = range(1, self.config.epochs + 1)
-            for epoch in track(epochs, "Training", len(epochs), shown=self.progress):
-                if not run.epoch(epoch):
+            for epoch in range(1, self.config.epochs + 1):
+                improves = run.epoch(epoch)
+                callbacks.on_epoch(run.history[-1], self.config.epochs)
+                if not improves:
                     break
         result = run.result()
         if self.warns:

@@ -91,7 +91,9 @@ class Tuned(Learner):
         Raises:
             MissingExtraError: Optuna is not installed.
         """
-        return self._contrastive(self.search(train, seed=seed)).fit(train, validation, seed=seed)
+        learner = self._contrastive(self.search(train, seed=seed))
+        learner.callbacks = self.callbacks
+        return learner.fit(train, validation, seed=seed)
 
     def search(self, train: PairedFeatures, *, seed: int = 0) -> dict[str, Any]:
         """The setting with the best mean MRR in the inner cross-validation, by `part.option`."""

@@ -13,10 +13,18 @@ import torch
 
 from pairmatch.core import registry
 from pairmatch.core.arrays import Vectors, check_count
+from pairmatch.core.callbacks import Callback, Callbacks, ProgressBar
 from pairmatch.core.config import PartSpec, TrainingConfig, parse_spec
 from pairmatch.core.devices import resolve_device
 from pairmatch.core.errors import ConfigurationError, DataError, NotFittedError
-from pairmatch.core.interfaces import Backbone, Learner, MetadataGenerator, Pooler, ProjectionHead
+from pairmatch.core.interfaces import (
+    Backbone,
+    FittedHead,
+    Learner,
+    MetadataGenerator,
+    Pooler,
+    ProjectionHead,
+)
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.types import Profile, Side, Target
 from pairmatch.data import Pairs
@@ -86,6 +94,8 @@ class Matcher:
         allow_upload: Whether a metadata generator may send photos to a remote host.
         max_usd: Cost in US dollars at which paid metadata stops cleanly; None for no limit.
         progress: Whether to show progress bars.
+        callbacks: Receive the epochs of `fit`, if the learner trains in epochs, and the metrics of
+            `evaluate`; such as [`Tracker`][pairmatch.tracking.tracker.Tracker].
         engine: Where backbones run, such as `RayEngine()`; None for this process.
 
     Raises:
@@ -114,12 +124,13 @@ class Matcher:
         allow_upload: bool = False,
         max_usd: float | None = None,
         progress: bool = False,
+        callbacks: Sequence[Callback] = (),
         engine: ExtractionEngine | None = None,
     ) -> None:
         resolve_device(device)  # before anything is loaded
         backbones, poolers = build_backbones(backbone, pooler, device)
         settings = {"head": head, "loss": loss, "training": training}
-        self.learner = _build_learner(learner, settings, device=device, progress=progress)
+        self.learner = _build_learner(learner, settings, device=device)
         self.pipeline = FeaturePipeline(
             backbones=backbones,
             poolers=poolers,
@@ -136,6 +147,7 @@ class Matcher:
         )
         self.seed = _seed_of(self.learner) if seed is None else seed
         self.progress = progress
+        self.callbacks = tuple(callbacks)
         self.head: ProjectionHead | None = None
         self.sides: int | None = None
         self.history: list[Mapping[str, float]] = []
@@ -301,7 +313,7 @@ class Matcher:
             held_out = features[1:]
             if validation and not held_out:
                 held_out = self.pipeline.paired_features([validation])
-            fitted = self.learner.fit(*features, seed=self.seed)
+            fitted = self._learn(features)
         except BaseException:
             # The earlier head stays, with the backbones that it was trained on
             self.pipeline.trained_on, self.pipeline.backbones = previous
@@ -327,6 +339,15 @@ class Matcher:
         self.reference = Reference.of(train, features[0], self.head, leave_out=hidden)
         self.probabilities = Probabilities.of(held_out[0], self.head) if held_out else None
         return self
+
+    def _learn(self, features: Sequence[PairedFeatures]) -> FittedHead:
+        """Fits the learner, which reports its epochs."""
+        bars = [ProgressBar()] if self.progress else []
+        self.learner.callbacks = (*bars, *self.callbacks)
+        try:
+            return self.learner.fit(*features, seed=self.seed)
+        finally:
+            self.learner.callbacks = ()
 
     def evaluate(
         self,
@@ -378,6 +399,8 @@ class Matcher:
         notes += self._overlap(pairs, known)
         evaluation = dataclasses.replace(evaluation, notes=(*evaluation.notes, *notes))
         self.metrics = evaluation.to_dict()
+        with Callbacks(self.callbacks) as callbacks:
+            callbacks.on_evaluation("test", evaluation.flat())
         if self.reference is not None and target == "match":
             auc, error = auc_of(evaluation)
             self.reference = dataclasses.replace(self.reference, auc=auc, auc_error=error)
@@ -664,8 +687,8 @@ class Matcher:
             metadata: Options of the metadata generator that override the saved ones, or another
                 generator. The address of a server (`base_url`) and the name of the variable that
                 holds the key are never saved: name them here.
-            options: `store`, `device`, `allow_upload`, `max_usd`, `progress` and `engine`, as in
-                the constructor.
+            options: `store`, `device`, `allow_upload`, `max_usd`, `progress`, `callbacks` and
+                `engine`, as in the constructor.
 
         Raises:
             SavedMatcherError: The folder does not exist, a file is damaged, or the format is
@@ -728,9 +751,7 @@ def _seed_of(learner: Learner) -> int:
     return int(getattr(training, "seed", 0))
 
 
-def _build_learner(
-    learner: PartSpec, settings: Mapping[str, Any], *, device: str, progress: bool
-) -> Learner:
+def _build_learner(learner: PartSpec, settings: Mapping[str, Any], *, device: str) -> Learner:
     """The learner, with head, loss and training if it is the contrastive one."""
     named = {name: value for name, value in settings.items() if value is not None}
     parsed = parse_spec(learner)
@@ -752,4 +773,4 @@ def _build_learner(
         )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return registry.create("learners", learner, device=device, progress=progress)
+    return registry.create("learners", learner, device=device)

@@ -37,7 +37,7 @@ from pairmatch.matcher.records import (
 
 #: Attributes of a matcher that are saved unchanged.
 STATE = ("sides", "seed", "data", "notes", "metrics")
-_LOAD_OPTIONS = ("store", "device", "allow_upload", "max_usd", "progress", "engine")
+_LOAD_OPTIONS = ("store", "device", "allow_upload", "max_usd", "progress", "callbacks", "engine")
 
 
 def describe(pipeline: FeaturePipeline, learner: Learner, head: ProjectionHead) -> dict[str, Any]:

@@ -1,0 +1,98 @@
+"""Callbacks: what a training or an evaluation reports while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from rich.progress import Progress
+
+from pairmatch.core.progress import progress_bar
+
+
+class Callback:
+    """Receives the epochs and evaluations of `Trainer`, `Matcher`, `cross_validate` and `sweep`.
+
+    Derive from it and write the methods that you need; the others do nothing. They are called in
+    the thread of the work, which waits for them, and an exception ends it. A callback gets numbers
+    and names of learners, never ids, photos or texts.
+    """
+
+    def on_epoch(self, row: Mapping[str, float], epochs: int) -> None:
+        """Called after every epoch of a training.
+
+        Args:
+            row: `epoch` from 1, `train_loss` (mean per pair), and `validation_mrr` in [0, 1] if
+                there are validation pairs.
+            epochs: Maximum number of epochs; a training may stop earlier.
+        """
+
+    def on_evaluation(self, name: str, metrics: Mapping[str, float]) -> None:
+        """Called after every evaluation.
+
+        Args:
+            name: What was evaluated: `test` by `Matcher.evaluate`, the label of a learner by
+                `cross_validate` and `sweep`.
+            metrics: `mrr`, `recall_at_10` and others by name; shares are in [0, 1], and
+                `median_rank` counts from 1.
+        """
+
+    def on_end(self) -> None:
+        """Called when the work that reported has ended, after an error, too.
+
+        That is once per `Trainer.fit`, `Matcher.evaluate`, `cross_validate` and `sweep`; a matcher
+        that is fitted and evaluated reports two ends.
+        """
+
+
+class Callbacks(Callback):
+    """Several callbacks as one. At the end of a `with` block, it reports the end.
+
+    Args:
+        callbacks: Called in this order.
+    """
+
+    def __init__(self, callbacks: Iterable[Callback]) -> None:
+        self._callbacks = tuple(callbacks)
+
+    def __enter__(self) -> Callbacks:
+        """Returns itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Reports the end, after an error, too."""
+        self.on_end()
+
+    def on_epoch(self, row: Mapping[str, float], epochs: int) -> None:
+        """Calls each with a copy of the row."""
+        for callback in self._callbacks:
+            callback.on_epoch(dict(row), epochs)
+
+    def on_evaluation(self, name: str, metrics: Mapping[str, float]) -> None:
+        """Calls each with a copy of the metrics."""
+        for callback in self._callbacks:
+            callback.on_evaluation(name, dict(metrics))
+
+    def on_end(self) -> None:
+        """Calls each."""
+        for callback in self._callbacks:
+            callback.on_end()
+
+
+class ProgressBar(Callback):
+    """A progress bar over the epochs of a training, on standard error; it vanishes at the end."""
+
+    _bar: Progress | None = None
+
+    def on_epoch(self, row: Mapping[str, float], epochs: int) -> None:
+        """Advances the bar; it appears with the first epoch."""
+        if self._bar is None:
+            self._bar = progress_bar(True, transient=True)
+            self._bar.start()
+            self._bar.add_task("Training")
+        self._bar.update(self._bar.task_ids[0], completed=row["epoch"], total=epochs)
+
+    def on_end(self) -> None:
+        """Removes the bar; the next training gets a new one."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
