@@ -19,6 +19,7 @@ LEVELS = [
     {"backbones", "metadata", "features"},
     {"evaluation"},
     {"learning"},
+    {"finetuning"},
     {"gallery"},
     {"market"},
     {"matcher"},

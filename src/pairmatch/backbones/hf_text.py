@@ -16,6 +16,7 @@ from pairmatch.core.errors import BackboneError
 from pairmatch.core.interfaces import Backbone
 from pairmatch.core.text import PLAIN_PROMPT
 from pairmatch.core.types import Item, TokenStates
+from pairmatch.io.adapters import Adapter, adapted, adapter_entry
 from pairmatch.io.checkpoints import (
     check_unchanged,
     checkpoint_fingerprint,
@@ -45,6 +46,7 @@ class HFTextBackbone(Backbone):
         revision: Branch, tag or commit of a hub model.
         max_tokens: Maximum number of tokens per text, or fewer if the checkpoint reads fewer;
             longer texts are cut off, with a warning.
+        adapter: `Adapter`, or the folder of one, that fine-tuning made for this model.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         device: `auto`, `cpu`, `cuda`, …
 
@@ -64,12 +66,14 @@ class HFTextBackbone(Backbone):
         model: str = "sentence-transformers/all-MiniLM-L6-v2",
         revision: str | None = None,
         max_tokens: int = 256,
+        adapter: Adapter | str | Path | None = None,
         dtype: str = "auto",
         device: str = "auto",
     ) -> None:
         self.model = str(model)
         self.revision = revision
         self.max_tokens = max_tokens
+        self.adapter = Adapter.of(adapter)
         self.dtype = dtype
         self.device = device
         self._device = resolve_device(device)
@@ -149,6 +153,7 @@ class HFTextBackbone(Backbone):
         return checkpoint_fingerprint(self.model, self.revision, self._config)
 
     @cached_property
+    @torch.inference_mode(False)  # weights that are made in it can never be in a graph
     def _network(self) -> Any:
         """The text encoder; of models that also write text, the encoder alone."""
         from transformers import AutoModel, AutoModelForTextEncoding
@@ -168,7 +173,13 @@ class HFTextBackbone(Backbone):
         if getattr(network, "main_input_name", "input_ids") != "input_ids":
             raise self._no_text_encoder("does not read text")
         check_unchanged(self._weights, self.model, self.revision, self._config)
-        return freeze(network, self._device, self._dtype)
+        network = freeze(network, self._device, self._dtype)
+        return adapted(network, self.adapter, model=self.model)
+
+    @property
+    def network(self) -> Any:
+        """The network that fine-tuning adapts."""
+        return self._network
 
     def _no_text_encoder(self, reason: str) -> BackboneError:
         from transformers import AutoConfig
@@ -240,6 +251,7 @@ class HFTextBackbone(Backbone):
             "backbone": "hf-text",
             "format": 3,  # 2 read the recipe's prompt unless it was given another
             **self._weights,
+            **adapter_entry(self.adapter),
             "max_tokens": self._limit,
             "dtype": str(self._dtype),
             "transformers": version("transformers"),

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +17,7 @@ from pairmatch.core.devices import resolve_device, resolve_dtype
 from pairmatch.core.errors import BackboneError
 from pairmatch.core.interfaces import Backbone
 from pairmatch.core.types import Item, TokenStates
+from pairmatch.io.adapters import Adapter, adapted, adapter_entry
 from pairmatch.io.checkpoints import (
     check_unchanged,
     checkpoint_fingerprint,
@@ -40,6 +42,7 @@ class HFVisionBackbone(Backbone):
     Args:
         model: Hub name or folder.
         revision: Branch, tag or commit of a hub model.
+        adapter: `Adapter`, or the folder of one, that fine-tuning made for this model.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         device: `auto`, `cpu`, `cuda`, …
 
@@ -51,10 +54,17 @@ class HFVisionBackbone(Backbone):
     default_pooler: ClassVar[str] = "native"
 
     def __init__(
-        self, *, model: str, revision: str | None = None, dtype: str = "auto", device: str = "auto"
+        self,
+        *,
+        model: str,
+        revision: str | None = None,
+        adapter: Adapter | str | Path | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
     ) -> None:
         self.model = str(model)
         self.revision = revision
+        self.adapter = Adapter.of(adapter)
         self.dtype = dtype
         self.device = device
         self._device = resolve_device(device)
@@ -83,6 +93,7 @@ class HFVisionBackbone(Backbone):
         return checkpoint_fingerprint(self.model, self.revision, self._config)
 
     @cached_property
+    @torch.inference_mode(False)  # weights that are made in it can never be in a graph
     def _network(self) -> Any:
         from transformers import AutoModel
 
@@ -102,7 +113,13 @@ class HFVisionBackbone(Backbone):
                 "encoders load with the backbone 'hf-text'."
             )
         check_unchanged(self._weights, self.model, self.revision, self._config)
-        return freeze(tower, self._device, self._dtype)
+        network = freeze(tower, self._device, self._dtype)
+        return adapted(network, self.adapter, model=self.model)
+
+    @property
+    def network(self) -> Any:
+        """The network that fine-tuning adapts."""
+        return self._network
 
     @cached_property
     def dim(self) -> int:
@@ -179,6 +196,7 @@ class HFVisionBackbone(Backbone):
             "backbone": "hf-vision",
             "format": 1,
             **self._weights,
+            **adapter_entry(self.adapter),
             "dtype": str(self._dtype),
             "transformers": version("transformers"),
             "torch": torch.__version__,

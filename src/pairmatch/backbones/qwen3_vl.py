@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pairmatch.backbones.qwen3_vl_base import Qwen3VL
+from pairmatch.io.adapters import Adapter
 
 # 196 tokens; one more pixel, because the processor rounds an exact square down
 DEFAULT_MAX_PIXELS = 448 * 448 + 1
@@ -32,6 +33,7 @@ class Qwen3VLBackbone(Qwen3VL):
             block's output.
         attention: Attention implementation of transformers: `sdpa`, `eager`,
             `flash_attention_2`.
+        adapter: `Adapter`, or the folder of one, that fine-tuning made for this model.
         dtype: `auto` (bfloat16 on GPUs and on CPUs with native support, else float32), `float32`,
             `bfloat16` or `float16`.
         device: `auto`, `cpu`, `cuda`, …
@@ -56,6 +58,7 @@ class Qwen3VLBackbone(Qwen3VL):
         max_text_tokens: int = 512,
         layers: Sequence[int] = (),
         attention: str = "sdpa",
+        adapter: Adapter | str | Path | None = None,
         dtype: str = "auto",
         device: str = "auto",
         threads: int | None = None,
@@ -68,6 +71,7 @@ class Qwen3VLBackbone(Qwen3VL):
             max_text_tokens=max_text_tokens,
             layers=layers,
             attention=attention,
+            adapter=adapter,
             dtype=dtype,
             device=device,
             threads=threads,
@@ -107,6 +111,7 @@ class Qwen3VLEmbeddingBackbone(Qwen3VL):
         max_text_tokens: int = 512,
         layers: Sequence[int] = (),
         attention: str = "sdpa",
+        adapter: Adapter | str | Path | None = None,
         dtype: str = "auto",
         device: str = "auto",
         threads: int | None = None,
@@ -119,6 +124,7 @@ class Qwen3VLEmbeddingBackbone(Qwen3VL):
             max_text_tokens=max_text_tokens,
             layers=layers,
             attention=attention,
+            adapter=adapter,
             dtype=dtype,
             device=device,
             threads=threads,

@@ -19,6 +19,7 @@ from pairmatch.core.devices import intra_op_threads, resolve_device, resolve_dty
 from pairmatch.core.errors import BackboneError, ConfigurationError, MissingWeightsError
 from pairmatch.core.interfaces import Backbone
 from pairmatch.core.types import Item, TokenStates
+from pairmatch.io.adapters import Adapter, adapted, adapter_entry
 from pairmatch.io.checkpoints import (
     check_memory,
     check_unchanged,
@@ -47,6 +48,7 @@ class Qwen3VL(Backbone):
         max_text_tokens: int,
         layers: Sequence[int],
         attention: str,
+        adapter: Adapter | str | Path | None,
         dtype: str,
         device: str,
         threads: int | None,
@@ -64,6 +66,7 @@ class Qwen3VL(Backbone):
         self.max_text_tokens = max_text_tokens
         self.layers = tuple(layers)
         self.attention = attention
+        self.adapter = Adapter.of(adapter)
         self.dtype = dtype
         self.device = device
         self.threads = threads
@@ -124,6 +127,7 @@ class Qwen3VL(Backbone):
         return checkpoint_fingerprint(self.model, self.revision, self._config)
 
     @cached_property
+    @torch.inference_mode(False)  # weights that are made in it can never be in a graph
     def _network(self) -> Any:
         """The base model without the language-model head, so that no logits are computed."""
         from transformers import AutoModel
@@ -138,7 +142,13 @@ class Qwen3VL(Backbone):
             attn_implementation=self.attention,
         )
         check_unchanged(self._weights, self.model, self.revision, self._config)
-        return freeze(network, self._device, self._dtype)
+        network = freeze(network, self._device, self._dtype)
+        return adapted(network, self.adapter, model=self.model)
+
+    @property
+    def network(self) -> Any:
+        """The network that fine-tuning adapts."""
+        return self._network
 
     @cached_property
     def _shape(self) -> Qwen3VLShape | None:
@@ -275,6 +285,7 @@ class Qwen3VL(Backbone):
             "backbone": type(self).__name__,
             "format": 1,
             **self._weights,
+            **adapter_entry(self.adapter),
             "conversation": self._conversation([]),
             "max_pixels": self.max_pixels,
             "min_pixels": self.min_pixels,

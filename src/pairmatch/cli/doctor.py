@@ -29,6 +29,7 @@ _WEIGHTS = (
 _EXTRAS = (
     ("onnx", "onnxruntime", "the onnx backbone"),
     ("tune", "optuna", "the tuned learner"),
+    ("finetune", "peft", "`pairmatch finetune`"),
     ("plots", "matplotlib", "figures in Python"),
     ("lance", "lancedb", "LanceGallery"),
     ("qdrant", "qdrant-client", "export to Qdrant"),

@@ -1,0 +1,196 @@
+"""Fine-tunes a backbone with LoRA, together with a head, on matched pairs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pairmatch.core import registry
+from pairmatch.core.config import PartSpec
+from pairmatch.core.errors import BackboneError, ConfigurationError
+from pairmatch.core.interfaces import Backbone, ContrastiveLoss, ProjectionHead
+from pairmatch.data import Pairs
+from pairmatch.features.engines import is_out_of_memory
+from pairmatch.finetuning.config import FinetuneConfig
+from pairmatch.finetuning.lora import check_tunable, with_adapter
+from pairmatch.finetuning.run import Run
+from pairmatch.io.adapters import Adapter
+
+#: Number of training pairs below which fine-tuning is advised against. The authors of Augmented
+#: SBERT (Thakur et al. 2021) call 1,000 to 3,000 labeled pairs few for tuning a sentence encoder,
+#: and enlarge such sets first; on 464 pairs of furniture, the page Fine-tuning has our figures.
+FEWEST_PAIRS = 1000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FinetuneResult:
+    """A fine-tuned backbone, and how it was trained.
+
+    Attributes:
+        backbone: A new backbone with the adapter; its features are never mixed with those of the
+            frozen one.
+        adapter: The adapter of the best epoch.
+        head: The head that was trained with it, in evaluation mode, of the same epoch.
+        loss: The loss, with the parameters that it learned.
+        history: One row per epoch: `epoch` from 1, `train_loss`, and `validation_mrr` if there are
+            validation pairs.
+        best_epoch: Epoch whose weights were kept; the last one without validation pairs.
+        validation_mrr: MRR at the best epoch; None without validation pairs.
+        validation_frozen_mrr: MRR of the cosine of the frozen features on the same pairs.
+        notes: Caveats, for example that there are few pairs.
+    """
+
+    backbone: Backbone
+    adapter: Adapter
+    head: ProjectionHead
+    loss: ContrastiveLoss
+    history: tuple[dict[str, float], ...]
+    best_epoch: int
+    validation_mrr: float | None
+    validation_frozen_mrr: float | None
+    notes: tuple[str, ...]
+
+
+class Finetuner:
+    """Trains LoRA adapters of a backbone together with a head, by AdamW with early stopping.
+
+    Batches, positives, head and loss are those of `Trainer`; the features are not stored, because
+    they change with every step. Choose it with a thousand pairs or more, and compare the result
+    with learners on frozen features.
+
+    It is not a learner: learners see features only, which are computed once.
+
+    Args:
+        backbone: `hf-vision`, `hf-text`, `qwen3-vl-2b` or `qwen3-vl-embedding-2b`, as name, name
+            with options, or instance. Its own weights do not change.
+        pooler: Name, name with options, or instance; None for the backbone's default.
+        head: Name, name with options, or instance; an instance is copied.
+        loss: Name, name with options, or instance; copied as well.
+        config: Hyperparameters.
+        prompt: Template of the text that the backbone reads; None for the backbone's own.
+        prompt_attributes: Names of the profile attributes that go into the prompt.
+        progress: Whether to show progress bars.
+
+    Raises:
+        ConfigurationError: The backbone cannot be fine-tuned.
+    """
+
+    def __init__(
+        self,
+        backbone: PartSpec,
+        pooler: PartSpec = None,
+        head: PartSpec = "residual",
+        loss: PartSpec = ("infonce", {"temperature": 0.05, "directions": "both"}),
+        config: FinetuneConfig | None = None,
+        *,
+        prompt: str | None = None,
+        prompt_attributes: Sequence[str] = (),
+        progress: bool = False,
+    ) -> None:
+        self.backbone: Backbone = registry.create("backbones", backbone)
+        check_tunable(self.backbone)
+        named = self.backbone.default_pooler if pooler is None else pooler
+        self.pooler = registry.create("poolers", named)
+        self.head = head
+        self.loss = loss
+        self.config = config or FinetuneConfig()
+        self.prompt = prompt
+        self.prompt_attributes = tuple(prompt_attributes)
+        self.progress = progress
+
+    def fit(
+        self,
+        train: Pairs,
+        validation: Pairs | None = None,
+        *,
+        checkpoints: str | Path | None = None,
+    ) -> FinetuneResult:
+        """Trains on matched pairs.
+
+        In several processes (`accelerate launch`), all of them call it with the same arguments, and
+        all return the same result.
+
+        Args:
+            train: At least 2 matches; no match and no open pair is ever a negative, and rejected
+                pairs are extra negatives.
+            validation: Pairs of other people for early stopping; without them all epochs are run.
+            checkpoints: Folder for a checkpoint after each epoch. If it holds one of the same run,
+                the run resumes there.
+
+        Raises:
+            ConfigurationError: There are fewer than 2 pairs, the parts differ in `sides`, the
+                training diverges, or the checkpoint is of another run.
+            MissingExtraError: peft is not installed.
+            DataError: People with nothing to read, or with missing photo files.
+            BackboneError: The backbone cannot be loaded, or memory runs out.
+        """
+        if len(train) < 2:
+            raise ConfigurationError(
+                f"Fine-tuning needs at least 2 matched pairs, got {len(train)}: the other pairs of "
+                "a batch are the negatives."
+            )
+        if validation is not None and validation.sides != train.sides:
+            raise ConfigurationError("Training and validation pairs must have equal `sides`.")
+        folder = None if checkpoints is None else Path(checkpoints)
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices=devices):
+            return self._fit(train, validation, folder)
+
+    def _fit(self, train: Pairs, validation: Pairs | None, folder: Path | None) -> FinetuneResult:
+        run = Run(self, train, validation, folder)
+        try:
+            run.train()
+            adapter = run.layers.adapter(self.backbone.fingerprint())
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise BackboneError(
+                f"{type(self.backbone).__name__} ran out of memory: lower `micro_batch` "
+                f"({self.config.micro_batch}), or set `gradient_checkpointing`."
+            ) from error
+        finally:
+            run.close()
+        position = run.position
+        mrr = None if validation is None else position.best_mrr
+        return FinetuneResult(
+            backbone=with_adapter(self.backbone, adapter),
+            adapter=adapter,
+            head=copy.deepcopy(run.head).cpu().eval(),
+            loss=copy.deepcopy(run.loss).cpu(),
+            history=tuple(position.history),
+            best_epoch=position.best_epoch,
+            validation_mrr=mrr,
+            validation_frozen_mrr=position.frozen_mrr,
+            notes=tuple(_notes(len(train), mrr, position.frozen_mrr)),
+        )
+
+
+def few_pairs_note(pairs: int) -> str | None:
+    """The advice against fine-tuning on few pairs; None if there are enough.
+
+    Args:
+        pairs: Number of training pairs.
+    """
+    if pairs >= FEWEST_PAIRS:
+        return None
+    return (
+        f"{pairs:,} training pairs are few for fine-tuning: below {FEWEST_PAIRS:,}, learners on "
+        "frozen features are usually as good or better, and take seconds (fit --preset best)."
+    )
+
+
+def _notes(pairs: int, mrr: float | None, frozen: float | None) -> list[str]:
+    notes = []
+    few = few_pairs_note(pairs)
+    if few is not None:
+        notes.append(few)
+    if mrr is not None and frozen is not None and mrr <= frozen:
+        notes.append(
+            f"Fine-tuning did not help: on validation pairs its MRR is {mrr:.3f}, and that of the "
+            f"cosine of frozen features is {frozen:.3f}."
+        )
+    return notes
