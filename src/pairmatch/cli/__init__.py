@@ -6,6 +6,7 @@ Heavy libraries are imported inside the commands, so that `--help` is fast.
 from pairmatch.cli import (
     configuring,
     demos,
+    finetuning,
     fitting,
     galleries,
     machine,
@@ -24,6 +25,7 @@ __all__ = [
     "app",
     "configuring",
     "demos",
+    "finetuning",
     "fitting",
     "galleries",
     "machine",

@@ -216,7 +216,7 @@ def fit(
         if json_file is not None:
             write_json(json_file, {"plan": planned.to_dict()})
         return
-    parts = _split(data, others, split_by, before, seed=seed)
+    parts = split_of(data, others, split_by, before, seed=seed)
     with tracked(track, matcher, parts):
         fit_and_report(
             matcher,
@@ -291,7 +291,7 @@ def evaluate(
         echo(f"{judge_evaluation(evaluation)}\n{evaluation}", lines=True)
 
 
-def _split(
+def split_of(
     data: Pairs, test: Sequence[Pairs], by: SplitBy | None, before: str | None, *, seed: int
 ) -> SplitPairs:
     """The split that the options of `fit` ask for.

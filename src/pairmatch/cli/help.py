@@ -53,6 +53,14 @@ SUBJECTS = {
         "join_identical",
         "seed",
     ),
+    "Fine-tuning": (
+        "epochs",
+        "batch_size",
+        "micro_batch",
+        "learning_rate",
+        "rank",
+        "checkpoints",
+    ),
     "Who may be shown": ("where", "mutual", "exclude", "symmetric"),
     "Explorer": (
         "explore",

@@ -108,7 +108,7 @@ def fit_and_report(
     from pairmatch.report import compare_learners, serve_best
 
     train, validation, test = parts
-    leaks = _describe(parts, seen=seen, progress=matcher.progress)
+    leaks = describe_parts(parts, seen=seen, progress=matcher.progress)
     comparison = None
     recorder = Recorder(matcher, parts if inputs is None else inputs.read)
     with claimed_folder(output, "matcher"):  # the store may be in it
@@ -117,7 +117,7 @@ def fit_and_report(
             comparison = serve_best(matcher, train, validation, test)
         else:
             matcher.fit(train, validation)
-        evaluation = _evaluate_and_save(
+        evaluation = evaluate_and_save(
             matcher, parts, output, seen=seen, json_file=json_file, history=history, inputs=inputs
         )
         recorder.write(output)
@@ -143,7 +143,7 @@ def fit_and_report(
     return comparison
 
 
-def _describe(parts: SplitPairs, *, seen: bool, progress: bool) -> Leakage:
+def describe_parts(parts: SplitPairs, *, seen: bool, progress: bool) -> Leakage:
     """Prints sizes of the parts and what they share; returns the latter."""
     from pairmatch.data import leakage
 
@@ -162,7 +162,7 @@ def _describe(parts: SplitPairs, *, seen: bool, progress: bool) -> Leakage:
     return leaks
 
 
-def _evaluate_and_save(
+def evaluate_and_save(
     matcher: Matcher,
     parts: SplitPairs,
     output: Path,

@@ -158,7 +158,12 @@ def _parts_table(parts: Mapping[str, Any]) -> list[str]:
                 rows.append(f"| {kind} | {none} | | |")
                 continue
             words = [f"{key}={_option_words(value)}" for key, value in entry["options"].items()]
-            options = ", ".join([*words, *_learned_words(entry.get("learned", {}))])
+            words += _learned_words(entry.get("learned", {}))
+            adapter = entry.get("adapter")
+            if adapter:
+                layers = len(adapter["targets"])
+                words.append(f"fine-tuned: rank {adapter['rank']}, {layers} layers")
+            options = ", ".join(words)
             source = f"{entry['distribution']} {entry['version']}"
             rows.append(f"| {kind} | {entry['name']} | {options or 'defaults'} | {source} |")
     return rows

@@ -14,6 +14,8 @@ WEIGHTS = "head.safetensors"
 HISTORY = "history.csv"
 CARD = "README.md"
 FILES = (WEIGHTS, HISTORY, CARD, RECORD)
+#: The adapters of fine-tuned backbones; only there if there is one.
+ADAPTERS = "adapter.safetensors"
 #: Name of the mark of such folders.
 KIND = "matcher"
 MOST_RECORD_BYTES = 64_000_000

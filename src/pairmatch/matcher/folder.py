@@ -24,11 +24,13 @@ from torch import Tensor
 
 from pairmatch.core.errors import ConfigurationError, SavedMatcherError
 from pairmatch.core.text import printable, replace_surrogates
+from pairmatch.io.adapters import Adapter
 from pairmatch.io.files import parse_json, read_file
 from pairmatch.io.replacing import current_file, replace_files
 from pairmatch.io.spreadsheets import csv_bytes
 from pairmatch.matcher.card import model_card
 from pairmatch.matcher.files import (
+    ADAPTERS,
     CARD,
     HISTORY,
     MOST_RECORD_BYTES,
@@ -48,10 +50,18 @@ def write_folder(
     record: Mapping[str, Any],
     weights: Mapping[str, Tensor],
     history: Sequence[Mapping[str, float]],
+    adapters: Sequence[Adapter] = (),
 ) -> None:
     """Writes the files of a matcher: all of them or, if it fails or is killed, none.
 
     Files of other names in the folder are kept.
+
+    Args:
+        folder: The folder.
+        record: Content of `matcher.json`.
+        weights: Tensors of the head.
+        history: One row per epoch.
+        adapters: Those of the backbones.
 
     Raises:
         ConfigurationError: The folder holds something else, cannot be written, or a weight is not
@@ -75,9 +85,13 @@ def write_folder(
         CARD: replace_surrogates(model_card(record)).encode(),
         RECORD: replace_surrogates(text).encode(),
     }
+    if adapters:
+        contents[ADAPTERS] = _adapter_file(adapters)
     claim(folder)
     try:
         replace_files(folder, contents)
+        if not adapters:
+            (folder / ADAPTERS).unlink(missing_ok=True)
     except OSError as error:
         advice = "name another folder"
         if error.errno == errno.EFBIG:
@@ -91,7 +105,8 @@ def write_folder(
 def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[dict[str, float]]]:
     """Reads record, weights and history; nothing is executed.
 
-    Records of format 1 are converted to format 2.
+    Records of format 1 are converted to format 2. The records of adapters are replaced by the
+    adapters themselves.
 
     Raises:
         SavedMatcherError: The folder does not exist, a file is missing or damaged, or the format is
@@ -125,7 +140,40 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[d
             f"{_shown(folder / WEIGHTS)} is damaged: {printable(', '.join(damaged))} hold values "
             "that are not finite."
         )
+    _read_adapters(record, contents.get(ADAPTERS), folder / ADAPTERS)
     return record, weights, _history(contents[HISTORY], folder / HISTORY)
+
+
+def _adapter_file(adapters: Sequence[Adapter]) -> bytes:
+    """Content of the file of all adapters: `<digest>/<name>`."""
+    return save_tensors(
+        {
+            f"{adapter.digest}/{name}": value
+            for adapter in adapters
+            for name, value in adapter.tensors().items()
+        }
+    )
+
+
+def _read_adapters(record: Mapping[str, Any], content: bytes | None, path: Path) -> None:
+    """Puts adapters in the place of their descriptions in the record."""
+    entries = [entry for entry in record["parts"]["backbones"] if entry.get("adapter")]
+    if not entries:
+        return
+    if content is None:
+        raise SavedMatcherError(f"{_shown(path)}, which {RECORD} needs, is missing.")
+    try:
+        tensors = load_tensors(content)
+        for entry in entries:
+            start = f"{entry['adapter'].get('digest')}/"
+            entry["adapter"] = Adapter.of_record(
+                entry["adapter"],
+                {k[len(start) :]: v for k, v in tensors.items() if k.startswith(start)},
+            )
+    except (SafetensorError, ValueError, KeyError, RuntimeError, OverflowError) as error:
+        raise SavedMatcherError(
+            f"{_shown(path)} is damaged, or does not belong to {RECORD}: {printable(str(error))}"
+        ) from error
 
 
 def _read_contents(folder: Path) -> dict[str, bytes]:
@@ -138,6 +186,8 @@ def _read_contents(folder: Path) -> dict[str, bytes]:
     }
     if current_file(folder, HISTORY).exists():
         contents[HISTORY] = _read_bytes(folder, HISTORY, _MOST_HISTORY_BYTES)
+    if current_file(folder, ADAPTERS).exists():
+        contents[ADAPTERS] = _read_bytes(folder, ADAPTERS, _MOST_WEIGHTS_BYTES)
     return contents
 
 

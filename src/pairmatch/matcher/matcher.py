@@ -34,11 +34,13 @@ from pairmatch.evaluation.evaluator import Evaluator
 from pairmatch.evaluation.known import Known, left_out_note, without_known
 from pairmatch.features.engines import ExtractionEngine
 from pairmatch.features.extractor import ExtractionRequest, FeatureStore
+from pairmatch.finetuning.config import FinetuneConfig
 from pairmatch.gallery import Exclusions, Gallery, Recommendations, Slates, recommend_all
 from pairmatch.io.store import Store
 from pairmatch.matcher import hub, saving
 from pairmatch.matcher.building import build_backbones, build_metadata, check_weights
 from pairmatch.matcher.card import summary
+from pairmatch.matcher.finetuning import adapters_of, tune_pipeline
 from pairmatch.matcher.folder import read_folder, write_folder
 from pairmatch.matcher.pipeline import FeaturePipeline
 from pairmatch.matcher.planning import plan_work
@@ -340,6 +342,51 @@ class Matcher:
         self.probabilities = Probabilities.of(held_out[0], self.head) if held_out else None
         return self
 
+    def finetune(
+        self,
+        train: Pairs,
+        validation: Pairs | None = None,
+        config: FinetuneConfig | None = None,
+        *,
+        head: PartSpec = None,
+        loss: PartSpec = None,
+        checkpoints: str | Path | None = None,
+    ) -> Matcher:
+        """Fine-tunes the backbones with LoRA, replaces them, and then does what `fit` does.
+
+        A backbone that cannot be tuned stays frozen, if another one can be. The head that a
+        backbone is tuned with is not kept: the learner learns one from all the features. With
+        fewer than a thousand pairs, `fit` is usually as good or better.
+
+        In a run of several processes (`accelerate launch`), only the main one does what `fit` does.
+
+        Args:
+            train: At least 2 matched pairs.
+            validation: Held-out pairs for early stopping, as in `fit`.
+            config: Hyperparameters of the tuning.
+            head: Head that the backbone is tuned with; None for that of `Finetuner`.
+            loss: Loss that it is tuned with, likewise.
+            checkpoints: Folder for checkpoints, from which an interrupted run resumes.
+
+        Raises:
+            ConfigurationError: No backbone can be fine-tuned; or as in `Finetuner.fit`.
+            DataError: A part has no match.
+        """
+        previous = self.pipeline.backbones
+        tuned = tune_pipeline(
+            self.pipeline, train, validation, config, head=head, loss=loss, checkpoints=checkpoints
+        )
+        if not tuned.is_main:
+            return self
+        try:
+            self.pipeline.backbones = tuned.backbones
+            self.fit(train, validation)
+        except BaseException:
+            self.pipeline.backbones = previous
+            raise
+        self.notes += tuned.notes
+        return self
+
     def _learn(self, features: Sequence[PairedFeatures]) -> FittedHead:
         """Fits the learner, which reports its epochs."""
         bars = [ProgressBar()] if self.progress else []
@@ -597,7 +644,8 @@ class Matcher:
         state["probabilities"] = None if chances is None else chances.to_json()
         record = saving.describe(self.pipeline, self.learner, self.head) | state
         target = Path(folder)
-        write_folder(target, record, self.head.state_dict(), self.history)
+        adapters = adapters_of(self.backbones)
+        write_folder(target, record, self.head.state_dict(), self.history, adapters)
         return target
 
     def push_to_hub(

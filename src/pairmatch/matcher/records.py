@@ -16,6 +16,7 @@ from pairmatch.core import registry
 from pairmatch.core.config import PartSpec, TrainingConfig, parse_spec
 from pairmatch.core.errors import ConfigurationError, SavedMatcherError
 from pairmatch.core.interfaces import ContrastiveLoss, Learner, ProjectionHead
+from pairmatch.io.adapters import Adapter
 from pairmatch.learning.heads import describe_head
 from pairmatch.matcher.card import without_folder
 from pairmatch.metadata.schema import write_schema
@@ -31,7 +32,8 @@ _SENDING_OPTIONS = ("base_url", "api_key_variable")
 def part_record(kind: str, part: Any) -> dict[str, Any]:
     """The record of a part: registered name, options, and the distribution it comes from.
 
-    What a backbone has learned is kept apart from its options, unchanged.
+    What a backbone has learned is kept apart from its options, unchanged; of an adapter, only the
+    description: its weights are in a file of their own.
 
     Raises:
         PartError: The part's class has no registered name.
@@ -39,6 +41,7 @@ def part_record(kind: str, part: Any) -> dict[str, Any]:
     """
     name, options = registry.describe(kind, part)
     learned = {key: options.pop(key) for key in getattr(part, "learned", ())}
+    adapter = options.pop("adapter") if isinstance(options.get("adapter"), Adapter) else None
     defaults = inspect.signature(type(part).__init__).parameters
     # A default class (a metadata schema) is restored with the part; a user's class is saved
     written = {
@@ -47,7 +50,8 @@ def part_record(kind: str, part: Any) -> dict[str, Any]:
         if not (isinstance(value, type) and value is defaults[key].default)
     }
     _check_json(name, learned)
-    return {**named_record(kind, name, written), **({"learned": learned} if learned else {})}
+    record = {**named_record(kind, name, written), **({"learned": learned} if learned else {})}
+    return record if adapter is None else {**record, "adapter": adapter.record()}
 
 
 def named_record(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,8 +65,9 @@ def named_record(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, 
 
 
 def part_options(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Constructor arguments of a part in a record: its options, and what it has learned."""
-    return {**entry["options"], **entry.get("learned", {})}
+    """Constructor arguments of a part in a record: options, what it has learned, its adapter."""
+    adapter = {"adapter": entry["adapter"]} if entry.get("adapter") is not None else {}
+    return {**entry["options"], **entry.get("learned", {}), **adapter}
 
 
 def learner_record(learner: Learner) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class _SavedPart(_Part):
 
 class _SavedBackbone(_SavedPart):
     learned: dict[_Name, JsonValue] = Field(default_factory=dict)
+    adapter: dict[_Name, JsonValue] | None = None
 
 
 class _SavedLearner(_SavedPart):

@@ -93,14 +93,15 @@ def constructor_arguments(
 
 
 def replaced_backbones(record: Mapping[str, Any], given: PartSpec) -> list[PartSpec]:
-    """Backbones that replace the saved ones, with what a saved one of the same name has learned."""
+    """Backbones that replace the saved ones; one of the same name keeps what it learned."""
     specs = list_of_parts(given)
     for position, (spec, entry) in enumerate(
         zip(specs, record["parts"]["backbones"], strict=False)
     ):
         parsed = parse_spec(spec)
         if parsed is not None and parsed[0] == entry["name"]:
-            specs[position] = (parsed[0], {**entry.get("learned", {}), **parsed[1]})
+            kept = part_options({**entry, "options": {}})
+            specs[position] = (parsed[0], {**kept, **parsed[1]})
     return specs
 
 

@@ -1,0 +1,230 @@
+"""Fine-tuning of a matcher's backbones, and whether it beats learners on frozen features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pairmatch.core import registry
+from pairmatch.core.config import PartSpec
+from pairmatch.core.display import text_table
+from pairmatch.core.interfaces import Backbone, ProjectionHead
+from pairmatch.core.joining import join_features
+from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.data import Pairs
+from pairmatch.evaluation.comparison import Comparison, compare
+from pairmatch.evaluation.intervals import summarize
+from pairmatch.evaluation.measuring import measure_head
+from pairmatch.evaluation.query_table import DEFAULT_KS, QueryTable
+from pairmatch.evaluation.splits import Split
+from pairmatch.finetuning.config import FinetuneConfig
+from pairmatch.finetuning.finetuner import Finetuner, FinetuneResult
+from pairmatch.finetuning.lora import check_tunable, is_tunable
+from pairmatch.finetuning.ranks import Ranks
+from pairmatch.io.adapters import Adapter
+from pairmatch.matcher.pipeline import FeaturePipeline, part_name
+
+#: The learner that fine-tuning has to beat, on the frozen features of the same backbones.
+RIVAL = "best"
+_TUNED = "fine-tuning"
+_FROZEN = f"{RIVAL} on frozen features"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TunedPipeline:
+    """The backbones of a pipeline after fine-tuning.
+
+    Attributes:
+        backbones: As in the pipeline, with new ones in place of those that were tuned.
+        results: How each was tuned.
+        notes: What to say about it.
+        is_main: Whether this process is the main one of its run.
+    """
+
+    backbones: list[Backbone]
+    results: tuple[FinetuneResult, ...]
+    notes: list[str]
+    is_main: bool
+
+
+def tune_pipeline(
+    pipeline: FeaturePipeline,
+    train: Pairs,
+    validation: Pairs | None,
+    config: FinetuneConfig | None,
+    *,
+    head: PartSpec = None,
+    loss: PartSpec = None,
+    checkpoints: str | Path | None = None,
+) -> TunedPipeline:
+    """Fine-tunes every backbone of a pipeline that can be tuned, one after the other.
+
+    A backbone with several poolers is tuned with the first of them.
+
+    Args:
+        pipeline: Not changed.
+        train: Pairs to train on.
+        validation: Pairs for early stopping, or None.
+        config: Hyperparameters.
+        head: Head to tune with; None for that of `Finetuner`.
+        loss: Loss to tune with; None for that of `Finetuner`.
+        checkpoints: Folder for checkpoints; with several backbones, each has a folder in it.
+
+    Raises:
+        ConfigurationError: No backbone can be tuned.
+    """
+    distinct = pipeline.distinct_backbones()
+    tunable = [part for part in distinct if is_tunable(part[0])]
+    if not tunable:
+        check_tunable(distinct[0][0])
+    parts = [None if part is None else _annotated(pipeline, part) for part in (train, validation)]
+    assert parts[0] is not None
+    named: dict[str, Any] = {"head": head, "loss": loss}
+    options = {key: value for key, value in named.items() if value is not None}
+    replaced: dict[int, FinetuneResult] = {}
+    notes: list[str] = []
+    for number, (backbone, poolers) in enumerate(tunable, 1):
+        tuner = Finetuner(
+            backbone,
+            poolers[0],
+            config=config,
+            prompt=pipeline.prompt,
+            prompt_attributes=pipeline.prompt_attributes,
+            progress=pipeline.progress,
+            **options,
+        )
+        folder = None if checkpoints is None else Path(checkpoints)
+        if folder is not None and len(tunable) > 1:
+            folder = folder / f"backbone-{number}"
+        result = tuner.fit(parts[0], parts[1], checkpoints=folder)
+        replaced[id(backbone)] = result
+        notes += [_tuning_note(backbone, result), *result.notes]
+    backbones = [
+        replaced[id(part)].backbone if id(part) in replaced else part for part in pipeline.backbones
+    ]
+    return TunedPipeline(
+        backbones, tuple(replaced.values()), list(dict.fromkeys(notes)), Ranks().is_main
+    )
+
+
+def adapters_of(backbones: Sequence[Backbone]) -> list[Adapter]:
+    """The adapters of backbones, each once."""
+    adapters = [getattr(backbone, "adapter", None) for backbone in backbones]
+    return list(dict.fromkeys(part for part in adapters if isinstance(part, Adapter)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TuningVerdict:
+    """Whether fine-tuning beats the learner `best` on frozen features; `print` shows it.
+
+    Both learned from the same training pairs and are tested on the same pairs, which neither saw.
+
+    Attributes:
+        tuned: Queries of the test pairs, ranked by the fine-tuned matcher.
+        frozen: The same queries, ranked by the learner `best` on frozen features.
+        comparison: The difference of their MRR, tuned minus frozen.
+    """
+
+    tuned: QueryTable
+    frozen: QueryTable
+    comparison: Comparison
+
+    @classmethod
+    def of(cls, tables: Sequence[tuple[QueryTable, QueryTable]]) -> TuningVerdict:
+        """The verdict on the tables of one or more splits, as `tuning_tables` makes them."""
+        tuned, frozen = (
+            QueryTable.concatenate([_of_fold(pair[kind], fold) for fold, pair in enumerate(tables)])
+            if len(tables) > 1
+            else tables[0][kind]
+            for kind in (0, 1)
+        )
+        return cls(tuned, frozen, compare(tuned, frozen, name=_TUNED, baseline=_FROZEN))
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the interval of the difference is above zero."""
+        return self.comparison.interval[0] > 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "is_better": self.is_better,
+            "comparison": self.comparison.to_dict(),
+            "mrr": {
+                name: summarize(table).mrr
+                for name, table in (("tuned", self.tuned), ("frozen", self.frozen))
+            },
+        }
+
+    def __str__(self) -> str:
+        k = 10 if 10 in self.tuned.ks else self.tuned.ks[-1]
+        rows = [["", f"R@{k}", "MRR", ""]]
+        for name, table in ((_TUNED, self.tuned), (_FROZEN, self.frozen)):
+            metrics = summarize(table)
+            bounds = metrics.mrr_interval
+            interval = f"{bounds[0]:.3f}–{bounds[1]:.3f}" if bounds else ""
+            rows.append([name, f"{100 * metrics.recall[k]:.1f}", f"{metrics.mrr:.3f}", interval])
+        words = str(self.comparison)
+        advice = "Serve the fine-tuned matcher."
+        if not self.is_better:
+            advice = (
+                f"Fine-tuning is not shown to be better: serve the learner {RIVAL} on frozen "
+                f"features (pairmatch fit --learner {RIVAL}), which takes seconds."
+            )
+        return "\n".join([*text_table(rows), f"{words[0].upper()}{words[1:]}", advice])
+
+
+def tuning_tables(
+    features: Sequence[PairedFeatures],
+    tuned: Sequence[PairedFeatures],
+    head: ProjectionHead,
+    *,
+    seed: int = 0,
+) -> tuple[QueryTable, QueryTable]:
+    """Test queries ranked by a tuned head, and by the learner `best` on frozen features.
+
+    Args:
+        features: Frozen features of the training, validation and test pairs; validation pairs may
+            be missing.
+        tuned: Features of the same pairs by the fine-tuned backbones.
+        head: Head on the latter.
+        seed: Seed of the learner.
+    """
+    rival = registry.create("learners", RIVAL)
+    validation = features[1] if len(features) > 2 else None
+    frozen_head = rival.fit(features[0], validation, seed=seed).head
+    return _measured(tuned, head), _measured(features, frozen_head)
+
+
+def _measured(features: Sequence[PairedFeatures], head: ProjectionHead) -> QueryTable:
+    data, labels = join_features(features)
+    split = Split(0, 0, data.part(labels[0]), data.part(labels[-1]))
+    smallest = min(features[-1].galleries)
+    ks = [k for k in DEFAULT_KS if k <= smallest] or [smallest]
+    return measure_head(data, head, split, ks)
+
+
+def _of_fold(table: QueryTable, fold: int) -> QueryTable:
+    """The table with people and components that no other fold has."""
+    shift = fold * 2**40
+    columns = {name: table[name] + shift for name in ("query", "component")}
+    return replace(table, columns={**table.columns, **columns}, links=None)
+
+
+def _annotated(pipeline: FeaturePipeline, pairs: Pairs) -> Pairs:
+    """The pairs with metadata of their people."""
+    people = pipeline.annotate(pairs.people)
+    return replace(pairs, profiles={person.id: person for person in people})
+
+
+def _tuning_note(backbone: Backbone, result: FinetuneResult) -> str:
+    name = part_name("backbones", backbone)
+    if result.validation_mrr is None:
+        return f"The backbone {name} was fine-tuned for {result.best_epoch} epochs."
+    return (
+        f"The backbone {name} was fine-tuned: validation MRR {result.validation_mrr:.3f} after "
+        f"epoch {result.best_epoch} of {len(result.history)}; the cosine of frozen features has "
+        f"{result.validation_frozen_mrr:.3f}."
+    )
