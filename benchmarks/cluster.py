@@ -5,8 +5,9 @@
 
 Each comparison runs side by side, in turn, on a cluster of this machine; the median counts. Every
 process computes with one thread, so that a worker and this process do the same work. Run it on an
-idle machine with at least as many CPUs as workers. Extraction and passes of the balance are timed
-once workers run; the time of slates includes their start. Needs the extra `ray` and psutil.
+idle machine with at least as many CPUs as workers. Everything is timed once workers run: extraction
+and slates from the first batch that arrives, and the passes of a balance after the first; the
+seconds of all slates include the start of the workers. Needs the extra `ray` and psutil.
 """
 
 from __future__ import annotations
@@ -55,6 +56,26 @@ class Timed:
         for number, result in self.engine.extract(backbone, poolers, dtype, batches):
             self.arrived.append((time.perf_counter(), len(batches[number])))
             yield number, result
+
+
+class TimedSearch:
+    """An engine that notes when the slates of some people arrive, by direction."""
+
+    def __init__(self, engine):
+        self.engine = engine
+        self.directions = []
+
+    def search_all(self, candidates, chunks, request, bonus):
+        self.directions.append([])
+        for number, result in self.engine.search_all(candidates, chunks, request, bonus):
+            self.directions[-1].append((time.perf_counter(), len(chunks[number][0])))
+            yield number, result
+
+    def rate(self):
+        """People per second after the first answer of each direction."""
+        spans = [arrived[-1][0] - arrived[0][0] for arrived in self.directions]
+        people = sum(count for arrived in self.directions for _, count in arrived[1:])
+        return people / sum(spans)
 
 
 class TimedBackbone(CLIPBackbone):
@@ -154,9 +175,9 @@ def market(sizes, width, k):
     torch.set_num_threads(1)
     print(
         f"| people per side × {width} | workers | balance, s per pass | GiB per worker | "
-        f"slates of {k}, s | GiB per worker |"
+        f"slates of {k}, people/s | s in all | GiB per worker |"
     )
-    print("| --- | --- | --- | --- | --- | --- |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for size in sizes:
         rng = np.random.default_rng(0)
         a, b = (unit_rows(rng.normal(size=(size, width)).astype(np.float32)) for _ in "ab")
@@ -169,10 +190,12 @@ def market(sizes, width, k):
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name) / "slates"
                 seconds, memory = passes(a, b, engine)
-                _, search, found = timed(recommend_all, *sides, folder, k, engine=engine)
+                searching = None if engine is None else TimedSearch(engine)
+                _, search, found = timed(recommend_all, *sides, folder, k, engine=searching)
+                rate = 2 * size / search if searching is None else searching.rate()
             name = "no Ray" if workers is None else workers
             print(
-                f"| {size:,} | {name} | {seconds:.2f} | {memory:.2f} | {search:.1f} | "
+                f"| {size:,} | {name} | {seconds:.2f} | {memory:.2f} | {rate:,.0f} | {search:.1f} | "
                 f"{found:.2f} |",
                 flush=True,
             )
