@@ -195,8 +195,8 @@ def market(sizes, width, k):
                 rate = 2 * size / search if searching is None else searching.rate()
             name = "no Ray" if workers is None else workers
             print(
-                f"| {size:,} | {name} | {seconds:.2f} | {memory:.2f} | {rate:,.0f} | {search:.1f} | "
-                f"{found:.2f} |",
+                f"| {size:,} | {name} | {seconds:.2f} | {memory:.2f} | {rate:,.0f} | "
+                f"{search:.1f} | {found:.2f} |",
                 flush=True,
             )
 

@@ -994,3 +994,43 @@ def test_photos_are_rotated_upright(encoder, tmp_path):
     assert np.allclose(
         vectors(backbone, [Item((tmp_path / "turned.png",))]), vectors(backbone, [Item((upright,))])
     )
+
+
+# --- operations
+
+
+def counted_by_torch(backbone, item):
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    prepared = backbone.prepare([item])
+    plain = sdpa_kernel(SDPBackend.MATH)  # the counter does not know the fused kernel of CPUs
+    with plain, FlopCounterMode(display=False) as counter, torch.inference_mode():
+        backbone.forward(prepared)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("kind", ["dinov2", "siglip"])
+def test_operations_of_image_encoders_are_those_that_torch_counts(kind, request):
+    folder = request.getfixturevalue(kind)
+    backbone = HFVisionBackbone(model=str(folder), dtype="float32", device="cpu")
+    one = backbone.operations(Item((picture(),)))
+    assert one == pytest.approx(counted_by_torch(backbone, Item((picture(),))), rel=0.02)
+    assert backbone.operations(Item((picture(), picture(1)))) == 2 * one
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "bart", "t5", "gpt2"])
+def test_operations_of_text_encoders_are_those_that_torch_counts(kind, bert, tmp_path):
+    folder = text_checkpoint(tmp_path, kind, bert) or tmp_path
+    backbone = HFTextBackbone(model=str(folder), dtype="float32", device="cpu", max_tokens=40)
+    item = Item((), "xq " * 70)  # each word is two tokens, and a text is cut off at 40
+    assert backbone.prepare([item])["input_ids"].shape[1] == 40
+    ours = backbone.operations(item)
+    assert ours == pytest.approx(counted_by_torch(backbone, item), rel=0.02)
+    assert backbone.operations(Item((), "xq")) < ours / 5
+
+
+def test_operations_need_no_weights_and_no_tokenizer(bert, tmp_path):
+    (tmp_path / "config.json").write_bytes((bert / "config.json").read_bytes())
+    backbone = HFTextBackbone(model=str(tmp_path), device="cpu")
+    assert backbone.operations(Item((), "two dogs")) > 0

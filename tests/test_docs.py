@@ -230,6 +230,7 @@ INTERNAL = {
     "backbones.attribute_encodings",
     "backbones.onnx_data",
     "backbones.qwen3_vl_base",
+    "backbones.hf_operations",
     "backbones.qwen3_vl_inputs",
     "backbones.qwen3_vl_operations",
     "core.arrays",

@@ -108,7 +108,10 @@ def test_the_recipe_is_planned_without_weights_metadata_or_network(
     assert made.store.counts()["features"] == made.store.counts()["metadata"] == 0
 
 
-@pytest.mark.parametrize("backbone", ["clip", ("hf-vision", {"model": "some/encoder"})])
+@pytest.mark.parametrize(
+    "backbone",
+    ["clip", ("hf-vision", {"model": "some/encoder"}), ("hf-text", {"model": "some/encoder"})],
+)
 def test_other_hub_models_are_planned_without_weights_or_network(
     backbone, no_network, small_pairs, tmp_path, caplog
 ):

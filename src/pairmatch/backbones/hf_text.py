@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from pairmatch.backbones.hf_operations import TextOperations, encoder_class, encoder_of
 from pairmatch.core.devices import resolve_device, resolve_dtype
 from pairmatch.core.errors import BackboneError
 from pairmatch.core.interfaces import Backbone
@@ -156,20 +157,11 @@ class HFTextBackbone(Backbone):
     @torch.inference_mode(False)  # weights that are made in it can never be in a graph
     def _network(self) -> Any:
         """The text encoder; of models that also write text, the encoder alone."""
-        from transformers import AutoModel, AutoModelForTextEncoding
-        from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
-
         assert self._weights
-        is_pair = bool(getattr(self._config, "is_encoder_decoder", False))
-        has_encoder = self._config.model_type in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
         network = load_network(
-            AutoModelForTextEncoding if has_encoder else AutoModel,
-            self.model,
-            self.revision,
-            dtype=self._dtype,
+            encoder_class(self._config), self.model, self.revision, dtype=self._dtype
         )
-        if is_pair and not has_encoder:
-            network = network.get_encoder()
+        network = encoder_of(network, self._config)
         if getattr(network, "main_input_name", "input_ids") != "input_ids":
             raise self._no_text_encoder("does not read text")
         check_unchanged(self._weights, self.model, self.revision, self._config)
@@ -202,6 +194,16 @@ class HFTextBackbone(Backbone):
     def length(self, item: Item) -> int:
         """Estimated as one token per four characters."""
         return min(self._limit, len(item.text) // 4 + 2)
+
+    @cached_property
+    def _operations(self) -> TextOperations | None:
+        return TextOperations.of(self._config)
+
+    def operations(self, item: Item) -> float | None:
+        """Number of floating-point operations; None if torch cannot count them."""
+        counted = self._operations
+        length = min(self.max_tokens, len(item.text) // 4 + 2)  # needs no tokenizer
+        return None if counted is None else counted.at(length)
 
     def prepare(self, items: Sequence[Item]) -> Any:
         """Token ids and mask, padded on the right."""

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 
+from pairmatch.backbones.hf_operations import photo_operations
 from pairmatch.backbones.photos import by_person, mean_by_person
 from pairmatch.core.devices import resolve_device, resolve_dtype
 from pairmatch.core.errors import BackboneError
@@ -132,6 +134,20 @@ class HFVisionBackbone(Backbone):
                 "no hidden_size: 'hf-vision' loads image encoders such as DINOv2, SigLIP or ViT."
             )
         return width
+
+    @cached_property
+    def _operations(self) -> float | None:
+        """Number of floating-point operations for a photo of 640 × 480 pixels."""
+        from transformers import AutoImageProcessor
+
+        processor = load_pretrained(AutoImageProcessor, self.model, self.revision)
+        photo = processor(images=Image.new("RGB", (640, 480)), return_tensors="pt")
+        return photo_operations(self._config, photo)
+
+    def operations(self, item: Item) -> float | None:
+        """Number of floating-point operations; None if torch cannot count them."""
+        each = self._operations
+        return None if each is None else len(item.images) * each
 
     def prepare(self, items: Sequence[Item]) -> tuple[dict[str, Tensor], list[int]]:
         """The model inputs for all photos, from the checkpoint's processor, and photo counts."""

@@ -241,7 +241,10 @@ class _Reading:
             return None
         pipeline = self.pipeline
         items = build_items(new, self.backbone, pipeline.prompt, pipeline.prompt_attributes)
-        counts = [self.backbone.operations(item) for item in items]
+        try:
+            counts = [self.backbone.operations(item) for item in items]
+        except MissingWeightsError:  # not even the configuration is on this machine
+            return None
         return None if None in counts else sum(count or 0.0 for count in counts)
 
     def _try(self, plan: ExtractionPlan, new: Sequence[Profile]) -> tuple[float, str, int]:
