@@ -16,6 +16,7 @@ from pairmatch.backbones.hf_text import HFTextBackbone
 from pairmatch.backbones.hf_vision import HFVisionBackbone
 from pairmatch.backbones.qwen3_vl import Qwen3VLBackbone
 from pairmatch.core import registry
+from pairmatch.core.callbacks import Callback
 from pairmatch.core.errors import BackboneError, ConfigurationError, MissingExtraError
 from pairmatch.evaluation.query_table import embed_sides, rank_queries
 from pairmatch.features.extractor import FeatureStore
@@ -241,17 +242,33 @@ def in_order(pairs, features):
     return features[[rows[person] for person in (*pairs.ids_a, *pairs.ids_b)]]
 
 
+class Seen(Callback):
+    """Keeps what it is called with."""
+
+    def __init__(self):
+        self.rows = []
+        self.ends = 0
+
+    def on_epoch(self, row, epochs):
+        self.rows.append(dict(row))
+
+    def on_end(self):
+        self.ends += 1
+
+
 def test_the_best_epoch_is_kept(text_backbone):
     """The adapter, loaded again and merged, gives the validation MRR of the best epoch."""
     train, validation = text_pairs(16), text_pairs(8, start=16)
     config = FinetuneConfig(**{**FAST, "epochs": 6, "learning_rate": 5e-3, "patience": 2})
-    result = Finetuner(text_backbone, head=("mlp", {"width": 8}), config=config).fit(
-        train, validation
-    )
+    seen = Seen()
+    result = Finetuner(
+        text_backbone, head=("mlp", {"width": 8}), config=config, callbacks=[seen]
+    ).fit(train, validation)
     mrrs = [row["validation_mrr"] for row in result.history]
     assert result.best_epoch == int(np.argmax(mrrs)) + 1
     assert result.validation_mrr == max(mrrs)
     assert len(mrrs) <= result.best_epoch + 2
+    assert (seen.rows, seen.ends) == (list(result.history), 1)
     data = with_features(validation, in_order(validation, features_of(result.backbone, validation)))
     ranked = rank_queries(data, *embed_sides(data, result.head), (1,))
     assert ranked.table["reciprocal_rank"].mean() == pytest.approx(result.validation_mrr, abs=1e-6)

@@ -53,6 +53,7 @@ EXCEPTIONS = {
     "evaluation/crossvalidation.py:cross_validate": _DEFAULTS,
     "evaluation/diagnostics/learning.py:learning_curve": _DEFAULTS,
     "experiments/sweep.py:sweep": _DEFAULTS,
+    "finetuning/finetuner.py:Finetuner.__init__": _DEFAULTS,
     "market/balancing.py:balance": _DEFAULTS,
     "report/content.py:matcher_report": "what the page reports on, and what it shows of it",
     "matcher/matcher.py": "the facade: one class whose methods delegate, mostly docstrings",

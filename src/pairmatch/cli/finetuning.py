@@ -38,6 +38,7 @@ from pairmatch.cli.output import echo
 from pairmatch.cli.paths import JSONFile, Output, StorePath, check_place, claimed_folder
 from pairmatch.cli.reporting import describe_parts, evaluate_and_save
 from pairmatch.cli.tables import PoolRule, Tables, reads_tables
+from pairmatch.cli.tracking import Track, tracked
 
 if TYPE_CHECKING:
     from pairmatch.core.paired_features import PairedFeatures
@@ -122,6 +123,7 @@ def finetune(
         ),
     ] = None,
     json_file: JSONFile = None,
+    track: Track = None,
     quiet: Quiet = False,
 ) -> None:
     """Fine-tunes the backbone with LoRA, fits a matcher, and says whether it was worth it.
@@ -171,7 +173,7 @@ def finetune(
         inputs.pairs(path, profiles=profiles, sides=sides, pools=pools)
         for path in (pairs, *([] if test is None else [test]))
     )
-    run = _Run(make, config, checkpoints or output / "checkpoints")
+    run = _Run(make, config, checkpoints or output / "checkpoints", track)
     split = split_of(data, others, split_by, before, seed=seed)
     run.fit(split, output, json_file=json_file, inputs=inputs)
     if folds is not None:
@@ -188,16 +190,22 @@ class _Run:
         make: Makes a matcher with frozen backbones.
         config: Hyperparameters.
         checkpoints: Folder of the checkpoints.
+        track: Trackers of the matcher that is saved.
     """
 
     def __init__(
-        self, make: Callable[[], Matcher], config: FinetuneConfig, checkpoints: Path
+        self,
+        make: Callable[[], Matcher],
+        config: FinetuneConfig,
+        checkpoints: Path,
+        track: Sequence[str] | None,
     ) -> None:
         from pairmatch.finetuning.ranks import Ranks
 
         self.make = make
         self.config = config
         self.checkpoints = checkpoints
+        self.track = track
         self.ranks: Ranks = Ranks()
         self.tables: list[tuple[QueryTable, QueryTable]] = []
         self.figures: dict[str, Any] = {}
@@ -215,7 +223,8 @@ class _Run:
             if few is not None:
                 echo(f"Advice against it: {few}", err=True, color="yellow")
         matcher = self.make()
-        with claimed_folder(output, "matcher"):
+        targets = self.track if self.ranks.is_main else None
+        with claimed_folder(output, "matcher"), tracked(targets, matcher, parts):
             recorder = Recorder(matcher, inputs.read) if self.ranks.is_main else None
             tested = self._tuned(matcher, parts, self.checkpoints / "matcher")
             if recorder is None:

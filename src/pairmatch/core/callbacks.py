@@ -10,7 +10,7 @@ from pairmatch.core.progress import progress_bar
 
 
 class Callback:
-    """Receives the epochs and evaluations of `Trainer`, `Matcher`, `cross_validate` and `sweep`.
+    """Receives what `Trainer`, `Finetuner`, `Matcher`, `cross_validate` and `sweep` report.
 
     Derive from it and write the methods that you need; the others do nothing. They are called in
     the thread of the work, which waits for them, and an exception ends it. A callback gets numbers

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from pairmatch.core import registry
+from pairmatch.core.callbacks import Callback
 from pairmatch.core.config import PartSpec
 from pairmatch.core.errors import BackboneError, ConfigurationError
 from pairmatch.core.interfaces import Backbone, ContrastiveLoss, ProjectionHead
@@ -73,7 +74,9 @@ class Finetuner:
         config: Hyperparameters.
         prompt: Template of the text that the backbone reads; None for the backbone's own.
         prompt_attributes: Names of the profile attributes that go into the prompt.
-        progress: Whether to show progress bars.
+        progress: Whether to show progress bars of the steps of each epoch.
+        callbacks: Receive every epoch, and the end of the training; in a run of several processes,
+            those of the main one.
 
     Raises:
         ConfigurationError: The backbone cannot be fine-tuned.
@@ -90,6 +93,7 @@ class Finetuner:
         prompt: str | None = None,
         prompt_attributes: Sequence[str] = (),
         progress: bool = False,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.backbone: Backbone = registry.create("backbones", backbone)
         check_tunable(self.backbone)
@@ -101,6 +105,7 @@ class Finetuner:
         self.prompt = prompt
         self.prompt_attributes = tuple(prompt_attributes)
         self.progress = progress
+        self.callbacks = tuple(callbacks)
 
     def fit(
         self,

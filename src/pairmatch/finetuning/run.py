@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pairmatch.core import registry
 from pairmatch.core.arrays import Ints, Vectors
+from pairmatch.core.callbacks import Callbacks
 from pairmatch.core.config import TrainingConfig
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import ContrastiveLoss, ProjectionHead
@@ -68,6 +69,7 @@ class Run:
         self.config: FinetuneConfig = finetuner.config
         self.ranks = Ranks()
         self.shown = finetuner.progress and self.ranks.is_main
+        self.callbacks = finetuner.callbacks if self.ranks.is_main else ()
         self.backbone = finetuner.backbone
         reading = (self.backbone, finetuner.prompt, finetuner.prompt_attributes)
         self.people = People.of(train, *reading)
@@ -117,9 +119,11 @@ class Run:
         """Runs all epochs, or as many as validation pairs allow, and takes the best weights."""
         if self.validation is not None and self.position.frozen_mrr is None:
             self.position.frozen_mrr = self._mrr(None)
-        while not self.position.is_done:
-            self._epoch()
-            self._write()
+        with Callbacks(self.callbacks) as callbacks:
+            while not self.position.is_done:
+                self._epoch()
+                self._write()
+                callbacks.on_epoch(self.position.history[-1], self.config.epochs)
         self.layers.restore(without_prefix("adapter", self.best))
         self.head.load_state_dict(without_prefix("head", self.best))
         self.loss.load_state_dict(without_prefix("loss", self.best))

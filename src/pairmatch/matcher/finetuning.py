@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pairmatch.core import registry
-from pairmatch.core.config import PartSpec
 from pairmatch.core.display import text_table
 from pairmatch.core.interfaces import Backbone, ProjectionHead
 from pairmatch.core.joining import join_features
@@ -55,9 +54,8 @@ def tune_pipeline(
     validation: Pairs | None,
     config: FinetuneConfig | None,
     *,
-    head: PartSpec = None,
-    loss: PartSpec = None,
     checkpoints: str | Path | None = None,
+    **options: Any,
 ) -> TunedPipeline:
     """Fine-tunes every backbone of a pipeline that can be tuned, one after the other.
 
@@ -68,9 +66,8 @@ def tune_pipeline(
         train: Pairs to train on.
         validation: Pairs for early stopping, or None.
         config: Hyperparameters.
-        head: Head to tune with; None for that of `Finetuner`.
-        loss: Loss to tune with; None for that of `Finetuner`.
         checkpoints: Folder for checkpoints; with several backbones, each has a folder in it.
+        options: `head`, `loss` and `callbacks` of `Finetuner`; None for its own.
 
     Raises:
         ConfigurationError: No backbone can be tuned.
@@ -81,8 +78,7 @@ def tune_pipeline(
         check_tunable(distinct[0][0])
     parts = [None if part is None else _annotated(pipeline, part) for part in (train, validation)]
     assert parts[0] is not None
-    named: dict[str, Any] = {"head": head, "loss": loss}
-    options = {key: value for key, value in named.items() if value is not None}
+    given = {key: value for key, value in options.items() if value is not None}
     replaced: dict[int, FinetuneResult] = {}
     notes: list[str] = []
     for number, (backbone, poolers) in enumerate(tunable, 1):
@@ -93,7 +89,7 @@ def tune_pipeline(
             prompt=pipeline.prompt,
             prompt_attributes=pipeline.prompt_attributes,
             progress=pipeline.progress,
-            **options,
+            **given,
         )
         folder = None if checkpoints is None else Path(checkpoints)
         if folder is not None and len(tunable) > 1:

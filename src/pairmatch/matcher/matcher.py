@@ -374,7 +374,14 @@ class Matcher:
         """
         previous = self.pipeline.backbones
         tuned = tune_pipeline(
-            self.pipeline, train, validation, config, head=head, loss=loss, checkpoints=checkpoints
+            self.pipeline,
+            train,
+            validation,
+            config,
+            head=head,
+            loss=loss,
+            checkpoints=checkpoints,
+            callbacks=self.callbacks,
         )
         if not tuned.is_main:
             return self
