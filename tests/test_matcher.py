@@ -433,6 +433,7 @@ def test_learners_without_epochs_ignore_validation_pairs(tmp_path, small_pairs):
         "ridge",
         "popularity",
         ("best", {"recipe": False}),
+        ("best", {"recipe": False, "folds": 2, "width": 6}),
     ],
 )
 @pytest.mark.parametrize("sides", [1, 2])

@@ -264,7 +264,7 @@ def _loss_of_width(
     for split in splits:
         part = train.take(split.train)
         head = stack(part)
-        heads = [head, head.reduced(part, min(width, head.width))]
+        heads = [head, head if head.width <= width else head.reduced(part, width)]
         folds.append(Margins.of(train.take(split.test), heads, rng))
     margins = Margins.concatenate(folds)
     scale = fit_weights(margins.select([0]), np.zeros(1), LEAST_PENALTY)[0]
