@@ -25,6 +25,10 @@ class TrainingConfig:
             decayed.
         patience: Number of epochs without a better validation MRR after which training stops, at
             least 1. Without validation pairs all epochs are run.
+        hard_negatives: Number of mined negatives per person that are added to the batches, at
+            least 0; see [`mine_negatives`][pairmatch.learning.negatives.mine_negatives].
+        hard_negatives_skip: Number of the closest people that mining passes over, at least 0: they
+            are the likeliest unknown matches.
         seed: Seed for initial weights, order of pairs and dropout; equal seeds give bit-identical
             heads on the same CPU with the same number of threads.
     """
@@ -34,11 +38,13 @@ class TrainingConfig:
     learning_rate: float = 5e-5
     weight_decay: float = 1e-3
     patience: int = 5
+    hard_negatives: int = 0
+    hard_negatives_skip: int = 20
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Raises ConfigurationError that names every field out of range at once."""
-        minimum = {"epochs": 1, "batch_size": 2, "weight_decay": 0, "patience": 1, "seed": 0}
+        minimum = {"epochs": 1, "batch_size": 2, "patience": 1}  # of the others 0
         problems = []
         for item in fields(self):
             value = getattr(self, item.name)
@@ -49,8 +55,9 @@ class TrainingConfig:
             elif item.name == "learning_rate":
                 if not 0 < value < float("inf"):
                     problems.append(f"learning_rate must be positive, got {value}")
-            elif not minimum[item.name] <= value < float("inf"):
-                problems.append(f"{item.name} must be at least {minimum[item.name]}, got {value}")
+            elif not minimum.get(item.name, 0) <= value < float("inf"):
+                least = minimum.get(item.name, 0)
+                problems.append(f"{item.name} must be at least {least}, got {value}")
         if problems:
             raise ConfigurationError("`TrainingConfig(...)`: " + "; ".join(problems) + ".")
 

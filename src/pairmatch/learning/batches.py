@@ -12,14 +12,15 @@ import torch
 from pairmatch.core.arrays import Ints
 from pairmatch.core.config import TrainingConfig
 from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.learning.negatives import mine_negatives
 
 
 class Batches:
-    """Draws batches of training pairs, with rejected partners as extra negatives.
+    """Draws batches of training pairs, with rejected partners and hard negatives as extra ones.
 
     Args:
         data: Training pairs.
-        config: Supplies batch size and seed.
+        config: Supplies batch size, seed and number of hard negatives.
     """
 
     def __init__(self, data: PairedFeatures, config: TrainingConfig) -> None:
@@ -29,12 +30,19 @@ class Batches:
         self.people = len(data.a if data.b is None else data.b)
         self.matches = self._codes(data.matches)
         self.open = self._codes(data.open)
-        self.rejected_by_a: dict[int, list[int]] = defaultdict(list)
-        self.rejected_by_b: dict[int, list[int]] = defaultdict(list)
+        self.negatives_of_a: dict[int, list[int]] = defaultdict(list)
+        self.negatives_of_b: dict[int, list[int]] = defaultdict(list)
         for a, b in data.rejected.tolist():
             for first, second in ((a, b), (b, a)) if data.one_sided else ((a, b),):
-                self.rejected_by_a[first].append(second)
-                self.rejected_by_b[second].append(first)
+                self.negatives_of_a[first].append(second)
+                self.negatives_of_b[second].append(first)
+        if config.hard_negatives:
+            skip = config.hard_negatives_skip
+            of_a, of_b = mine_negatives(data, config.hard_negatives, skip=skip)
+            for a, b in of_a.tolist():
+                self.negatives_of_a[a].append(b)
+            for a, b in of_b.tolist():
+                self.negatives_of_b[b].append(a)
 
     def epoch(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Yields rows of a [A] and b [B], and the matches and open pairs among them [A, B] bool."""
@@ -43,7 +51,7 @@ class Batches:
         for pairs in batches:
             if len(pairs) < 2:
                 continue
-            rows_a, rows_b = self._with_rejected(_distinct(pairs[:, 0]), _distinct(pairs[:, 1]))
+            rows_a, rows_b = self._with_negatives(_distinct(pairs[:, 0]), _distinct(pairs[:, 1]))
             codes = rows_a[:, None] * self.people + rows_b[None, :]
             positives, unknown = (
                 torch.from_numpy(_contains(known, codes)) for known in (self.matches, self.open)
@@ -87,14 +95,14 @@ class Batches:
             yield np.array(batch, np.int64)
             waiting = later
 
-    def _with_rejected(self, rows_a: Ints, rows_b: Ints) -> tuple[Ints, Ints]:
-        """Adds the rejected partners of the batch, at random, at most a batch's worth per side."""
-        if not len(self.data.rejected):
+    def _with_negatives(self, rows_a: Ints, rows_b: Ints) -> tuple[Ints, Ints]:
+        """Adds the negatives of the batch, at random, at most a batch's worth per side."""
+        if not (self.negatives_of_a or self.negatives_of_b):
             return rows_a, rows_b
         batch_a = set(rows_a.tolist())
         batch_b = set(rows_b.tolist())
-        more_b = {b for a in rows_a.tolist() for b in self.rejected_by_a.get(a, ())} - batch_b
-        more_a = {a for b in rows_b.tolist() for a in self.rejected_by_b.get(b, ())} - batch_a
+        more_b = {b for a in rows_a.tolist() for b in self.negatives_of_a.get(a, ())} - batch_b
+        more_a = {a for b in rows_b.tolist() for a in self.negatives_of_b.get(b, ())} - batch_a
         if self.data.one_sided:
             more_b -= batch_a
             more_a -= batch_b | more_b
