@@ -172,7 +172,8 @@ def run(name, repeat, options):
 
 def report(name, options):
     """Prints the table of one set; returns the relative gains over recipe and best baseline."""
-    files = sorted(options.output.glob(f"{name}-{options.seed}-*.pickle"))
+    files = [options.output / f"{name}-{options.seed}-{repeat}.pickle" for repeat in range(100)]
+    files = [file for file in files if file.exists()]
     repeats = [pickle.loads(file.read_bytes()) for file in files]
     if not repeats:
         return None
