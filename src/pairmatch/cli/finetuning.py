@@ -129,7 +129,7 @@ def finetune(
     """Fine-tunes the backbone with LoRA, fits a matcher, and says whether it was worth it.
 
     The verdict compares it with the learner best on frozen features, on people held out.
-    With fewer than 1,000 training pairs, fit is usually as good, and takes seconds.
+    With fewer than 1,000 training pairs, fit is advised instead: it takes seconds.
     """
     check_place(json_file, "--json", output=output, store=store)
     by_time = before is not None or split_by == "time"

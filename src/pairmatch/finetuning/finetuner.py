@@ -23,7 +23,7 @@ from pairmatch.io.adapters import Adapter
 
 #: Number of training pairs below which fine-tuning is advised against. The authors of Augmented
 #: SBERT (Thakur et al. 2021) call 1,000 to 3,000 labeled pairs few for tuning a sentence encoder,
-#: and enlarge such sets first; on 464 pairs of furniture, the page Fine-tuning has our figures.
+#: and enlarge such sets first.
 FEWEST_PAIRS = 1000
 
 
@@ -183,8 +183,8 @@ def few_pairs_note(pairs: int) -> str | None:
     if pairs >= FEWEST_PAIRS:
         return None
     return (
-        f"{pairs:,} training pairs are few for fine-tuning: below {FEWEST_PAIRS:,}, learners on "
-        "frozen features are usually as good or better, and take seconds (fit --preset best)."
+        f"{pairs:,} training pairs are few for fine-tuning: below {FEWEST_PAIRS:,}, it is advised "
+        "to learn from frozen features, which takes seconds (fit --preset best)."
     )
 
 

@@ -356,7 +356,7 @@ class Matcher:
 
         A backbone that cannot be tuned stays frozen, if another one can be. The head that a
         backbone is tuned with is not kept: the learner learns one from all the features. With
-        fewer than a thousand pairs, `fit` is usually as good or better.
+        fewer than a thousand pairs, `fit` is advised instead.
 
         In a run of several processes (`accelerate launch`), only the main one does what `fit` does.
 
