@@ -57,7 +57,8 @@ def inputs(job):
 def pairmatch(job):
     from pairmatch import Matcher, Pairs, TrainingConfig
 
-    preload("transformers", "pairmatch.learning.contrastive", "pairmatch.evaluation.evaluator")
+    preload("torch._dynamo", "scipy.stats", "transformers", "pairmatch.backbones.hf_vision")
+    preload("pairmatch.learning.contrastive", "pairmatch.evaluation.evaluator")
     clock = Clock()
     folder = Path(job["folder"])
     pairs = Pairs.read(folder / "pairs.csv", images=folder)
@@ -80,7 +81,8 @@ def by_hand(method):
     """A script that saves the vectors itself, and a head or model of another library on them."""
 
     def run(job):
-        preload("transformers", "PIL.Image", "pytorch_metric_learning.losses", "sklearn.pipeline")
+        preload("torch._dynamo", "transformers", "PIL.Image")
+        preload("pytorch_metric_learning.losses", "sklearn.linear_model", "sklearn.pipeline")
         fit, _ = peer_fits.METHODS[method]
         sides, train, validation, test = inputs(job)
         clock = Clock()
@@ -147,6 +149,7 @@ def sentence_transformers(job):
     from transformers import TrainerCallback
 
     sides, train, _, test = inputs(job)
+    preload("torch._dynamo")
     clock = Clock()
     torch.manual_seed(job["experiment"])
     encoder = Transformer(job["encoder"])
@@ -209,6 +212,7 @@ def open_metric_learning(job):
     from oml.samplers import BalanceSampler
 
     sides, train, _, test = inputs(job)
+    preload("torch._dynamo")
     clock = Clock()
     torch.manual_seed(job["experiment"])
     extractor = ViTCLIPExtractor(None, "vitb32_224", normalise_features=False)
