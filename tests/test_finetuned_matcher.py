@@ -214,6 +214,7 @@ def test_the_command_tunes_saves_and_judges(bert, tmp_path):
     result = CliRunner().invoke(app, command(tmp_path, bert, "--json", str(figures)))
     assert result.exit_code == 0, result.output
     assert "Advice against it: 28 training pairs are few" in result.output
+    assert result.output.count("training pairs are few") == 1
     assert "best on frozen features" in result.output
     assert not (tmp_path / "tuned" / "checkpoints").exists()
     record = json.loads((tmp_path / "tuned" / "matcher.json").read_text())
@@ -238,6 +239,18 @@ def test_the_command_refuses_unknown_options(bert, tmp_path):
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 2
     assert "Did you mean 'rank'" in result.output
+
+
+def test_folds_are_refused_before_the_work(bert, tmp_path):
+    for words, message in (
+        (("--folds", "3", "--split-by", "people"), "--folds tests every pair"),
+        (("--folds", "3", "--test", str(tmp_path / "test.csv")), "--folds tests every pair"),
+        (("--folds", "41"), "41"),
+    ):
+        result = CliRunner().invoke(app, command(tmp_path, bert, *words))
+        assert result.exit_code == 2, result.output
+        assert message in result.output
+        assert not (tmp_path / "tuned").exists()
 
 
 # --- other processes

@@ -338,6 +338,21 @@ def test_merged_and_unmerged_adapters_give_equal_vectors(bert, adapter, dtype, t
     assert np.array_equal(features_of(backbone, pairs), frozen)
 
 
+def test_small_steps_change_the_adapter_of_a_backbone_in_bfloat16(bert):
+    """Each step of AdamW changes a weight by about the learning rate; bfloat16 would round it."""
+    backbone = HFTextBackbone(model=str(bert), dtype="bfloat16", device="cpu")
+    config = FinetuneConfig(epochs=1, batch_size=4, learning_rate=1e-5, dropout=0.0, warmup=0.0)
+    start = LoRALayers(backbone.network, config)
+    before = start.snapshot()
+    start.remove()
+    after = Finetuner(backbone, config=config).fit(text_pairs(12)).adapter.weights
+    name = "encoder.layer.0.attention.self.value.lora_A"
+    changed = (after[name] - before[name]).abs()
+    assert (changed > 0).float().mean() > 0.99
+    assert changed.max() < 3 * 1.1e-5
+    assert backbone.network.dtype == torch.bfloat16
+
+
 def test_adapters_are_written_and_read(text_backbone, adapter, tmp_path):
     folder = adapter.write(tmp_path / "adapter")
     assert sorted(file.name for file in folder.iterdir()) == [RECORD, WEIGHTS]

@@ -235,6 +235,22 @@ def test_a_table_of_several_files_is_read_by_url(source, log, bucket):
     assert [(pair.a, pair.b) for pair in pairs.pairs] == [("a", "b"), ("c", "d")]
 
 
+@pytest.mark.parametrize("name", ["log[1]", "what?"])
+def test_a_folder_or_file_that_is_named_like_a_pattern_is_no_pattern(name, bucket):
+    """A folder above it holds a file of the same name, and one that the pattern matches."""
+    storage = fsspec.filesystem("memory")
+    header = b"id_a,image_a,id_b,image_b\n"
+    for folder in ("", "log1/", "whats/"):
+        storage.pipe(f"/bucket/{folder}part.csv", header + b"wrong,0.png,file,1.png\n")
+    storage.pipe(f"/bucket/{name}/part.csv", header + b"a,0.png,b,1.png\n")
+    for number in range(2):
+        storage.pipe(f"/bucket/{name}/{number}.png", png(number))
+    for source in (f"memory://bucket/{name}", f"memory://bucket/{name}/part.csv"):
+        pairs = Pairs.read(source)
+        assert [(pair.a, pair.b) for pair in pairs.pairs] == [("a", "b")]
+        assert pairs.profiles["b"].images == (f"memory://bucket/{name}/1.png",)
+
+
 def test_parquet_and_profiles_are_read_by_url(log, bucket):
     people = pa.table({"id": ["a", "b"], "text": ["tea", "coffee"], "day": [1, 2]})
     buffer = io.BytesIO()
@@ -259,7 +275,8 @@ def test_new_files_of_a_storage_are_seen(log, bucket):
         ("memory://bucket/gone.csv", "memory://bucket/gone.csv: the file does not exist."),
         ("memory://bucket/log/*.csv", "memory://bucket/log/*.csv: no file matches."),
         ("memory://bucket/photos", "memory://bucket/photos: the folder holds no tables"),
-        ("memory://bucket/private.png", "memory://bucket/private.png: the file name must end in"),
+        ("memory://bucket/private.png", "memory://bucket/private.png is no folder, and the name"),
+        ("memory://bucket/nowhere", "memory://bucket/nowhere is no folder, and the name"),
         ("memory://bucket/bad.csv", "memory://bucket/bad.csv: 1 problem:"),
         ("memory://bucket/delta", "memory://bucket/delta: a Delta table"),
         ("memory://bucket/iceberg", "memory://bucket/iceberg: an Iceberg table"),

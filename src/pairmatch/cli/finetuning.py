@@ -41,6 +41,7 @@ from pairmatch.cli.tables import PoolRule, Tables, reads_tables
 from pairmatch.cli.tracking import Track, tracked
 
 if TYPE_CHECKING:
+    from pairmatch.core.arrays import Ints
     from pairmatch.core.paired_features import PairedFeatures
     from pairmatch.data import Pairs
     from pairmatch.data.splits import SplitPairs
@@ -137,6 +138,10 @@ def finetune(
         raise typer.BadParameter("--split-by time and --before DATE belong together.")
     if test is not None and (by_time or split_by is not None):
         raise typer.BadParameter("--test names the test pairs: omit --split-by and --before.")
+    if folds is not None and (by_time or split_by is not None or test is not None):
+        raise typer.BadParameter(
+            "--folds tests every pair of PAIRS once: omit --test, --split-by and --before."
+        )
     given = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -175,9 +180,10 @@ def finetune(
     )
     run = _Run(make, config, checkpoints or output / "checkpoints", track)
     split = split_of(data, others, split_by, before, seed=seed)
+    positions = None if folds is None else data.folds(folds, seed=seed)  # fails before the work
     run.fit(split, output, json_file=json_file, inputs=inputs)
-    if folds is not None:
-        run.tables = list(run.of_folds(data, folds, seed))
+    if positions is not None:
+        run.tables = list(run.of_folds(data, positions, seed))
     run.judge(json_file)
     if checkpoints is None and run.ranks.is_main:
         shutil.rmtree(output / "checkpoints", ignore_errors=True)
@@ -217,9 +223,9 @@ class _Run:
         from pairmatch.cli.recording import Recorder
         from pairmatch.finetuning.finetuner import few_pairs_note
 
+        few = few_pairs_note(len(parts[0]))
         if self.ranks.is_main:
             describe_parts(parts, seen=False, progress=False)
-            few = few_pairs_note(len(parts[0]))
             if few is not None:
                 echo(f"Advice against it: {few}", err=True, color="yellow")
         matcher = self.make()
@@ -242,19 +248,20 @@ class _Run:
         self.figures = evaluation.to_dict()
         self.tables = tested
         for note in matcher.notes:
-            echo(note, err=True, color="yellow")
+            if note != few:
+                echo(note, err=True, color="yellow")
         echo(f"Saved the matcher in {output}.")
 
     def of_folds(
-        self, data: Pairs, folds: int, seed: int
+        self, data: Pairs, folds: Sequence[Ints], seed: int
     ) -> Iterator[tuple[QueryTable, QueryTable]]:
         """Tables of every fold, each with a backbone that is tuned on the other folds."""
         everything = set(range(len(data.pairs)))
-        for number, positions in enumerate(data.folds(folds, seed=seed), 1):
+        for number, positions in enumerate(folds, 1):
             rest = data.subset(sorted(everything - set(positions.tolist())))
             train, validation, _ = rest.split(1 - _VALIDATION, _VALIDATION, seed=seed)
             if self.ranks.is_main:
-                echo(f"Fold {number} of {folds} …", err=True)
+                echo(f"Fold {number} of {len(folds)} …", err=True)
             parts = (train, validation, data.subset(positions.tolist()))
             yield from self._tuned(self.make(), parts, self.checkpoints / f"fold-{number}")
 

@@ -28,13 +28,14 @@ _LIBRARIES = (
     "pillow",
     "torchvision",
     "transformers",
+    "peft",
     "open-clip-torch",
     "onnxruntime",
 )
 #: Options that do not change what is learned.
 _BESIDE = {
     *("output", "store", "photos", "json", "history", "quiet", "learning-curve", "compare"),
-    *("skipped", "track"),
+    *("skipped", "track", "checkpoints", "folds"),
 }
 
 

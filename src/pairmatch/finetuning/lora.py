@@ -89,6 +89,9 @@ class LoRALayers:
                 ),
                 _NAME,
             )
+        for weight in self.matrices().values():
+            # peft takes the format of the base: in bfloat16, small steps would be rounded away
+            weight.data = weight.data.float()
 
     def matrices(self) -> dict[str, nn.Parameter]:
         """The trained matrices by name: `<layer>.lora_A` [rank, inputs], `<layer>.lora_B`."""

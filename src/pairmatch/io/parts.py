@@ -55,8 +55,8 @@ class PartFile:
         """
         if self.format not in SUFFIXES:
             raise DataError(
-                f"{location_of(self.path)}: the file name must end in {', '.join(SUFFIXES)}; text "
-                f"files may be compressed ({', '.join(_COMPRESSIONS)})."
+                f"{location_of(self.path)} is no folder, and the name of a file must end in "
+                f"{', '.join(SUFFIXES)}; text files may be compressed ({', '.join(_COMPRESSIONS)})."
             )
         url = table_url(self.path)
         try:
@@ -149,7 +149,9 @@ def fixed_folder(path: Path) -> Path:
     if path.is_dir():
         return path
     if has_wildcard(str(path)) and not is_present(path):
-        return Path(fixed_part(str(path)))
+        url = table_url(path)
+        listed = (fixed_part(str(path)), []) if url is None else _listed(path, url)
+        return path.parent if listed is None else Path(listed[0])
     is_remote_folder = table_url(path) is not None and not format_of(path)
     return path if is_remote_folder else path.parent
 
@@ -194,13 +196,11 @@ def _expanded(path: Path) -> tuple[Path, list[PartFile]]:
 
 def _expanded_url(path: Path, url: str) -> tuple[Path, list[PartFile]]:
     """What `_expanded` returns, of a storage."""
-    try:
-        names = list_remote(url)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if names is None:
+    listed = _listed(path, url)
+    if listed is None:
         return path, [PartFile(path)]
-    root = Path(fixed_part(str(path)))
+    place, names = listed
+    root = Path(place)
     for name in names:
         folders = Path(name).parts[:-1]
         for number, folder in enumerate(folders):
@@ -208,9 +208,16 @@ def _expanded_url(path: Path, url: str) -> tuple[Path, list[PartFile]]:
                 root.joinpath(*folders[:number]), folder, is_iceberg=name.endswith(_ICEBERG)
             )
     visible = [root / name for name in names if not _is_hidden(Path(name))]
-    if not visible and root != path:
+    if not visible and place != url:
         raise DataError(f"{url}: no file matches.")
     return root, _parts(root, visible)
+
+
+def _listed(path: Path, url: str) -> tuple[str, list[str]] | None:
+    try:
+        return list_remote(url)
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:

@@ -79,15 +79,16 @@ def read_remote(url: str, *, most_bytes: int) -> bytes:
         return _content(storage, path, most_bytes)
 
 
-def list_remote(url: str) -> list[str] | None:
-    """Paths of all files in a folder of a storage and its subfolders, relative to it and sorted.
+def list_remote(url: str) -> tuple[str, list[str]] | None:
+    """The files in a folder of a storage and its subfolders.
 
     Args:
-        url: URL with one of `SCHEMES`: of a folder, or a pattern with `*`, `?` or `[]`, whose paths
-            are relative to the folder above the first wildcard.
+        url: URL with one of `SCHEMES`: of a folder, or a pattern with `*`, `?` or `[]`. A folder
+            whose name has these characters is a folder.
 
     Returns:
-        None if the URL is that of a file, or of nothing.
+        The URL of the folder, or of the one above the first wildcard, and the paths of the files,
+        relative to it and sorted; None if the URL is that of a file, or of nothing.
 
     Raises:
         MissingExtraError: fsspec, or its package for this storage, is not installed.
@@ -99,11 +100,11 @@ def list_remote(url: str) -> list[str] | None:
         if not has_wildcard(path) or storage.exists(path):
             if not storage.isdir(path):
                 return None
-            return _relative(storage.find(path), path)
+            return url, _relative(storage.find(path), path)
         found: list[str] = []
         for match in storage.glob(path):
             found += storage.find(match)  # a file is found in itself
-        return _relative(found, fixed_part(path))
+        return fixed_part(url), _relative(found, fixed_part(path))
 
 
 def has_wildcard(path: str) -> bool:
