@@ -338,6 +338,15 @@ def test_merged_and_unmerged_adapters_give_equal_vectors(bert, adapter, dtype, t
     assert np.array_equal(features_of(backbone, pairs), frozen)
 
 
+def test_checkpoints_are_kept_in_the_home_folder(text_backbone, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    config = FinetuneConfig(**{**FAST, "epochs": 1})
+    Finetuner(text_backbone, config=config).fit(text_pairs(4), checkpoints="~/kept")
+    assert (tmp_path / "home" / "kept" / "checkpoint.json").exists()
+    assert not (tmp_path / "~").exists()
+
+
 def test_small_steps_change_the_adapter_of_a_backbone_in_bfloat16(bert):
     """Each step of AdamW changes a weight by about the learning rate; bfloat16 would round it."""
     backbone = HFTextBackbone(model=str(bert), dtype="bfloat16", device="cpu")

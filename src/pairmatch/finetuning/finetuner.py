@@ -20,6 +20,7 @@ from pairmatch.finetuning.config import FinetuneConfig
 from pairmatch.finetuning.lora import check_tunable, with_adapter
 from pairmatch.finetuning.run import Run
 from pairmatch.io.adapters import Adapter
+from pairmatch.io.files import expand_user
 
 #: Number of training pairs below which fine-tuning is advised against. The authors of Augmented
 #: SBERT (Thakur et al. 2021) call 1,000 to 3,000 labeled pairs few for tuning a sentence encoder,
@@ -140,7 +141,7 @@ class Finetuner:
             )
         if validation is not None and validation.sides != train.sides:
             raise ConfigurationError("Training and validation pairs must have equal `sides`.")
-        folder = None if checkpoints is None else Path(checkpoints)
+        folder = None if checkpoints is None else expand_user(checkpoints)
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices=devices):
             return self._fit(train, validation, folder)

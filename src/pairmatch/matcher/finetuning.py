@@ -23,6 +23,7 @@ from pairmatch.finetuning.finetuner import Finetuner, FinetuneResult
 from pairmatch.finetuning.lora import check_tunable, is_tunable
 from pairmatch.finetuning.ranks import Ranks
 from pairmatch.io.adapters import Adapter
+from pairmatch.io.files import expand_user
 from pairmatch.matcher.pipeline import FeaturePipeline, part_name
 
 #: The learner that fine-tuning has to beat, on the frozen features of the same backbones.
@@ -91,7 +92,7 @@ def tune_pipeline(
             progress=pipeline.progress,
             **given,
         )
-        folder = None if checkpoints is None else Path(checkpoints)
+        folder = None if checkpoints is None else expand_user(checkpoints)
         if folder is not None and len(tunable) > 1:
             folder = folder / f"backbone-{number}"
         result = tuner.fit(parts[0], parts[1], checkpoints=folder)
