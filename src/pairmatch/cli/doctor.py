@@ -30,7 +30,7 @@ _EXTRAS = (
     ("onnx", "onnxruntime", "the onnx backbone"),
     ("tune", "optuna", "the tuned learner"),
     ("finetune", "peft", "`pairmatch finetune`"),
-    ("track", "mlflow", "`fit --track`"),
+    ("track", "mlflow-skinny", "`fit --track`"),
     ("plots", "matplotlib", "figures in Python"),
     ("lance", "lancedb", "LanceGallery"),
     ("qdrant", "qdrant-client", "export to Qdrant"),
