@@ -23,6 +23,7 @@ from pairmatch.core.errors import BackboneError, ConfigurationError, SavedMatche
 from pairmatch.finetuning.config import FinetuneConfig
 from pairmatch.io.store import Store
 from pairmatch.matcher.finetuning import TuningVerdict, tuning_tables
+from pairmatch.tracking import run_parameters
 
 pytest.importorskip("peft")
 QUICK = FinetuneConfig(
@@ -73,6 +74,9 @@ def test_a_saved_matcher_brings_its_adapter(tuned, tmp_path):
     (entry,) = record["parts"]["backbones"]
     assert entry["adapter"]["rank"] == 4
     assert "adapter" not in entry["options"]
+    parameters = run_parameters(loaded, {"test": people})
+    assert parameters["backbone.adapter.digest"] == loaded.backbones[0].adapter.digest
+    assert parameters["backbone.adapter.rank"] == 4
     card = (folder / "matcher" / "README.md").read_text()
     assert "fine-tuned: rank 4" in card
     assert "fine-tuned" in " ".join(loaded.notes)

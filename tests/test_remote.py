@@ -296,6 +296,18 @@ def test_tables_that_cannot_be_read_are_named_by_their_url(source, message, log,
     assert message in str(error.value)
 
 
+def test_rows_of_tables_in_several_buckets_are_named_by_url(log, bucket):
+    storage = fsspec.filesystem("memory")
+    storage.pipe("/other/pairs.csv", b"id_a,image_a,id_b,image_b\na,0.png,,1.png\n")
+    with pytest.raises(DataError) as error:
+        Pairs.read(
+            ["memory://bucket/log/day=1/part.csv", "memory://other/pairs.csv"], images=bucket
+        )
+    assert error.value.summary == "memory://: 1 problem:"
+    assert error.value.problems[0].startswith("memory://other/pairs.csv line 2, column id_b")
+    storage.rm("/other", recursive=True)
+
+
 @pytest.mark.parametrize("address", ["https://example.org/pairs.csv", "http://example.org/log"])
 def test_a_web_address_is_no_table(address):
     for source in (address, Path(address), [address]):

@@ -17,6 +17,7 @@ from pairmatch.core import registry
 from pairmatch.core.callbacks import Callbacks, ProgressBar
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.evaluation.crossvalidation import cross_validate
+from pairmatch.finetuning.config import FinetuneConfig
 from pairmatch.learning.contrastive import Contrastive
 from pairmatch.tracking import Tracker, run_parameters
 
@@ -309,6 +310,10 @@ def test_parameters_name_parts_counts_and_digests_and_no_person(tmp_path):
     assert len(parameters["data.photos"]) == 64
     words = repr(parameters)
     assert not any(secret in words for secret in (*SECRETS, str(tmp_path), "b 3"))
+    tuning = FinetuneConfig(rank=3, targets=("query", "value"))
+    tuned = run_parameters(fitted, {"train": train}, tuning)
+    assert (tuned["finetune.rank"], tuned["finetune.epochs"]) == (3, 10)
+    assert tuned["finetune.targets"] == '["query", "value"]'
     other = run_parameters(fitted, {"train": train, "test": validation})
     assert other["data.people"] != parameters["data.people"]
 

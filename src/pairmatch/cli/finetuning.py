@@ -230,7 +230,7 @@ class _Run:
                 echo(f"Advice against it: {few}", err=True, color="yellow")
         matcher = self.make()
         targets = self.track if self.ranks.is_main else None
-        with claimed_folder(output, "matcher"), tracked(targets, matcher, parts):
+        with claimed_folder(output, "matcher"), tracked(targets, matcher, parts, self.config):
             recorder = Recorder(matcher, inputs.read) if self.ranks.is_main else None
             tested = self._tuned(matcher, parts, self.checkpoints / "matcher")
             if recorder is None:

@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from pairmatch.data.splits import SplitPairs
+    from pairmatch.finetuning.config import FinetuneConfig
     from pairmatch.matcher.matcher import Matcher
 
 Track = Annotated[
@@ -25,13 +26,19 @@ Track = Annotated[
 
 
 @contextmanager
-def tracked(targets: Sequence[str] | None, matcher: Matcher, parts: SplitPairs) -> Iterator[None]:
+def tracked(
+    targets: Sequence[str] | None,
+    matcher: Matcher,
+    parts: SplitPairs,
+    finetune: FinetuneConfig | None = None,
+) -> Iterator[None]:
     """Has a matcher report to trackers in the block; their runs end with it.
 
     Args:
         targets: Trackers, as `--track` names them.
         matcher: The matcher, before it is fitted.
         parts: Pairs to train, validate and test on.
+        finetune: Hyperparameters of a fine-tuning.
 
     Raises:
         ConfigurationError: A tracker is unknown, or cannot be used.
@@ -42,7 +49,8 @@ def tracked(targets: Sequence[str] | None, matcher: Matcher, parts: SplitPairs) 
     from pairmatch.tracking import Tracker, run_parameters
 
     named = dict(zip(("train", "validation", "test"), parts, strict=True))
-    parameters = run_parameters(matcher, {name: part for name, part in named.items() if len(part)})
+    used = {name: part for name, part in named.items() if len(part)}
+    parameters = run_parameters(matcher, used, finetune)
     with ExitStack() as runs:
         trackers = [runs.enter_context(Tracker(target, parameters)) for target in targets]
         before = matcher.callbacks

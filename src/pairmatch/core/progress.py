@@ -87,10 +87,7 @@ def progress_bar(shown: bool, *columns: ProgressColumn, transient: bool = False)
 def track(items: Iterable[_T], description: str, total: int, *, shown: bool) -> Iterator[_T]:
     """The items, with a bar that disappears at the end."""
     with progress_bar(shown, transient=True) as bar:
-        task = bar.add_task(description, total=total)
-        for item in items:
-            yield item
-            bar.advance(task)
+        yield from bar.track(items, total=total, description=description)
 
 
 def map_in_threads(

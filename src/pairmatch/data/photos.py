@@ -48,8 +48,7 @@ def image_folder(images: str | Path) -> Path | str:
     if is_web_address(images):
         raise ConfigurationError(
             f"`images` (--images) {web_address(images)!r} is a web address, whose photos may "
-            "change: "
-            f"copy the photos to a folder or to cloud storage ({', '.join(SCHEMES)})."
+            f"change: copy the photos to a folder or to cloud storage ({', '.join(SCHEMES)})."
         )
     return remote_url(images) or Path(images)
 

@@ -19,8 +19,8 @@ class FinetuneConfig:
         batch_size: Number of pairs per batch, at least 2; the other pairs of a batch serve as
             negatives. It costs time, not memory: see `micro_batch`.
         micro_batch: Number of people that run through the backbone at once, at least 1, with
-            gradient caching; None runs a batch in one pass, which saves a third of the time if
-            it fits in memory.
+            gradient caching; None runs a batch in one pass, which saves a forward pass and pads
+            all people to the longest text.
         learning_rate: Highest learning rate of the adapter, above 0.
         head_learning_rate: Highest learning rate of head and loss, above 0.
         weight_decay: Decoupled weight decay of AdamW, at least 0; parameters of the loss are never
@@ -38,7 +38,7 @@ class FinetuneConfig:
         bfloat16: Whether products are computed in bfloat16; None does so on accelerators and for
             backbones that are in bfloat16.
         gradient_checkpointing: Whether the states of inner layers are computed twice instead of
-            kept: less memory, and a third more time.
+            kept: less memory, and more time.
         checkpoint_steps: Number of steps after which a checkpoint is written, besides the one after
             each epoch; 0 for none.
         seed: Seed for initial weights, order of pairs and dropout.

@@ -77,6 +77,8 @@ def table_url(path: Path) -> str | None:
 
 def location_of(path: Path) -> str:
     """A path, or the URL that it stands for, for messages."""
+    if path.name.endswith(":") and table_url(path / "bucket") is not None:
+        return f"{path}//"  # what tables in several buckets have in common
     return table_url(path) or str(path)
 
 

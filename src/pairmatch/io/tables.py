@@ -167,7 +167,9 @@ class Table:
     @property
     def name(self) -> str:
         """Name of the file for messages; of several, that of the folder, with a slash."""
-        return f"{self.path.name}/" if self.files else self.path.name
+        if not self.files:
+            return self.path.name
+        return self.location if self.location.endswith("//") else f"{self.path.name}/"
 
     @property
     def location(self) -> str:

@@ -18,8 +18,8 @@ def mine_negatives(data: PairedFeatures, count: int, *, skip: int = 0) -> tuple[
 
     Closeness is the largest cosine to any known partner, of features centered per side. Left out
     are known matches, open and rejected pairs; people of the unit (group, household, identical
-    features that were joined) of either person; and near-duplicates of a partner. **Whoever else
-    is close to a partner may be an unknown match**: the closer, the likelier; see
+    features that were joined) of either person; and near-duplicates of a partner. **A person
+    close to a partner may be an unknown match**: the closer, the likelier; see
     [Hard negatives](../training.md#hard-negatives).
 
     Args:

@@ -10,6 +10,7 @@ from pairmatch.core._version import __version__
 from pairmatch.core.errors import ConfigurationError, PartError
 from pairmatch.data import Pairs
 from pairmatch.data.digests import data_digests
+from pairmatch.finetuning.config import FinetuneConfig
 from pairmatch.matcher.card import without_folder
 from pairmatch.matcher.matcher import Matcher
 from pairmatch.matcher.records import learner_record, part_record
@@ -17,7 +18,9 @@ from pairmatch.matcher.records import learner_record, part_record
 Parameter = str | int | float
 
 
-def run_parameters(matcher: Matcher, parts: Mapping[str, Pairs]) -> dict[str, Parameter]:
+def run_parameters(
+    matcher: Matcher, parts: Mapping[str, Pairs], finetune: FinetuneConfig | None = None
+) -> dict[str, Parameter]:
     """Parts and options of a matcher, with counts and digests of the data.
 
     They hold no id, photo, text or attribute of a person, no folder, no address of a server and no
@@ -27,6 +30,7 @@ def run_parameters(matcher: Matcher, parts: Mapping[str, Pairs]) -> dict[str, Pa
     Args:
         matcher: Matcher before or after `fit`.
         parts: Pairs by name, such as `train`, `validation` and `test`.
+        finetune: Hyperparameters of a fine-tuning, which become `finetune.rank` and so on.
 
     Raises:
         ImageError: A photo cannot be read.
@@ -42,6 +46,8 @@ def run_parameters(matcher: Matcher, parts: Mapping[str, Pairs]) -> dict[str, Pa
     if matcher.metadata is not None:
         parameters |= _part("metadata", "metadata", matcher.metadata)
     parameters |= _part("learner", "learners", matcher.learner)
+    if finetune is not None:
+        parameters |= dict(_flat("finetune", finetune.to_dict()))
     for name, pairs in parts.items():
         parameters[f"data.{name}.pairs"] = len(pairs.pairs)
         parameters[f"data.{name}.matches"] = len(pairs.matches)
@@ -56,7 +62,13 @@ def _part(label: str, kind: str, part: Any) -> dict[str, Parameter]:
         record = learner_record(part) if kind == "learners" else part_record(kind, part)
     except (PartError, ConfigurationError):
         return {label: type(part).__name__}
-    return {label: record["name"], **dict(_flat(label, without_folder(record["options"])))}
+    adapter = record.get("adapter") or {}
+    described = {key: adapter[key] for key in ("digest", "rank", "alpha") if key in adapter}
+    return {
+        label: record["name"],
+        **dict(_flat(label, without_folder(record["options"]))),
+        **dict(_flat(f"{label}.adapter", described)),
+    }
 
 
 def _flat(label: str, value: Any) -> list[tuple[str, Parameter]]:
