@@ -303,8 +303,10 @@ def test_rows_of_tables_in_several_buckets_are_named_by_url(log, bucket):
         Pairs.read(
             ["memory://bucket/log/day=1/part.csv", "memory://other/pairs.csv"], images=bucket
         )
-    assert error.value.summary == "memory://: 1 problem:"
-    assert error.value.problems[0].startswith("memory://other/pairs.csv line 2, column id_b")
+    assert error.value.summary == "memory://: 2 problems:"
+    columns, cell = error.value.problems
+    assert columns.startswith("memory://: other/pairs.csv without the column 'day'")
+    assert cell.startswith("memory://other/pairs.csv line 2, column id_b")
     storage.rm("/other", recursive=True)
 
 

@@ -41,11 +41,13 @@ class Problem:
         """The problem in one line.
 
         Args:
-            file: Name of the file, or of the folder of several, with a slash.
+            file: Name of the file, or of the folder of several, with a slash; `s3://` of several
+                buckets.
             others: Number of other rows with such a problem.
         """
         if not self.location:
-            return f"{file.rstrip('/')}: {self.text}"
+            is_scheme = file.endswith("//")
+            return f"{file if is_scheme else file.rstrip('/')}: {self.text}"
         where = f"{file}{self.location}" if file.endswith("/") else f"{file} {self.location}"
         more = f" and {others:,} more row{'s' * (others > 1)}" if others else ""
         column = f", column {self.column}" if self.column else ""
