@@ -1,14 +1,20 @@
 """Fine-tuning beside learners on frozen features: quality with intervals, and what each costs.
 
-Pairs of furniture by their descriptions, rooms held out, with a real sentence encoder. Every method
-learns from the same training pairs of each fold, and is tested on the same others:
+Texts of real people and things, read by a real sentence encoder: descriptions of furniture, rooms
+held out; or questionnaires of people on speed dates, events held out, with the people of the event
+as candidates. Every method learns from the same training pairs of each fold, and is tested on the
+same others:
 
 - frozen: cosine of the encoder's vectors;
 - recipe: the learner contrastive on them; best: the learner best on them;
 - lora: `Finetuner`, served with the head that it was trained with;
 - lora + best: the learner best on the features of the fine-tuned encoder;
-- sentence-transformers: full fine-tuning by its own trainer and loss (where it is installed), with
-  the same epochs, batches and precision.
+- sentence-transformers LoRA: its own trainer and loss (where it is installed), the same adapter,
+  learning rate, epochs, batches and precision, and no head; all: the same for all weights, at the
+  learning rate of its documentation, 2e-5.
+
+Seconds of training are those of `Finetuner.fit` or of the trainer: with pairmatch, they include the
+features and ranks of the validation pairs after each epoch.
 
     python benchmarks/finetuning.py --data shared/data --text-encoder minilm --folds 5
 """
@@ -16,11 +22,13 @@ learns from the same training pairs of each fold, and is tested on the same othe
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +49,7 @@ from pairmatch.finetuning.people import with_features
 
 KS = (5, 10, 20)
 VALIDATION = 0.15  # share of the training pairs, for what stops early
-SENTENCE_TRANSFORMERS = "sentence-transformers"
+LORA_BEST = "lora + best"
 
 
 class Fold:
@@ -57,6 +65,15 @@ class Fold:
         self.number = number
         self.train, self.validation, self.test = parts
         self.store = store
+        self.seconds: dict[str, float] = {}  # of training, by method
+        self.tuned: HFTextBackbone | None = None  # what `lora` came to
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Records the seconds of a training."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
 
     def features(self, pairs: Pairs, backbone: HFTextBackbone) -> PairedFeatures:
         """Features of the people of some pairs."""
@@ -78,7 +95,8 @@ def learner(name: str) -> Callable[[Fold, HFTextBackbone], QueryTable]:
 
     def run(fold: Fold, backbone: HFTextBackbone) -> QueryTable:
         parts = [fold.features(part, backbone) for part in (fold.train, fold.validation, fold.test)]
-        head = registry.create("learners", name).fit(*parts[:2], seed=0).head
+        with fold.timed(name):
+            head = registry.create("learners", name).fit(*parts[:2], seed=0).head
         return fold.table(parts[2], head)
 
     return run
@@ -90,11 +108,13 @@ def frozen(fold: Fold, backbone: HFTextBackbone) -> QueryTable:
 
 
 def lora(config: FinetuneConfig, head: str) -> Callable[[Fold, HFTextBackbone], QueryTable]:
-    """Fine-tuning, with the head that was trained with it; keeps the backbone for the next."""
+    """Fine-tuning, with the head that was trained with it; keeps the backbone."""
 
     def run(fold: Fold, backbone: HFTextBackbone) -> QueryTable:
-        result = Finetuner(backbone, head=head, config=config).fit(fold.train, fold.validation)
-        fold.tuned = result.backbone  # type: ignore[attr-defined]
+        finetuner = Finetuner(backbone, head=head, config=config)
+        with fold.timed("lora"):
+            result = finetuner.fit(fold.train, fold.validation)
+        fold.tuned = result.backbone
         print(
             f"  fold {fold.number}: epoch {result.best_epoch}, validation MRR "
             f"{result.validation_mrr:.3f}, frozen {result.validation_frozen_mrr:.3f}"
@@ -106,14 +126,27 @@ def lora(config: FinetuneConfig, head: str) -> Callable[[Fold, HFTextBackbone], 
 
 def best_on_tuned(fold: Fold, backbone: HFTextBackbone) -> QueryTable:
     """The learner best on the features of the fine-tuned encoder."""
-    return learner("best")(fold, fold.tuned)  # type: ignore[attr-defined]
+    assert fold.tuned is not None
+    seconds = fold.seconds.copy()
+    table = learner("best")(fold, fold.tuned)
+    fold.seconds = {**seconds, LORA_BEST: seconds["lora"] + fold.seconds["best"]}
+    return table
 
 
-def sentence_transformers(config: FinetuneConfig) -> Callable[[Fold, HFTextBackbone], QueryTable]:
-    """Full fine-tuning by its trainer, at the learning rate of its documentation, 2e-5."""
+def sentence_transformers(
+    config: FinetuneConfig, name: str, *, adapter: bool
+) -> Callable[[Fold, HFTextBackbone], QueryTable]:
+    """Its trainer and its loss `MultipleNegativesRankingLoss`.
+
+    Args:
+        config: Of the adapter and the training.
+        name: The method, under which the seconds are recorded.
+        adapter: Whether an adapter is trained, as pairmatch does; otherwise all weights.
+    """
 
     def run(fold: Fold, backbone: HFTextBackbone) -> QueryTable:
         from datasets import Dataset
+        from peft import LoraConfig, get_peft_model
         from sentence_transformers import (
             SentenceTransformer,
             SentenceTransformerTrainer,
@@ -122,30 +155,39 @@ def sentence_transformers(config: FinetuneConfig) -> Callable[[Fold, HFTextBackb
         from sentence_transformers.losses import MultipleNegativesRankingLoss
 
         model = SentenceTransformer(backbone.model, device="cpu")
-        texts = [
-            (fold.train.profiles[pair.a].text, fold.train.profiles[pair.b].text)
-            for pair in fold.train.pairs
-        ]
+        if adapter:
+            options = {"r": config.rank, "lora_alpha": config.alpha, "lora_dropout": config.dropout}
+            encoder = model[0].auto_model
+            layers = LoraConfig(target_modules="all-linear", **options)
+            model[0].auto_model = get_peft_model(encoder, layers)
+        train = fold.train
+        texts = {
+            column: [train.profiles[ids[row]].text for row in train.matches[:, side]]
+            for side, (column, ids) in enumerate(
+                (("anchor", train.ids_a), ("positive", train.ids_b))
+            )
+        }
         with tempfile.TemporaryDirectory() as folder:
-            SentenceTransformerTrainer(
+            trainer = SentenceTransformerTrainer(
                 model=model,
                 args=SentenceTransformerTrainingArguments(
                     output_dir=folder,
                     num_train_epochs=config.epochs,
                     per_device_train_batch_size=config.batch_size,
-                    learning_rate=2e-5,
-                    warmup_ratio=0.1,
+                    learning_rate=config.learning_rate if adapter else 2e-5,
+                    warmup_ratio=config.warmup,
+                    lr_scheduler_type="cosine",
                     save_strategy="no",
                     report_to=[],
                     disable_tqdm=True,
                     use_cpu=True,
                     seed=0,
                 ),
-                train_dataset=Dataset.from_dict(
-                    {"anchor": [a for a, _ in texts], "positive": [b for _, b in texts]}
-                ),
+                train_dataset=Dataset.from_dict(texts),
                 loss=MultipleNegativesRankingLoss(model),
-            ).train()
+            )
+            with fold.timed(name):
+                trainer.train()
         ids = [*fold.test.ids_a, *fold.test.ids_b]
         vectors = model.encode([fold.test.profiles[person].text for person in ids])
         return fold.table(with_features(fold.test, np.asarray(vectors, np.float32)))
@@ -160,7 +202,7 @@ def methods(config: FinetuneConfig, head: str) -> dict[str, Callable[..., QueryT
         "recipe": learner("contrastive"),
         "best": learner("best"),
         "lora": lora(config, head),
-        "lora + best": best_on_tuned,
+        LORA_BEST: best_on_tuned,
     }
     try:
         import datasets  # noqa: F401
@@ -168,48 +210,79 @@ def methods(config: FinetuneConfig, head: str) -> dict[str, Callable[..., QueryT
     except ImportError:
         print("sentence-transformers is not installed: left out")
     else:
-        chosen[SENTENCE_TRANSFORMERS] = sentence_transformers(config)
+        for kind, adapter in (("LoRA", True), ("all", False)):
+            name = f"sentence-transformers {kind}"
+            chosen[name] = sentence_transformers(config, name, adapter=adapter)
     return chosen
+
+
+def furniture(data: Path, folder: Path) -> Pairs:
+    """464 pairs of objects in one room; the texts alone are read."""
+    return Pairs.read(data / "furniture" / "pairs.csv", images=data / "furniture")
+
+
+def speed_dating(data: Path, folder: Path) -> Pairs:
+    """474 matches of 377 people, and all that answered otherwise, by event."""
+    with (data / "speed_dating/people.csv").open(encoding="utf-8") as file:
+        texts = {person["id"]: person["text"] or "-" for person in csv.DictReader(file)}
+    with (data / "speed_dating/dates.csv").open(encoding="utf-8") as file:
+        dates = list(csv.DictReader(file))
+    path = folder / "dates.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id_a", "text_a", "id_b", "text_b", "a_likes", "b_likes", "pool"])
+        for date in dates:
+            people = [
+                value for side in "ab" for value in (date[f"id_{side}"], texts[date[f"id_{side}"]])
+            ]
+            writer.writerow([*people, date["a_says_yes"], date["b_says_yes"], date["event"]])
+    return Pairs.read(path, keep_words=["-"])
+
+
+SETS = {"furniture": furniture, "speed-dating": speed_dating}
 
 
 def main() -> None:
     """Prints a table, and writes it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder with furniture/pairs.csv")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the sets")
+    parser.add_argument("--set", choices=SETS, default="furniture")
     parser.add_argument("--text-encoder", required=True, help="folder of a sentence encoder")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--micro-batch", type=int, default=0, help="0: no caching")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--head", default="residual")
     parser.add_argument("--only", nargs="*", help="methods to run; all by default")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    pairs = Pairs.read(options.data / "furniture" / "pairs.csv", images=options.data / "furniture")
     backbone = HFTextBackbone(model=options.text_encoder, dtype="float32", device="cpu")
     config = FinetuneConfig(
         epochs=options.epochs,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
-        micro_batch=None,
+        micro_batch=options.micro_batch or None,
     )
     tables: dict[str, list[QueryTable]] = {}
     seconds: dict[str, float] = {}
-    everything = set(range(len(pairs.pairs)))
     with tempfile.TemporaryDirectory() as folder:
+        pairs = SETS[options.set](options.data, Path(folder))
+        everything = set(range(len(pairs.pairs)))
         store = FeatureStore(Path(folder) / "store.sqlite")
         for number, positions in enumerate(pairs.folds(options.folds, seed=0)):
             test = pairs.subset(positions.tolist())
             rest = pairs.subset(sorted(everything - set(positions.tolist())))
-            train, validation, _ = rest.split(1 - VALIDATION, VALIDATION, seed=0)
+            train, validation, _ = rest.split(1 - VALIDATION, VALIDATION, seed=0, by="component")
             fold = Fold(number, (train, validation, test), store)
             for name, method in methods(config, options.head).items():
                 if options.only and name not in options.only:
                     continue
-                start = time.perf_counter()
                 tables.setdefault(name, []).append(method(fold, backbone))
-                seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+                print(f"  fold {number}: {name}, {fold.seconds.get(name, 0.0):.1f} s", flush=True)
+            for name, spent in fold.seconds.items():
+                seconds[name] = seconds.get(name, 0.0) + spent
     joined = {name: QueryTable.concatenate(parts) for name, parts in tables.items()}
     report(joined, seconds, options, len(pairs))
 
@@ -222,17 +295,18 @@ def report(
 ) -> None:
     """Prints figures of every method, and their differences from the learner best."""
     print(
-        f"{pairs} pairs of furniture, {options.folds} folds by room, {options.epochs} epochs, "
-        f"batch {options.batch_size}, 1 thread, torch {torch.__version__}; peak memory of all "
+        f"{pairs} pairs of {options.set}, {options.folds} folds by component, "
+        f"{options.epochs} epochs, batch {options.batch_size}, 1 thread, "
+        f"torch {torch.__version__}; peak memory of all "
         f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"
     )
-    print("| method | R@10 | MRR | 95 % interval | seconds per fold |")
+    print("| method | R@10 | MRR | 95 % interval | seconds of a training |")
     print("| --- | --- | --- | --- | --- |")
     figures = {}
     for name, table in tables.items():
         metrics = summarize(table)
         low, high = metrics.mrr_interval or (float("nan"), float("nan"))
-        per_fold = seconds[name] / options.folds
+        per_fold = seconds.get(name, 0.0) / options.folds
         print(
             f"| {name} | {100 * metrics.recall[10]:.1f} | {metrics.mrr:.3f} | "
             f"{low:.3f}–{high:.3f} | {per_fold:.1f} |"

@@ -20,6 +20,7 @@ from pairmatch.core.callbacks import Callback
 from pairmatch.core.errors import BackboneError, ConfigurationError, MissingExtraError
 from pairmatch.evaluation.query_table import embed_sides, rank_queries
 from pairmatch.features.extractor import FeatureStore
+from pairmatch.features.poolers import MeanPooler
 from pairmatch.finetuning.caching import take_gradients
 from pairmatch.finetuning.config import FinetuneConfig, rate_factor
 from pairmatch.finetuning.finetuner import FEWEST_PAIRS, Finetuner
@@ -86,7 +87,7 @@ def test_gradients_with_caching_are_those_without(text_backbone, micro_batch, si
                     weight.normal_(0, 0.2)
         ((rows_a, rows_b, positives, unknown),) = run._epoch_batches(1)
         rows = run._rows(rows_a, rows_b)
-        decoder = run._decoder(run.people, micro_batch)
+        decoder = run._decoder(run.people)
         weights = {**run.layers.matrices(), **dict(run.head.named_parameters())}
 
         def objective(h):
@@ -120,7 +121,14 @@ def test_gradients_with_caching_are_those_without(text_backbone, micro_batch, si
             (parts,) = decoder.batches([rows])
             trained = list(run.layers.matrices().values())
             return take_gradients(
-                run.passes, parts, objective, trained, people=len(rows), step=5, ranks=run.ranks
+                run.passes,
+                parts,
+                objective,
+                trained,
+                people=len(rows),
+                step=5,
+                ranks=run.ranks,
+                caching=micro_batch is not None,
             )
 
         start = {name: value.clone() for name, value in run.head.state_dict().items()}
@@ -141,6 +149,21 @@ def test_gradients_with_caching_are_those_without(text_backbone, micro_batch, si
         assert int(run.head.layers[1].num_batches_tracked) == 1
     finally:
         run.close()
+
+
+@pytest.mark.parametrize(("micro_batch", "passes"), [(3, 2), (100, 1), (None, 1)])
+def test_a_second_pass_is_made_only_where_graphs_are_not_kept(text_backbone, micro_batch, passes):
+    config = FinetuneConfig(**{**FAST, "epochs": 1, "micro_batch": micro_batch})
+    people = 0
+
+    class Counted(MeanPooler):
+        def pool(self, states):
+            nonlocal people
+            people += len(states.mask)
+            return super().pool(states)
+
+    Finetuner(text_backbone, pooler=Counted(), config=config).fit(text_pairs(8))
+    assert people == 1 + 16 * passes  # one tells the width
 
 
 def test_dropout_is_on_in_the_gradient_test(text_backbone):

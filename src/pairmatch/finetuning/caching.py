@@ -85,13 +85,14 @@ def take_gradients(
     people: int,
     step: int,
     ranks: Ranks,
+    caching: bool = True,
 ) -> float:
     """Gradients of the loss of a whole batch; returns the loss.
 
-    The features of all micro-batches are computed without a graph. Head and loss run once, on all
-    of them, so that BatchNorm and negatives are those of the whole batch; that gives the gradient
-    of each feature. A second pass over each micro-batch, with a graph, carries it into the
-    backbone. A batch of one micro-batch takes one pass.
+    With caching, the features of all micro-batches are computed without a graph. Head and loss run
+    once, on all of them, so that BatchNorm and negatives are those of the whole batch; that gives
+    the gradient of each feature. A second pass over each micro-batch, with a graph, carries it into
+    the backbone. Without caching, the graphs of the first passes are kept.
 
     Args:
         passes: Backbone and pooler.
@@ -101,38 +102,52 @@ def take_gradients(
         people: Number of people in the batch, of all processes.
         step: Number of the step, which seeds dropout.
         ranks: Processes that share the batch.
+        caching: Whether the graphs of the first passes are left out.
     """
 
-    def loss_of(features: Tensor) -> Tensor:
-        passes.set_seed(step, HEAD)
-        return objective(features)
+    def run(part: MicroBatch) -> Tensor:
+        return passes.features(part.prepared(), step, part.number)
 
-    if ranks.count == 1 and len(micro_batches) == 1:
-        (only,) = micro_batches
-        features = torch.zeros(people, passes.width, device=passes.device)
-        computed = passes.features(only.prepared(), step, only.number)
-        loss = loss_of(features.index_copy(0, only.rows.to(passes.device), computed))
-        loss.backward()
-        return float(loss.detach())
-    cached = gather_features(passes, micro_batches, people=people, step=step, ranks=ranks)
-    cached.requires_grad_()
-    loss = loss_of(cached)
+    kept = None if caching and len(micro_batches) > 1 else [run(part) for part in micro_batches]
+    features = gather_features(
+        passes, micro_batches, people=people, step=step, ranks=ranks, computed=kept
+    ).requires_grad_()
+    passes.set_seed(step, HEAD)
+    loss = objective(features)
     loss.backward()
-    assert cached.grad is not None
-    for part in micro_batches:
-        features = passes.features(part.prepared(), step, part.number)
-        features.backward(cached.grad[part.rows.to(passes.device)])
+    assert features.grad is not None
+    for number, part in enumerate(micro_batches):
+        first = run(part) if kept is None else kept[number]
+        first.backward(features.grad[part.rows.to(passes.device)])
     ranks.sum_gradients(trained)
     return float(loss.detach())
 
 
 @torch.no_grad()
 def gather_features(
-    passes: Passes, micro_batches: Sequence[MicroBatch], *, people: int, step: int, ranks: Ranks
+    passes: Passes,
+    micro_batches: Sequence[MicroBatch],
+    *,
+    people: int,
+    step: int,
+    ranks: Ranks,
+    computed: Sequence[Tensor] | None = None,
 ) -> Tensor:
-    """[people, D] float32 features of a batch without a graph, from all processes."""
+    """[people, D] float32 features of a batch without a graph, from all processes.
+
+    Args:
+        passes: Backbone and pooler.
+        micro_batches: Those of this process.
+        people: Number of people in the batch, of all processes.
+        step: Number of the step, which seeds dropout.
+        ranks: Processes that share the batch.
+        computed: Features of each micro-batch, where they are known.
+    """
     features = torch.zeros(people, passes.width, device=passes.device)
-    for part in micro_batches:
-        computed = passes.features(part.prepared(), step, part.number)
-        features[part.rows.to(passes.device)] = computed
+    for number, part in enumerate(micro_batches):
+        if computed is None:
+            values = passes.features(part.prepared(), step, part.number)
+        else:
+            values = computed[number].detach()
+        features[part.rows.to(passes.device)] = values
     return ranks.sum(features)

@@ -19,8 +19,8 @@ class FinetuneConfig:
         batch_size: Number of pairs per batch, at least 2; the other pairs of a batch serve as
             negatives. It costs time, not memory: see `micro_batch`.
         micro_batch: Number of people that run through the backbone at once, at least 1, with
-            gradient caching; None runs a batch in one pass, which saves a forward pass and pads
-            all people to the longest text.
+            gradient caching. None keeps what the gradients of all people of a batch need, which
+            saves a forward pass and takes much more memory.
         learning_rate: Highest learning rate of the adapter, above 0.
         head_learning_rate: Highest learning rate of head and loss, above 0.
         weight_decay: Decoupled weight decay of AdamW, at least 0; parameters of the loss are never

@@ -57,11 +57,10 @@ class People:
             with_features(pairs, blank),
         )
 
-    def micro_batches(self, rows: Ints, size: int | None) -> list[Ints]:
+    def micro_batches(self, rows: Ints, size: int) -> list[Ints]:
         """Positions in `rows`, people of similar length together, at most `size` each."""
         order = np.argsort(-self.lengths[rows], kind="stable")
-        step = len(rows) if size is None else size
-        return [order[start : start + step] for start in range(0, len(rows), step)]
+        return [order[start : start + size] for start in range(0, len(rows), size)]
 
 
 def with_features(pairs: Pairs, features: Any) -> PairedFeatures:
@@ -80,7 +79,7 @@ class Decoder:
         pool: Threads.
         ranks: Processes that share each batch: micro-batch i belongs to process i modulo their
             number.
-        size: Number of people of a micro-batch; None for one per process.
+        size: Number of people of a micro-batch.
     """
 
     def __init__(
@@ -89,7 +88,7 @@ class Decoder:
         backbone: Backbone,
         pool: ThreadPoolExecutor,
         ranks: Ranks,
-        size: int | None,
+        size: int,
     ) -> None:
         self.people = people
         self.backbone = backbone
@@ -111,11 +110,8 @@ class Decoder:
             yield ahead.popleft()
 
     def _submit(self, rows: Ints) -> list[MicroBatch]:
-        size = self.size
-        if size is None:
-            size = -(-len(rows) // self.ranks.count)
         parts = []
-        for number, positions in enumerate(self.people.micro_batches(rows, size)):
+        for number, positions in enumerate(self.people.micro_batches(rows, self.size)):
             if number % self.ranks.count != self.ranks.index:
                 continue
             items = [self.people.items[row] for row in rows[positions]]

@@ -44,7 +44,7 @@ from pairmatch.learning.heads import build_head
 if TYPE_CHECKING:
     from pairmatch.finetuning.finetuner import Finetuner
 
-_EVALUATED = 64  # people per pass of the evaluation, at least
+_TOGETHER = 16  # people per pass without gradient caching, of similar length
 
 
 class Run:
@@ -140,7 +140,7 @@ class Run:
         position = self.position
         batches = self._epoch_batches(position.epoch)
         people = [self._rows(a, b) for a, b, _, _ in batches]
-        decoder = self._decoder(self.people, self.config.micro_batch)
+        decoder = self._decoder(self.people)
         first = position.step
         self.head.train()
         with self.layers.training():
@@ -174,6 +174,7 @@ class Run:
             people=len(rows_a) + len(rows_b),
             step=(position.epoch - 1) * 2**24 + position.step,
             ranks=self.ranks,
+            caching=self.config.micro_batch is not None,
         )
         if not math.isfinite(loss):
             raise ConfigurationError(
@@ -231,13 +232,11 @@ class Run:
 
     def _features(self, people: People) -> Vectors:
         """[people, D] float32 features by the weights of now, without dropout."""
-        size = max(_EVALUATED, self.config.micro_batch or 0)
-        if self.config.micro_batch is not None:
-            size = self.config.micro_batch
+        size = self.config.micro_batch or _TOGETHER
         order = np.argsort(-people.lengths, kind="stable")
         width = size * self.ranks.count
         chunks = [order[start : start + width] for start in range(0, len(order), width)]
-        decoder = self._decoder(people, size)
+        decoder = self._decoder(people)
         features = np.empty((len(order), self.passes.width), np.float32)
         work = zip(chunks, decoder.batches(chunks), strict=True)
         for rows, parts in track(work, "Validating", len(chunks), shown=self.shown):
@@ -247,7 +246,8 @@ class Run:
             features[rows] = computed.cpu().numpy()
         return features
 
-    def _decoder(self, people: People, size: int | None) -> Decoder:
+    def _decoder(self, people: People) -> Decoder:
+        size = self.config.micro_batch or _TOGETHER
         return Decoder(people, self.backbone, self.pool, self.ranks, size)
 
     def _width(self, finetuner: Finetuner) -> int:
