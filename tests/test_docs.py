@@ -281,6 +281,7 @@ INTERNAL = {
     "features.running",
     "finetuning.caching",
     "finetuning.checkpoints",
+    "finetuning.identity",
     "finetuning.lora",
     "finetuning.people",
     "finetuning.ranks",

@@ -1,6 +1,8 @@
 """A matcher with a fine-tuned backbone: saved, loaded, served, judged; and the command."""
 
 import csv
+import dataclasses
+import html
 import json
 import os
 import signal
@@ -15,13 +17,16 @@ import pytest
 import tiny_models
 import torch
 from test_finetuning import text_pairs
+from test_hub import Hub
 from typer.testing import CliRunner
 
-from pairmatch import Matcher
+from pairmatch import Callback, Matcher, PairedFeatures, Pairs
 from pairmatch.cli import app
 from pairmatch.core.errors import BackboneError, ConfigurationError, SavedMatcherError
+from pairmatch.core.pools import Pools
 from pairmatch.finetuning.config import FinetuneConfig
 from pairmatch.io.store import Store
+from pairmatch.learning.heads import build_head
 from pairmatch.matcher.finetuning import TuningVerdict, tuning_tables
 from pairmatch.tracking import run_parameters
 
@@ -137,6 +142,105 @@ def test_features_of_frozen_and_tuned_backbones_are_kept_apart_and_forgotten(tun
     assert forgotten.features == 2  # one of each backbone
 
 
+def test_galleries_of_frozen_and_tuned_backbones_are_kept_apart(tuned, spec, tmp_path):
+    """Even with a head that has no weights of its own, which is the same for both."""
+    _, folder, pairs = tuned
+    store = folder / "store"
+    frozen, matcher = (
+        Matcher(backbone=spec, learner="frozen", store=store, device="cpu") for _ in range(2)
+    )
+    frozen.fit(pairs)
+    matcher.finetune(text_pairs(6), None, QUICK)
+    asking, *candidates = pairs.people
+    galleries = [part.gallery(candidates) for part in (frozen, matcher)]
+    for part, own, other in ((frozen, *galleries), (matcher, *galleries[::-1])):
+        assert len(part.recommend(asking, own, 3)) == 3
+        with pytest.raises(ConfigurationError, match="another head or other backbones"):
+            part.recommend(asking, other, 3)
+        with pytest.raises(ConfigurationError, match="another head or other backbones"):
+            part.add_to(other, candidates)
+    # Saved, moved and loaded, it is the same matcher
+    matcher.save(tmp_path / "matcher").rename(tmp_path / "moved")
+    loaded = Matcher.load(tmp_path / "moved", store=store, device="cpu")
+    first, again = (
+        [candidate.profile.id for candidate in part.recommend(asking, galleries[1], 5)]
+        for part in (matcher, loaded)
+    )
+    assert first == again
+
+
+def test_an_evaluation_says_what_its_frozen_features_are(tuned, tmp_path):
+    _, folder, pairs = tuned
+    loaded = Matcher.load(folder / "matcher", store=tmp_path / "store", device="cpu")
+    notes = loaded.evaluate(pairs).notes
+    assert any("features of the fine-tuned backbones" in note for note in notes)
+    card = (loaded.save(tmp_path / "again") / "README.md").read_text()
+    assert "| features of the fine-tuned backbones |" in card
+
+
+def test_a_tuned_matcher_is_not_tuned_on_top(tuned, tmp_path):
+    _, folder, _ = tuned
+    loaded = Matcher.load(folder / "matcher", store=tmp_path / "store", device="cpu")
+    with pytest.raises(ConfigurationError, match="has an adapter already"):
+        loaded.finetune(text_pairs(6))
+
+
+class Phases(Callback):
+    """Epochs by phase."""
+
+    def __init__(self):
+        self.epochs = {}
+
+    def on_phase(self, name):
+        self.epochs[name] = []
+
+    def on_epoch(self, row, epochs):
+        self.epochs[list(self.epochs)[-1]].append(row["epoch"])
+
+
+def test_callbacks_are_told_which_part_of_the_work_reports(spec, tmp_path):
+    """Two backbones are tuned, a third cannot be, and then a learner trains in epochs."""
+    seen = Phases()
+    matcher = Matcher(
+        backbone=[spec, ("hf-text", {**spec[1], "max_tokens": 64}), "attributes"],
+        store=tmp_path / "store",
+        training={"epochs": 3},
+        metadata=None,
+        device="cpu",
+        callbacks=[seen],
+    )
+    people = [
+        dataclasses.replace(person, attributes={"age": row})
+        for row, person in enumerate(text_pairs(8).people)
+    ]
+    matcher.finetune(Pairs.of(people, text_pairs(8).pairs), None, QUICK)
+    assert seen.epochs == {
+        "finetune hf-text": [1, 2],
+        "finetune hf-text 2": [1, 2],
+        "fit": [1, 2, 3],
+    }
+    adapters = [getattr(part, "adapter", None) for part in matcher.backbones]
+    assert [adapter is None for adapter in adapters] == [False, False, True]
+
+
+def test_a_tuned_matcher_travels_through_the_hub(tuned, tmp_path, monkeypatch):
+    matcher, _, people = tuned
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    base = matcher.backbones[0].model
+    with Hub() as hub:
+        matcher.push_to_hub("me/couples", token="t", endpoint=hub.url)
+        assert base.encode() not in b"".join(hub.files.values())  # a folder of this machine
+        loaded = Matcher.from_pretrained(
+            "me/couples",
+            endpoint=hub.url,
+            backbone=("hf-text", {"model": base, "dtype": "float32"}),
+            store=tmp_path / "store",
+            device="cpu",
+        )
+    assert loaded.backbones[0].adapter == matcher.backbones[0].adapter
+    assert np.allclose(loaded.embed(people.people), matcher.embed(people.people), atol=1e-5)
+
+
 def test_a_matcher_without_a_network_names_the_backbones_that_have_one(tmp_path):
     matcher = Matcher(backbone="descriptor", store=tmp_path / "store")
     with pytest.raises(ConfigurationError, match="Use 'hf-vision'"):
@@ -168,9 +272,6 @@ def planted(n, noise, seed=0):
 
 @pytest.mark.parametrize(("noises", "better"), [((0.2, 3.0), True), ((3.0, 0.2), False)])
 def test_the_verdict_follows_the_features_that_tell_more(noises, better):
-    from pairmatch import PairedFeatures
-    from pairmatch.learning.heads import build_head
-
     sizes = (60, 40)
     tuned, frozen = (
         [PairedFeatures.of(*planted(n, noise, seed)) for seed, n in enumerate(sizes)]
@@ -186,6 +287,29 @@ def test_the_verdict_follows_the_features_that_tell_more(noises, better):
     words = "Serve the fine-tuned matcher" if better else "not shown to be better"
     assert words in str(verdict)
     assert json.loads(json.dumps(verdict.to_dict()))["is_better"] is better
+
+
+def test_folds_of_any_size_have_a_verdict():
+    """Galleries of 4 and 6 people have no usual K in common but 1."""
+    tables = []
+    for size in (4, 6):
+        parts = [PairedFeatures.of(*planted(n, 0.5, n)) for n in (30, size)]
+        tables.append(tuning_tables(parts, parts, build_head("identity", dim=24)))
+    verdict = TuningVerdict.of(tables)
+    assert verdict.tuned.ks == (1,)
+    assert len(verdict.tuned) == 2 * (4 + 6)
+    assert "R@1 " in str(verdict)
+
+
+def test_recall_in_pools_is_that_of_the_pool():
+    parts = []
+    for n in (30, 12):
+        rows = [(row, row) for row in range(n)]
+        pools = Pools.of(rows, [str(row % (n // 3)) for row in range(n)])
+        parts.append(PairedFeatures.of(*planted(n, 0.5, n), pools=pools))
+    tuned, _ = tuning_tables(parts, parts, build_head("identity", dim=24))
+    assert set(tuned["candidates"]) == {3}
+    assert tuned.ks == (1,)  # not 5 and 10 of the 12 people
 
 
 # --- the command
@@ -227,6 +351,16 @@ def test_the_command_tunes_saves_and_judges(bert, tmp_path):
     written = json.loads(figures.read_text())
     assert written["finetuning"]["comparison"]["queries"] == written["queries"]
     assert (tmp_path / "tuned" / "run.yaml").exists()
+    # Report and model card have the verdict, with its interval
+    report = json.loads((tmp_path / "tuned" / "report.json").read_text())
+    assert report["sections"][0]["data"] == written["finetuning"]
+    assert record["notes"][-2] in result.output
+    assert " ".join(record["notes"][-2:]) == report["verdict"]
+    page = html.unescape((tmp_path / "tuned" / "report.html").read_text())
+    card = (tmp_path / "tuned" / "README.md").read_text()
+    for note in record["notes"][-2:]:
+        assert note in page
+        assert f"Note: {note}" in card
 
 
 @pytest.mark.slow
@@ -236,6 +370,44 @@ def test_the_command_judges_by_folds(bert, tmp_path):
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
     assert json.loads(figures.read_text())["finetuning"]["comparison"]["queries"] == 80
+
+
+def test_the_command_plans_and_writes_no_matcher(bert, tmp_path):
+    figures = tmp_path / "plan.json"
+    words = command(tmp_path, bert, "--plan", "--folds", "3", "--json", str(figures))
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    output = " ".join(result.output.split())
+    assert "28 matches of 56 people, 1 epoch of 1 step," in output
+    assert "tuned 4 times (3 folds)" in output
+    assert not (tmp_path / "tuned").exists()
+    plan = json.loads(figures.read_text())["plan"]
+    (tuning,) = plan["finetuning"]
+    frozen = sum(part["seconds"] for part in plan["passes"])
+    once = tuning["seconds"] + 80 * tuning["person_seconds"]
+    assert plan["seconds"] == pytest.approx(frozen + 4 * once)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--backbone", "descriptor"), "cannot be fine-tuned"),
+        (("--set", 'finetune.targets=["q_proj"]'), "`targets` takes"),
+        (("--head", "mpl"), "Did you mean 'mlp'"),
+        (("--set", "head.width=3"), "needs --head"),
+        (("--set", "hf-text.dtype=float16"), "use dtype='bfloat16'"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused_before_the_work(bert, tmp_path, words, message):
+    given = command(tmp_path, bert, *words)
+    if words[0] == "--backbone":
+        where = given.index("--backbone")
+        del given[where : where + 4]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+    assert not (tmp_path / "tuned").exists()
+    assert not (tmp_path / "store").exists()  # no feature was extracted
 
 
 def test_the_command_refuses_unknown_options(bert, tmp_path):

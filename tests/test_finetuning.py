@@ -17,7 +17,12 @@ from pairmatch.backbones.hf_vision import HFVisionBackbone
 from pairmatch.backbones.qwen3_vl import Qwen3VLBackbone
 from pairmatch.core import registry
 from pairmatch.core.callbacks import Callback
-from pairmatch.core.errors import BackboneError, ConfigurationError, MissingExtraError
+from pairmatch.core.errors import (
+    BackboneError,
+    ConfigurationError,
+    MissingExtraError,
+    PartError,
+)
 from pairmatch.evaluation.query_table import embed_sides, rank_queries
 from pairmatch.features.extractor import FeatureStore
 from pairmatch.features.poolers import MeanPooler
@@ -26,9 +31,11 @@ from pairmatch.finetuning.config import FinetuneConfig, rate_factor
 from pairmatch.finetuning.finetuner import FEWEST_PAIRS, Finetuner
 from pairmatch.finetuning.lora import LoRALayers, with_adapter
 from pairmatch.finetuning.people import with_features
+from pairmatch.finetuning.planning import plan_tuning
 from pairmatch.finetuning.run import Run
 from pairmatch.io.adapters import RECORD, WEIGHTS, Adapter
 from pairmatch.learning.losses import InfoNCELoss
+from pairmatch.learning.negatives import mine_negatives
 
 pytest.importorskip("peft")
 FAST = {"epochs": 3, "batch_size": 8, "micro_batch": 3, "rank": 4, "alpha": 8.0, "dropout": 0.1}
@@ -313,6 +320,67 @@ def test_equal_seeds_give_equal_adapters(text_backbone):
     assert first.history == again.history
 
 
+def test_without_validation_matches_all_epochs_are_run(text_backbone):
+    train = text_pairs(6)
+    rejected = Pairs.of(train.people, [Pair("a0", "b1", outcome="rejected")])
+    for validation in (train.subset([]), rejected):
+        config = FinetuneConfig(**{**FAST, "patience": 1})
+        result = Finetuner(text_backbone, config=config).fit(train, validation)
+        assert len(result.history) == result.best_epoch == FAST["epochs"]
+        assert result.validation_mrr is result.validation_frozen_mrr is None
+
+
+def test_pairs_without_any_negative_are_refused(text_backbone):
+    people = [*text_pairs(4).people]
+    shared = Pairs.of(people, [Pair("a0", f"b{i}") for i in range(4)])
+    with pytest.raises(ConfigurationError, match="all pairs share a person"):
+        Finetuner(text_backbone, config=FinetuneConfig(**FAST)).fit(shared)
+
+
+def test_hard_negatives_are_mined_from_the_frozen_features(text_backbone, tmp_path):
+    pairs = text_pairs(12)
+    config = FinetuneConfig(**FAST, hard_negatives=2, hard_negatives_skip=1)
+    frozen = with_features(pairs, in_order(pairs, features_of(text_backbone, pairs)))
+    expected = mine_negatives(frozen, 2, skip=1)
+    first = Run(Finetuner(text_backbone, config=config), pairs, None, tmp_path)
+    first.train()
+    first.close()
+    # A run that resumes mines from the frozen features too, not from those of the checkpoint
+    for folder in (None, tmp_path):
+        run = Run(Finetuner(text_backbone, config=config), pairs, None, folder)
+        run.close()
+        assert run.position.is_done is (folder is not None)
+        for mined, rows in (
+            (run.batches.negatives_of_a, expected[0]),
+            (run.batches.negatives_of_b, expected[1][:, ::-1]),
+        ):
+            assert {(a, b) for a in mined for b in mined[a]} == {tuple(row) for row in rows}
+
+
+def test_a_plan_counts_and_measures_and_changes_nothing(text_backbone, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train, validation = text_pairs(12), text_pairs(3, start=12)
+    config = FinetuneConfig(**{**FAST, "epochs": 7})
+    tuner = Finetuner(text_backbone, config=config)
+    state = torch.random.get_rng_state()
+    before = features_of(text_backbone, train)
+    plan = plan_tuning(tuner, train, validation, name="hf-text")
+    assert (plan.matches, plan.people, plan.held_out, plan.epochs) == (12, 24, 6, 7)
+    assert plan.steps == 2  # 12 pairs are 2 batches of 8 at most
+    assert 0 < plan.person_seconds < plan.step_seconds < 10
+    expected = 7 * 2 * plan.step_seconds + 8 * 6 * plan.person_seconds
+    assert plan.seconds == pytest.approx(expected)
+    assert "12 matches of 24 people, up to 7 epochs of 2 steps" in str(plan)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert np.array_equal(features_of(text_backbone, train), before)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    absent = HFTextBackbone(model="nobody/absent", device="cpu")
+    unknown = plan_tuning(Finetuner(absent, config=config), train, None, name="hf-text")
+    assert unknown.seconds is None
+    assert "weights are not on this machine" in str(unknown)
+
+
 def test_learning_rates_rise_and_fall():
     rates = [rate_factor(i / 100, 0.1, 1 / 100) for i in range(100)]
     assert np.allclose(rates[:10], np.arange(1, 11) / 10)
@@ -505,9 +573,6 @@ def test_a_checkpoint_of_another_run_is_refused(text_backbone, tmp_path):
         Finetuner(text_backbone, config=other).fit(pairs, checkpoints=tmp_path / "run")
     with pytest.raises(ConfigurationError, match="differs in data"):
         Finetuner(text_backbone, config=config).fit(text_pairs(9), checkpoints=tmp_path / "run")
-    (tmp_path / "run" / "checkpoint.safetensors").write_bytes(b"")
-    with pytest.raises(ConfigurationError, match="cannot be read"):
-        Finetuner(text_backbone, config=config).fit(pairs, checkpoints=tmp_path / "run")
 
 
 # --- refusals
@@ -520,6 +585,10 @@ def test_what_cannot_be_tuned_is_refused(text_backbone, adapter, bert):
         Finetuner(with_adapter(text_backbone, adapter))
     with pytest.raises(ConfigurationError, match="float16"):
         Finetuner(HFTextBackbone(model=str(bert), device="cpu", dtype="float16"))
+    with pytest.raises(PartError, match="Did you mean 'mlp'"):
+        Finetuner(text_backbone, head="mpl")
+    with pytest.raises(ConfigurationError, match="margn"):
+        Finetuner(text_backbone, loss=("triplet", {"margn": 1}))
     with pytest.raises(ConfigurationError, match="at least 2 matched pairs"):
         Finetuner(text_backbone).fit(text_pairs(1))
     with pytest.raises(ConfigurationError, match=r"`targets` takes .*query"):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,25 +31,17 @@ from pairmatch.cli.options import (
     parse_options,
     parts_of,
     show_progress,
-    write_json,
 )
-from pairmatch.cli.output import echo
-from pairmatch.cli.paths import JSONFile, Output, StorePath, check_place, claimed_folder
-from pairmatch.cli.reporting import describe_parts, evaluate_and_save
+from pairmatch.cli.paths import JSONFile, OutputExceptPlan, StorePath, check_place
+from pairmatch.cli.planning import PlanOnly, check_output
 from pairmatch.cli.tables import PoolRule, Tables, reads_tables
-from pairmatch.cli.tracking import Track, tracked
+from pairmatch.cli.tracking import Track
+from pairmatch.cli.tuning import TuningRun
 
 if TYPE_CHECKING:
-    from pairmatch.core.arrays import Ints
-    from pairmatch.core.paired_features import PairedFeatures
-    from pairmatch.data import Pairs
-    from pairmatch.data.splits import SplitPairs
-    from pairmatch.evaluation.query_table import QueryTable
     from pairmatch.finetuning.config import FinetuneConfig
-    from pairmatch.finetuning.ranks import Ranks
     from pairmatch.matcher.matcher import Matcher
 
-_VALIDATION = 0.15  # share of the training pairs of a fold
 _PART = "finetune"  # in --set finetune.OPTION=VALUE
 
 
@@ -61,8 +52,8 @@ _PART = "finetune"  # in --set finetune.OPTION=VALUE
 @reads_tables
 def finetune(
     pairs: PairsFile,
-    output: Output,
     inputs: Tables,
+    output: OutputExceptPlan = None,
     preset: Preset = "best",
     pools: PoolRule = None,
     profiles: Profiles = None,
@@ -71,6 +62,14 @@ def finetune(
     pooler: PoolerName = None,
     metadata: MetadataName = None,
     learner: LearnerName = None,
+    head: Annotated[
+        str | None,
+        typer.Option("--head", help="Head that it is tuned with.", show_default="residual"),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option("--loss", help="Loss that it is tuned with.", show_default="infonce"),
+    ] = None,
     prompt: Prompt = None,
     prompt_attribute: PromptAttributes = None,
     settings: Options = None,
@@ -123,6 +122,7 @@ def finetune(
             show_default="checkpoints in OUTPUT, removed at the end",
         ),
     ] = None,
+    plan_only: PlanOnly = False,
     json_file: JSONFile = None,
     track: Track = None,
     quiet: Quiet = False,
@@ -131,7 +131,9 @@ def finetune(
 
     The verdict compares it with the learner best on frozen features, on people held out.
     With fewer than 1,000 training pairs, fit is advised instead: it takes seconds.
+    The output folder holds the matcher and report.html.
     """
+    check_output(output, plan_only)
     check_place(json_file, "--json", output=output, store=store)
     by_time = before is not None or split_by == "time"
     if by_time and (before is None or split_by not in (None, "time")):
@@ -154,9 +156,17 @@ def finetune(
         backbones=backbone,
         poolers=pooler,
         metadata=metadata,
+        head=head,
+        loss=loss,
         learner=learner,
         settings=[text for text in settings or () if not text.startswith(f"{_PART}.")],
     )
+
+    if head is None and "head" in parts:
+        raise typer.BadParameter("--set head.… needs --head.")
+    tuned_with: dict[str, Any] = {
+        name: parts.pop(name) for name in ("head", "loss") if name in parts
+    }
 
     from pairmatch.matcher.matcher import Matcher
 
@@ -178,122 +188,23 @@ def finetune(
         inputs.pairs(path, profiles=profiles, sides=sides, pools=pools)
         for path in (pairs, *([] if test is None else [test]))
     )
-    run = _Run(make, config, checkpoints or output / "checkpoints", track)
+    run = TuningRun(make, config, tuned_with, seed)
     split = split_of(data, others, split_by, before, seed=seed)
     positions = None if folds is None else data.folds(folds, seed=seed)  # fails before the work
-    run.fit(split, output, json_file=json_file, inputs=inputs)
-    if positions is not None:
-        run.tables = list(run.of_folds(data, positions, seed))
-    run.judge(json_file)
-    if checkpoints is None and run.ranks.is_main:
-        shutil.rmtree(output / "checkpoints", ignore_errors=True)
-
-
-class _Run:
-    """One run of the command; in a run of several processes, only the main one writes and prints.
-
-    Args:
-        make: Makes a matcher with frozen backbones.
-        config: Hyperparameters.
-        checkpoints: Folder of the checkpoints.
-        track: Trackers of the matcher that is saved.
-    """
-
-    def __init__(
-        self,
-        make: Callable[[], Matcher],
-        config: FinetuneConfig,
-        checkpoints: Path,
-        track: Sequence[str] | None,
-    ) -> None:
-        from pairmatch.finetuning.ranks import Ranks
-
-        self.make = make
-        self.config = config
-        self.checkpoints = checkpoints
-        self.track = track
-        self.ranks: Ranks = Ranks()
-        self.tables: list[tuple[QueryTable, QueryTable]] = []
-        self.figures: dict[str, Any] = {}
-
-    def fit(
-        self, parts: SplitPairs, output: Path, *, json_file: Path | None, inputs: Tables
-    ) -> None:
-        """Tunes, evaluates and saves the matcher."""
-        from pairmatch.cli.recording import Recorder
-        from pairmatch.finetuning.finetuner import few_pairs_note
-
-        few = few_pairs_note(len(parts[0]))
-        if self.ranks.is_main:
-            describe_parts(parts, seen=False, progress=False)
-            if few is not None:
-                echo(f"Advice against it: {few}", err=True, color="yellow")
-        matcher = self.make()
-        targets = self.track if self.ranks.is_main else None
-        with claimed_folder(output, "matcher"), tracked(targets, matcher, parts, self.config):
-            recorder = Recorder(matcher, inputs.read) if self.ranks.is_main else None
-            tested = self._tuned(matcher, parts, self.checkpoints / "matcher")
-            if recorder is None:
-                return
-            evaluation = evaluate_and_save(
-                matcher,
-                parts,
-                output,
-                seen=False,
-                json_file=json_file,
-                history=None,
-                inputs=inputs,
-            )
-            recorder.write(output)
-        self.figures = evaluation.to_dict()
-        self.tables = tested
-        for note in matcher.notes:
-            if note != few:
-                echo(note, err=True, color="yellow")
-        echo(f"Saved the matcher in {output}.")
-
-    def of_folds(
-        self, data: Pairs, folds: Sequence[Ints], seed: int
-    ) -> Iterator[tuple[QueryTable, QueryTable]]:
-        """Tables of every fold, each with a backbone that is tuned on the other folds."""
-        everything = set(range(len(data.pairs)))
-        for number, positions in enumerate(folds, 1):
-            rest = data.subset(sorted(everything - set(positions.tolist())))
-            train, validation, _ = rest.split(1 - _VALIDATION, _VALIDATION, seed=seed)
-            if self.ranks.is_main:
-                echo(f"Fold {number} of {len(folds)} …", err=True)
-            parts = (train, validation, data.subset(positions.tolist()))
-            yield from self._tuned(self.make(), parts, self.checkpoints / f"fold-{number}")
-
-    def _tuned(
-        self, matcher: Matcher, parts: Sequence[Pairs], folder: Path
-    ) -> list[tuple[QueryTable, QueryTable]]:
-        """Tunes a matcher, and ranks the test queries by it and by `best` on frozen features."""
-        from pairmatch.matcher.finetuning import tuning_tables
-
-        train, validation, test = parts
-        held_out = validation if len(validation) else None
-        frozen: list[PairedFeatures] = []
-        used = [part for part in (train, held_out, test) if part is not None]
-        if self.ranks.is_main:  # it generates and pays metadata, and the others read them
-            frozen = [matcher.paired_features(part) for part in used]
-        self.ranks.wait()
-        matcher.finetune(train, held_out, self.config, checkpoints=folder)
-        if not self.ranks.is_main:
-            return []
-        tuned = [matcher.paired_features(part) for part in used]
-        return [tuning_tables(frozen, tuned, matcher.fitted_head, seed=matcher.seed)]
-
-    def judge(self, json_file: Path | None) -> None:
-        """Prints the verdict, and adds it to the figures."""
-        from pairmatch.matcher.finetuning import TuningVerdict
-
-        if not self.ranks.is_main:
-            return
-        verdict = TuningVerdict.of(self.tables)
-        if json_file is not None:
-            write_json(json_file, {**self.figures, "finetuning": verdict.to_dict()})
-        echo(f"\n{verdict}", lines=True)
+    if plan_only or output is None:
+        run.plan(split, folds or 0, json_file)
+        return
+    run.run(
+        data,
+        split,
+        positions,
+        output,
+        checkpoints=checkpoints,
+        title=pairs.name,
+        json_file=json_file,
+        inputs=inputs,
+        track=track,
+    )
 
 
 def _config(settings: Sequence[str], given: dict[str, Any], seed: int) -> FinetuneConfig:

@@ -17,6 +17,17 @@ class Callback:
     and names of learners, never ids, photos or texts.
     """
 
+    def on_phase(self, name: str) -> None:
+        """Called before each part of a work that trains more than once.
+
+        That is `Matcher.finetune`: `finetune hf-text` for each backbone that is tuned (`finetune
+        hf-text 2` for a second one of the same name), and then `fit` for the learner. Other work
+        has one part, and does not call it.
+
+        Args:
+            name: Name of the part whose epochs follow.
+        """
+
     def on_epoch(self, row: Mapping[str, float], epochs: int) -> None:
         """Called after every epoch of a training.
 
@@ -39,8 +50,8 @@ class Callback:
     def on_end(self) -> None:
         """Called when the work that reported has ended, after an error, too.
 
-        That is once per `Trainer.fit`, `Matcher.evaluate`, `cross_validate` and `sweep`; a matcher
-        that is fitted and evaluated reports two ends.
+        That is once per `Trainer.fit`, `Finetuner.fit`, `Matcher.evaluate`, `cross_validate` and
+        `sweep`; a matcher that is fitted and evaluated reports two ends.
         """
 
 
@@ -61,6 +72,11 @@ class Callbacks(Callback):
     def __exit__(self, *error: object) -> None:
         """Reports the end, after an error, too."""
         self.on_end()
+
+    def on_phase(self, name: str) -> None:
+        """Calls each."""
+        for callback in self._callbacks:
+            callback.on_phase(name)
 
     def on_epoch(self, row: Mapping[str, float], epochs: int) -> None:
         """Calls each with a copy of the row."""

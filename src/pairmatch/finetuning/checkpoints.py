@@ -13,15 +13,18 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
+from torch import Tensor
 
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.io.files import parse_json, read_file
+from pairmatch.io.outputs import check_output_folder, claim_folder
 from pairmatch.io.replacing import current_file, replace_files
 
 RECORD = "checkpoint.json"
 WEIGHTS = "checkpoint.safetensors"
-_FORMAT = 1
+#: Name of the mark of such folders.
+KIND = "checkpoint"
+_FORMAT = 2
 _MOST_RECORD_BYTES = 64_000_000
 _MOST_WEIGHTS_BYTES = 64_000_000_000
 
@@ -59,9 +62,13 @@ class Checkpoints:
     Args:
         folder: The folder; it is created at the first write.
         run: What the run depends on, as JSON values: a checkpoint of another run is refused.
+
+    Raises:
+        ConfigurationError: The folder holds something else, or cannot be written.
     """
 
     def __init__(self, folder: Path, run: Mapping[str, Any]) -> None:
+        check_output_folder(folder, KIND)
         self.folder = folder
         self.run = json.loads(json.dumps(run))
 
@@ -77,22 +84,23 @@ class Checkpoints:
         try:
             record = parse_json(read_file(path, most_bytes=_MOST_RECORD_BYTES))
             content = read_file(current_file(self.folder, WEIGHTS), most_bytes=_MOST_WEIGHTS_BYTES)
-            if record["format"] != _FORMAT:
-                raise ValueError(f"format {record['format']}")
-            if hashlib.sha256(content).hexdigest() != record["sha256"]:
-                raise ValueError(f"{WEIGHTS} does not belong to {RECORD}")
+            if not isinstance(record, dict) or record.get("format") != _FORMAT:
+                raise ValueError(f"{RECORD} is of another format")
+            if _digest(content, record.get("run"), record.get("position")) != record.get("sha256"):
+                raise ValueError(f"{WEIGHTS} does not belong to {RECORD}, or one was changed")
             position = Position(**record["position"])
             tensors = load_tensors(content)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except (OSError, ValueError, TypeError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or error
             raise ConfigurationError(
-                f"The checkpoint in {self.folder} cannot be read ({error}): delete the folder to "
-                "start from the beginning, or name another one."
+                f"The checkpoint in {self.folder} cannot be read ({reason}): delete {RECORD} and "
+                f"{WEIGHTS} to start from the beginning, or name another folder."
             ) from error
         if record["run"] != self.run:
             raise ConfigurationError(
                 f"{self.folder} holds a checkpoint of another run (it differs in "
                 f"{', '.join(_differences(record['run'], self.run))}): name another folder, or "
-                "delete this one."
+                f"delete {RECORD} and {WEIGHTS}."
             )
         return position, tensors
 
@@ -105,14 +113,15 @@ class Checkpoints:
         content = save_tensors(
             {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         )
+        where = asdict(position)
         record = {
             "format": _FORMAT,
             "run": self.run,
-            "position": asdict(position),
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "position": where,
+            "sha256": _digest(content, self.run, where),
         }
+        claim_folder(self.folder, KIND, private=True)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             replace_files(
                 self.folder,
                 {WEIGHTS: content, RECORD: (json.dumps(record, indent=2) + "\n").encode()},
@@ -154,12 +163,10 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def state_digest(module: nn.Module) -> str:
-    """SHA-256 (hex) of the names and values of a module."""
-    total = hashlib.sha256(type(module).__qualname__.encode())
-    for name, value in sorted(module.state_dict().items()):
-        total.update(name.encode())
-        total.update(value.detach().cpu().contiguous().numpy().tobytes())
+def _digest(weights: bytes, run: Any, position: Any) -> str:
+    """SHA-256 (hex) of everything in a checkpoint."""
+    total = hashlib.sha256(weights)
+    total.update(json.dumps([run, position], sort_keys=True).encode())
     return total.hexdigest()
 
 

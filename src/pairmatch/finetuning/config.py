@@ -37,6 +37,10 @@ class FinetuneConfig:
             empty for every linear layer.
         bfloat16: Whether products are computed in bfloat16; None does so on accelerators and for
             backbones that are in bfloat16.
+        hard_negatives: Number of negatives per person, mined from the frozen features, that are
+            added to the batches, at least 0; as in
+            [`TrainingConfig`][pairmatch.core.config.TrainingConfig].
+        hard_negatives_skip: Number of the closest people that mining passes over, at least 0.
         gradient_checkpointing: Whether the states of inner layers are computed twice instead of
             kept: less memory, and more time.
         checkpoint_steps: Number of steps after which a checkpoint is written, besides the one after
@@ -58,6 +62,8 @@ class FinetuneConfig:
     dropout: float = 0.05
     targets: tuple[str, ...] = ()
     bfloat16: bool | None = None
+    hard_negatives: int = 0
+    hard_negatives_skip: int = 20
     gradient_checkpointing: bool = False
     checkpoint_steps: int = 0
     seed: int = 0
@@ -81,6 +87,8 @@ class FinetuneConfig:
             "dropout": (_share, "a number in [0, 1)"),
             "targets": (_names, "a tuple of names of layers"),
             "bfloat16": (_or_none(_is_bool), "true, false or None"),
+            "hard_negatives": (_whole(0), "a whole number of at least 0"),
+            "hard_negatives_skip": (_whole(0), "a whole number of at least 0"),
             "gradient_checkpointing": (_is_bool, "true or false"),
             "checkpoint_steps": (_whole(0), "a whole number of at least 0"),
             "seed": (_whole(0), "a whole number of at least 0"),

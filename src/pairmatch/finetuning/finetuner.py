@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,21 +12,25 @@ import torch
 
 from pairmatch.core import registry
 from pairmatch.core.callbacks import Callback
-from pairmatch.core.config import PartSpec
+from pairmatch.core.config import PartSpec, parse_spec
 from pairmatch.core.errors import BackboneError, ConfigurationError
 from pairmatch.core.interfaces import Backbone, ContrastiveLoss, ProjectionHead
 from pairmatch.data import Pairs
 from pairmatch.features.engines import is_out_of_memory
+from pairmatch.finetuning.checkpoints import KIND as CHECKPOINT
 from pairmatch.finetuning.config import FinetuneConfig
 from pairmatch.finetuning.lora import check_tunable, with_adapter
 from pairmatch.finetuning.run import Run
 from pairmatch.io.adapters import Adapter
 from pairmatch.io.files import expand_user
+from pairmatch.io.outputs import check_output_folder
+from pairmatch.learning.heads import build_head
 
 #: Number of training pairs below which fine-tuning is advised against. The authors of Augmented
 #: SBERT (Thakur et al. 2021) call 1,000 to 3,000 labeled pairs few for tuning a sentence encoder,
 #: and enlarge such sets first.
 FEWEST_PAIRS = 1000
+_PROBE_DIM = 1024  # arbitrary, wider than any default rank
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +85,9 @@ class Finetuner:
             those of the main one.
 
     Raises:
-        ConfigurationError: The backbone cannot be fine-tuned.
+        ConfigurationError: The backbone cannot be fine-tuned, or an option of a part is invalid.
+        PartError: A part is unknown.
+        MissingExtraError: peft is not installed.
     """
 
     def __init__(
@@ -102,6 +109,7 @@ class Finetuner:
         self.pooler = registry.create("poolers", named)
         self.head = head
         self.loss = loss
+        _check_parts(head, loss)
         self.config = config or FinetuneConfig()
         self.prompt = prompt
         self.prompt_attributes = tuple(prompt_attributes)
@@ -123,13 +131,15 @@ class Finetuner:
         Args:
             train: At least 2 matches; no match and no open pair is ever a negative, and rejected
                 pairs are extra negatives.
-            validation: Pairs of other people for early stopping; without them all epochs are run.
-            checkpoints: Folder for a checkpoint after each epoch. If it holds one of the same run,
-                the run resumes there.
+            validation: Pairs of other people for early stopping; without matches all epochs are
+                run.
+            checkpoints: Folder for a checkpoint after each epoch: a new one, or one that holds a
+                checkpoint of the same run, which resumes there.
 
         Raises:
-            ConfigurationError: There are fewer than 2 pairs, the parts differ in `sides`, the
-                training diverges, or the checkpoint is of another run.
+            ConfigurationError: There are fewer than 2 pairs, no batch has a negative, the parts
+                differ in `sides`, the training diverges, the folder holds something else or cannot
+                be written, or the checkpoint is of another run.
             MissingExtraError: peft is not installed.
             DataError: People with nothing to read, or with missing photo files.
             BackboneError: The backbone cannot be loaded, or memory runs out.
@@ -141,25 +151,46 @@ class Finetuner:
             )
         if validation is not None and validation.sides != train.sides:
             raise ConfigurationError("Training and validation pairs must have equal `sides`.")
+        if validation is not None and not len(validation):
+            validation = None
         folder = None if checkpoints is None else expand_user(checkpoints)
+        if folder is not None:
+            check_output_folder(folder, CHECKPOINT)  # before the model is loaded
+        with self.guarded():
+            return self._fit(train, validation, folder)
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Keeps torch's random state in the block, and explains a lack of memory.
+
+        Raises:
+            BackboneError: Memory runs out.
+        """
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices=devices):
-            return self._fit(train, validation, folder)
+            try:
+                yield
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise BackboneError(
+                    f"{type(self.backbone).__name__} ran out of memory: lower `micro_batch` "
+                    f"({self.config.micro_batch}), or set `gradient_checkpointing`."
+                ) from error
 
     def _fit(self, train: Pairs, validation: Pairs | None, folder: Path | None) -> FinetuneResult:
         run = Run(self, train, validation, folder)
         try:
             run.train()
             adapter = run.layers.adapter(self.backbone.fingerprint())
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise BackboneError(
-                f"{type(self.backbone).__name__} ran out of memory: lower `micro_batch` "
-                f"({self.config.micro_batch}), or set `gradient_checkpointing`."
-            ) from error
         finally:
             run.close()
+        if not adapter.targets:
+            raise ConfigurationError(
+                "Fine-tuning learned nothing, because no gradient reached the adapter: either all "
+                "pairs share a person, so that no batch has a negative, or the features do not "
+                "depend on the layers in `targets`."
+            )
         position = run.position
         mrr = None if validation is None else position.best_mrr
         return FinetuneResult(
@@ -173,6 +204,14 @@ class Finetuner:
             validation_frozen_mrr=position.frozen_mrr,
             notes=tuple(_notes(len(train), mrr, position.frozen_mrr)),
         )
+
+
+def _check_parts(head: PartSpec, loss: PartSpec) -> None:
+    """Checks names and options of head and loss, before the backbone is loaded."""
+    registry.create("losses", loss)
+    if parse_spec(head) is not None:
+        with torch.device("meta"):
+            build_head(head, dim=_PROBE_DIM)
 
 
 def few_pairs_note(pairs: int) -> str | None:

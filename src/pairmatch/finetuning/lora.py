@@ -26,6 +26,7 @@ def check_tunable(backbone: Backbone) -> None:
 
     Raises:
         ConfigurationError: It has none, is tuned already, or is in float16.
+        MissingExtraError: peft is not installed.
     """
     kind = type(backbone)
     if not is_tunable(backbone):
@@ -41,6 +42,21 @@ def check_tunable(backbone: Backbone) -> None:
         raise ConfigurationError(
             "Fine-tuning in float16 would lose small gradients: use dtype='bfloat16' or 'float32'."
         )
+    _peft()
+
+
+def check_layers(backbone: Backbone, config: FinetuneConfig) -> None:
+    """Checks that the network of a backbone has the layers that the hyperparameters ask for.
+
+    It loads the network only if they name any.
+
+    Raises:
+        ConfigurationError: No layer has one of the names, or nothing can be computed twice.
+    """
+    if config.targets:
+        _target_names(backbone.network, config.targets)  # type: ignore[attr-defined]
+    if config.gradient_checkpointing:
+        _checkpointed(backbone.network)  # type: ignore[attr-defined]
 
 
 def is_tunable(backbone: Backbone) -> bool:
@@ -69,21 +85,17 @@ class LoRALayers:
     """
 
     def __init__(self, network: nn.Module, config: FinetuneConfig) -> None:
-        try:
-            from peft import LoraConfig
-            from peft.tuners.lora import LoraModel
-        except ImportError as error:
-            raise missing_extra("Fine-tuning", "peft", "finetune") from error
+        peft = _peft()
         self.network = network
         self.config = config
         self.targets = _target_names(network, config.targets)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self._lora = LoraModel(
+            self._lora = peft.tuners.lora.LoraModel(
                 network,
-                LoraConfig(
+                peft.LoraConfig(
                     r=config.rank,
-                    lora_alpha=config.alpha,  # type: ignore[arg-type]  # a factor like any
+                    lora_alpha=config.alpha,
                     lora_dropout=config.dropout,
                     target_modules=self.targets,
                 ),
@@ -139,14 +151,7 @@ class LoRALayers:
         for module in self.network.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
-        kept: list[Any] = []
-        if self.config.gradient_checkpointing:
-            kept = [m for m in self.network.modules() if hasattr(m, "gradient_checkpointing")]
-            if not kept:
-                raise ConfigurationError(
-                    f"{type(self.network).__name__} has no gradient checkpointing: omit "
-                    "`gradient_checkpointing`, and lower `micro_batch` if memory is short."
-                )
+        kept = _checkpointed(self.network) if self.config.gradient_checkpointing else []
         for module in kept:
             module.gradient_checkpointing = True
             module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
@@ -161,6 +166,25 @@ class LoRALayers:
         """Takes the layers out again; the network is what it was before."""
         self._lora.unload()
         self.network.eval().requires_grad_(False)
+
+
+def _peft() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise missing_extra("Fine-tuning", "peft", "finetune") from error
+    return peft
+
+
+def _checkpointed(network: nn.Module) -> list[Any]:
+    """The modules whose inner states can be computed twice instead of kept."""
+    modules = [module for module in network.modules() if hasattr(module, "gradient_checkpointing")]
+    if not modules:
+        raise ConfigurationError(
+            f"{type(network).__name__} has no gradient checkpointing: omit "
+            "`gradient_checkpointing`, and lower `micro_batch` if memory is short."
+        )
+    return modules
 
 
 def _target_names(network: nn.Module, wanted: tuple[str, ...]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -50,6 +50,14 @@ class Ranks:
             from accelerate import PartialState
 
             PartialState().wait_for_everyone()
+
+    def agree(self, numbers: Sequence[int]) -> bool:
+        """Whether all processes have the same numbers."""
+        if self.count == 1:
+            return True
+        from accelerate.utils import gather_object
+
+        return len(set(gather_object([tuple(numbers)]))) == 1
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum of a tensor over all processes; every process has the same shape."""

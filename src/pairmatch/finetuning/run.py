@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,14 +31,13 @@ from pairmatch.finetuning.checkpoints import (
     optimizer_tensors,
     prefixed,
     restore_optimizer,
-    state_digest,
     without_prefix,
 )
 from pairmatch.finetuning.config import FinetuneConfig, rate_factor
+from pairmatch.finetuning.identity import run_identity
 from pairmatch.finetuning.lora import LoRALayers
 from pairmatch.finetuning.people import Decoder, People, with_features
 from pairmatch.finetuning.ranks import Ranks
-from pairmatch.io.store import content_key
 from pairmatch.learning.batches import Batches
 from pairmatch.learning.heads import build_head
 
@@ -72,13 +72,10 @@ class Run:
         self.callbacks = finetuner.callbacks if self.ranks.is_main else ()
         self.backbone = finetuner.backbone
         reading = (self.backbone, finetuner.prompt, finetuner.prompt_attributes)
+        self.train_pairs = train
         self.people = People.of(train, *reading)
         self.validation = validation
         self.validation_people = None if validation is None else People.of(validation, *reading)
-        self.batches = Batches(
-            self.people.pairs,
-            TrainingConfig(batch_size=self.config.batch_size, seed=self.config.seed),
-        )
         network = self.backbone.network  # type: ignore[attr-defined]
         self.layers = LoRALayers(network, self.config)
         try:
@@ -109,11 +106,26 @@ class Run:
         self.position = Position()
         self.best: dict[str, Tensor] = {}
         self.pool = ThreadPoolExecutor(self.backbone.workers or worker_count(), "pairmatch-prepare")
-        self.checkpoints = (
-            None if folder is None else Checkpoints(folder, self._identity(finetuner))
-        )
-        if self.checkpoints is not None:
+        self.batches = self._batches()
+        self.checkpoints: Checkpoints | None = None
+        if folder is not None:
+            people = [self.people, *([self.validation_people] if self.validation_people else [])]
+            parts = (self.backbone, finetuner.pooler, self.head, self.loss)
+            self.checkpoints = Checkpoints(folder, run_identity(self.config, *parts, people))
             self._resume(self.checkpoints)
+
+    def _batches(self) -> Batches:
+        """Batches of the training pairs; hard negatives are mined from the frozen features."""
+        config = TrainingConfig(
+            batch_size=self.config.batch_size,
+            hard_negatives=self.config.hard_negatives,
+            hard_negatives_skip=self.config.hard_negatives_skip,
+            seed=self.config.seed,
+        )
+        if not config.hard_negatives:
+            return Batches(self.people.pairs, config)
+        # The correction of an adapter is zero before the first step
+        return Batches(with_features(self.train_pairs, self.features(self.people)), config)
 
     def train(self) -> None:
         """Runs all epochs, or as many as validation pairs allow, and takes the best weights."""
@@ -220,17 +232,34 @@ class Run:
         shift = 0 if self.people.pairs.one_sided else len(self.people.pairs.a)
         return np.concatenate([rows_a.numpy(), rows_b.numpy() + shift])
 
+    def try_steps(self, count: int) -> tuple[int, list[float]]:
+        """Takes the first steps of the first epoch.
+
+        Returns:
+            Number of steps of the epoch, and the seconds of each that was taken.
+        """
+        batches = self._epoch_batches(1)
+        people = [self._rows(a, b) for a, b, _, _ in batches[:count]]
+        seconds = []
+        with self.layers.training():
+            decoded = self._decoder(self.people, self.config.micro_batch).batches(people)
+            for batch in batches[:count]:
+                start = time.perf_counter()
+                self._step(batch, next(decoded), len(batches))
+                seconds.append(time.perf_counter() - start)
+        return len(batches), seconds
+
     # Evaluation
 
     def _mrr(self, head: ProjectionHead | None) -> float:
         """MRR on the validation pairs; of the cosine of the features without a head."""
         assert self.validation is not None
         assert self.validation_people is not None
-        data = with_features(self.validation, self._features(self.validation_people))
+        data = with_features(self.validation, self.features(self.validation_people))
         ranked = rank_queries(data, *embed_sides(data, head), (1,))
         return float(ranked.table["reciprocal_rank"].mean())
 
-    def _features(self, people: People) -> Vectors:
+    def features(self, people: People) -> Vectors:
         """[people, D] float32 features by the weights of now, without dropout."""
         size = self.config.micro_batch or _TOGETHER
         order = np.argsort(-people.lengths, kind="stable")
@@ -239,7 +268,7 @@ class Run:
         decoder = self._decoder(people)
         features = np.empty((len(order), self.passes.width), np.float32)
         work = zip(chunks, decoder.batches(chunks), strict=True)
-        for rows, parts in track(work, "Validating", len(chunks), shown=self.shown):
+        for rows, parts in track(work, "Extracting features", len(chunks), shown=self.shown):
             computed = gather_features(
                 self.passes, parts, people=len(rows), step=0, ranks=self.ranks
             )
@@ -300,6 +329,12 @@ class Run:
 
     def _resume(self, checkpoints: Checkpoints) -> None:
         saved = checkpoints.read()
+        epoch, step = (0, 0) if saved is None else (saved[0].epoch, saved[0].step)
+        if not self.ranks.agree([epoch, step]):
+            raise ConfigurationError(
+                f"The processes of this run find different checkpoints in {checkpoints.folder}: "
+                "the folder must be one that all of them share."
+            )
         if saved is None:
             return
         self.position, tensors = saved
@@ -309,24 +344,3 @@ class Run:
         self.loss.load_state_dict(without_prefix("loss", now))
         self.best = without_prefix("best", tensors)
         restore_optimizer(self.optimizer, without_prefix("optimizer", tensors))
-
-    def _identity(self, finetuner: Finetuner) -> dict[str, Any]:
-        """What the result depends on; a checkpoint of anything else is not resumed."""
-        config = self.config.to_dict()
-        for name in ("checkpoint_steps", "gradient_checkpointing"):  # no result depends on them
-            config.pop(name)
-        people = [self.people, *([self.validation_people] if self.validation_people else [])]
-        return {
-            "config": config,
-            "backbone": dict(self.backbone.fingerprint()),
-            "pooler": dict(finetuner.pooler.fingerprint()),
-            "head": state_digest(self.head),
-            "loss": state_digest(self.loss),
-            "data": content_key(
-                {
-                    "people": [list(part.digests) for part in people],
-                    "pairs": [part.pairs.decisions.pairs.tolist() for part in people],
-                    "outcomes": [list(part.pairs.ends) for part in people],
-                }
-            ),
-        }

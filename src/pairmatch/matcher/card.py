@@ -134,7 +134,9 @@ def model_card(record: Mapping[str, Any]) -> str:
     metrics = record.get("metrics")
     if metrics:
         heading = f"Measured on {metrics['queries']} queries of held-out pairs:"
-        lines += ["", heading, "", *_metrics_table(metrics)]
+        is_tuned = any(entry.get("adapter") for entry in record["parts"]["backbones"])
+        features = "features of the fine-tuned backbones" if is_tuned else "frozen features"
+        lines += ["", heading, "", *_metrics_table(metrics, features)]
     for note in record.get("notes", []):
         lines += ["", f"Note: {note}"]
     return "\n".join(lines) + "\n" + _LIMITS
@@ -201,7 +203,7 @@ def without_folder(value: Any) -> Any:
     return Path(value).name if is_path else value
 
 
-def _metrics_table(metrics: Mapping[str, Any]) -> list[str]:
+def _metrics_table(metrics: Mapping[str, Any], features: str) -> list[str]:
     ks = list(metrics["both"]["recall"])
     lines = [
         "| | " + " | ".join(f"R@{k}" for k in ks) + " | MRR |",
@@ -209,7 +211,7 @@ def _metrics_table(metrics: Mapping[str, Any]) -> list[str]:
     ]
     rows = [("chance", metrics["chance"]), ("this matcher", metrics["both"])]
     if "frozen" in metrics:
-        rows.insert(1, ("frozen features", metrics["frozen"]["both"]))
+        rows.insert(1, (features, metrics["frozen"]["both"]))
     for name, figures in rows:
         intervals = figures.get("intervals") or {"recall": {}}
         values = [

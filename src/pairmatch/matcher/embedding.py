@@ -15,9 +15,7 @@ from pairmatch.gallery.blocks import Chunk
 from pairmatch.gallery.index import Additions
 from pairmatch.gallery.request import Where
 from pairmatch.gallery.vectors import check_vectors_file, write_vectors
-from pairmatch.io.store import content_key
 from pairmatch.matcher.matcher import Matcher
-from pairmatch.matcher.recommending import head_digest
 
 _ROWS = 4096  # people per block
 
@@ -70,13 +68,5 @@ def embed_to_file(
             rows = [dict(row) for row in additions.attributes[part]]
             yield additions.ids[part], rows, vectors
 
-    made_by = head_digest(matcher.head)
-    if kind == "feature":
-        parts = {
-            "backbones": pipeline.fingerprints(),
-            "poolers": [dict(pooler.fingerprint()) for pooler in pipeline.poolers],
-            "weights": pipeline.weights,
-            "prompt": [pipeline.prompt, list(pipeline.prompt_attributes)],
-        }
-        made_by = f"features {content_key(parts)}"
+    made_by = pipeline.digest() if kind == "feature" else matcher.embedding_digest()
     return write_vectors(path, chunks(), kinds=kinds, side=side, kind=kind, made_by=made_by)

@@ -8,19 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from pairmatch.core import registry
+from pairmatch.core.callbacks import Callback, Callbacks
+from pairmatch.core.config import PartSpec
 from pairmatch.core.display import text_table
 from pairmatch.core.interfaces import Backbone, ProjectionHead
 from pairmatch.core.joining import join_features
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.data import Pairs
 from pairmatch.evaluation.comparison import Comparison, compare
-from pairmatch.evaluation.intervals import summarize
+from pairmatch.evaluation.intervals import Metrics, summarize
 from pairmatch.evaluation.measuring import measure_head
-from pairmatch.evaluation.query_table import DEFAULT_KS, QueryTable
+from pairmatch.evaluation.pool_notes import usable_gallery
+from pairmatch.evaluation.query_table import QueryTable, usable_ks
 from pairmatch.evaluation.splits import Split
 from pairmatch.finetuning.config import FinetuneConfig
 from pairmatch.finetuning.finetuner import Finetuner, FinetuneResult
-from pairmatch.finetuning.lora import check_tunable, is_tunable
+from pairmatch.finetuning.lora import check_layers, check_tunable, is_tunable
+from pairmatch.finetuning.planning import TuningPlan, plan_tuning
 from pairmatch.finetuning.ranks import Ranks
 from pairmatch.io.adapters import Adapter
 from pairmatch.io.files import expand_user
@@ -55,8 +59,10 @@ def tune_pipeline(
     validation: Pairs | None,
     config: FinetuneConfig | None,
     *,
+    head: PartSpec = None,
+    loss: PartSpec = None,
+    callbacks: Sequence[Callback] = (),
     checkpoints: str | Path | None = None,
-    **options: Any,
 ) -> TunedPipeline:
     """Fine-tunes every backbone of a pipeline that can be tuned, one after the other.
 
@@ -67,22 +73,66 @@ def tune_pipeline(
         train: Pairs to train on.
         validation: Pairs for early stopping, or None.
         config: Hyperparameters.
+        head: Head that each backbone is tuned with; None for that of `Finetuner`.
+        loss: Loss, likewise.
+        callbacks: Receive the epochs of each backbone, after its name.
         checkpoints: Folder for checkpoints; with several backbones, each has a folder in it.
-        options: `head`, `loss` and `callbacks` of `Finetuner`; None for its own.
 
     Raises:
         ConfigurationError: No backbone can be tuned.
+    """
+    tuners = tuners_of(pipeline, config, head=head, loss=loss, callbacks=callbacks)
+    parts = [None if part is None else _annotated(pipeline, part) for part in (train, validation)]
+    assert parts[0] is not None
+    is_main = Ranks().is_main
+    replaced: dict[int, FinetuneResult] = {}
+    notes: list[str] = []
+    for number, (name, tuner) in enumerate(tuners.items(), 1):
+        folder = None if checkpoints is None else expand_user(checkpoints)
+        if folder is not None and len(tuners) > 1:
+            folder = folder / f"backbone-{number}"
+        if is_main:
+            Callbacks(callbacks).on_phase(f"finetune {name}")
+        result = tuner.fit(parts[0], parts[1], checkpoints=folder)
+        replaced[id(tuner.backbone)] = result
+        notes += [_tuning_note(name, result), *result.notes]
+    backbones = [
+        replaced[id(part)].backbone if id(part) in replaced else part for part in pipeline.backbones
+    ]
+    return TunedPipeline(backbones, tuple(replaced.values()), list(dict.fromkeys(notes)), is_main)
+
+
+def tuners_of(
+    pipeline: FeaturePipeline,
+    config: FinetuneConfig | None,
+    *,
+    head: PartSpec = None,
+    loss: PartSpec = None,
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, Finetuner]:
+    """How each backbone of a pipeline that can be tuned is tuned, by its name.
+
+    It checks what can be checked before the work, and loads no network unless the hyperparameters
+    name layers.
+
+    Args:
+        pipeline: Not changed.
+        config: Hyperparameters.
+        head: Head that each backbone is tuned with; None for that of `Finetuner`.
+        loss: Loss, likewise.
+        callbacks: Receive the epochs.
+
+    Raises:
+        ConfigurationError: No backbone can be tuned, or one lacks the layers to tune.
+        MissingExtraError: peft is not installed.
     """
     distinct = pipeline.distinct_backbones()
     tunable = [part for part in distinct if is_tunable(part[0])]
     if not tunable:
         check_tunable(distinct[0][0])
-    parts = [None if part is None else _annotated(pipeline, part) for part in (train, validation)]
-    assert parts[0] is not None
-    given = {key: value for key, value in options.items() if value is not None}
-    replaced: dict[int, FinetuneResult] = {}
-    notes: list[str] = []
-    for number, (backbone, poolers) in enumerate(tunable, 1):
+    given = {name: part for name, part in (("head", head), ("loss", loss)) if part is not None}
+    tuners: dict[str, Finetuner] = {}
+    for backbone, poolers in tunable:
         tuner = Finetuner(
             backbone,
             poolers[0],
@@ -90,20 +140,41 @@ def tune_pipeline(
             prompt=pipeline.prompt,
             prompt_attributes=pipeline.prompt_attributes,
             progress=pipeline.progress,
+            callbacks=callbacks,
             **given,
         )
-        folder = None if checkpoints is None else expand_user(checkpoints)
-        if folder is not None and len(tunable) > 1:
-            folder = folder / f"backbone-{number}"
-        result = tuner.fit(parts[0], parts[1], checkpoints=folder)
-        replaced[id(backbone)] = result
-        notes += [_tuning_note(backbone, result), *result.notes]
-    backbones = [
-        replaced[id(part)].backbone if id(part) in replaced else part for part in pipeline.backbones
-    ]
-    return TunedPipeline(
-        backbones, tuple(replaced.values()), list(dict.fromkeys(notes)), Ranks().is_main
-    )
+        check_layers(tuner.backbone, tuner.config)
+        name = part_name("backbones", backbone)
+        same = sum(other.split(" ")[0] == name for other in tuners)
+        tuners[f"{name} {same + 1}" if same else name] = tuner
+    return tuners
+
+
+def plan_pipeline(
+    pipeline: FeaturePipeline,
+    train: Pairs,
+    validation: Pairs | None,
+    config: FinetuneConfig | None,
+    *,
+    head: PartSpec = None,
+    loss: PartSpec = None,
+) -> list[TuningPlan]:
+    """What `tune_pipeline` would take, one plan per backbone; generates no metadata.
+
+    Args:
+        pipeline: Not changed.
+        train: Pairs to train on.
+        validation: Pairs for early stopping, or None.
+        config: Hyperparameters.
+        head: Head that each backbone is tuned with; None for that of `Finetuner`.
+        loss: Loss, likewise.
+
+    Raises:
+        ConfigurationError: As in `tune_pipeline`.
+        DataError: People with nothing to read, or with missing photo files.
+    """
+    tuners = tuners_of(pipeline, config, head=head, loss=loss)
+    return [plan_tuning(tuner, train, validation, name=name) for name, tuner in tuners.items()]
 
 
 def adapters_of(backbones: Sequence[Backbone]) -> list[Adapter]:
@@ -131,8 +202,12 @@ class TuningVerdict:
     @classmethod
     def of(cls, tables: Sequence[tuple[QueryTable, QueryTable]]) -> TuningVerdict:
         """The verdict on the tables of one or more splits, as `tuning_tables` makes them."""
+        common = set.intersection(*(set(table.ks) for pair in tables for table in pair))
+        ks = tuple(k for k in tables[0][0].ks if k in common)
         tuned, frozen = (
-            QueryTable.concatenate([_of_fold(pair[kind], fold) for fold, pair in enumerate(tables)])
+            QueryTable.concatenate(
+                [_with_ks(_of_fold(pair[kind], fold), ks) for fold, pair in enumerate(tables)]
+            )
             if len(tables) > 1
             else tables[0][kind]
             for kind in (0, 1)
@@ -143,6 +218,25 @@ class TuningVerdict:
     def is_better(self) -> bool:
         """Whether the interval of the difference is above zero."""
         return self.comparison.interval[0] > 0
+
+    @property
+    def sentences(self) -> tuple[str, str]:
+        """The difference with its interval, and what to serve."""
+        words = str(self.comparison)
+        advice = "Serve the fine-tuned matcher."
+        if not self.is_better:
+            advice = (
+                f"Fine-tuning is not shown to be better: serve the learner {RIVAL} on frozen "
+                f"features (pairmatch fit --learner {RIVAL}), which takes seconds."
+            )
+        return f"{words[0].upper()}{words[1:]}", advice
+
+    def rows(self) -> list[tuple[str, Metrics]]:
+        """Name and metrics of both."""
+        return [
+            (name, summarize(table))
+            for name, table in ((_TUNED, self.tuned), (_FROZEN, self.frozen))
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -158,19 +252,11 @@ class TuningVerdict:
     def __str__(self) -> str:
         k = 10 if 10 in self.tuned.ks else self.tuned.ks[-1]
         rows = [["", f"R@{k}", "MRR", ""]]
-        for name, table in ((_TUNED, self.tuned), (_FROZEN, self.frozen)):
-            metrics = summarize(table)
+        for name, metrics in self.rows():
             bounds = metrics.mrr_interval
             interval = f"{bounds[0]:.3f}–{bounds[1]:.3f}" if bounds else ""
             rows.append([name, f"{100 * metrics.recall[k]:.1f}", f"{metrics.mrr:.3f}", interval])
-        words = str(self.comparison)
-        advice = "Serve the fine-tuned matcher."
-        if not self.is_better:
-            advice = (
-                f"Fine-tuning is not shown to be better: serve the learner {RIVAL} on frozen "
-                f"features (pairmatch fit --learner {RIVAL}), which takes seconds."
-            )
-        return "\n".join([*text_table(rows), f"{words[0].upper()}{words[1:]}", advice])
+        return "\n".join([*text_table(rows), *self.sentences])
 
 
 def tuning_tables(
@@ -198,9 +284,16 @@ def tuning_tables(
 def _measured(features: Sequence[PairedFeatures], head: ProjectionHead) -> QueryTable:
     data, labels = join_features(features)
     split = Split(0, 0, data.part(labels[0]), data.part(labels[-1]))
-    smallest = min(features[-1].galleries)
-    ks = [k for k in DEFAULT_KS if k <= smallest] or [smallest]
-    return measure_head(data, head, split, ks)
+    ks, _ = usable_ks(None, usable_gallery(features[-1]))
+    # 1 fits into every gallery: folds of any sizes have a K in common
+    return measure_head(data, head, split, tuple(dict.fromkeys([1, *ks])))
+
+
+def _with_ks(table: QueryTable, ks: Sequence[int]) -> QueryTable:
+    """The table with these K only."""
+    left_out = {f"recall_at_{k}" for k in table.ks if k not in ks}
+    columns = {name: values for name, values in table.columns.items() if name not in left_out}
+    return replace(table, ks=tuple(ks), columns=columns)
 
 
 def _of_fold(table: QueryTable, fold: int) -> QueryTable:
@@ -216,10 +309,10 @@ def _annotated(pipeline: FeaturePipeline, pairs: Pairs) -> Pairs:
     return replace(pairs, profiles={person.id: person for person in people})
 
 
-def _tuning_note(backbone: Backbone, result: FinetuneResult) -> str:
-    name = part_name("backbones", backbone)
+def _tuning_note(name: str, result: FinetuneResult) -> str:
     if result.validation_mrr is None:
-        return f"The backbone {name} was fine-tuned for {result.best_epoch} epochs."
+        epochs = "1 epoch" if result.best_epoch == 1 else f"{result.best_epoch} epochs"
+        return f"The backbone {name} was fine-tuned for {epochs}, without validation pairs."
     return (
         f"The backbone {name} was fine-tuned: validation MRR {result.validation_mrr:.3f} after "
         f"epoch {result.best_epoch} of {len(result.history)}; the cosine of frozen features has "

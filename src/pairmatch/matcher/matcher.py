@@ -48,6 +48,7 @@ from pairmatch.matcher.presets import preset_arguments
 from pairmatch.matcher.probabilities import Probabilities, with_probabilities
 from pairmatch.matcher.recommending import (
     check_gallery,
+    embedding_digest,
     head_digest,
     hidden_ids,
     rank_candidates,
@@ -96,8 +97,9 @@ class Matcher:
         allow_upload: Whether a metadata generator may send photos to a remote host.
         max_usd: Cost in US dollars at which paid metadata stops cleanly; None for no limit.
         progress: Whether to show progress bars.
-        callbacks: Receive the epochs of `fit`, if the learner trains in epochs, and the metrics of
-            `evaluate`; such as [`Tracker`][pairmatch.tracking.tracker.Tracker].
+        callbacks: Receive the epochs of `fit`, if the learner trains in epochs, those of each part
+            of `finetune`, and the metrics of `evaluate`; such as
+            [`Tracker`][pairmatch.tracking.tracker.Tracker].
         engine: Where backbones run, such as `RayEngine()`; None for this process.
 
     Raises:
@@ -369,7 +371,8 @@ class Matcher:
             checkpoints: Folder for checkpoints, from which an interrupted run resumes.
 
         Raises:
-            ConfigurationError: No backbone can be fine-tuned; or as in `Finetuner.fit`.
+            ConfigurationError: No backbone can be fine-tuned, or one has an adapter already; or as
+                in `Finetuner.fit`.
             DataError: A part has no match.
         """
         previous = self.pipeline.backbones
@@ -387,6 +390,7 @@ class Matcher:
             return self
         try:
             self.pipeline.backbones = tuned.backbones
+            Callbacks(self.callbacks).on_phase("fit")
             self.fit(train, validation)
         except BaseException:
             self.pipeline.backbones = previous
@@ -450,6 +454,10 @@ class Matcher:
         evaluation = evaluator.evaluate(
             data, None if self.head is None else head, known=what_was_known, target=target
         )
+        if evaluation.frozen is not None and adapters_of(self.backbones):
+            notes.append(
+                "Frozen here are the features of the fine-tuned backbones, without a head."
+            )
         notes += self._overlap(pairs, known)
         evaluation = dataclasses.replace(evaluation, notes=(*evaluation.notes, *notes))
         self.metrics = evaluation.to_dict()
@@ -529,6 +537,14 @@ class Matcher:
         h = self.features(profiles)
         return self._ready_head(h.shape[1]).embed(h, side)
 
+    def embedding_digest(self) -> str:
+        """What embeddings were made by: two matchers with equal digests embed people equally.
+
+        It is the SHA-256 (hex) of the weights of the head; with adapters, of both; and of a head
+        without weights, that of the backbones, poolers and prompt.
+        """
+        return embedding_digest(self.head, self.pipeline, adapters_of(self.backbones))
+
     def gallery(self, profiles: Sequence[Profile], *, side: Side = "b") -> Gallery:
         """Embeds candidates once, to be ranked for many people.
 
@@ -538,7 +554,7 @@ class Matcher:
         """
         people = list(profiles)
         embeddings = self.embed(people, side=side)
-        return Gallery.of(people, embeddings, side=side, made_by=head_digest(self.head))
+        return Gallery.of(people, embeddings, side=side, made_by=self.embedding_digest())
 
     def add_to(self, gallery: Gallery, profiles: Sequence[Profile]) -> None:
         """Embeds people and adds them to a gallery, replacing those with the same id.
@@ -546,9 +562,9 @@ class Matcher:
         Raises:
             ConfigurationError: The gallery was embedded by another matcher.
         """
-        check_gallery(gallery, self.head)
+        check_gallery(gallery, self.embedding_digest())
         if gallery.made_by is None and not len(gallery):
-            gallery.made_by = head_digest(self.head)
+            gallery.made_by = self.embedding_digest()
         people = list(profiles)
         gallery.add(people, self.embed(people, side=gallery.side))
 
@@ -592,7 +608,7 @@ class Matcher:
             gallery = self.gallery(shown)
             where = None
             mutual = False
-        check_gallery(gallery, self.head)
+        check_gallery(gallery, self.embedding_digest())
         query = self.embed([profile], side="a" if gallery.side == "b" else "b")
         ranking = rank_candidates(
             gallery, query, profile, k, where=where, mutual=mutual, hidden=hidden

@@ -21,7 +21,7 @@ from pairmatch.features.extractor import ExtractionRequest, FeatureStore, join
 from pairmatch.features.fresh import fresh_features
 from pairmatch.features.inputs import fit_backbone
 from pairmatch.features.prompt import check_template
-from pairmatch.io.store import Store
+from pairmatch.io.store import Store, content_key
 from pairmatch.metadata.annotate import annotate
 
 _log = logging.getLogger(__name__)
@@ -190,6 +190,16 @@ class FeaturePipeline:
     def fingerprints(self) -> list[dict[str, Any]]:
         """Fingerprint of each backbone."""
         return [dict(backbone.fingerprint()) for backbone in self.backbones]
+
+    def digest(self) -> str:
+        """`features`, and a digest of all that the features of a person depend on."""
+        parts = {
+            "backbones": self.fingerprints(),
+            "poolers": [dict(pooler.fingerprint()) for pooler in self.poolers],
+            "weights": self.weights,
+            "prompt": [self.prompt, list(self.prompt_attributes)],
+        }
+        return f"features {content_key(parts)}"
 
     def _extract(self, profiles: Sequence[Profile]) -> list[Vectors]:
         """[N, D] float32 features of each backbone and pooler, unscaled."""

@@ -13,6 +13,9 @@ from pairmatch.core.types import Profile
 from pairmatch.gallery import Exclusions, Gallery, Recommendations, eligible
 from pairmatch.gallery.exclusions import hidden_from
 from pairmatch.gallery.request import Where
+from pairmatch.io.adapters import Adapter
+from pairmatch.io.store import content_key
+from pairmatch.matcher.pipeline import FeaturePipeline
 
 
 def hidden_ids(
@@ -77,14 +80,30 @@ def rank_candidates(
     )
 
 
-def check_gallery(gallery: Gallery, head: ProjectionHead | None) -> None:
-    """Raises ConfigurationError if a gallery was embedded with another head."""
-    digest = head_digest(head)
-    if gallery.made_by and digest and gallery.made_by != digest:
+def check_gallery(gallery: Gallery, digest: str) -> None:
+    """Raises ConfigurationError if a gallery was embedded by another matcher.
+
+    Args:
+        gallery: The gallery; one that does not know who embedded it is accepted.
+        digest: The `embedding_digest` of the matcher.
+    """
+    if gallery.made_by and gallery.made_by != digest:
         raise ConfigurationError(
-            "This gallery was embedded by a matcher with another head, so its scores would mean "
-            "nothing: build it again with this matcher."
+            "This gallery was embedded by a matcher with another head or other backbones, so its "
+            "scores would mean nothing: build it again with this matcher."
         )
+
+
+def embedding_digest(
+    head: ProjectionHead | None, pipeline: FeaturePipeline, adapters: Sequence[Adapter]
+) -> str:
+    """Implementation of `Matcher.embedding_digest`."""
+    digest = head_digest(head)
+    if digest is None:
+        return pipeline.digest()
+    if not adapters:
+        return digest
+    return content_key({"head": digest, "adapters": [adapter.digest for adapter in adapters]})
 
 
 def head_digest(head: ProjectionHead | None) -> str | None:

@@ -17,6 +17,7 @@ from pairmatch.report.page import summary, write_json, write_report
 from pairmatch.report.sections import paper_sections, write_sweep_report
 from pairmatch.report.seen import seen_sections
 from pairmatch.report.summary_table import SummaryTable
+from pairmatch.report.tuning import tuning_section
 
 __all__ = [
     "Candidate",
@@ -37,6 +38,7 @@ __all__ = [
     "seen_sections",
     "serve_best",
     "summary",
+    "tuning_section",
     "write_json",
     "write_report",
     "write_sweep_report",

@@ -63,7 +63,7 @@ def open_galleries(folders: Mapping[str, Path], matcher: Matcher) -> dict[Side, 
     galleries: dict[Side, Gallery] = {}
     for side, folder in folders.items():
         gallery = Gallery.open(folder)
-        check_gallery(gallery, matcher.head)
+        check_gallery(gallery, matcher.embedding_digest())
         if gallery.side != side:
             raise ConfigurationError(
                 f"The gallery {printable(str(folder))} holds people of side {gallery.side}: write "

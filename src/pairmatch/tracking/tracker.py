@@ -22,7 +22,8 @@ class Tracker(Callback):
     """One run in MLflow, Weights & Biases or TensorBoard, as a callback.
 
     The run gets parameters, and the numbers that callbacks get: one point per epoch, and the
-    metrics of evaluations, with the name of what was evaluated (`test/mrr`). It gets no photo, id
+    metrics of evaluations, with the name of what was evaluated (`test/mrr`). The curves of a
+    fine-tuning have its name before theirs (`finetune hf-text/train_loss`). It gets no photo, id
     or text of a person. Close the tracker at the end, or use it in a `with` block:
 
     `with Tracker("mlflow") as tracker: Matcher(callbacks=[tracker]).fit(train, validation)`
@@ -53,6 +54,7 @@ class Tracker(Callback):
         if kind not in _RUNS:
             raise ConfigurationError(unknown_name("tracker", kind, _RUNS))
         self._epoch = 0
+        self._phase = ""
         self._is_open = True
         try:
             self._run = _RUNS[kind](location)
@@ -70,10 +72,14 @@ class Tracker(Callback):
         """Closes the run, as failed after an error."""
         self.close(failed=error is not None)
 
+    def on_phase(self, name: str) -> None:
+        """Names the curves of a fine-tuning; those of the learner have no name."""
+        self._phase = "" if name == "fit" else f"{name}/"
+
     def on_epoch(self, row: Mapping[str, float], epochs: int) -> None:
         """Adds a point to the curve of each number in the row."""
         self._epoch = int(row["epoch"])
-        numbers = {name: value for name, value in row.items() if name != "epoch"}
+        numbers = {f"{self._phase}{name}": value for name, value in row.items() if name != "epoch"}
         self._attempt(lambda: self._run.log(numbers, self._epoch))
 
     def on_evaluation(self, name: str, metrics: Mapping[str, float]) -> None:
