@@ -242,7 +242,7 @@ class Run:
         people = [self._rows(a, b) for a, b, _, _ in batches[:count]]
         seconds = []
         with self.layers.training():
-            decoded = self._decoder(self.people, self.config.micro_batch).batches(people)
+            decoded = self._decoder(self.people).batches(people)
             for batch in batches[:count]:
                 start = time.perf_counter()
                 self._step(batch, next(decoded), len(batches))
