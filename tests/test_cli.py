@@ -181,6 +181,11 @@ def test_invalid_paths_exit_with_code_2(demo, pairs, tmp_path):
         (f"evaluate {missing} {pairs}", "holds no saved matcher"),
         (f"{query} --gallery {folder} --where 'age >'", "character 5: something is missing here"),
         (f"{query} --gallery {folder / 'people' / 'candidates.csv'}", "q.jpg: No such file"),
+        (
+            f"recommend {folder} --query https://example.org/q.jpg --gallery {folder}",
+            "https://example.org/q.jpg is a web address, which is not downloaded",
+        ),
+        (f"serve {folder}", f"pairmatch gallery build {folder} people.csv --output gallery"),
         ("fit", "Missing"),
     ):
         text = run(line, code=2)

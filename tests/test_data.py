@@ -422,6 +422,19 @@ def test_problems_of_a_profiles_file(folder):
     )
 
 
+def test_a_column_of_a_warehouse_is_named_with_the_option_that_renames_it(folder, tmp_path):
+    profiles = write(folder, "p,anna.png", name="profiles.csv", header="id,image\n")
+    names = ["LIKER", *(f"X{number}" for number in range(20))]
+    table = write(tmp_path, ",".join("p" * 21), header=f"{','.join(names)}\n")
+    first, second = problems(table, profiles=profiles).splitlines()[-2:]
+    assert first.endswith(
+        "there is no column 'id_a'. The columns are 'LIKER', "
+        + ", ".join(f"'X{number}'" for number in range(19))
+        + ", …. To read one of them as 'id_a': columns= (--column NAME=id_a)."
+    )
+    assert second.endswith("there is no column 'id_b'.")  # columns are listed once
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "ndjson", "parquet"])
 def test_profiles_of_every_format(folder, suffix):
     rows = [
@@ -971,7 +984,7 @@ def test_leaks_are_reported(tmp_path):
     assert "'dan'" in report.near_duplicates[0]
     with pytest.raises(DataError, match="not independent"):
         report.raise_if_any()
-    assert "1 people, 1 groups, 2 identical photos, 2 nearly identical photos" in str(report)
+    assert "1 person, 1 group, 2 identical photos, 2 nearly identical photos" in str(report)
     clean = leakage(
         part(("anna", "original.png"), ("ben", "flat.png")),
         part(("x", "flat2.png"), ("y", "flat.png")),

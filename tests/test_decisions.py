@@ -101,7 +101,7 @@ def test_the_latest_answer_of_each_side_counts(caplog):
     for entries in ((first, between, answer), (answer, between, first), (between, answer, first)):
         pair = settled(*entries)
         assert (pair.outcome, pair.likes, pair.time) == ("rejected", (False, True), day(3))
-    assert "1 pairs were decided several times (3 rows)" in caplog.text
+    assert "1 pair was decided several times (3 rows)" in caplog.text
 
 
 def test_outcomes_without_likes_replace_earlier_answers():
@@ -197,6 +197,12 @@ def test_parquet_and_json_have_the_same_likes_and_times(tmp_path):
     assert lines.pairs[0].time == times[0].replace(tzinfo=UTC)
 
 
+@pytest.mark.parametrize(("yes", "no"), [("LIKE", "PASS"), ("like", "Dislike"), ("t", "f")])
+def test_words_of_apps_are_answers(tmp_path, yes, no):
+    (pair,) = read(tmp_path, f"x,hi,y,ho,{yes},{no},,\n").pairs
+    assert (pair.a_likes, pair.b_likes, pair.outcome) == (True, False, "rejected")
+
+
 def test_bad_likes_and_times_name_the_cell(tmp_path):
     with pytest.raises(DataError) as caught:
         read(
@@ -207,7 +213,10 @@ def test_bad_likes_and_times_name_the_cell(tmp_path):
             "w,he,y,ho,1,1,2026-13-01,\n",
         )
     message = str(caught.value)
-    assert "line 2, column a_likes: 'maybe' is neither yes (1, yes, y, true, t) nor no" in message
+    assert (
+        "line 2, column a_likes: 'maybe' is neither yes (1, yes, y, true, t, like) nor no"
+        in message
+    )
     assert (
         "line 3, column time: '1790000000' is a number, whose unit and zero are unknown" in message
     )
@@ -228,7 +237,7 @@ def test_files_with_repeated_decisions(tmp_path, caplog):
     )
     assert len(pairs) == 2
     assert pairs.pairs[0].likes == (True, True)
-    assert "1 pairs were decided several times (2 rows)" in caplog.text
+    assert "1 pair was decided several times (2 rows)" in caplog.text
     with pytest.raises(DataError, match="line 3, column id_a: the pair 'x', 'y' is given twice"):
         read(tmp_path, "x,hi,y,ho,1,1,2026-10-01,\nx,hi,y,ho,1,1,,\n")
 

@@ -217,6 +217,15 @@ def test_warnings_and_log_messages_are_escaped_lines(monkeypatch):
     assert warnings.formatwarning is before
 
 
+def test_log_messages_list_problems_in_indented_lines(monkeypatch):
+    streams = Streams("utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", streams.streams[1])
+        with safe_output():
+            logging.getLogger("pairmatch").warning("left out 2:\n  - one\n  - two\nERROR: forged")
+    assert streams.text == "WARNING: left out 2:\n  - one\n  - two\\x0aERROR: forged\n"
+
+
 def test_messages_are_one_line_unless_they_say_otherwise(capsys):
     echo("a\nError: no\x1b[m")
     echo("a\nb\x1b[m", lines=True)

@@ -219,8 +219,13 @@ def test_files_that_are_no_table(log, profiles, tmp_path):
     same = [log, log / "part-1.csv"]
     assert "part-1.csv: the file is given twice" in problems(Pairs.read, same, **read)[0]
     (log / "part-9.jsonl").write_text("{}")
-    assert (
-        "must have one format, got part-2.csv, part-9.jsonl" in problems(Pairs.read, log, **read)[0]
+    message = problems(Pairs.read, log, **read)[0]
+    assert "must have one format, got part-2.csv, part-9.jsonl" in message
+    assert f"with a pattern, such as '{log}/*.csv'." in message
+    archive = tmp_path / "log.tar.gz"
+    archive.write_bytes(b"")
+    assert problems(Pairs.read, archive, **read)[0].endswith(
+        "Unpack the archive, and name the folder."
     )
     (log / "_delta_log").mkdir()
     assert "a Delta table, whose folder holds deleted rows" in problems(Pairs.read, log, **read)[0]

@@ -275,8 +275,11 @@ def test_new_files_of_a_storage_are_seen(log, bucket):
         ("memory://bucket/gone.csv", "memory://bucket/gone.csv: the file does not exist."),
         ("memory://bucket/log/*.csv", "memory://bucket/log/*.csv: no file matches."),
         ("memory://bucket/photos", "memory://bucket/photos: the folder holds no tables"),
-        ("memory://bucket/private.png", "memory://bucket/private.png is no folder, and the name"),
-        ("memory://bucket/nowhere", "memory://bucket/nowhere is no folder, and the name"),
+        (
+            "memory://bucket/private.png",
+            "memory://bucket/private.png is not a folder, and the name",
+        ),
+        ("memory://bucket/nowhere", "memory://bucket/nowhere is not a folder, and the name"),
         ("memory://bucket/bad.csv", "memory://bucket/bad.csv: 1 problem:"),
         ("memory://bucket/delta", "memory://bucket/delta: a Delta table"),
         ("memory://bucket/iceberg", "memory://bucket/iceberg: an Iceberg table"),

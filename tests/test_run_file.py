@@ -10,7 +10,7 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from pairmatch import Matcher, Pairs
+from pairmatch import Pairs
 from pairmatch.cli import app
 from pairmatch.cli.recording import Recorder
 from pairmatch.cli.run_file import RESERVED, read_run_file, write_run
@@ -198,6 +198,12 @@ def test_config_checks_the_options():
     assert "`pairmatch fit` does not take these options:" in output
     assert "seed: Input should be a valid integer" in output
     assert "most-skipped: " in output
+    output = run("config fit pairs.csv --backbone clp --head mlp --metadata none --output x")
+    assert "WARNING: Unknown backbone 'clp' on this machine. Did you mean 'clip'?" in output
+    assert "head" not in output.split("command: fit")[0]
+    assert "backbone: [clp]" in output  # another machine may have it
+    assert "WARNING" not in run("config sweep pairs.csv --pooler 'mean layer=14' --head mlp,linear")
+    assert "WARNING: Unknown head 'mpl'" in run("config sweep pairs.csv --head linear,mpl")
     assert "Unknown command 'fits'. Did you mean 'fit'?" in run("config fits", 2)
     assert "Unknown command ''" in run("config gallery", 2)
 
@@ -243,22 +249,38 @@ def test_changed_data_and_versions_are_said(fitted, monkeypatch, tmp_path):
     changed = tmp_path / "run.yaml"
     changed.write_text(text.replace("threads: 1", "threads: 7").replace("torch: ", "torch: 0"))
     run_of_file = Run("fit", {}, read_run_file(changed))
-    matcher = Matcher(backbone="descriptor", metadata=None, seed=5)
     pairs = Pairs.read("people/pairs.csv")
     said = []
     monkeypatch.setattr("pairmatch.cli.recording.echo", lambda text, **_: said.append(text))
     token = _RUN.set(run_of_file)
     try:
-        Recorder(matcher, [pairs, pairs])
+        Recorder(5, [pairs, pairs])
         assert said[0] == "Since the run was recorded, the data changed (pairs, people, photos)."
         assert said[1].startswith("Since the run was recorded, torch changed from 0")
         assert "the number of threads changed from 7 to 1" in said[-1]
         changed.write_text(text.replace("threads: 1", "threads: many"))
         _RUN.set(Run("fit", {}, read_run_file(changed)))
         with pytest.raises(DataError, match=r"recorded\.threads: Input should be a valid integer"):
-            Recorder(matcher, [pairs])
+            Recorder(5, [pairs])
     finally:
         _RUN.reset(token)
+
+
+def test_a_sweep_is_repeated_from_its_run_file(fitted, monkeypatch):
+    monkeypatch.chdir(fitted)
+    options = "--backbone descriptor --baseline frozen --learner ridge --repeats 1 --folds 2"
+    options = options.replace("--learner ridge ", "--set training.epochs=1 ")
+    run(f"sweep people/pairs.csv {options} --seed 3 --quiet --output swept")
+    written = yaml.safe_load(Path("swept/run.yaml").read_text())
+    assert written["command"] == "sweep"
+    assert written["recorded"]["seed"] == 3
+    assert "head" not in written["recorded"]
+    output = run("sweep --config swept/run.yaml --output swept-again")
+    assert "Since the run was recorded" not in output
+    queries = [Path(folder, "queries.csv").read_text() for folder in ("swept", "swept-again")]
+    assert queries[0] == queries[1]
+    again = yaml.safe_load(Path("swept-again/run.yaml").read_text())
+    assert again == {**written, "output": "swept-again"}
 
 
 def test_help_reads_no_yaml():

@@ -147,8 +147,16 @@ def test_people_that_cannot_be_read_are_left_out(tmp_path, photos, caplog):
         Skipped(*entry[:-1], entry[-1].format(photos=photos)) for entry in SKIPPED
     )
     (message,) = [text for text in caplog.messages if "left out" in text]
-    assert message.startswith(f"{path}: left out 6 of 10 people. 1 row: people.csv line 4: has 4")
-    assert "; 2 rows, the first: people.csv line 7, column image: 'gone.png' does not" in message
+    first, *lines = message.splitlines()
+    assert first == f"{path}: left out 6 of 10 people:"
+    assert lines[0].startswith("  - 1 row: people.csv line 4: has 4")
+    several = "  - 2 rows, the first: people.csv line 7, column image: 'gone.png' does not exist"
+    assert sum(line.startswith(several) for line in lines) == 1
+    with pytest.raises(DataError) as caught:
+        read_profiles(path, images=photos)
+    assert str(caught.value).endswith(
+        "\n  To go on without these rows and cells: on_bad_row='skip' (--on-bad-row skip)."
+    )
     with pytest.raises(DataError) as caught:
         read_profiles(path, images=photos, on_bad_row="skip", most_skipped=0.5)
     assert caught.value.summary == (
@@ -379,9 +387,9 @@ def test_a_warehouse_export_is_read_as_it_is(form, tmp_path, photos, caplog):
         assert "height" not in read.profiles["a008"].attributes
     assert sorted(reasons) == sorted(expected)
     log = "\n".join(caplog.messages)
-    assert "left out 3 of 81 people and 5 of 81 pairs." in log
+    assert "left out 3 of 81 people and 5 of 81 pairs:" in log
     assert "text: 1 cell 'N/A', 1 cell '\\\\N'; height: 1 cell 'NULL'" in log
     assert "columns without a name are ignored" in log
-    assert "1 pairs were decided several times (2 rows)" in log
+    assert "1 pair was decided several times (2 rows)" in log
     assert form == "csv" or "nested values are ignored: device (80 values)" in log
     assert read.profiles["a000"].attributes["tags"] == "cats;dogs"

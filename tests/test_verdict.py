@@ -78,6 +78,23 @@ def test_nothing_to_learn_is_said():
     assert str(verdict).startswith("No learner is distinguishable from chance on these pairs")
 
 
+def test_a_choice_is_judged_alone_and_may_be_worse_than_chance():
+    rng = np.random.default_rng(2)
+    a = rng.normal(size=(60, 8))
+    noise = result_of(a, rng.normal(size=(60, 8)), "frozen", "ridge")
+    sentence = str(judge(noise, chosen="frozen"))
+    p_value = noise.compare("frozen", "chance").p_value
+    assert sentence.startswith("The choice for these pairs, frozen, is not distinguishable from")
+    assert sentence.endswith(f"p = {p_value:.3f}.")
+    opposite = result_of(a, -a, "frozen", "ridge")  # partners are the least alike
+    verdict = judge(opposite, chosen="frozen")
+    assert not verdict.beats_chance
+    assert verdict.against_chance.p_value < 0.001
+    sentence = str(verdict)
+    assert sentence.startswith("The choice for these pairs, frozen, is worse than chance: MRR 0.0")
+    assert sentence.endswith("p < 0.001.")
+
+
 def test_the_best_of_many_is_tested_as_one_of_many():
     rng = np.random.default_rng(2)
     learners = ("frozen", "centred", "whitened", "ridge")

@@ -17,7 +17,7 @@ from pairmatch.core import registry
 from pairmatch.core._version import __version__
 from pairmatch.core.devices import available_memory, resolve_device, resolve_dtype
 from pairmatch.core.errors import ClusterError, ConfigurationError, MissingExtraError
-from pairmatch.core.text import printable
+from pairmatch.core.text import counted, printable
 from pairmatch.io.sqlite import read_values
 from pairmatch.io.store import store_path
 
@@ -31,12 +31,12 @@ _EXTRAS = (
     ("tune", "optuna", "the tuned learner"),
     ("finetune", "peft", "`pairmatch finetune`"),
     ("track", "mlflow-skinny", "`fit --track`"),
-    ("plots", "matplotlib", "figures in Python"),
+    ("plots", "matplotlib", "figures as files"),
     ("lance", "lancedb", "LanceGallery"),
     ("qdrant", "qdrant-client", "export to Qdrant"),
     ("postgres", "psycopg", "export to PostgreSQL"),
     ("ray", "ray", "--engine ray"),
-    ("cloud", "fsspec", "photos in cloud storage"),
+    ("cloud", "fsspec", "cloud storage"),
     ("serve", "fastapi", "`pairmatch serve`"),
 )
 
@@ -94,7 +94,9 @@ def _machine() -> Check:
     free = "" if memory == float("inf") else f", {memory / 2**30:.1f} GiB of memory free"
     python = platform.python_version()
     return Check(
-        "pairmatch", "ok", f"{__version__}, Python {python}, {os.cpu_count() or 1} CPUs{free}"
+        "pairmatch",
+        "ok",
+        f"{__version__}, Python {python}, {counted(os.cpu_count() or 1, 'CPU')}{free}",
     )
 
 
@@ -102,7 +104,9 @@ def _torch() -> Check:
     device = resolve_device("auto")
     dtype = str(resolve_dtype("auto", device)).removeprefix("torch.")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    summary = f"{torch.__version__} on {name}, {dtype}, {torch.get_num_threads()} threads"
+    summary = (
+        f"{torch.__version__} on {name}, {dtype}, {counted(torch.get_num_threads(), 'thread')}"
+    )
     if device.type != "cpu":
         return Check("torch", "ok", summary)
     speed = "seconds" if dtype == "bfloat16" else "tens of seconds"
@@ -149,7 +153,7 @@ def _extras() -> list[Check]:
         try:
             checks.append(Check(extra, "ok", f"{package} {version(package)}, for {purpose}"))
         except PackageNotFoundError:
-            missing = f"{package} is not installed, and {purpose} needs it"
+            missing = f"{package} is not installed: {purpose} cannot be used"
             checks.append(Check(extra, "missing", missing, f"pip install 'pairmatch[{extra}]'"))
     return checks
 

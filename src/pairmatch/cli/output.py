@@ -16,7 +16,7 @@ from typing import Any, TextIO, cast
 
 import typer
 
-from pairmatch.core.text import printable
+from pairmatch.core.text import printable, printable_message
 
 #: What is written where an encoding lacks a character that pairmatch prints.
 _ASCII = {
@@ -181,7 +181,7 @@ def open_standard_streams() -> None:
 
 class _PrintableFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        return printable(super().formatMessage(record))
+        return printable_message(super().formatMessage(record))
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record), lines=True)  # an exception has several lines

@@ -119,6 +119,7 @@ def recommend(
     from pairmatch.core.types import Profile
     from pairmatch.gallery import Exclusions, Gallery
     from pairmatch.io.images import check_image
+    from pairmatch.io.remote import is_web_address, web_address
     from pairmatch.io.store import QUERY_ID
 
     _check_symmetric(exclude, symmetric)
@@ -127,7 +128,14 @@ def recommend(
             "--exclude needs --id: exclusions are for the person of that id, and without it they "
             "would hide no one."
         )
-    problems = [problem for path in photos if (problem := check_image(path))]
+    problems = [
+        f"{web_address(path)} is a web address, which is not downloaded: download the photo, and "
+        "name its file."
+        if is_web_address(path) and not path.exists()
+        else check_image(path)
+        for path in photos
+    ]
+    problems = [problem for problem in problems if problem]
     if problems:
         raise DataError("The photo of the query person cannot be read:", problems)
     excluded = Exclusions() if exclude is None else inputs.exclusions(exclude, symmetric=symmetric)

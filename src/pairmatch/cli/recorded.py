@@ -26,6 +26,6 @@ class Circumstances(BaseModel):
 
 
 class Recorded(Circumstances):
-    """The same, and the digest of the head (SHA-256)."""
+    """The same, and the digest of the head (SHA-256) if a matcher was saved."""
 
-    head: str
+    head: str | None = None

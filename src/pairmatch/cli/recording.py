@@ -1,4 +1,4 @@
-"""What a saved matcher records about its run, and whether a repeated run is the same."""
+"""What a folder of results records about its run, and whether a repeated run is the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from pairmatch.core.text import printable, replace_surrogates
 if TYPE_CHECKING:
     from pairmatch.cli.recorded import Circumstances, Recorded
     from pairmatch.data import Pairs
-    from pairmatch.matcher.matcher import Matcher
 
 _LIBRARIES = (
     "torch",
@@ -40,16 +39,16 @@ _BESIDE = {
 
 
 class Recorder:
-    """Records the run of a command beside the matcher that it saves.
+    """Records the run of a command in the folder that it writes.
 
-    If the command repeats the run file of a saved matcher, it says what has changed since.
+    If the command repeats a run file with a record, it says what has changed since.
 
     Args:
-        matcher: The matcher, before it is fitted.
-        tables: Everything that it is fitted to and tested on.
+        seed: The seed of the run.
+        tables: Everything that is learned from and tested on.
     """
 
-    def __init__(self, matcher: Matcher, tables: Sequence[Pairs]) -> None:
+    def __init__(self, seed: int, tables: Sequence[Pairs]) -> None:
         from pairmatch.cli.recorded import Circumstances
         from pairmatch.core.devices import resolve_device
         from pairmatch.data.digests import data_digests
@@ -60,7 +59,7 @@ class Recorder:
             machine=platform.machine(),
             device=str(resolve_device(str(self._run.options.get("device", "auto")))),
             threads=_threads(),
-            seed=matcher.seed,
+            seed=seed,
             data=data_digests(tables),
         )
         self._before = _recorded_before(self._run)
@@ -71,13 +70,14 @@ class Recorder:
                 echo(f"Since the run was recorded, {change}.", err=True, color="yellow")
 
     def write(self, folder: Path) -> None:
-        """Writes the run file into the folder of the saved matcher."""
+        """Writes the run file into the folder of a saved matcher, or of other results."""
         from pairmatch.io.files import digest_file
         from pairmatch.io.replacing import current_file, replace_file
         from pairmatch.matcher.files import WEIGHTS
 
-        head = digest_file(current_file(folder, WEIGHTS))
-        recorded = {**self._now.model_dump(), "head": head}
+        head = current_file(folder, WEIGHTS)
+        digests = {"head": digest_file(head)} if head.exists() else {}
+        recorded = {**self._now.model_dump(), **digests}
         options = {key: _portable(value) for key, value in self._run.options.items()}
         try:
             text = write_run(self._run.command, options, recorded)
@@ -86,12 +86,13 @@ class Recorder:
             return
         hint = f"# Repeat this run: pairmatch {self._run.command} --config FOLDER/{RUN}\n"
         replace_file(folder / RUN, (hint + text).encode())
-        self._compare(head)
+        if digests:
+            self._compare(digests["head"])
 
     def _compare(self, head: str) -> None:
         """Says whether a repeated run came to the same result."""
         changed = {option_key(key) for key in self._run.overridden} - _BESIDE
-        if self._before is None or changed or self._changes:
+        if self._before is None or self._before.head is None or changed or self._changes:
             return
         if head == self._before.head:
             echo("The head is bit for bit the recorded one.")

@@ -110,7 +110,7 @@ def fit_and_report(
     train, validation, test = parts
     leaks = describe_parts(parts, seen=seen, progress=matcher.progress)
     comparison = None
-    recorder = Recorder(matcher, parts if inputs is None else inputs.read)
+    recorder = Recorder(matcher.seed, parts if inputs is None else inputs.read)
     with claimed_folder(output, "matcher"):  # the store may be in it
         if serve_winner:
             echo("Fitting the recipe, the learner best and simple baselines …")

@@ -15,6 +15,7 @@ from pairmatch.cli.options import Device, Yes
 from pairmatch.cli.output import echo
 from pairmatch.cli.paths import StorePath
 from pairmatch.core.errors import ConfigurationError, missing_extra
+from pairmatch.core.text import printable
 
 if TYPE_CHECKING:
     from pairmatch.serving.settings import ExplorerSettings, ServiceSettings
@@ -138,7 +139,7 @@ def serve(
         _serve_demo(run, token, host=host, port=port, workers=workers)
         return
     if matcher is None or not gallery:
-        raise typer.BadParameter("MATCHER and --gallery SIDE=FOLDER are needed, or --demo.")
+        raise typer.BadParameter(_needed(matcher))
     if (second is None) != (not second_gallery):
         raise typer.BadParameter("--compare and --compare-gallery belong together.")
     if not explore and any(given[4:]):
@@ -167,6 +168,17 @@ def serve(
     )
     _check(settings, explorer)
     run(settings, host=host, port=port, workers=workers)
+
+
+def _needed(matcher: Path | None) -> str:
+    """What a service needs, and the commands that make it."""
+    name = "MATCHER" if matcher is None else printable(str(matcher))
+    return (
+        "A service needs a saved matcher and the people that it ranks, a gallery:\n"
+        f"  pairmatch gallery build {name} people.csv --output gallery\n"
+        f"  pairmatch serve {name} --gallery b=gallery\n"
+        "--demo serves synthetic people instead."
+    )
 
 
 def _check(settings: ServiceSettings, explorer: ExplorerSettings) -> None:

@@ -33,7 +33,7 @@ from pairmatch.cli.options import (
 from pairmatch.cli.output import echo
 from pairmatch.cli.paths import StorePath, folder_to_write
 from pairmatch.cli.planning import Accelerator, GPUs, PlanOnly, USDPerHour, check_plan
-from pairmatch.cli.recording import provenance
+from pairmatch.cli.recording import Recorder, provenance
 from pairmatch.cli.reporting import COMPARED_PAIRS, write_print
 from pairmatch.cli.tables import PoolRule, Tables, reads_tables
 from pairmatch.core.errors import ConfigurationError
@@ -191,6 +191,7 @@ def sweep(
         if tested is None:
             return
         result, text = tested, _result_text(tested, note)
+    recorder = Recorder(seed, inputs.read)
     saved = ""
     try:
         if output is not None:
@@ -198,6 +199,7 @@ def sweep(
             inputs.list_skipped(output)
             run = provenance(inputs.read, seed)
             saved = _write(output, result, title=title, note=note, sections=sections, run=run)
+            recorder.write(output)
     finally:  # a full disk loses the files, not the result
         echo(text, lines=True)
     if saved:

@@ -176,7 +176,7 @@ class TuningRun:
         """Tunes, evaluates and saves the matcher; no evaluation unless this is the main process."""
         from pairmatch.cli.recording import Recorder
 
-        recorder = Recorder(matcher, inputs.read) if self.ranks.is_main else None
+        recorder = Recorder(matcher.seed, inputs.read) if self.ranks.is_main else None
         tables = self._tuned(matcher, parts, checkpoints / "matcher")
         if recorder is None:
             return tables, None

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
-from pairmatch.core.text import printable
+from pairmatch.core.text import printable, printable_message
 
 
 class PairmatchError(Exception):
@@ -21,7 +21,7 @@ class PairmatchError(Exception):
     """
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(_escaped(arg) if isinstance(arg, str) else arg for arg in args))
+        super().__init__(*(printable_message(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ConfigurationError(PairmatchError, ValueError):
@@ -31,15 +31,17 @@ class ConfigurationError(PairmatchError, ValueError):
 class DataError(PairmatchError, ValueError):
     """Input data cannot be used.
 
-    `problems` holds all problems; the message lists the first 50.
+    `problems` holds all problems; the message lists the first 50, and ends with `hint`.
     """
 
-    def __init__(self, summary: str, problems: Sequence[str] = ()) -> None:
+    def __init__(self, summary: str, problems: Sequence[str] = (), hint: str = "") -> None:
         self.summary = summary
         self.problems = tuple(problems)
         lines = [f"  - {printable(problem)}" for problem in self.problems[:50]]
         if len(self.problems) > 50:
             lines.append(f"  - … and {len(self.problems) - 50} more")
+        if hint:
+            lines.append(f"  {hint}")
         super().__init__("\n".join([summary, *lines]))
 
 
@@ -88,10 +90,6 @@ class GeneratorError(PairmatchError, RuntimeError):
 
     Examples: no API key, an unknown model, a server that rejects every request.
     """
-
-
-def _escaped(message: str) -> str:
-    return "\n  ".join(printable(line) for line in message.split("\n  "))
 
 
 _INITIALS = re.compile(r"(?<=[^_])[^_]+|_+")  # what initials leave out of a name

@@ -28,6 +28,14 @@ def printable(text: str, *, lines: bool = False) -> str:
     return pattern.sub(lambda match: _escaped(match[0]), text)
 
 
+def printable_message(message: str) -> str:
+    """A message of one line, and perhaps indented lines, that a terminal shows and does not obey.
+
+    Line breaks are escaped, except before an indented line.
+    """
+    return "\n  ".join(printable(line) for line in message.split("\n  "))
+
+
 def has_surrogates(text: str) -> bool:
     """Whether the text holds lone surrogates, which no UTF-8 file or SQLite text can hold.
 

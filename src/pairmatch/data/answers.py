@@ -15,8 +15,8 @@ from pairmatch.core.errors import suggestion
 from pairmatch.core.types import Outcome, Pair, outcome_of
 
 OUTCOMES = ("match", "rejected", "open")
-_YES = ("1", "yes", "y", "true", "t")
-_NO = ("0", "no", "n", "false", "f")
+_YES = ("1", "yes", "y", "true", "t", "like")
+_NO = ("0", "no", "n", "false", "f", "dislike", "pass")
 _EPOCH = re.compile(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", re.IGNORECASE)
 _BASIC_DATE = re.compile(r"[12]\d{7}")
 # How BigQuery and Snowflake write zones: `18:30:00 UTC`, `18:30:00.000 -0700`
@@ -54,7 +54,7 @@ def parse_like(cell: Any) -> bool | None:
         return True
     if text in _NO:
         return False
-    raise ValueError(f"{cell!r} is neither yes (1, yes, y, true, t) nor no (0, no, n, false, f).")
+    raise ValueError(f"{cell!r} is neither yes ({', '.join(_YES)}) nor no ({', '.join(_NO)}).")
 
 
 def parse_time(cell: Any) -> datetime | None:
@@ -128,9 +128,9 @@ def latest(pairs: Sequence[Pair]) -> Pair:
 def repeated_note(repeated: Collection[Sequence[Pair]]) -> str:
     """How many pairs were decided several times, given all entries of each."""
     entries = sum(map(len, repeated))
+    pairs = "1 pair was" if len(repeated) == 1 else f"{len(repeated):,} pairs were"
     return (
-        f"{len(repeated):,} pairs were decided several times ({entries:,} rows); the latest answer "
-        "of each side counts."
+        f"{pairs} decided several times ({entries:,} rows); the latest answer of each side counts."
     )
 
 

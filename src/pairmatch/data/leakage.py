@@ -83,20 +83,22 @@ class Leakage:
 
     def summary(self) -> str:
         """One sentence with counts, without any names."""
-        counts = [f"{len(sentences)} {name}" for name, sentences in self._kinds() if sentences]
+        kinds = [(len(sentences), *names) for *names, sentences in self._kinds() if sentences]
+        counts = [f"{count} {one if count == 1 else many}" for count, one, many in kinds]
         return f"The splits share {', '.join(counts) or 'no people, groups or photos'}."
 
-    def _kinds(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    def _kinds(self) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+        """Name of one, name of several, and sentences of each kind of leak."""
         return (
-            ("people", self.people),
-            ("groups", self.groups),
-            ("identical photos", self.photos),
-            ("nearly identical photos", self.near_duplicates),
+            ("person", "people", self.people),
+            ("group", "groups", self.groups),
+            ("identical photo", "identical photos", self.photos),
+            ("nearly identical photo", "nearly identical photos", self.near_duplicates),
         )
 
     def __str__(self) -> str:
         lines = [self.summary()]
-        for _, sentences in self._kinds():
+        for *_, sentences in self._kinds():
             lines += [f"  - {sentence}" for sentence in sentences[:_MAX_SHOWN]]
             if len(sentences) > _MAX_SHOWN:
                 lines.append(f"  - … and {len(sentences) - _MAX_SHOWN} more")
@@ -109,7 +111,7 @@ class Leakage:
             DataError: The splits share people, groups or photos; the error lists all of them.
         """
         if self:
-            sentences = [sentence for _, kind in self._kinds() for sentence in kind]
+            sentences = [sentence for *_, kind in self._kinds() for sentence in kind]
             raise DataError("The splits are not independent:", sentences)
 
 

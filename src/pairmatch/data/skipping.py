@@ -20,6 +20,7 @@ OnBadRow = Literal["stop", "skip"]
 ON_BAD_ROW = ("stop", "skip")
 #: Name of the list of what was left out, in the output folder of a command.
 FILE = "skipped.csv"
+_SKIP = "To go on without these rows and cells: on_bad_row='skip' (--on-bad-row skip)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +98,9 @@ class BadRows:
         """
         if not any(table.problems for table in tables):
             return ()
-        if not self.are_skipped or any(
-            problem.stops for table in tables for problem in table.problems
-        ):
-            raise error_of(tables)
+        is_of_file = any(problem.stops for table in tables for problem in table.problems)
+        if not self.are_skipped or is_of_file:
+            raise error_of(tables, hint="" if is_of_file else _SKIP)
         losses = list(losses)
         for loss in losses:
             if loss.lost > self.most_skipped * loss.total:
@@ -110,17 +110,16 @@ class BadRows:
                     _messages(tables),
                 )
         counts = " and ".join(f"{loss.lost:,} of {loss.total:,} {loss.what}" for loss in losses)
-        reasons = "; ".join(reason for table in tables for reason in _reasons(table))
-        _log.warning(
-            "%s: left out %s. %s", printable(str(tables[0].path)), counts, printable(reasons)
-        )
+        reasons = [printable(reason) for table in tables for reason in _reasons(table)]
+        lines = "\n  - ".join([f"left out {counts}:", *reasons])
+        _log.warning("%s: %s", printable(str(tables[0].path)), lines)
         return tuple(_skipped(table, problem) for table in tables for problem in table.problems)
 
 
-def error_of(tables: Sequence[Table]) -> DataError:
-    """An error with all problems of several tables."""
+def error_of(tables: Sequence[Table], *, hint: str = "") -> DataError:
+    """An error with all problems of several tables, which ends with a hint."""
     lines = _messages(tables)
-    return DataError(f"{tables[0].location}: {counted(len(lines), 'problem')}:", lines)
+    return DataError(f"{tables[0].location}: {counted(len(lines), 'problem')}:", lines, hint)
 
 
 def write_skipped(path: Path, skipped: Iterable[Skipped]) -> None:

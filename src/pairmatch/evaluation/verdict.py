@@ -71,11 +71,7 @@ class Verdict:
         if self.against_chance is None:
             return f"{best} has {figure}; too few people are independent for a test."
         if not self.beats_chance:
-            highest = "the choice" if self.is_chosen else "the highest"
-            return (
-                f"No learner is distinguishable from chance on these pairs; {highest} is "
-                f"{self._called(self.best)}, {figure}, p = {self.against_chance.p_value:.2f}."
-            )
+            return self._not_above_chance(self.against_chance, figure)
         if self.is_chosen:
             parts = [f"{best} is the choice for these pairs: {figure}"]
         else:
@@ -86,6 +82,22 @@ class Verdict:
             baseline = f"{self._called(self.baseline)}, the best simple baseline,"
             parts.append(_gap(baseline, self.against_baseline))
         return "; ".join(parts) + "."
+
+    def _not_above_chance(self, test: Comparison, figure: str) -> str:
+        """The sentence on a best learner that is not significantly better than a random order."""
+        best, p_value = self._called(self.best), _p_value(test)
+        if test.difference < 0 and test.p_value < 1 - test.confidence:
+            kind = "choice" if self.is_chosen else "best learner"
+            return f"The {kind} for these pairs, {best}, is worse than chance: {figure}, {p_value}."
+        if self.is_chosen:  # the others were not tested
+            return (
+                f"The choice for these pairs, {best}, is not distinguishable from chance: "
+                f"{figure}, {p_value}."
+            )
+        return (
+            f"No learner is distinguishable from chance on these pairs; the highest is {best}, "
+            f"{figure}, {p_value}."
+        )
 
     def _called(self, learner: str | None) -> str:
         return self.names.get(learner or "", learner or "")
@@ -201,12 +213,15 @@ def _gap(name: str, comparison: Comparison) -> str:
     """How far a learner is behind the best, or ahead of it."""
     sign = 1 if comparison.difference >= 0 else -1
     low, high = sorted(sign * bound for bound in comparison.interval)
-    chance = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"
     doubt = "" if comparison.p_value < 1 - comparison.confidence else ", which may be chance"
     return (
         f"{name} is {abs(comparison.difference):.3f} {'behind' if sign > 0 else 'ahead'} "
-        f"({decimal(low)} to {decimal(high)}, {chance}){doubt}"
+        f"({decimal(low)} to {decimal(high)}, {_p_value(comparison)}){doubt}"
     )
+
+
+def _p_value(comparison: Comparison) -> str:
+    return "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"
 
 
 def _is_sure(comparison: Comparison) -> bool:

@@ -19,6 +19,7 @@ from pairmatch.io.remote import fixed_part, has_wildcard, list_remote, read_remo
 _log = logging.getLogger(__name__)
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.zst", ".7z")
 _MOST_BYTES = 4 << 30
 _PIECE_BYTES = 1 << 24
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
@@ -54,9 +55,12 @@ class PartFile:
             DataError: It has no extension of a table, cannot be read, or is too large.
         """
         if self.format not in SUFFIXES:
+            is_archive = self.path.name.lower().endswith(_ARCHIVES)
+            fix = "Unpack the archive, and name the folder." if is_archive else ""
             raise DataError(
-                f"{location_of(self.path)} is no folder, and the name of a file must end in "
-                f"{', '.join(SUFFIXES)}; text files may be compressed ({', '.join(_COMPRESSIONS)})."
+                f"{location_of(self.path)} is not a folder, and the name of a file must end "
+                f"in {', '.join(SUFFIXES)}; text files may be compressed "
+                f"({', '.join(_COMPRESSIONS)}). {fix}".rstrip()
             )
         url = table_url(self.path)
         try:
@@ -121,7 +125,9 @@ def find_parts(source: Path | Sequence[Path]) -> tuple[Path, list[PartFile]]:
     if len(formats) > 1:
         names = ", ".join(printable(part.name) for part in formats.values())
         raise DataError(
-            f"{location_of(root)}: the files of a table must have one format, got {names}."
+            f"{location_of(root)}: the files of a table must have one format, got {names}. Convert "
+            "them to one format, or name those of one format with a pattern, such as "
+            f"'{location_of(root).rstrip('/')}/*{next(iter(formats))}'."
         )
     return root, parts
 

@@ -30,6 +30,7 @@ MISSING_WORDS = frozenset(
 
 
 _UNTYPED = (".csv", ".tsv")
+_MOST_COLUMNS = 20  # that a message lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +145,25 @@ class Table:
         """Records a problem for each missing column, unless the file is empty."""
         if not self.columns and not self.locations:
             return
+        is_first = True
         for column in columns:
             if column not in self.columns:
                 hint = suggestion(column, self.columns)
+                if is_first and not hint:
+                    hint = self._columns_hint(column)
+                    is_first = False
                 self.problem_of_file(f"there is no column {column!r}.{hint}")
+
+    def _columns_hint(self, column: str) -> str:
+        """Which columns there are, and how one of them is read as the missing one."""
+        if not self.sources:
+            return ""
+        shown = ", ".join(map(repr, self.sources[:_MOST_COLUMNS]))
+        more = ", …" * (len(self.sources) > _MOST_COLUMNS)
+        return (
+            f" The columns are {shown}{more}. To read one of them as {column!r}: columns= "
+            f"(--column NAME={column})."
+        )
 
     def report_missing_id(self, row: int, column: str) -> None:
         """Records that a row has no id, unless its cell has another problem."""

@@ -25,6 +25,7 @@ from pairmatch.serving.photos import BusyError
 
 MEDIA_TYPE = "application/problem+json"
 _log = logging.getLogger("pairmatch.serving")
+_UNKNOWN_PATH = "There is no such path. Routes: /openapi.json; pages for a browser: /explore."
 #: Name and status of what the library raises; the first class that fits counts.
 _KINDS: tuple[tuple[type[Exception], str, int], ...] = (
     (BusyError, "busy", 503),
@@ -89,7 +90,8 @@ def response_of(error: BaseException) -> Response:
         return problem(error.name, error.status, error.detail)
     if isinstance(error, HTTPException):
         names = {404: "unknown-path", 405: "unknown-method"}
-        answer = problem(names.get(error.status_code, "http"), error.status_code, error.detail)
+        detail = _UNKNOWN_PATH if error.status_code == 404 else error.detail
+        answer = problem(names.get(error.status_code, "http"), error.status_code, detail)
         answer.headers.update(error.headers or {})
         return answer
     if isinstance(error, RequestValidationError):
