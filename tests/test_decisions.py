@@ -165,7 +165,7 @@ def test_files_with_likes(tmp_path):
     assert pairs.pairs[2].time == datetime(2026, 10, 1, 18, 30, tzinfo=UTC)
     assert [pair.pool for pair in pairs.pairs] == ["e1", "e1", "e2", None]
     assert len(pairs) == 1
-    assert repr(pairs) == "Pairs(1 matches, 2 rejected, 1 open, 4 people, sides=2)"
+    assert repr(pairs) == "Pairs(1 match, 2 rejected, 1 open, 4 people, sides=2)"
     assert pairs.decisions.a.tolist() == [1, 1, 0, -1]
     assert pairs.decisions.b.tolist() == [1, 0, -1, -1]
 

@@ -1,5 +1,6 @@
 """How results look when they are printed, and in notebooks."""
 
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import numpy as np
@@ -9,7 +10,9 @@ from pairmatch import (
     Evaluator,
     Gallery,
     Matcher,
+    Pair,
     PairedFeatures,
+    Pairs,
     Profile,
     Recommendation,
     cross_validate,
@@ -80,6 +83,65 @@ def test_evaluations_and_cross_validations_are_tables(data):
         assert len(repr(result)) < 100
         assert "array" not in repr(result)
     assert repr(result) == "CrossValidation(frozen, ridge; 80 queries, 5 splits)"
+
+
+def html_of(thing):
+    """The cells of a thing in a notebook, by the name of their row, and the lines below."""
+    shown = Cells(thing._repr_html_())
+    return {name: cells for name, *cells in shown.rows}, shown.rest
+
+
+def test_pairs_are_counted_by_side_and_outcome():
+    people = [
+        Profile("a1", images=("x.png", "y.png"), text="secret text"),
+        Profile("a2", attributes={"<age>": 31, "city": "Seoul"}),
+        Profile("b1", images=("z.png",)),
+    ]
+    when = datetime(2026, 10, 3, 18, 30, tzinfo=UTC)
+    pairs = Pairs.of(people, [Pair("a1", "b1", time=when), Pair("a2", "b1", outcome="rejected")])
+    rows, rest = html_of(pairs)
+    assert rows[""] == ["people", "photos", "with photos", "with text", "with attributes"]
+    assert rows["side a"] == ["2", "2", "1", "1", "1"]
+    assert rows["side b"] == ["1", "1", "1", "0", "0"]
+    assert rest.startswith("1 match, 1 rejected")
+    assert "2026-10-03 to 2026-10-03" in rest
+    assert rest.endswith("attributes: <age>, city")
+    page = pairs._repr_html_()
+    assert not any(word in page for word in ("a1", "secret", "Seoul", "x.png", "<age>"))
+    assert repr(pairs) == "Pairs(1 match, 1 rejected, 3 people, sides=2)"
+    one_sided = Pairs.of(people, [Pair("a1", "a2")], sides=1)
+    assert list(html_of(one_sided)[0]) == ["", "people"]
+
+
+def test_matchers_show_their_parts_and_whether_they_are_fitted():
+    matcher = Matcher(backbone="descriptor", learner=("ridge", {"strength": 0.5}))
+    rows, rest = html_of(matcher)
+    assert rows["Matcher"] == ["not fitted"]
+    assert {name: cells[0] for name, cells in rows.items() if name != "Matcher"} == (
+        matcher.summary()
+    )
+    assert rest == ""
+    matcher.notes = ["<b>few</b> pairs"]
+    assert html_of(matcher)[1] == "Note: <b>few</b> pairs"
+    assert "<b>" not in matcher._repr_html_()
+    assert repr(matcher) == "Matcher(DescriptorBackbone, Ridge; not fitted)"
+
+
+def test_galleries_show_their_size_and_names_of_attributes():
+    people = [Profile(f"anna {number}", attributes={"<i>": 1.5}) for number in range(3)]
+    gallery = Gallery.of(people, np.eye(3, 4, dtype=np.float32), side="a")
+    rows, _ = html_of(gallery)
+    assert rows == {
+        "MemoryGallery": [""],
+        "people": ["3"],
+        "side": ["a"],
+        "width of embeddings": ["4"],
+        "attributes": ["<i>"],
+    }
+    assert "anna" not in gallery._repr_html_()
+    assert "<i>" not in gallery._repr_html_()
+    assert html_of(Gallery.of([], np.empty((0, 4), np.float32)))[0]["attributes"] == ["none"]
+    assert repr(gallery) == "MemoryGallery(3 people, side='a')"
 
 
 def test_recommendations_show_whom_and_why_not():

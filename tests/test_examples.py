@@ -81,9 +81,12 @@ def test_notebook(tmp_path, monkeypatch):
     # Finished bars stay as they were drawn last, need no widgets, and the others are gone
     assert any(re.search(r"Extracting features .*>136/136<", text) for text in bars)
     assert any(re.search(r"Cross-validating .*>20/20<", text) for text in bars)
-    assert not any("Training" in text for text in html)
+    assert not any("Training" in text for text in bars)
     assert not any("widget" in kind for item in data for kind in item)
-    assert sum("<table>" in text for text in html) == 3
+    # Pairs twice, the matcher, its evaluation, cross-validation, the gallery, recommendations, and
+    # the matcher that was loaded
+    assert sum("<table>" in text for text in html) == 8
+    assert sum("fitted on " in text for text in html) == 2
     printed = [output for output in outputs if output["output_type"] == "stream"]
     assert all(output["name"] == "stdout" for output in printed)
     assert "trained is " in printed[0]["text"]

@@ -118,8 +118,6 @@ def recommend(
 
     from pairmatch.core.types import Profile
     from pairmatch.gallery import Exclusions, Gallery
-    from pairmatch.io.images import check_image
-    from pairmatch.io.remote import is_web_address, web_address
     from pairmatch.io.store import QUERY_ID
 
     _check_symmetric(exclude, symmetric)
@@ -128,14 +126,7 @@ def recommend(
             "--exclude needs --id: exclusions are for the person of that id, and without it they "
             "would hide no one."
         )
-    problems = [
-        f"{web_address(path)} is a web address, which is not downloaded: download the photo, and "
-        "name its file."
-        if is_web_address(path) and not path.exists()
-        else check_image(path)
-        for path in photos
-    ]
-    problems = [problem for problem in problems if problem]
+    problems = [problem for path in photos if (problem := _photo_problem(path))]
     if problems:
         raise DataError("The photo of the query person cannot be read:", problems)
     excluded = Exclusions() if exclude is None else inputs.exclusions(exclude, symmetric=symmetric)
@@ -175,6 +166,19 @@ def recommend(
 def _check_symmetric(exclude: Path | None, symmetric: bool) -> None:
     if symmetric and exclude is None:
         raise ConfigurationError("--symmetric needs --exclude: without it, no candidate is hidden.")
+
+
+def _photo_problem(path: Path) -> str | None:
+    """Why the photo of the query person cannot be read; None if it can."""
+    from pairmatch.io.images import check_image
+    from pairmatch.io.remote import is_web_address, web_address
+
+    if is_web_address(path) and not path.exists():
+        return (
+            f"{web_address(path)} is a web address, which is not downloaded: download the photo, "
+            "and name its file."
+        )
+    return check_image(path)
 
 
 def _without_photos(people: Sequence[Profile], photos: Sequence[Path]) -> list[Profile]:

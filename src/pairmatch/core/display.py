@@ -26,8 +26,7 @@ class Displayed:
         return "\n".join([*text_table(rows), *lines])
 
     def _repr_html_(self) -> str:
-        rows, lines = self.display()
-        return html_table(rows) + "".join(f"<div>{html.escape(line)}</div>" for line in lines)
+        return html_display(*self.display())
 
 
 def decimal(value: float, digits: int = 3, *, sign: bool = False) -> str:
@@ -49,6 +48,11 @@ def text_table(rows: Rows) -> list[str]:
         cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join([row[0].ljust(widths[0]), *cells]))
     return lines
+
+
+def html_display(rows: Rows, lines: Sequence[str]) -> str:
+    """A table and the lines below it in HTML, as notebooks show it."""
+    return html_table(rows) + "".join(f"<div>{html.escape(line)}</div>" for line in lines)
 
 
 def html_table(rows: Rows) -> str:

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
-from pairmatch.core.errors import DataError
+from pairmatch.core.errors import ConfigurationError, DataError
 from pairmatch.core.ids import normal_forms
 from pairmatch.core.text import counted
 from pairmatch.core.types import Pair, Profile
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from pairmatch.data.pairs import Pairs
 
 _log = logging.getLogger(__name__)
+
+
+def check_side_number(sides: int) -> None:
+    """Raises a ConfigurationError unless there are one or two sides."""
+    if sides not in (1, 2):
+        raise ConfigurationError(f"`sides` must be 1 or 2, got {sides!r}.")
 
 
 def check_same_sides(pairs: Pairs, known: Pairs) -> None:

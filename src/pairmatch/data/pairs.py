@@ -13,12 +13,13 @@ import numpy as np
 
 from pairmatch.core.arrays import Floats, Ints
 from pairmatch.core.decisions import Decisions
-from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.display import html_display
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.pools import Pools
 from pairmatch.core.types import Outcome, Pair, Profile
 from pairmatch.data.answers import decisions_of
-from pairmatch.data.checking import check_objects
+from pairmatch.data.checking import check_objects, check_side_number
+from pairmatch.data.counts import counts_table, outcome_counts
 from pairmatch.data.options import Reading, TableOptions, source_of
 from pairmatch.data.pools import check_rule, pools_of
 from pairmatch.data.reading import read_pairs
@@ -125,7 +126,7 @@ class Pairs:
         sides: Literal[1, 2],
         options: TableOptions,
     ) -> Pairs:
-        _check_sides(sides)
+        check_side_number(sides)
         reading = Reading.of(call, source if profiles is None else profiles, options)
         people, pairs, skipped = read_pairs(source, profiles=profiles, sides=sides, reading=reading)
         return replace(cls._select(people, pairs, sides), skipped=skipped)
@@ -142,7 +143,7 @@ class Pairs:
                 both sides, an outcome that is unknown or contradicts the likes. The error lists all
                 problems.
         """
-        _check_sides(sides)
+        check_side_number(sides)
         people, kept = check_objects(profiles, pairs, sides)
         return cls._select(people, kept, sides)
 
@@ -160,11 +161,11 @@ class Pairs:
         return len(self.matches)
 
     def __repr__(self) -> str:
-        counts = [f"{len(self)} matches"]
-        for outcome in ("rejected", "open"):
-            count = sum(pair.outcome == outcome for pair in self.pairs)
-            counts += [f"{count} {outcome}"] if count else []
-        return f"Pairs({', '.join(counts)}, {len(self.profiles)} people, sides={self.sides})"
+        people = f"{len(self.profiles)} people, sides={self.sides}"
+        return f"Pairs({outcome_counts(self)}, {people})"
+
+    def _repr_html_(self) -> str:
+        return html_display(*counts_table(self))
 
     @property
     def people(self) -> tuple[Profile, ...]:
@@ -343,8 +344,3 @@ class Pairs:
             ConfigurationError: `k` is below 2 or above the number of components with a match.
         """
         return assign_to_folds(self, k, seed)
-
-
-def _check_sides(sides: int) -> None:
-    if sides not in (1, 2):
-        raise ConfigurationError(f"`sides` must be 1 or 2, got {sides!r}.")

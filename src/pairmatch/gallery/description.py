@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pairmatch.core.display import html_display
 from pairmatch.core.errors import StoreError
+from pairmatch.core.text import printable
 from pairmatch.io.files import parse_json
 
+if TYPE_CHECKING:
+    from pairmatch.gallery.gallery import Gallery
+
 _MOST_WIDTH = 2**20
+_MOST_NAMES = 8  # attributes that are listed
+
+
+def one_line(gallery: Gallery) -> str:
+    """Kind, number of people and side: `MemoryGallery(1,000 people, side='b')`."""
+    return f"{type(gallery).__name__}({len(gallery):,} people, side={gallery.side!r})"
+
+
+def html_of(gallery: Gallery) -> str:
+    """The same as a table for notebooks, with the width and names of attributes; no values."""
+    names = list(gallery.attribute_kinds)
+    attributes = ", ".join(map(printable, names[:_MOST_NAMES])) + ", …" * (len(names) > _MOST_NAMES)
+    rows = [
+        [type(gallery).__name__, ""],
+        ["people", f"{len(gallery):,}"],
+        ["side", gallery.side],
+        ["width of embeddings", str(gallery.width or "unknown")],
+        ["attributes", attributes or "none"],
+    ]
+    return html_display(rows, [])
 
 
 def checked_description(content: str | bytes | Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pairmatch.core.text import all_spellings, matching, printable, spelled
 from pairmatch.core.types import AttributeValue, Profile, Side
 from pairmatch.gallery.attributes import Attributes, plain_attributes
 from pairmatch.gallery.blocks import Chunk, Entry
+from pairmatch.gallery.description import html_of, one_line
 from pairmatch.gallery.folder import check_folder
 from pairmatch.gallery.index import Additions
 from pairmatch.gallery.request import SearchRequest, Where
@@ -59,8 +60,8 @@ class Gallery(ABC):
         self._profiles: dict[str, Profile] = {}
         self._lock = threading.RLock()
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self):,} people, side={self.side!r})"
+    __repr__ = one_line
+    _repr_html_ = html_of
 
     @classmethod
     def of(
@@ -271,11 +272,10 @@ class Gallery(ABC):
         wanted = id_texts("profiles(ids)", ids)
         attributes = self._attributes(all_spellings(wanted)) if wanted else {}
         found = [spelled(person, attributes) for person in wanted]
-        missing = [person for person in wanted if spelled(person, attributes) is None]
+        missing = [repr(printable(person)) for person in wanted if not spelled(person, attributes)]
         if missing:
-            shown = ", ".join(f"{printable(person)!r}" for person in missing[:5])
-            more = ", …" if len(missing) > 5 else ""
-            raise DataError(f"The gallery has no candidate with the id {shown}{more}.")
+            shown = ", ".join(missing[:5]) + ", …" * (len(missing) > 5)
+            raise DataError(f"The gallery has no candidate with the id {shown}.")
         return [self._restored(form, attributes[form]) for form in found if form is not None]
 
     @abstractmethod

@@ -16,6 +16,7 @@ from pairmatch.core.arrays import Vectors, check_count
 from pairmatch.core.callbacks import Callback, Callbacks, ProgressBar
 from pairmatch.core.config import PartSpec, TrainingConfig, parse_spec
 from pairmatch.core.devices import resolve_device
+from pairmatch.core.display import html_display
 from pairmatch.core.errors import ConfigurationError, DataError, NotFittedError
 from pairmatch.core.interfaces import (
     Backbone,
@@ -181,9 +182,16 @@ class Matcher:
     def __repr__(self) -> str:
         parts = [*self.backbones, self.metadata, self.learner]
         names = [type(part).__name__ for part in parts if part is not None]
-        fitted = f"on {self.data['pairs']} matches" if self.data else "matcher"
-        state = "not fitted" if self.head is None else f"fitted {fitted}"
-        return f"Matcher({', '.join(names)}; {state})"
+        return f"Matcher({', '.join(names)}; {self._state()})"
+
+    def _repr_html_(self) -> str:
+        rows = [["Matcher", self._state()], *([*row] for row in self.summary().items())]
+        return html_display(rows, [f"Note: {note}" for note in self.notes])
+
+    def _state(self) -> str:
+        if self.head is None:
+            return "not fitted"
+        return f"fitted on {self.data['pairs']} matches" if self.data else "fitted"
 
     @property
     def backbones(self) -> list[Backbone]:
