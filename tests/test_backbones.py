@@ -534,6 +534,15 @@ def bert(tmp_path_factory):
     return folder
 
 
+def test_loading_draws_no_bar_in_files_and_pipes(bert, capfd):
+    from transformers.utils import logging as bars
+
+    assert bars.is_progress_bar_enabled()
+    assert vectors(HFTextBackbone(model=str(bert), device="cpu"), [Item((), "hi")]).shape[0] == 1
+    assert "Loading weights" not in capfd.readouterr().err
+    assert bars.is_progress_bar_enabled()
+
+
 def test_hf_text_reads_the_prompt(bert):
     from transformers import AutoModel, AutoTokenizer
 

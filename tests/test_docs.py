@@ -246,6 +246,7 @@ INTERNAL = {
     "data.answers",
     "data.attributes",
     "data.checking",
+    "data.counts",
     "data.digests",
     "data.matches",
     "data.options",

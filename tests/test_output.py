@@ -217,6 +217,22 @@ def test_warnings_and_log_messages_are_escaped_lines(monkeypatch):
     assert warnings.formatwarning is before
 
 
+def test_a_message_that_its_library_writes_itself_is_written_once(monkeypatch):
+    streams = Streams("utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", streams.streams[1])
+        library = logging.getLogger("a_library")
+        handler = logging.StreamHandler(sys.stderr)
+        library.addHandler(handler)
+        try:
+            with safe_output():
+                logging.getLogger("a_library.part").warning("retrying")
+                logging.getLogger("another_library").warning("slow")
+        finally:
+            library.removeHandler(handler)
+    assert streams.text == "retrying\nWARNING: slow\n"
+
+
 def test_log_messages_list_problems_in_indented_lines(monkeypatch):
     streams = Streams("utf-8")
     with monkeypatch.context() as patch:

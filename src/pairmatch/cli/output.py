@@ -155,6 +155,7 @@ def safe_output() -> Iterator[SafeStream]:
     out, err = map(SafeStream, before)
     sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(_is_unwritten)
     handler.setFormatter(_PrintableFormatter("%(levelname)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     form = warnings.formatwarning
@@ -177,6 +178,16 @@ def open_standard_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+
+
+def _is_unwritten(record: logging.LogRecord) -> bool:
+    """Whether no handler of the library itself, such as that of huggingface_hub, has written it."""
+    logger: logging.Logger | None = logging.getLogger(record.name)
+    while logger is not None and logger.parent is not None:
+        if any(isinstance(handler, logging.StreamHandler) for handler in logger.handlers):
+            return False
+        logger = logger.parent
+    return True
 
 
 class _PrintableFormatter(logging.Formatter):
