@@ -6,7 +6,6 @@ import hashlib
 import logging
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -18,6 +17,7 @@ from torch import nn
 
 from pairmatch.core.devices import available_memory
 from pairmatch.core.errors import BackboneError, MissingWeightsError, PairmatchError
+from pairmatch.core.progress import bars_on_terminals
 from pairmatch.io.files import expand_user, parse_json, read_file
 
 # Weights, configuration, and tokenizers of every kind
@@ -221,7 +221,7 @@ def load_pretrained(
     Raises:
         BackboneError: The component cannot be loaded, as in `load_or_explain`.
     """
-    with _bars_on_terminals():
+    with bars_on_terminals():
         return load_or_explain(
             lambda: auto.from_pretrained(
                 model, revision=revision or "main", trust_remote_code=False, **options
@@ -230,21 +230,6 @@ def load_pretrained(
             option="model",
             **(explained or {}),
         )
-
-
-@contextmanager
-def _bars_on_terminals() -> Iterator[None]:
-    """Hides the progress bars of transformers in files and pipes, where they are a long line."""
-    from transformers.utils import logging as bars
-
-    if sys.stderr.isatty() or not bars.is_progress_bar_enabled():
-        yield
-        return
-    bars.disable_progress_bar()
-    try:
-        yield
-    finally:
-        bars.enable_progress_bar()
 
 
 def load_network(
