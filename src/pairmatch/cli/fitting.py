@@ -28,6 +28,7 @@ from pairmatch.cli.options import (
     Prompt,
     PromptAttributes,
     Quiet,
+    RerankerName,
     Seed,
     Sides,
     Yes,
@@ -127,6 +128,7 @@ def fit(
     head: HeadName = None,
     loss: LossName = None,
     learner: LearnerName = None,
+    reranker: RerankerName = None,
     prompt: Prompt = None,
     prompt_attribute: PromptAttributes = None,
     settings: Options = None,
@@ -185,6 +187,7 @@ def fit(
         head=head,
         loss=loss,
         learner=learner,
+        reranker=reranker,
         settings=settings,
     )
 

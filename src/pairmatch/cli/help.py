@@ -36,6 +36,7 @@ SUBJECTS = {
         "head",
         "loss",
         "learner",
+        "reranker",
         "baseline",
         "settings",
     ),

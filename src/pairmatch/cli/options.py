@@ -103,6 +103,15 @@ LearnerName = Annotated[
         show_default="contrastive",
     ),
 ]
+RerankerName = Annotated[
+    str | None,
+    typer.Option(
+        "--reranker",
+        help="Second stage that orders the best candidates again, such as pairwise; kept only if "
+        "cross-validation supports it.",
+        show_default="none",
+    ),
+]
 Preset = Annotated[
     str,
     typer.Option(
@@ -205,6 +214,7 @@ def parts_of(
     head: str | None = None,
     loss: str | None = None,
     learner: str | None = None,
+    reranker: str | None = None,
     settings: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Arguments of `Matcher` for the parts that the user named, each with its `--set` options.
@@ -216,6 +226,8 @@ def parts_of(
     options = parse_options(settings or ())
     names = list(backbones or [_DEFAULT_NAMES["backbone"]])
     allowed = {"pooler", "learner", "training", *_DEFAULT_NAMES, *names}
+    if reranker is not None:
+        allowed |= {"reranker", reranker}
     check_names(options, allowed, "part in --set")
     if len(names) > 1 and "backbone" in options:
         raise ConfigurationError(
@@ -240,6 +252,9 @@ def parts_of(
         if name is not None or part in options:
             default = _DEFAULT_NAMES.get(part)
             arguments[part] = (default if name is None else name, options.get(part, {}))
+    if reranker is not None:
+        own = {**options.get("reranker", {}), **options.get(reranker, {})}
+        arguments["reranker"] = (reranker, own) if reranker != "none" else None
     if "metadata" in arguments:
         arguments["metadata"] = metadata_spec(metadata, options.get("metadata", {}))
     if "training" in options:

@@ -134,7 +134,7 @@ def check_place(
             would take the place of another one that the command writes.
     """
     from pairmatch.io.store import store_path
-    from pairmatch.matcher.files import ADAPTERS, FILES
+    from pairmatch.matcher.files import FILES, OPTIONAL
 
     if file is None:
         return
@@ -143,7 +143,7 @@ def check_place(
     folder = None if output is None else output.resolve()
     taken = {store_path(store).resolve()}
     if folder is not None:
-        taken |= {folder, *(folder / name for name in (*FILES, ADAPTERS, *_REPORT))}
+        taken |= {folder, *(folder / name for name in (*FILES, *OPTIONAL, *_REPORT))}
     if place in taken:
         raise ConfigurationError(
             f"{named} cannot be written: the command writes something else there. Name another "

@@ -200,6 +200,7 @@ def _print_json(ranking: Recommendations) -> None:
             "id": candidate.profile.id,
             "score": candidate.score,
             "probability": candidate.probability,
+            "rerank_score": candidate.rerank_score,
         }
         for candidate in ranking
     ]
@@ -213,11 +214,14 @@ def _print_json(ranking: Recommendations) -> None:
 
 
 def _print_ranking(ranking: Recommendations, total: int) -> None:
-    echo(f"{'rank':>4}  {'score':>6}  candidate")
+    reranked = any(candidate.rerank_score is not None for candidate in ranking)
+    echo(f"{'rank':>4}  {'score':>6}  {'re-ranked  ' * reranked}candidate")
     for candidate in ranking:
         images = candidate.profile.images
         paths = [str(image) for image in images if isinstance(image, str | Path)]
-        line = f"{candidate.rank:>4}  {candidate.score:>6.3f}  {candidate.profile.id}"
+        second = "" if candidate.rerank_score is None else f"{candidate.rerank_score:.3f}"
+        second = f"{second:>9}  " if reranked else ""
+        line = f"{candidate.rank:>4}  {candidate.score:>6.3f}  {second}{candidate.profile.id}"
         echo(f"{line}  {', '.join(paths)}".rstrip())
     echo(f"{ranking.eligible} of {total} candidates are eligible.")
     if ranking.excluded_by:

@@ -28,6 +28,20 @@ def label_components(links: npt.ArrayLike, size: int) -> Ints:
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
+def label_links(links: Ints, size: int) -> Ints:
+    """[L] int64 component of each link: the number of the first node of its component.
+
+    Links of disjoint sets of nodes therefore never share a label.
+
+    Args:
+        links: [L, 2] node numbers.
+        size: Number of nodes.
+    """
+    labels = label_components(links, size)
+    _, first = np.unique(labels, return_index=True)
+    return first[labels[links[:, 0]]].astype(np.int64)
+
+
 def assign_components(counts: Ints, sizes: Sequence[int]) -> Ints:
     """Assigns components to parts, the largest first, each to the part that is furthest from full.
 

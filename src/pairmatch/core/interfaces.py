@@ -1,7 +1,8 @@
 """The interfaces of the library, on one page.
 
 Five parts of the pipeline (`Backbone`, `Pooler`, `MetadataGenerator`, `ProjectionHead`,
-`ContrastiveLoss`), and `Learner`, which turns features of matched pairs into a head.
+`ContrastiveLoss`); `Learner`, which turns features of matched pairs into a head; and `Reranker`,
+an optional second stage.
 
 Implementations are final: they implement the abstract methods and override nothing else. Each
 stores its constructor arguments under their own names; a matcher that was built from instances is
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, cat, nn
 
 from pairmatch.core.arrays import Floats, Vectors
+from pairmatch.core.candidates import CandidatePairs
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.types import Item, Profile, Refusal, Side, Target, TokenStates, Usage
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from pairmatch.core.callbacks import Callback
     from pairmatch.core.paired_features import PairedFeatures
+    from pairmatch.core.second_stage import SecondStage
 
 #: Receives the index, outcome and cost of an answer; returning True asks to stop.
 OnOutcome = Callable[[int, "BaseModel | Refusal", Usage], bool | None]
@@ -305,11 +308,13 @@ class FittedHead:
         history: One row per epoch, for learners that train in epochs: `epoch` from 1, `train_loss`,
             and `validation_mrr` if validation pairs were held out.
         notes: Caveats about the fit, for example that the head only memorizes.
+        second: Orders the best candidates of the head again; None without a second stage.
     """
 
     head: ProjectionHead
     history: tuple[Mapping[str, float], ...] = ()
     notes: tuple[str, ...] = ()
+    second: SecondStage | None = None
 
 
 class Learner(ABC):
@@ -352,3 +357,62 @@ class Learner(ABC):
             dim: Width D of the features.
         """
         return None
+
+
+class Reranker(ABC):
+    """Orders the best candidates of a person again, reading both people of each pair.
+
+    The first stage, the inner product of embeddings, ranks all candidates; a re-ranker may be slow,
+    because it reads `top` of them. It keeps the rest below them, in their order.
+
+    A re-ranker that learns has `fit`, and `state` and `with_state`, by which a matcher is saved;
+    without them, it is a fixed model.
+
+    Attributes:
+        needs_profiles: Whether `score` reads the profiles of both people (photos, text, attributes)
+            and not only their traits. Stored galleries hold embeddings and attributes only: such a
+            re-ranker orders candidates that are given as profiles, or a gallery in memory.
+        top: Number of candidates of each query that are ordered again.
+    """
+
+    needs_profiles: ClassVar[bool] = False
+    top: int = 50
+
+    @abstractmethod
+    def score(self, pairs: CandidatePairs) -> Floats:
+        """Scores pairs; of two candidates of a query, the one with the higher score is first.
+
+        Args:
+            pairs: P pairs of one or several query people.
+
+        Returns:
+            [P] finite; the score of a pair does not depend on other pairs.
+
+        Raises:
+            NotFittedError: The re-ranker learns and `fit` was not called.
+        """
+
+    def fit(self, train: Sequence[CandidatePairs], *, seed: int = 0) -> Reranker:
+        """A new re-ranker that has learned from lists of candidates; this one does not change.
+
+        Args:
+            train: Candidates of people whom the first stage had not seen, with `is_partner`: one
+                batch per direction and fold. Each query has a partner and another candidate.
+            seed: Seed for everything random; equal seeds give equal scores.
+        """
+        return self
+
+    def state(self) -> Mapping[str, Tensor]:
+        """What `fit` has learned, as tensors on the CPU; empty if nothing is learned.
+
+        It is saved with the matcher, so it must reveal no person.
+        """
+        return {}
+
+    def with_state(self, state: Mapping[str, Tensor]) -> Reranker:
+        """A new re-ranker that has learned what another one returned as `state`.
+
+        Raises:
+            ConfigurationError: Tensors are missing or have another shape.
+        """
+        return self

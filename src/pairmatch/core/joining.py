@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
 from pairmatch.core.arrays import Ints
+from pairmatch.core.candidates import People
 from pairmatch.core.decisions import Decisions
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.paired_features import PairedFeatures
@@ -63,6 +66,12 @@ def join_features(parts: Sequence[PairedFeatures]) -> tuple[PairedFeatures, list
         _join_pools([part.pools for part in parts], starts),
         parts[0].blocks,
     )
+    named = [part.people for part in parts if part.people is not None]
+    if len(named) == len(parts):
+        everyone = People(
+            tuple(chain(*(one.a for one in named))), tuple(chain(*(one.b for one in named)))
+        )
+        whole = replace(whole, people=everyone)
     labels = whole.decision_components
     return whole, [np.unique(labels[source == number]) for number in range(len(parts))]
 

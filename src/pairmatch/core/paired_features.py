@@ -17,7 +17,8 @@ from pairmatch.core.arrays import (
     rows_that_match,
     to_numpy,
 )
-from pairmatch.core.components import assign_components, label_components
+from pairmatch.core.candidates import People
+from pairmatch.core.components import assign_components, label_components, label_links
 from pairmatch.core.decisions import Decisions
 from pairmatch.core.feature_blocks import FeatureBlock, check_blocks, feature_blocks
 from pairmatch.core.outcomes import sort_by_outcome
@@ -42,11 +43,11 @@ class PairedFeatures:
             people or groups share a label.
         units_a: [N] int64 unit of each person of side a: people of one group, and people with
             identical features if they are joined, share a label and are never separated.
-        units_b: [M] int64 the same for side b, whose people may share units with those of side a;
-            None in one-sided sets.
+        units_b: [M] int64 the same for side b, which may share units; None in one-sided sets.
         blocks: Columns of the features by source, such as a backbone and its pooler; at least one.
         pools: Who could have met whom, with the pool of each pair of `decisions`; None if all
             people of the other side are candidates.
+        people: Who they are, for re-rankers that read profiles; None if it is not known.
     """
 
     a: Vectors
@@ -58,6 +59,7 @@ class PairedFeatures:
     units_b: Ints | None
     blocks: tuple[FeatureBlock, ...]
     pools: Pools | None = None
+    people: People | None = None
 
     def __repr__(self) -> str:
         people = " + ".join(str(len(side)) for side in (self.a, self.b) if side is not None)
@@ -303,6 +305,7 @@ class PairedFeatures:
             None if self.units_b is None else self.units_b[rows_b],
             self.blocks,
             None if pools is None else pools.of_pairs(pairs),
+            None if self.people is None else self.people.take(rows_a, rows_b),
         )
 
     def _components_of(self, part: Part) -> Ints:
@@ -312,10 +315,7 @@ class PairedFeatures:
         if len(self.positions(self.part(np.unique(kept)))) == len(positions):
             return kept
         links = self.unit_pairs(self.decisions.pairs[positions])
-        # Each component has the label of its first unit, so that no two parts share labels
-        labels = label_components(links, int(self.units.max()) + 1)
-        _, first = np.unique(labels, return_index=True)
-        return first[labels[links[:, 0]]].astype(np.int64)
+        return label_links(links, int(self.units.max()) + 1)
 
     def parts(self, sizes: Sequence[int], *, seed: int = 0) -> list[Part]:
         """Splits the components so that each part holds about the requested number of matches.

@@ -2,8 +2,8 @@
 
 The registry knows the interfaces, never an implementation. Built-in parts and plugins are declared
 in the same groups: `pairmatch.backbones`, `pairmatch.poolers`, `pairmatch.metadata`,
-`pairmatch.heads`, `pairmatch.losses` and `pairmatch.learners`. Only the requested entry point is
-imported.
+`pairmatch.heads`, `pairmatch.losses`, `pairmatch.learners` and `pairmatch.rerankers`. Only the
+requested entry point is imported.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ KINDS = {
     "heads": "ProjectionHead",
     "losses": "ContrastiveLoss",
     "learners": "Learner",
+    "rerankers": "Reranker",
 }
 _NOUNS = {
     "backbones": "backbone",
@@ -37,6 +38,7 @@ _NOUNS = {
     "heads": "head",
     "losses": "loss",
     "learners": "learner",
+    "rerankers": "reranker",
 }
 #: Earlier names of parts that another part replaces, for one version; its options are not taken.
 _REPLACED = {("learners", "robust"): "best"}

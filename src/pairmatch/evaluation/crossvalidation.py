@@ -40,6 +40,7 @@ from pairmatch.evaluation.splits import (
 BASELINES = ("frozen", "centred", "whitened", "cca", "ridge", "popularity")
 #: Learners that others are compared with by default; `best` takes most of the time.
 COMPARED = (*BASELINES, "best")
+Tested = Learner | ProjectionHead | FittedHead
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -306,7 +307,7 @@ def cross_validate(
 def _tasks(
     data: PairedFeatures | Mapping[str, PairedFeatures],
     learners: Mapping[str, PartSpec] | Sequence[str],
-) -> tuple[PairedFeatures, dict[str, tuple[PairedFeatures, Learner | ProjectionHead]]]:
+) -> tuple[PairedFeatures, dict[str, tuple[PairedFeatures, Tested]]]:
     """The first set of features; and by label, the features and the learner to test on them."""
     sets = {"": data} if isinstance(data, PairedFeatures) else dict(data)
     first = next(iter(sets.values()))
@@ -319,7 +320,7 @@ def _tasks(
     specs = learners if isinstance(learners, Mapping) else {name: name for name in learners}
     if "chance" in specs:
         raise ConfigurationError("No learner may be named 'chance': it is the random order's name.")
-    tasks: dict[str, tuple[PairedFeatures, Learner | ProjectionHead]] = {}
+    tasks: dict[str, tuple[PairedFeatures, Tested]] = {}
     for label, spec in specs.items():
         name = ""
         learner: Any = spec
@@ -327,9 +328,7 @@ def _tasks(
             name, learner = tuple(spec)
         if name not in sets:
             raise ConfigurationError(unknown_name("set of features", name, sets))
-        if isinstance(learner, FittedHead):
-            learner = learner.head
-        if not isinstance(learner, ProjectionHead):
+        if not isinstance(learner, ProjectionHead | FittedHead):
             learner = registry.create("learners", learner)
         tasks[label] = (sets[name], learner)
     return first, tasks

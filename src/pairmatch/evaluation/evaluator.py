@@ -12,6 +12,7 @@ from pairmatch.core.arrays import Floats, Ints
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.second_stage import SecondStage
 from pairmatch.core.types import Target
 from pairmatch.evaluation.auc import measure_auc
 from pairmatch.evaluation.evaluation import Evaluation
@@ -28,6 +29,7 @@ from pairmatch.evaluation.query_table import (
     tabulate,
     usable_ks,
 )
+from pairmatch.evaluation.reranked import check_target, rerank_all
 from pairmatch.evaluation.targets import DIRECTION_OF, aim_at, of_target
 
 
@@ -70,6 +72,7 @@ class Evaluator:
         *,
         known: Known | None = None,
         target: Target = "match",
+        second: SecondStage | None = None,
     ) -> Evaluation:
         """Ranks all people of the other side for every person who has a partner, by cosine.
 
@@ -85,19 +88,23 @@ class Evaluator:
             target: What is to be found: the match; or for `a_likes`, everyone to whom a person of
                 side a said yes, by the score that the head has for it. Where decisions of one side
                 or pools are known, the result also has the AUC of yes against no.
+            second: Orders the best candidates of each query again; AUC stays that of the head's
+                scores.
 
         Raises:
-            ConfigurationError: A requested K is larger than the gallery, or no pair has the target.
+            ConfigurationError: A requested K is larger than the gallery, no pair has the target, or
+                there is a re-ranker and the target is not the match.
         """
         if not isinstance(data, PairedFeatures):
             raise ConfigurationError(
                 f"`Evaluator.evaluate` takes `PairedFeatures`, got {type(data).__name__}: build "
                 "them with `PairedFeatures.of(a, b)`, or call `evaluate_arrays`."
             )
+        check_target(second, target)
         data = aim_at(data, target)
         head = None if head is None else head.for_target(target)
         if known is None:
-            return self._compare(data, head, target)
+            return self._compare(data, head, target, second=second)
         seen_units = known.seen_units(data)
         fresh = data.inside(a=~seen_units, b=~seen_units)
         seen = None
@@ -105,8 +112,10 @@ class Evaluator:
         if DIRECTION_OF[target] is not None:
             asked = asked[:, DIRECTION_OF[target]]
         if seen_units[asked].any():
-            seen = self._compare(data, head, target, seen_units, known.matches, only_seen=True)
-        mixed = self._mixed(data, head, target, seen_units, known.matches)
+            seen = self._compare(
+                data, head, target, seen_units, known.matches, only_seen=True, second=second
+            )
+        mixed = self._mixed(data, head, target, seen_units, known.matches, second)
         if len(fresh) < 2 and seen is not None:
             note = (
                 f"Only {len(fresh)} of {len(data)} matches are between two new people: these are "
@@ -118,7 +127,7 @@ class Evaluator:
                 "`evaluate(known=...)`: no query person was seen in training, and no pair to find "
                 "is between two new people: there is nothing to measure."
             )
-        evaluation = self._compare(data.take(fresh), head, target, seen_units)
+        evaluation = self._compare(data.take(fresh), head, target, seen_units, second=second)
         return replace(evaluation, seen=seen, mixed=mixed)
 
     def evaluate_arrays(
@@ -164,12 +173,13 @@ class Evaluator:
         known: Ints | None = None,
         *,
         only_seen: bool = False,
+        second: SecondStage | None = None,
     ) -> Evaluation:
         frozen = None
         about = (target, seen_units, known, only_seen)
         if head is not None:
             frozen = self._measure(data, None, None, *about)
-        return self._measure(data, head, frozen, *about)
+        return self._measure(data, head, frozen, *about, second)
 
     def _mixed(
         self,
@@ -178,6 +188,7 @@ class Evaluator:
         target: Target,
         seen_units: Flags,
         known: Ints,
+        second: SecondStage | None,
     ) -> dict[str, Evaluation]:
         """Figures of the matches between a new and a seen person, by who of them is new.
 
@@ -202,7 +213,9 @@ class Evaluator:
                 confidence=self.confidence,
                 seed=self.seed,
             )
-            evaluations[name] = evaluator._compare(block, head, target, seen_units, others)
+            evaluations[name] = evaluator._compare(
+                block, head, target, seen_units, others, second=second
+            )
         return evaluations
 
     def _measure(
@@ -214,17 +227,24 @@ class Evaluator:
         seen_units: Flags | None = None,
         known: Ints | None = None,
         only_seen: bool = False,
+        second: SecondStage | None = None,
     ) -> Evaluation:
         """Figures of all queries, or only of those of seen people."""
         vectors = embed_sides(data, head)
-        ranks = of_target(rank_all(data, *vectors, known=known), target)
+        first = of_target(rank_all(data, *vectors, known=known), target)
+        ranks = first
+        if second is not None:
+            ranks = rerank_all(data, vectors, first, second, known=known)
         seen = None if seen_units is None else flags_by_side(data, seen_units)
         if seen is not None and only_seen:
-            ranks = [part.of_queries(seen[side]) for side, part in enumerate(ranks)]
+            first, ranks = (
+                [part.of_queries(seen[side]) for side, part in enumerate(parts)]
+                for parts in (first, ranks)
+            )
         smallest = tuple(int(part.candidates.min()) for part in ranks if len(part.queries))
         usable = min(smallest) if data.pools is None else usable_gallery(data)
         ks, notes = usable_ks(self.ks, usable, pooled=data.pools is not None)
-        ranked = tabulate(data, ranks, ks, vectors)
+        ranked = tabulate(data, ranks, ks, vectors, first)
         table, chance = ranked.table, ranked.chance
         if seen is not None:
             table, chance = (with_seen(part, seen) for part in (table, chance))

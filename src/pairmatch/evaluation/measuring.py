@@ -8,19 +8,21 @@ from dataclasses import replace
 import numpy as np
 
 from pairmatch.core.arrays import Vectors
-from pairmatch.core.interfaces import Learner, ProjectionHead
+from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.second_stage import SecondStage
 from pairmatch.core.types import Target
 from pairmatch.evaluation.auc import ScoredDecisions, score_decisions
 from pairmatch.evaluation.pooled_ranks import rank_all
 from pairmatch.evaluation.query_table import QueryTable, RankedQueries, embed_sides, tabulate
+from pairmatch.evaluation.reranked import check_target, rerank_all
 from pairmatch.evaluation.splits import Split
 from pairmatch.evaluation.targets import aim_at, has_answers, of_target
 
 
 def measure_learner(
     data: PairedFeatures,
-    learner: Learner | ProjectionHead,
+    learner: Learner | ProjectionHead | FittedHead,
     splits: Sequence[Split],
     ks: Sequence[int],
     *,
@@ -33,7 +35,7 @@ def measure_learner(
     Args:
         data: Features and pairs.
         learner: Fitted on each training part with `seed` plus the number of the repeat; a head is
-            tested without being fitted.
+            tested without being fitted. A re-ranker that comes with the head has the last word.
         splits: Training and test pairs.
         ks: K of Recall@K, each at most the size of the smallest gallery.
         target: What is to be found.
@@ -45,10 +47,10 @@ def measure_learner(
     """
     tables = []
     for split in splits:
-        head = fit_split(data, learner, split, seed)
-        tables.append(measure_head(data, head, split, ks, target))
+        fitted = fit_stages(data, learner, split, seed)
+        tables.append(measure_head(data, fitted.head, split, ks, target, second=fitted.second))
         if on_split is not None:
-            on_split(split, head)
+            on_split(split, fitted.head)
     return QueryTable.concatenate(tables)
 
 
@@ -56,9 +58,21 @@ def fit_split(
     data: PairedFeatures, learner: Learner | ProjectionHead, split: Split, seed: int = 0
 ) -> ProjectionHead:
     """The head that a learner learns from a split's training part; heads are returned unchanged."""
-    if isinstance(learner, ProjectionHead):
+    return fit_stages(data, learner, split, seed).head
+
+
+def fit_stages(
+    data: PairedFeatures,
+    learner: Learner | ProjectionHead | FittedHead,
+    split: Split,
+    seed: int = 0,
+) -> FittedHead:
+    """The head that a learner learns from a split's training part, with its second stage."""
+    if isinstance(learner, FittedHead):
         return learner
-    return learner.fit(data.take(split.train), seed=seed + split.repeat).head
+    if isinstance(learner, ProjectionHead):
+        return FittedHead(learner)
+    return learner.fit(data.take(split.train), seed=seed + split.repeat)
 
 
 def measure_head(
@@ -67,15 +81,21 @@ def measure_head(
     split: Split,
     ks: Sequence[int],
     target: Target = "match",
+    *,
+    second: SecondStage | None = None,
 ) -> QueryTable:
     """Ranks the queries of one split's test part with a head that is already fitted.
 
     Returns:
         One row per query; `query` counts the rows of `data`.
+
+    Raises:
+        ConfigurationError: There is a re-ranker, and the target is not the match.
     """
+    check_target(second, target)
     test = aim_at(data.take(split.test), target)
     vectors = embed_sides(test, head.for_target(target))
-    return _in_data(data, split, _rank(test, vectors, ks, target).table)
+    return _in_data(data, split, _rank(test, vectors, ks, target, second).table)
 
 
 def score_split(
@@ -103,10 +123,16 @@ def chance_table(
 
 
 def _rank(
-    data: PairedFeatures, vectors: tuple[Vectors, Vectors], ks: Sequence[int], target: Target
+    data: PairedFeatures,
+    vectors: tuple[Vectors, Vectors],
+    ks: Sequence[int],
+    target: Target,
+    second: SecondStage | None = None,
 ) -> RankedQueries:
     """The queries that a target asks about, ranked."""
-    return tabulate(data, of_target(rank_all(data, *vectors), target), ks, vectors)
+    first = of_target(rank_all(data, *vectors), target)
+    ranks = first if second is None else rerank_all(data, vectors, first, second)
+    return tabulate(data, ranks, ks, vectors, first)
 
 
 def _in_data(data: PairedFeatures, split: Split, table: QueryTable) -> QueryTable:

@@ -54,20 +54,15 @@ def rank_all(
     """
     if data.pools is None:
         return rank_partners(e_a, e_b, data.matches, one_sided=data.one_sided, known=known)
-    known = np.empty((0, 2), np.int64) if known is None else known
-    known_pool, shared = _pools_of_both(data.pools, known)
     found: list[list[PartnerRanks]] = [[] for _ in data.galleries]
-    for block in pool_blocks(data):
-        local = known
-        if block.pool != NO_POOL:
-            local = known[_in_pool(known_pool, shared, block.pool)]
+    for block, hidden in blocks_with_hidden(data, known):
         rows = block.rows_a, block.rows_b
         ranks = rank_partners(
             e_a[block.rows_a],
             e_b[block.rows_b],
             block.matches,
             one_sided=data.one_sided,
-            known=np.concatenate([_renumbered(local, *rows), block.elsewhere]),
+            known=hidden,
         )
         for direction, part in enumerate(ranks):
             queries = rows[direction][part.queries]
@@ -75,6 +70,30 @@ def rank_all(
             pools = np.full(len(queries), block.pool, np.int64)
             found[direction].append(replace(part, queries=queries, partners=partners, pools=pools))
     return [_sorted(parts) for parts in found]
+
+
+def blocks_with_hidden(
+    data: PairedFeatures, known: Ints | None = None
+) -> Iterator[tuple[PoolBlock, Ints]]:
+    """Every block of `pool_blocks`, and the pairs in it who are no candidates of each other.
+
+    Args:
+        data: People, matches and pools.
+        known: [K, 2] int64 rows of people who are no candidates of each other, wherever they meet.
+
+    Yields:
+        A block, and [H, 2] int64 positions in its `rows_a` and `rows_b`.
+    """
+    known = np.empty((0, 2), np.int64) if known is None else known
+    known_pool, shared = np.empty(0, np.int64), np.empty(0, np.int64)
+    if data.pools is not None:
+        known_pool, shared = _pools_of_both(data.pools, known)
+    for block in pool_blocks(data):
+        local = known
+        if block.pool != NO_POOL:
+            local = known[_in_pool(known_pool, shared, block.pool)]
+        local = _renumbered(local, block.rows_a, block.rows_b)
+        yield block, np.concatenate([local, block.elsewhere])
 
 
 def pool_blocks(data: PairedFeatures) -> Iterator[PoolBlock]:

@@ -225,6 +225,7 @@ def tabulate(
     ranks: Sequence[PartnerRanks],
     ks: Sequence[int],
     embeddings: tuple[Vectors, Vectors],
+    first: Sequence[PartnerRanks] | None = None,
 ) -> RankedQueries:
     """One row per query from the ranks of the partners.
 
@@ -233,6 +234,7 @@ def tabulate(
         ranks: Ranks in the directions of `rank_all`; a direction may have no queries.
         ks: K of Recall@K, ascending.
         embeddings: [N, K] and [M, K] float32 that were ranked.
+        first: Ranks by the embeddings, if `ranks` are those of a second stage.
     """
     tables = []
     chances = []
@@ -271,7 +273,7 @@ def tabulate(
         links = Links(np.append(partner_ranks.starts()[0], len(units)), units)
         rivals = None
         if in_several_pairs:
-            rivals = Rivals.of(data, *embeddings, partner_ranks, direction)
+            rivals = Rivals.of(data, *embeddings, (first or ranks)[direction], direction)
         tables.append(QueryTable(tuple(ks), shared | recall, replace(links, rivals=rivals)))
         chances.append(QueryTable(tuple(ks), shared | chance, links))
     return RankedQueries(

@@ -72,13 +72,18 @@ class Recommendation:
         rank: From 1.
         profile: The candidate.
         score: Inner product of embeddings.
-        probability: Probability of a match, if the matcher was fitted with validation pairs.
+        probability: Probability of a match given `score`, if the matcher was fitted with validation
+            pairs.
+        rerank_score: Score by which a re-ranker has ordered the best candidates; None for those
+            below them, and without a re-ranker. Scores of different query people are not
+            comparable.
     """
 
     rank: int
     profile: Profile
     score: float
     probability: float | None = None
+    rerank_score: float | None = None
 
 
 class Recommendations(Displayed, list[Recommendation]):
@@ -89,7 +94,7 @@ class Recommendations(Displayed, list[Recommendation]):
         eligible: Number of candidates to choose from.
         excluded_by: If there are no candidates, the filter that removed the last one: a clause of
             the rule, `no candidates` or `exclusions`.
-        caveats: Why the probabilities may not hold, one sentence each.
+        caveats: Why the probabilities may not hold, or do not decide the order; one sentence each.
     """
 
     def __init__(
@@ -111,12 +116,15 @@ class Recommendations(Displayed, list[Recommendation]):
         return f"Recommendations({people}{more}; {len(self)} of {self.eligible})"
 
     def display(self) -> tuple[Rows, list[str]]:
-        """Rank, id, score and attributes of the candidates; no photos, which would be copied."""
+        """Rank, id, scores and attributes of the candidates; no photos, which would be copied."""
         names = list(dict.fromkeys(name for each in self for name in each.profile.attributes))
-        rows = [["rank", "id", "score", *names]]
+        reranked = any(each.rerank_score is not None for each in self)
+        rows = [["rank", "id", "score", *["re-ranked"] * reranked, *names]]
         for each in self:
             values = (each.profile.attributes.get(name) for name in names)
             cells = ["" if value is None else str(value) for value in values]
+            if reranked:
+                cells.insert(0, "" if each.rerank_score is None else f"{each.rerank_score:.3f}")
             rows.append([str(each.rank), each.profile.id, f"{each.score:.3f}", *cells])
         rows = [[printable(cell) for cell in row] for row in rows]
         chosen = f"{len(self)} of {self.eligible} candidates"

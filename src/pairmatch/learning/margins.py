@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
+from scipy.optimize import Bounds, minimize
 
 from pairmatch.core.arrays import Ints
 from pairmatch.core.interfaces import ProjectionHead
@@ -194,9 +194,14 @@ def penalized_weights(margins: Margins, penalty: float, start: Doubles | None = 
 
 
 def fit_weights(
-    margins: Margins, prior: Doubles, penalty: float, start: Doubles | None = None
+    margins: Margins,
+    prior: Doubles,
+    penalty: float,
+    start: Doubles | None = None,
+    *,
+    bounded: int | None = None,
 ) -> Doubles:
-    """Non-negative weights [H] that maximize the likelihood, shrunk towards prior weights.
+    """Weights [H] that maximize the likelihood, shrunk towards prior weights.
 
     Args:
         margins: Margins of the heads on held-out queries.
@@ -204,6 +209,7 @@ def fit_weights(
         penalty: Half of it times the squared distance to the prior is added to the mean negative
             log-likelihood.
         start: [H] weights that may be close to the solution, which is unique; None for the prior.
+        bounded: Number of heads, the first ones, whose weights are not negative; None for all.
     """
 
     def objective(weights: Doubles) -> tuple[float, Doubles]:
@@ -211,10 +217,12 @@ def fit_weights(
         distance = weights - prior
         return loss + penalty / 2 * float(distance @ distance), gradient + penalty * distance
 
-    bounds = [(0.0, None)] * len(prior)
+    least = np.full(len(prior), -np.inf)
+    least[:bounded] = 0
     start = prior if start is None else start
+    bounds = Bounds(least, np.inf)
     result = minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds)
-    return np.maximum(result.x, 0)
+    return np.maximum(result.x, least)
 
 
 def _log_sum(logits: Doubles, present: Flags) -> Doubles:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pairmatch.core import registry
 from pairmatch.core.config import PartSpec, list_of_parts, parse_spec
 from pairmatch.core.errors import ConfigurationError
-from pairmatch.core.interfaces import Backbone, MetadataGenerator, Pooler
+from pairmatch.core.interfaces import Backbone, MetadataGenerator, Pooler, Reranker
 from pairmatch.metadata.models import generator_in_service
 
 
@@ -94,6 +94,16 @@ def build_metadata(
     if spec == "auto":
         spec = default_generator(backbones)
     return None if spec in (None, "none") else registry.create("metadata", spec, device=device)
+
+
+def build_reranker(spec: PartSpec, device: str) -> Reranker | None:
+    """The re-ranker by its spec, not fitted; None or `"none"` for none.
+
+    Raises:
+        PartError: The part is unknown or broken.
+        ConfigurationError: An option is invalid.
+    """
+    return None if spec in (None, "none") else registry.create("rerankers", spec, device=device)
 
 
 def check_weights(weights: Sequence[float] | None, backbones: int) -> list[float] | None:

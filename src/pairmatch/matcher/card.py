@@ -11,6 +11,7 @@ from pairmatch.core import registry
 from pairmatch.core.config import TrainingConfig
 from pairmatch.core.errors import PartError
 from pairmatch.core.interfaces import Learner, ProjectionHead
+from pairmatch.core.second_stage import SecondStage
 from pairmatch.learning.evidence import evidence_of
 from pairmatch.learning.heads import describe_head
 from pairmatch.matcher.pipeline import FeaturePipeline
@@ -23,9 +24,12 @@ a judgment of a person, and it should not decide alone who is shown to whom.
 
 
 def summary(
-    pipeline: FeaturePipeline, learner: Learner, head: ProjectionHead | None
+    pipeline: FeaturePipeline,
+    learner: Learner,
+    head: ProjectionHead | None,
+    second: SecondStage | None = None,
 ) -> dict[str, str]:
-    """Parts and options of a matcher, by name of the part."""
+    """Parts and options of a matcher, by name of the part; a re-ranker if it is in use."""
     parts = {
         "Backbone": " + ".join(_part("backbones", backbone) for backbone in pipeline.backbones),
         "Pooling": ", ".join(_part("poolers", pooler) for pooler in pipeline.poolers),
@@ -38,6 +42,8 @@ def summary(
     if evidence:
         shares = (f"{item.kind} {100 * item.share:.0f} %" for item in evidence)
         parts["Evidence"] = ", ".join(shares)
+    if second is not None:
+        parts["Re-ranker"] = _part("rerankers", second.reranker)
     return parts
 
 
@@ -143,16 +149,23 @@ def model_card(record: Mapping[str, Any]) -> str:
 
 
 def _parts_in_effect(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts, without a metadata generator that described no photo of the training people."""
+    """The parts, without those that had no part in the ranking.
+
+    They are a metadata generator that described no photo of the training people, and a re-ranker
+    that cross-validation did not support.
+    """
     parts = dict(record["parts"])
     if (record.get("data") or {}).get("described") == 0:
         parts["metadata"] = None
+    if record.get("reranker_sha256") is None:
+        parts.pop("reranker", None)
     return parts
 
 
 def _parts_table(parts: Mapping[str, Any]) -> list[str]:
     rows = ["| part | name | options | from |", "| --- | --- | --- | --- |"]
-    for kind in ("backbones", "poolers", "metadata", "learner", "head"):
+    optional = ["reranker"] if "reranker" in parts else []
+    for kind in ("backbones", "poolers", "metadata", "learner", "head", *optional):
         entries = parts[kind] if isinstance(parts[kind], list) else [parts[kind]]
         for entry in entries:
             if entry is None:

@@ -16,6 +16,10 @@ CARD = "README.md"
 FILES = (WEIGHTS, HISTORY, CARD, RECORD)
 #: The adapters of fine-tuned backbones; only there if there is one.
 ADAPTERS = "adapter.safetensors"
+#: What a re-ranker has learned; only there if the matcher has one.
+RERANKER = "reranker.safetensors"
+#: Files that only some matchers have.
+OPTIONAL = (ADAPTERS, RERANKER)
 #: Name of the mark of such folders.
 KIND = "matcher"
 MOST_RECORD_BYTES = 64_000_000

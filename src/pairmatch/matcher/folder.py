@@ -34,7 +34,9 @@ from pairmatch.matcher.files import (
     CARD,
     HISTORY,
     MOST_RECORD_BYTES,
+    OPTIONAL,
     RECORD,
+    RERANKER,
     WEIGHTS,
     claim,
 )
@@ -51,6 +53,7 @@ def write_folder(
     weights: Mapping[str, Tensor],
     history: Sequence[Mapping[str, float]],
     adapters: Sequence[Adapter] = (),
+    reranker: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Writes the files of a matcher: all of them or, if it fails or is killed, none.
 
@@ -62,19 +65,24 @@ def write_folder(
         weights: Tensors of the head.
         history: One row per epoch.
         adapters: Those of the backbones.
+        reranker: What the re-ranker has learned; None without one.
 
     Raises:
         ConfigurationError: The folder holds something else, cannot be written, or a weight is not
             finite.
     """
-    damaged = _not_finite(weights)
+    damaged = _not_finite({**weights, **(reranker or {})})
     if damaged:
         raise ConfigurationError(
             f"The head cannot be saved: {', '.join(damaged)} hold values that are not finite. The "
             "training diverged: lower the learning rate and fit again."
         )
-    tensors = save_tensors({key: value.cpu().contiguous() for key, value in weights.items()})
+    tensors = _tensor_file(weights)
     record = {"format": FORMAT, **record, "head_sha256": hashlib.sha256(tensors).hexdigest()}
+    optional = {ADAPTERS: _adapter_file(adapters)} if adapters else {}
+    if reranker is not None:
+        optional[RERANKER] = _tensor_file(reranker)
+        record["reranker_sha256"] = hashlib.sha256(optional[RERANKER]).hexdigest()
     try:
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     except ValueError as error:
@@ -85,13 +93,11 @@ def write_folder(
         CARD: replace_surrogates(model_card(record)).encode(),
         RECORD: replace_surrogates(text).encode(),
     }
-    if adapters:
-        contents[ADAPTERS] = _adapter_file(adapters)
     claim(folder)
     try:
-        replace_files(folder, contents)
-        if not adapters:
-            (folder / ADAPTERS).unlink(missing_ok=True)
+        replace_files(folder, {**optional, **contents})
+        for name in set(OPTIONAL).difference(optional):
+            (folder / name).unlink(missing_ok=True)
     except OSError as error:
         advice = "name another folder"
         if error.errno == errno.EFBIG:
@@ -106,7 +112,7 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[d
     """Reads record, weights and history; nothing is executed.
 
     Records of format 1 are converted to format 2. The records of adapters are replaced by the
-    adapters themselves.
+    adapters themselves, and the digest of a re-ranker's state by `reranker_state`.
 
     Raises:
         SavedMatcherError: The folder does not exist, a file is missing or damaged, or the format is
@@ -128,20 +134,37 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[d
             f"{_shown(folder / WEIGHTS)} does not belong to {RECORD} (its digest differs): the "
             "folder was changed. Save the matcher again."
         )
+    weights = _tensors(contents[WEIGHTS], folder / WEIGHTS)
+    _read_adapters(record, contents.get(ADAPTERS), folder / ADAPTERS)
+    digest = record.pop("reranker_sha256", None)
+    if digest is not None:
+        content = contents.get(RERANKER)
+        if content is None or hashlib.sha256(content).hexdigest() != digest:
+            raise SavedMatcherError(
+                f"{_shown(folder / RERANKER)} is missing, or does not belong to {RECORD} (its "
+                "digest differs): the folder was changed. Save the matcher again."
+            )
+        record["reranker_state"] = _tensors(content, folder / RERANKER)
+    return record, weights, _history(contents[HISTORY], folder / HISTORY)
+
+
+def _tensor_file(tensors: Mapping[str, Tensor]) -> bytes:
+    return save_tensors({key: value.cpu().contiguous() for key, value in tensors.items()})
+
+
+def _tensors(content: bytes, path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, which are all finite."""
     try:
-        weights = load_tensors(contents[WEIGHTS])
+        tensors = load_tensors(content)
     except (SafetensorError, ValueError, KeyError, RuntimeError, OverflowError) as error:
-        raise SavedMatcherError(
-            f"{_shown(folder / WEIGHTS)} is damaged: {printable(str(error))}."
-        ) from error
-    damaged = _not_finite(weights)
+        raise SavedMatcherError(f"{_shown(path)} is damaged: {printable(str(error))}.") from error
+    damaged = _not_finite(tensors)
     if damaged:
         raise SavedMatcherError(
-            f"{_shown(folder / WEIGHTS)} is damaged: {printable(', '.join(damaged))} hold values "
-            "that are not finite."
+            f"{_shown(path)} is damaged: {printable(', '.join(damaged))} hold values that are not "
+            "finite."
         )
-    _read_adapters(record, contents.get(ADAPTERS), folder / ADAPTERS)
-    return record, weights, _history(contents[HISTORY], folder / HISTORY)
+    return tensors
 
 
 def _adapter_file(adapters: Sequence[Adapter]) -> bytes:
@@ -186,8 +209,9 @@ def _read_contents(folder: Path) -> dict[str, bytes]:
     }
     if current_file(folder, HISTORY).exists():
         contents[HISTORY] = _read_bytes(folder, HISTORY, _MOST_HISTORY_BYTES)
-    if current_file(folder, ADAPTERS).exists():
-        contents[ADAPTERS] = _read_bytes(folder, ADAPTERS, _MOST_WEIGHTS_BYTES)
+    for name in OPTIONAL:
+        if current_file(folder, name).exists():
+            contents[name] = _read_bytes(folder, name, _MOST_WEIGHTS_BYTES)
     return contents
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from pairmatch.core.errors import SavedMatcherError
-from pairmatch.matcher.files import ADAPTERS, FILES
+from pairmatch.matcher.files import FILES, OPTIONAL
 from pairmatch.matcher.records import without_folders
 
 
@@ -36,7 +36,7 @@ def push(
     record = without_folders(json.loads((folder / "matcher.json").read_bytes()))
     record.pop("training_people", None)
     record.pop("reference", None)
-    names = [*FILES, *([ADAPTERS] if (folder / ADAPTERS).exists() else [])]
+    names = [*FILES, *(name for name in OPTIONAL if (folder / name).exists())]
     contents = {name: (folder / name).read_bytes() for name in names}
     contents["matcher.json"] = (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
     try:
@@ -75,7 +75,7 @@ def fetch(repo_id: str, *, revision: str | None, token: str | None, endpoint: st
                 revision=revision,
                 token=token,
                 endpoint=endpoint,
-                allow_patterns=[*FILES, ADAPTERS],
+                allow_patterns=[*FILES, *OPTIONAL],
             )
         )
     except Exception as error:  # the library's errors, and those of its HTTP client

@@ -27,6 +27,7 @@ from pairmatch.core.interfaces import (
     ProjectionHead,
 )
 from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.second_stage import SecondStage
 from pairmatch.core.types import Profile, Side, Target
 from pairmatch.data import Pairs
 from pairmatch.evaluation.crossvalidation import COMPARED, CrossValidation, cross_validate
@@ -38,8 +39,14 @@ from pairmatch.features.extractor import ExtractionRequest, FeatureStore
 from pairmatch.finetuning.config import FinetuneConfig
 from pairmatch.gallery import Exclusions, Gallery, Recommendations, Slates, recommend_all
 from pairmatch.io.store import Store
+from pairmatch.learning.reranking import Reranked, RerankingGate, reranker_name
 from pairmatch.matcher import hub, saving
-from pairmatch.matcher.building import build_backbones, build_metadata, check_weights
+from pairmatch.matcher.building import (
+    build_backbones,
+    build_metadata,
+    build_reranker,
+    check_weights,
+)
 from pairmatch.matcher.card import summary
 from pairmatch.matcher.finetuning import adapters_of, tune_pipeline
 from pairmatch.matcher.folder import read_folder, write_folder
@@ -53,7 +60,10 @@ from pairmatch.matcher.recommending import (
     head_digest,
     hidden_ids,
     rank_candidates,
+    rerank,
+    search_size,
     shown_candidates,
+    stage_notes,
 )
 from pairmatch.matcher.reference import Reference, auc_of
 from pairmatch.matcher.training_people import TrainingPeople
@@ -85,6 +95,9 @@ class Matcher:
             no training: the frozen baseline.
         loss: Loss of the learner `contrastive`; None for the recipe's.
         learner: How the head is learned. Every registered learner can be saved and served.
+        reranker: Second stage, such as `pairwise`, which orders the best candidates of a person
+            again. `fit` keeps it only if cross-validation among the training pairs supports it,
+            and says so in `notes`; None or `"none"` for none.
         training: Training hyperparameters of the learner `contrastive`; None for the recipe's.
         seed: Seed for everything random; None uses that of `training`, or 0.
         weights: Weight of each backbone in the joined features, above 0; by default all 1. The
@@ -118,6 +131,7 @@ class Matcher:
         head: PartSpec = None,
         loss: PartSpec = None,
         learner: PartSpec = "contrastive",
+        reranker: PartSpec = None,
         training: TrainingConfig | Mapping[str, Any] | None = None,
         seed: int | None = None,
         weights: Sequence[float] | None = None,
@@ -136,6 +150,7 @@ class Matcher:
         backbones, poolers = build_backbones(backbone, pooler, device)
         settings = {"head": head, "loss": loss, "training": training}
         self.learner = _build_learner(learner, settings, device=device)
+        self.reranker = build_reranker(reranker, device)
         self.pipeline = FeaturePipeline(
             backbones=backbones,
             poolers=poolers,
@@ -154,6 +169,8 @@ class Matcher:
         self.progress = progress
         self.callbacks = tuple(callbacks)
         self.head: ProjectionHead | None = None
+        self.second: SecondStage | None = None
+        self.reranking: RerankingGate | None = None
         self.sides: int | None = None
         self.history: list[Mapping[str, float]] = []
         self.notes: list[str] = []
@@ -325,12 +342,14 @@ class Matcher:
             held_out = features[1:]
             if validation and not held_out:
                 held_out = self.pipeline.paired_features([validation])
-            fitted = self._learn(features)
+            fitted, gate = self._learn(features)
         except BaseException:
             # The earlier head stays, with the backbones that it was trained on
             self.pipeline.trained_on, self.pipeline.backbones = previous
             raise
         self.head = fitted.head.cpu().eval()
+        self.second = fitted.second
+        self.reranking = gate
         self.history = list(fitted.history)
         self.notes = list(fitted.notes)
         self.notes += _overlap_notes(*parts)
@@ -406,14 +425,22 @@ class Matcher:
         self.notes += tuned.notes
         return self
 
-    def _learn(self, features: Sequence[PairedFeatures]) -> FittedHead:
-        """Fits the learner, which reports its epochs."""
+    def _learn(self, features: Sequence[PairedFeatures]) -> tuple[FittedHead, RerankingGate | None]:
+        """Fits the learner, which reports its epochs, and the re-ranker if there is one."""
+        stages = self._stages()
         bars = [ProgressBar()] if self.progress else []
-        self.learner.callbacks = (*bars, *self.callbacks)
+        stages.callbacks = (*bars, *self.callbacks)
         try:
-            return self.learner.fit(*features, seed=self.seed)
+            fitted = stages.fit(*features, seed=self.seed)
         finally:
-            self.learner.callbacks = ()
+            stages.callbacks = ()
+        return fitted, stages.gate if isinstance(stages, Reranked) else None
+
+    def _stages(self) -> Learner:
+        """The learner, with the re-ranker if there is one."""
+        if self.reranker is None:
+            return self.learner
+        return Reranked(learner=self.learner, reranker=self.reranker)
 
     def evaluate(
         self,
@@ -451,6 +478,7 @@ class Matcher:
                 f"{', '.join(str(number) for number in sorted(sides))}."
             )
         notes, what_was_known = [], None
+        second = self.second if target == "match" else None
         if known is not None:
             pairs, left_out = without_known(pairs, known, target)
             what_was_known = Known.of(pairs, known, target)
@@ -460,12 +488,17 @@ class Matcher:
         head = self._ready_head(data.dim)
         evaluator = Evaluator(ks=ks, resamples=resamples, seed=self.seed)
         evaluation = evaluator.evaluate(
-            data, None if self.head is None else head, known=what_was_known, target=target
+            data,
+            None if self.head is None else head,
+            known=what_was_known,
+            target=target,
+            second=second,
         )
         if evaluation.frozen is not None and adapters_of(self.backbones):
             notes.append(
                 "Frozen here are the features of the fine-tuned backbones, without a head."
             )
+        notes += stage_notes(self.second, second)
         notes += self._overlap(pairs, known)
         evaluation = dataclasses.replace(evaluation, notes=(*evaluation.notes, *notes))
         self.metrics = evaluation.to_dict()
@@ -504,6 +537,8 @@ class Matcher:
     ) -> CrossValidation:
         """Tests this matcher's learner, and others, on people not seen in training.
 
+        With a re-ranker, `trained` is both stages, the second one where it passes in each fold.
+
         Every pair is tested once per repeat. People are embedded once; this matcher's own head is
         not changed. Before `fit`, backbones that learn (`attributes`) learn from all people here,
         without the pairs.
@@ -523,7 +558,7 @@ class Matcher:
         pipeline = self.pipeline.ready(pairs.people)
         return cross_validate(
             pipeline.paired_features([pairs], join_identical=join_identical)[0],
-            {"trained": self.learner, **named},
+            {"trained": self._stages(), **named},
             repeats=repeats,
             folds=folds,
             ks=ks,
@@ -599,7 +634,9 @@ class Matcher:
 
         Returns:
             A list; if it is empty, its `excluded_by` names the filter that removed the last
-            candidate. Its `caveats` say why the probabilities may not hold.
+            candidate. Its `caveats` say why the probabilities may not hold. With a re-ranker, the
+            best `top` candidates that the rule admits are in its order, and the others below them;
+            `score` and `probability` stay those of the first stage.
 
         Raises:
             ConfigurationError: The rule is invalid, another matcher embedded the gallery, or
@@ -618,9 +655,11 @@ class Matcher:
             mutual = False
         check_gallery(gallery, self.embedding_digest())
         query = self.embed([profile], side="a" if gallery.side == "b" else "b")
+        size = search_size(k, self.second)
         ranking = rank_candidates(
-            gallery, query, profile, k, where=where, mutual=mutual, hidden=hidden
+            gallery, query, profile, size, where=where, mutual=mutual, hidden=hidden
         )
+        ranking = rerank(ranking, gallery, query, profile, k, self.second)
         return with_probabilities(ranking, self.probabilities)
 
     def recommend_all(
@@ -633,6 +672,9 @@ class Matcher:
     ) -> Slates:
         """The best candidates of every person, in both directions, streamed to Parquet files.
 
+        They are those of the first stage: a re-ranker does not read the pairs of a whole market,
+        and a warning says so.
+
         Args:
             people_a: People of side a: profiles or a gallery.
             people_b: People of side b.
@@ -643,11 +685,17 @@ class Matcher:
         """
         a = people_a if isinstance(people_a, Gallery) else self.gallery(people_a, side="a")
         b = people_b if isinstance(people_b, Gallery) else self.gallery(people_b, side="b")
+        if self.second is not None:
+            _log.warning(
+                "Slates are in the order of the first stage: the re-ranker %s orders only the "
+                "candidates of one person at a time (`recommend`).",
+                reranker_name(self.second.reranker),
+            )
         return recommend_all(a, b, folder, k, **options)
 
     def summary(self) -> dict[str, str]:
         """Description of each part of this matcher, by name of the part."""
-        return summary(self.pipeline, self.learner, self.head)
+        return summary(self.pipeline, self.learner, self.head, self.second)
 
     def save(self, folder: str | Path) -> Path:
         """Writes the matcher as JSON and safetensors, with a model card.
@@ -673,10 +721,13 @@ class Matcher:
         state["reference"] = None if self.reference is None else self.reference.to_json()
         chances = self.probabilities
         state["probabilities"] = None if chances is None else chances.to_json()
-        record = saving.describe(self.pipeline, self.learner, self.head) | state
+        gate, second = self.reranking, self.second
+        state["reranking"] = None if gate is None else dataclasses.asdict(gate)
+        record = saving.describe(self.pipeline, self.learner, self.head, self.reranker) | state
         target = Path(folder)
         adapters = adapters_of(self.backbones)
-        write_folder(target, record, self.head.state_dict(), self.history, adapters)
+        learned = None if second is None else second.state()
+        write_folder(target, record, self.head.state_dict(), self.history, adapters, learned)
         return target
 
     def push_to_hub(
@@ -795,6 +846,10 @@ class Matcher:
                 matcher.reference = Reference.from_json(record["reference"])
             if record.get("probabilities"):
                 matcher.probabilities = Probabilities.from_json(record["probabilities"])
+            if record.get("reranking"):
+                matcher.reranking = RerankingGate.of_record(record["reranking"])
+            if matcher.reranker is not None and "reranker_state" in record:
+                matcher.second = SecondStage.restored(matcher.reranker, record["reranker_state"])
         matcher.history = list(history)
         return matcher
 
@@ -849,6 +904,10 @@ def _build_learner(learner: PartSpec, settings: Mapping[str, Any], *, device: st
             f"The learner {name!r} does not use {', '.join(named)} (command line: {options}): "
             "these arguments configure 'contrastive' given by name. Omit them, or give the options "
             "to the learner itself."
+        )
+    if isinstance(learner, Reranked):
+        raise ConfigurationError(
+            "A matcher takes both stages apart: `Matcher(learner=..., reranker=...)`."
         )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -172,6 +172,7 @@ def monitor(matcher: Matcher, pairs: Pairs, *, known: Pairs | None = None) -> Mo
             matcher.paired_features(tested),
             head,
             known=None if known is None else Known.of(tested, known),
+            second=matcher.second,
         )
         auc, error = auc_of(evaluation)
         declined = evaluation.table.people >= LEAST_PEOPLE and _declined(reference, auc, error)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pairmatch.core import registry
 from pairmatch.core.arrays import Vectors
+from pairmatch.core.candidates import People
 from pairmatch.core.errors import PartError
 from pairmatch.core.feature_blocks import feature_blocks
 from pairmatch.core.interfaces import Backbone, MetadataGenerator, Pooler
@@ -263,8 +264,12 @@ def part_name(kind: str, part: Backbone | Pooler | MetadataGenerator) -> str:
 def _paired(
     pairs: Pairs, features: Vectors, rows: Mapping[str, int], join_identical: bool
 ) -> PairedFeatures:
-    return pairs.with_features(
+    data = pairs.with_features(
         features[[rows[person] for person in pairs.ids_a]],
         None if pairs.sides == 1 else features[[rows[person] for person in pairs.ids_b]],
         join_identical=join_identical,
+    )
+    sides = (pairs.ids_a, pairs.ids_b)
+    return replace(
+        data, people=People(*(tuple(pairs.profiles[one] for one in ids) for ids in sides))
     )

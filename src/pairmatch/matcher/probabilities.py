@@ -120,5 +120,5 @@ def with_probabilities(
         ],
         ranking.eligible,
         ranking.excluded_by,
-        caveats=probabilities.caveats(ranking.eligible) if ranking else (),
+        caveats=[*ranking.caveats, *(probabilities.caveats(ranking.eligible) if ranking else ())],
     )

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
+
+import numpy as np
 
 from pairmatch.core.arrays import Vectors
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import ProjectionHead
-from pairmatch.core.text import all_spellings, matching
+from pairmatch.core.second_stage import SecondStage
+from pairmatch.core.text import all_spellings, matching, printable
 from pairmatch.core.types import Profile
 from pairmatch.gallery import Exclusions, Gallery, Recommendations, eligible
 from pairmatch.gallery.exclusions import hidden_from
 from pairmatch.gallery.request import Where
 from pairmatch.io.adapters import Adapter
 from pairmatch.io.store import content_key
+from pairmatch.learning.reranking import reranker_name
 from pairmatch.matcher.pipeline import FeaturePipeline
 
 
@@ -78,6 +83,103 @@ def rank_candidates(
     return gallery.recommend(
         query, k, where=where, asking=profile.attributes, mutual=mutual, excluded=hidden
     )
+
+
+def search_size(k: int, second: SecondStage | None) -> int:
+    """Number of candidates to search for k recommendations."""
+    return k if second is None else max(k, second.top)
+
+
+def rerank(
+    ranking: Recommendations,
+    gallery: Gallery,
+    query: Vectors,
+    profile: Profile,
+    k: int,
+    second: SecondStage | None,
+) -> Recommendations:
+    """The first k recommendations after a re-ranker has ordered the best of them.
+
+    Args:
+        ranking: At least `search_size` candidates, if there are as many.
+        gallery: Gallery that they come from.
+        query: [K] embedding of the person.
+        profile: The person.
+        k: Maximum number of candidates.
+        second: Second stage; None for the order of the first stage.
+
+    Raises:
+        ConfigurationError: The re-ranker needs profiles, and the gallery holds only embeddings.
+    """
+    if second is None:
+        return ranking
+    chosen = ranking[: second.top]
+    entries = gallery.entries([one.profile.id for one in chosen])
+    chosen = [one for one in chosen if one.profile.id in entries]  # others have been removed
+    if not chosen:
+        return Recommendations([], ranking.eligible, ranking.excluded_by)
+    profiles = [one.profile for one in chosen]
+    pairs = second.pairs(
+        "a" if gallery.side == "b" else "b",
+        np.asarray(query, np.float32).reshape(1, -1),
+        np.stack([entries[one.id][1] for one in profiles]).astype(np.float32),
+        np.stack([np.zeros(len(chosen), np.int64), np.arange(len(chosen))], axis=1),
+        np.array([one.score for one in chosen], np.float32),
+    )
+    if second.needs_profiles:
+        _check_profiles(profiles, second)
+        pairs = dataclasses.replace(pairs, query_profiles=[profile], candidate_profiles=profiles)
+    scores = second.score(pairs)
+    ordered = [
+        dataclasses.replace(chosen[row], rerank_score=float(scores[row]))
+        for row in np.argsort(-scores, kind="stable").tolist()
+    ]
+    ordered += ranking[second.top :]
+    order = (
+        f"The re-ranker {reranker_name(second.reranker)} orders the best {second.top} candidates: "
+        "scores and probabilities are those of the first stage, and need not descend."
+    )
+    return Recommendations(
+        [dataclasses.replace(one, rank=rank) for rank, one in enumerate(ordered[:k], 1)],
+        ranking.eligible,
+        ranking.excluded_by,
+        caveats=[*ranking.caveats, order],
+    )
+
+
+def stage_notes(fitted: SecondStage | None, used: SecondStage | None) -> list[str]:
+    """What an evaluation says about the second stage of a matcher; nothing without one."""
+    if fitted is None:
+        return []
+    name = reranker_name(fitted.reranker)
+    if used is None:
+        return [f"Figures of the first stage: the re-ranker {name} orders candidates by the match."]
+    return [
+        f"The re-ranker {name} orders the best {fitted.top} candidates of each query; AUC and "
+        "calibration are those of the first stage."
+    ]
+
+
+def check_served(second: SecondStage | None) -> None:
+    """Raises ConfigurationError if a re-ranker reads what stored galleries do not hold."""
+    if second is not None and second.needs_profiles:
+        raise ConfigurationError(
+            f"The re-ranker {reranker_name(second.reranker)} reads profiles, and the galleries of "
+            "a service hold only embeddings and attributes: serve a matcher that was fitted "
+            "without it, or call `Matcher.recommend` with profiles."
+        )
+
+
+def _check_profiles(profiles: Sequence[Profile], second: SecondStage) -> None:
+    bare = [one.id for one in profiles if not one.images and not one.text and one.metadata is None]
+    if bare:
+        shown = ", ".join(map(printable, bare[:3]))
+        raise ConfigurationError(
+            f"The re-ranker {reranker_name(second.reranker)} reads profiles, and {len(bare)} "
+            f"candidates have neither photo nor text: {shown}{', …' * (len(bare) > 3)}. Stored "
+            "galleries hold only embeddings and attributes: pass the candidates as profiles, or a "
+            "gallery that `Matcher.gallery` made in this process."
+        )
 
 
 def check_gallery(gallery: Gallery, digest: str) -> None:

@@ -135,6 +135,7 @@ def provider_hint(record: Mapping[str, Any]) -> str:
         ("metadata", parts["metadata"]),
         ("learners", parts["learner"]),
         ("heads", parts["head"]),
+        ("rerankers", parts.get("reranker")),
         *((entry["kind"], entry) for entry in parts["learner"].get("uses", ())),
     ]
     missing = dict.fromkeys(

@@ -58,6 +58,7 @@ class _Parts(_Part):
     metadata: _SavedPart | None
     learner: _SavedLearner
     head: _SavedPart
+    reranker: _SavedPart | None = None
 
 
 class _Data(_Part):
@@ -140,6 +141,15 @@ class _Metrics(_Part):
         return self
 
 
+class _Reranking(_Part):
+    first_mrr: _Share
+    second_mrr: _Share
+    error: Annotated[float, Field(ge=0, lt=1)]
+    chance_mrr: _Share
+    chance_error: Annotated[float, Field(ge=0, lt=1)]
+    queries: _Count
+
+
 class _Record(_Part):
     format: Literal[2]
     pairmatch: _Name
@@ -153,6 +163,7 @@ class _Record(_Part):
     prompt_attributes: list[_Words]
     store_dtype: Literal["float32", "float16"]
     head_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    reranker_sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     sides: Literal[1, 2] | None
     seed: int = Field(ge=0, lt=2**63)
     data: _Data | None
@@ -161,6 +172,7 @@ class _Record(_Part):
     training_people: _TrainingPeople | None = None
     reference: _Reference | None = None
     probabilities: _Probabilities | None = None
+    reranking: _Reranking | None = None
 
     @model_validator(mode="after")
     def _has_equal_lengths(self) -> _Record:
@@ -169,6 +181,8 @@ class _Record(_Part):
             raise ValueError(f"{len(self.fingerprints)} fingerprints for {backbones} backbones")
         if len(self.parts.poolers) not in (1, backbones):
             raise ValueError(f"{len(self.parts.poolers)} poolers for {backbones} backbones")
+        if self.reranker_sha256 is not None and self.parts.reranker is None:
+            raise ValueError("the state of a re-ranker, and no re-ranker among the parts")
         return self
 
 

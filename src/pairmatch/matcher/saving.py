@@ -20,7 +20,7 @@ from pairmatch.core.errors import (
     SavedMatcherError,
     unknown_name,
 )
-from pairmatch.core.interfaces import Learner, ProjectionHead
+from pairmatch.core.interfaces import Learner, ProjectionHead, Reranker
 from pairmatch.core.text import printable
 from pairmatch.learning.evidence import evidence_of
 from pairmatch.learning.heads import PerSideHead, build_head, describe_head
@@ -40,7 +40,12 @@ STATE = ("sides", "seed", "data", "notes", "metrics")
 _LOAD_OPTIONS = ("store", "device", "allow_upload", "max_usd", "progress", "callbacks", "engine")
 
 
-def describe(pipeline: FeaturePipeline, learner: Learner, head: ProjectionHead) -> dict[str, Any]:
+def describe(
+    pipeline: FeaturePipeline,
+    learner: Learner,
+    head: ProjectionHead,
+    reranker: Reranker | None = None,
+) -> dict[str, Any]:
     """The record of a matcher's parts, as `matcher.json` holds it.
 
     Raises:
@@ -59,6 +64,7 @@ def describe(pipeline: FeaturePipeline, learner: Learner, head: ProjectionHead) 
             "metadata": None if metadata is None else part_record("metadata", metadata),
             "learner": learner_record(learner),
             "head": named_record("heads", name, options),
+            "reranker": None if reranker is None else part_record("rerankers", reranker),
         },
         "evidence": {item.kind: round(item.share, 4) for item in evidence_of(head)},
         "fingerprints": pipeline.trained_on,
@@ -84,6 +90,7 @@ def constructor_arguments(
         "pooler": [_spec(entry) for entry in parts["poolers"]],
         "metadata": generator_spec(parts["metadata"], metadata),
         "learner": _spec(parts["learner"]),
+        "reranker": _spec(parts.get("reranker")),
         "seed": record["seed"],
         "weights": record["weights"],
         "prompt": record["prompt"],

@@ -10,7 +10,7 @@ import numpy as np
 from pairmatch.core import registry
 from pairmatch.core.display import text_table
 from pairmatch.core.errors import PartError
-from pairmatch.core.interfaces import Learner, ProjectionHead
+from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.joining import join_features
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.progress import track
@@ -119,7 +119,9 @@ def compare_learners(
     data, labels = join_features(features)
     parts = [data.part(label) for label in labels]
     held_out = features[1] if len(validation) else None
-    fitted: dict[str, ProjectionHead] = {"trained": head}
+    fitted: dict[str, ProjectionHead | FittedHead] = {
+        "trained": FittedHead(head, second=matcher.second)
+    }
     own = _description(matcher.learner)
     for name in track(others, "Comparing learners", len(others), shown=matcher.progress):
         learner: Learner = registry.create("learners", name)

@@ -110,6 +110,9 @@ class Candidate(BaseModel):
     id: str
     score: float
     probability: float | None
+    rerank_score: float | None = Field(
+        None, description="Score by which a re-ranker has ordered the best candidates."
+    )
     attributes: dict[str, Any]
 
 
@@ -119,7 +122,7 @@ class Answer(BaseModel):
     candidates: int = Field(description="Number of eligible candidates.")
     excluded_by: str | None = Field(description="Filter that removed the last candidate.")
     recommendations: list[Candidate]
-    caveats: list[str] = Field(description="Why probabilities may not hold.")
+    caveats: list[str] = Field(description="Why probabilities may not hold, or not order.")
 
 
 class Embedding(BaseModel):
@@ -184,6 +187,7 @@ def answer_of(ranking: Recommendations) -> Answer:
                 id=one.profile.id,
                 score=one.score,
                 probability=one.probability,
+                rerank_score=one.rerank_score,
                 attributes={
                     name: value
                     for name, value in one.profile.attributes.items()

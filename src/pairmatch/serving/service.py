@@ -25,7 +25,7 @@ from pairmatch.io.images import ImageSource
 from pairmatch.io.store import QUERY_ID, store_path
 from pairmatch.matcher.matcher import Matcher
 from pairmatch.matcher.probabilities import with_probabilities
-from pairmatch.matcher.recommending import check_gallery
+from pairmatch.matcher.recommending import check_gallery, check_served, rerank, search_size
 from pairmatch.rules import parse_rule
 from pairmatch.serving import messages
 from pairmatch.serving.batching import Batcher
@@ -91,6 +91,7 @@ class Service:
     def __init__(self, settings: ServiceSettings, matcher: Matcher | None = None) -> None:
         self.settings = settings
         self.matcher = matcher or Matcher.load(settings.matcher, **settings.options)
+        check_served(self.matcher.second)
         self.galleries = open_galleries(settings.galleries, self.matcher)
         self.exclusions = (
             None if settings.exclusions is None else ExclusionFile(settings.exclusions)
@@ -109,7 +110,11 @@ class Service:
         self._eraser = Batcher(self._erase_together, most=1000, name="pairmatch-erase")
 
     def recommend(
-        self, request: messages.Recommend, photos: Sequence[ImageSource] = ()
+        self,
+        request: messages.Recommend,
+        photos: Sequence[ImageSource] = (),
+        *,
+        reranked: bool = True,
     ) -> Recommendations:
         """The best candidates for a person of a gallery, or for a new person.
 
@@ -129,16 +134,18 @@ class Service:
         target = self.candidates_of(side)
         named = [] if profile.id == QUERY_ID else [profile.id]
         blocked = self.exclusions.of(profile.id) if self.exclusions and named else ()
+        second = self.matcher.second if reranked else None
         query = _Query(
             target,
             vector,
             attributes,
-            request.k,
+            search_size(request.k, second),
             tuple(request.where),
             request.mutual,
             frozenset(all_spellings([*named, *blocked, *request.exclude])),
         )
         ranking = self._searcher.do(query)
+        ranking = rerank(ranking, self.galleries[target], vector, profile, request.k, second)
         ranking = with_probabilities(ranking, self.matcher.probabilities)
         return Recommendations(
             ranking,

@@ -16,6 +16,7 @@ from pairmatch.testing.learners import check_learner
 from pairmatch.testing.losses import check_loss
 from pairmatch.testing.metadata import check_metadata_generator
 from pairmatch.testing.poolers import check_pooler
+from pairmatch.testing.rerankers import check_reranker
 
 __all__ = [
     "check_backbone",
@@ -24,5 +25,6 @@ __all__ = [
     "check_loss",
     "check_metadata_generator",
     "check_pooler",
+    "check_reranker",
     "example_items",
 ]

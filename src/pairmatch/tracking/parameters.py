@@ -46,6 +46,8 @@ def run_parameters(
     if matcher.metadata is not None:
         parameters |= _part("metadata", "metadata", matcher.metadata)
     parameters |= _part("learner", "learners", matcher.learner)
+    if matcher.reranker is not None:
+        parameters |= _part("reranker", "rerankers", matcher.reranker)
     if finetune is not None:
         parameters |= dict(_flat("finetune", finetune.to_dict()))
     for name, pairs in parts.items():

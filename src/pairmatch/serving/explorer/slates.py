@@ -239,7 +239,8 @@ class Slates:
         target = self.service.candidates_of(side)
         if question.policy == "balanced":
             bonus = self.bonuses()[target]
-        ranking = self.service.recommend(request.model_copy(update={"k": MOST_RANKED}))
+        request = request.model_copy(update={"k": MOST_RANKED})
+        ranking = self.service.recommend(request, reranked=False)
         if question.policy == "balanced":
             values = np.array([one.score + bonus.get(one.profile.id, 0.0) for one in ranking])
         else:
