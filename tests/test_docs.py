@@ -333,6 +333,7 @@ INTERNAL = {
     "io.tables",
     "io.text_tables",
     "io.traces",
+    "evaluation.reranked",
     "learning.batches",
     "learning.block_bases",
     "learning.decompositions",

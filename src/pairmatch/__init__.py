@@ -36,6 +36,7 @@ _PUBLIC = {
     "ExtractionPlan": "features.plan",
     "PairedFeatures": "core.paired_features",
     "Learner": "core.interfaces",
+    "Reranker": "core.interfaces",
     "FittedHead": "core.interfaces",
     "CrossValidation": "evaluation.crossvalidation",
     "cross_validate": "evaluation.crossvalidation",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from pairmatch.core.interfaces import MetadataGenerator as MetadataGenerator
     from pairmatch.core.interfaces import Pooler as Pooler
     from pairmatch.core.interfaces import ProjectionHead as ProjectionHead
+    from pairmatch.core.interfaces import Reranker as Reranker
     from pairmatch.core.paired_features import PairedFeatures as PairedFeatures
     from pairmatch.core.types import Item as Item
     from pairmatch.core.types import Pair as Pair

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -83,17 +84,16 @@ class Evaluator:
             known: What was known in training. The figures are then those of matches between new
                 people among new people; those of queries of seen people, among everyone but their
                 known partners, are in `seen`, and those of matches between a new and a seen person
-                in `mixed`. With fewer than two matches of new people, the
-                figures are those of seen people, and a note says so.
+                in `mixed`. With fewer than two matches of new people, the figures are those of seen
+                people, and a note says so.
             target: What is to be found: the match; or for `a_likes`, everyone to whom a person of
                 side a said yes, by the score that the head has for it. Where decisions of one side
                 or pools are known, the result also has the AUC of yes against no.
-            second: Orders the best candidates of each query again; AUC stays that of the head's
-                scores.
+            second: Orders the best candidates again; AUC stays that of the first stage.
 
         Raises:
             ConfigurationError: A requested K is larger than the gallery, no pair has the target, or
-                there is a re-ranker and the target is not the match.
+                it is not the match and there is a second stage.
         """
         if not isinstance(data, PairedFeatures):
             raise ConfigurationError(
@@ -103,18 +103,16 @@ class Evaluator:
         check_target(second, target)
         data = aim_at(data, target)
         head = None if head is None else head.for_target(target)
+        compare = partial(self._compare, head=head, target=target, second=second)
         if known is None:
-            return self._compare(data, head, target, second=second)
+            return compare(data)
         seen_units = known.seen_units(data)
         fresh = data.inside(a=~seen_units, b=~seen_units)
         seen = None
         asked = data.unit_pairs(data.matches)
-        if DIRECTION_OF[target] is not None:
-            asked = asked[:, DIRECTION_OF[target]]
+        asked = asked if DIRECTION_OF[target] is None else asked[:, DIRECTION_OF[target]]
         if seen_units[asked].any():
-            seen = self._compare(
-                data, head, target, seen_units, known.matches, only_seen=True, second=second
-            )
+            seen = compare(data, seen_units=seen_units, known=known.matches, only_seen=True)
         mixed = self._mixed(data, head, target, seen_units, known.matches, second)
         if len(fresh) < 2 and seen is not None:
             note = (
@@ -127,8 +125,7 @@ class Evaluator:
                 "`evaluate(known=...)`: no query person was seen in training, and no pair to find "
                 "is between two new people: there is nothing to measure."
             )
-        evaluation = self._compare(data.take(fresh), head, target, seen_units, second=second)
-        return replace(evaluation, seen=seen, mixed=mixed)
+        return replace(compare(data.take(fresh), seen_units=seen_units), seen=seen, mixed=mixed)
 
     def evaluate_arrays(
         self,

@@ -236,8 +236,7 @@ def tabulate(
         embeddings: [N, K] and [M, K] float32 that were ranked.
         first: Ranks by the embeddings, if `ranks` are those of a second stage.
     """
-    tables = []
-    chances = []
+    tables, chances = [], []
     in_several_pairs = len(np.unique(data.components)) < data.independent
     for direction, partner_ranks in enumerate(ranks):
         if not len(partner_ranks.queries):

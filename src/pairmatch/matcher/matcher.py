@@ -486,20 +486,14 @@ class Matcher:
                 notes.append(left_out_note(left_out, target))
         data = self.paired_features(pairs)
         head = self._ready_head(data.dim)
-        evaluator = Evaluator(ks=ks, resamples=resamples, seed=self.seed)
-        evaluation = evaluator.evaluate(
+        evaluation = Evaluator(ks=ks, resamples=resamples, seed=self.seed).evaluate(
             data,
             None if self.head is None else head,
             known=what_was_known,
             target=target,
             second=second,
         )
-        if evaluation.frozen is not None and adapters_of(self.backbones):
-            notes.append(
-                "Frozen here are the features of the fine-tuned backbones, without a head."
-            )
-        notes += stage_notes(self.second, second)
-        notes += self._overlap(pairs, known)
+        notes += [*self._stage_notes(evaluation, second), *self._overlap(pairs, known)]
         evaluation = dataclasses.replace(evaluation, notes=(*evaluation.notes, *notes))
         self.metrics = evaluation.to_dict()
         with Callbacks(self.callbacks) as callbacks:
@@ -508,6 +502,16 @@ class Matcher:
             auc, error = auc_of(evaluation)
             self.reference = dataclasses.replace(self.reference, auc=auc, auc_error=error)
         return evaluation
+
+    def _stage_notes(self, evaluation: Evaluation, second: SecondStage | None) -> list[str]:
+        """What the figures with and without the head, and the re-ranker, are figures of."""
+        notes = stage_notes(self.second, second)
+        if evaluation.frozen is None or not adapters_of(self.backbones):
+            return notes
+        return [
+            "Frozen here are the features of the fine-tuned backbones, without a head.",
+            *notes,
+        ]
 
     def _overlap(self, pairs: Pairs, known: Pairs | None) -> list[str]:
         """A note, which is logged too, if people took part in training and are not known to."""
