@@ -687,3 +687,16 @@ def test_a_single_test_pair_is_not_an_error(tmp_path, small_pairs):
 def test_the_full_report_never_overflows_its_width(diagnosed, width):
     script = "const e = page.document.documentElement; return [e.clientWidth, e.scrollWidth]"
     assert in_browser(diagnosed[0], width, script) == [width, width]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_first_figure_column_of_every_table_is_on_the_screen(diagnosed, width):
+    script = """
+      const first = [...page.document.querySelectorAll("table")].map(
+        table => [...table.rows].map(row => row.cells[1].getBoundingClientRect().right)
+      );
+      return [first.length, Math.max(...first.flat())];
+    """
+    tables, right = in_browser(diagnosed[0], width, script)
+    assert tables >= 4
+    assert right <= width

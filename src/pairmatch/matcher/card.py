@@ -97,7 +97,7 @@ def _words(name: str, options: Mapping[str, Any]) -> str:
     shown = ", ".join(
         f"{key}={_named_parts(value) or getattr(value, '__name__', value)}"
         for key, value in options.items()
-        if value is not None and value != ()
+        if value is not None and value not in ((), [], {})
     )
     return f"{name} ({shown})" if shown else name
 
