@@ -438,8 +438,10 @@ from test_finetuning import text_pairs
 from pairmatch.backbones.hf_text import HFTextBackbone
 from pairmatch.finetuning.config import FinetuneConfig
 from pairmatch.finetuning.finetuner import Finetuner
+from pairmatch.finetuning.ranks import Ranks
 
 torch.set_num_threads(1)
+ranks = Ranks()
 model, output, folder, epochs = sys.argv[1:]
 config = FinetuneConfig(
     epochs=int(epochs), batch_size=8, micro_batch=3, rank=4, learning_rate=5e-3, dropout=0.1,
@@ -452,6 +454,8 @@ result = Finetuner(backbone, head=("mlp", {"width": 8, "dropout": 0.1}), config=
 result.adapter.write(output + os.environ.get("RANK", ""))
 with open(output + os.environ.get("RANK", "") + ".json", "w") as file:
     json.dump(list(result.history), file)
+with open(output + os.environ.get("RANK", "") + ".ranks", "w") as file:
+    json.dump([ranks.index, ranks.count, ranks.agree([1, 2]), ranks.agree([ranks.index])], file)
 """
 
 
@@ -520,12 +524,11 @@ def test_two_processes_give_the_result_of_one(bert, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    common = {
+    common = {  # as `torchrun` sets them
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
-        "ACCELERATE_USE_CPU": "true",
     }
     ranks = [
         start(bert, tmp_path / "two", "", 3, RANK=str(rank), LOCAL_RANK=str(rank), **common)
@@ -539,6 +542,9 @@ def test_two_processes_give_the_result_of_one(bert, tmp_path):
             process.kill()
     one = adapters_and_history(tmp_path / "one")
     pair = [adapters_and_history(tmp_path / f"two{rank}") for rank in (0, 1)]
+    for index in (0, 1):  # they did share the work, rather than do it twice
+        joined = json.loads((tmp_path / f"two{index}.ranks").read_text())
+        assert joined == [index, 2, True, False]
     assert pair[0][0] == pair[1][0]  # both took the same steps, bit for bit
     for name, value in one[0].weights.items():
         assert torch.allclose(pair[0][0].weights[name], value, rtol=1e-3, atol=1e-4), name

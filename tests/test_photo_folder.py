@@ -2,10 +2,12 @@
 
 import io
 import os
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from pairmatch import Pairs
 from pairmatch.core.errors import DataError
 from pairmatch.data import read_profiles
 
@@ -148,3 +150,12 @@ def test_links_to_folders_are_followed_on_request(tmp_path, caplog):
     (photos / "d.jpg").symlink_to(tmp_path / "gone.jpg")
     with pytest.raises(DataError, match=r"d\.jpg: the link leads nowhere"):
         read_profiles(photos)
+
+
+def test_the_working_folder_is_named_in_words(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        Image.new("RGB", (8, 8)).save(f"{name}.png")
+    Path("pairs.csv").write_text("id_a,image_a,id_b,image_b\na,a.png,b,b.png\nc,gone.png,d,b.png\n")
+    with pytest.raises(DataError, match=r"'gone\.png' does not exist in the working folder\."):
+        Pairs.read("pairs.csv", images=".")

@@ -76,6 +76,8 @@ def test_files_are_read_by_url_too(tmp_path):
         (tmp_path / "photos" / f"{number}.png").write_bytes(png(number))
     pairs = Pairs.read(table(tmp_path, ["a,0.png,b,1.png"]), images=f"file://{tmp_path}/photos")
     assert pairs.profiles["a"].images == (f"file://{tmp_path}/photos/0.png",)
+    here = f"file://localhost{tmp_path}/photos/0.png"
+    assert image_digest(here) == image_digest(tmp_path / "photos" / "0.png")
 
 
 @pytest.mark.parametrize(
@@ -134,6 +136,9 @@ def test_nodes_of_a_cluster_read_shared_storage_themselves(bucket):
         (Path("s3://bucket/photos"), "s3://bucket/photos"),
         (Path("gs://bucket"), "gs://bucket"),
         (Path("file:///data/photos"), "file:///data/photos"),
+        ("file://localhost/data/photos", "file:///data/photos"),
+        (Path("file://localhost/data/photos"), "file:///data/photos"),
+        ("s3://localhost/data", "s3://localhost/data"),
         ("photos", None),
         ("C:/photos", None),
         ("https://example.org", None),

@@ -183,7 +183,8 @@ def _web_address(name: str) -> str:
 
 
 def _missing(name: str, folder: Path) -> str:
-    return f"{name!r} does not exist in {folder}."
+    shown = "the working folder" if str(folder) == "." else str(folder)
+    return f"{name!r} does not exist in {shown}."
 
 
 def broken_photos(files: Sequence[Path | str], *, progress: bool) -> dict[Path | str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from pairmatch.core.errors import missing_extra
+from pairmatch.core.errors import ConfigurationError, missing_extra
 
 
 class Ranks:
@@ -20,6 +20,10 @@ class Ranks:
     Attributes:
         index: Number of this process, from 0.
         count: Number of processes.
+
+    Raises:
+        ConfigurationError: The processes that were started are not joined: each would tune alone.
+        MissingExtraError: accelerate is not installed.
     """
 
     def __init__(self) -> None:
@@ -35,9 +39,17 @@ class Ranks:
             raise missing_extra(
                 "Fine-tuning in several processes", "accelerate", "finetune"
             ) from error
-        state = PartialState()
+        # Without an accelerator it joins no processes unless it is told so
+        uses_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+        state = PartialState(cpu=uses_cpu or not torch.accelerator.is_available())
         self.index = state.process_index
         self.count = state.num_processes
+        started = int(os.environ["WORLD_SIZE"])
+        if self.count != started:
+            raise ConfigurationError(
+                f"{started} processes were started for this run, and accelerate joined "
+                f"{self.count}: check `accelerate config`, or start one process."
+            )
 
     @property
     def is_main(self) -> bool:

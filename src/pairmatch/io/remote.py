@@ -16,6 +16,7 @@ SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "abfss", "file", "memory")
 _URL = re.compile(rf"({'|'.join(SCHEMES)}):/{{1,2}}(?=[^/]|/[^/])", re.IGNORECASE)
 _WEB = re.compile("https?:/", re.IGNORECASE)
 _ON_ONE_MACHINE = ("file", "memory")
+_THIS_MACHINE = "localhost/"  # RFC 8089: `file://localhost/data` is `file:///data`
 _WILDCARD = re.compile(r"[*?\[]")
 
 
@@ -49,7 +50,9 @@ def remote_url(path: str | Path) -> str | None:
     if match is None:
         return None
     scheme, rest = match[1].lower(), str(path)[match.end() :]
-    return f"file:///{rest.lstrip('/')}" if scheme == "file" else f"{scheme}://{rest}"
+    if scheme != "file":
+        return f"{scheme}://{rest}"
+    return f"file:///{rest.lstrip('/').removeprefix(_THIS_MACHINE)}"
 
 
 def joined_url(folder: str, name: str) -> str | None:
@@ -131,6 +134,9 @@ def _opened(url: str) -> tuple[Any, str]:
     try:
         import fsspec  # type: ignore[import-untyped]
 
+        local = f"file://{_THIS_MACHINE}"
+        if url.lower().startswith(local):
+            url = f"file:///{url[len(local) :]}"
         storage, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
         scheme = url.partition(":")[0]
