@@ -55,9 +55,12 @@ def inputs(job):
 
 
 def pairmatch(job):
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer  # noqa: F401
+
     from pairmatch import Matcher, Pairs, TrainingConfig
 
-    preload("torch._dynamo", "scipy.stats", "transformers", "pairmatch.backbones.hf_vision")
+    preload("torch._dynamo", "scipy.stats", "sklearn.isotonic", "sklearn.linear_model")
+    preload("pairmatch.backbones.hf_text", "pairmatch.backbones.hf_vision")
     preload("pairmatch.learning.contrastive", "pairmatch.evaluation.evaluator")
     clock = Clock()
     folder = Path(job["folder"])
