@@ -90,12 +90,12 @@ class Fold:
         return replace(ranked, columns={**ranked.columns, **moved}, links=None)
 
 
-def learner(name: str) -> Callable[[Fold, HFTextBackbone], QueryTable]:
+def learner(name: str, label: str) -> Callable[[Fold, HFTextBackbone], QueryTable]:
     """A learner on frozen features."""
 
     def run(fold: Fold, backbone: HFTextBackbone) -> QueryTable:
         parts = [fold.features(part, backbone) for part in (fold.train, fold.validation, fold.test)]
-        with fold.timed(name):
+        with fold.timed(label):
             head = registry.create("learners", name).fit(*parts[:2], seed=0).head
         return fold.table(parts[2], head)
 
@@ -128,7 +128,7 @@ def best_on_tuned(fold: Fold, backbone: HFTextBackbone) -> QueryTable:
     """The learner best on the features of the fine-tuned encoder."""
     assert fold.tuned is not None
     seconds = fold.seconds.copy()
-    table = learner("best")(fold, fold.tuned)
+    table = learner("best", "best")(fold, fold.tuned)
     fold.seconds = {**seconds, LORA_BEST: seconds["lora"] + fold.seconds["best"]}
     return table
 
@@ -199,8 +199,8 @@ def methods(config: FinetuneConfig, head: str) -> dict[str, Callable[..., QueryT
     """What is compared, in this order."""
     chosen: dict[str, Callable[..., QueryTable]] = {
         "frozen": frozen,
-        "recipe": learner("contrastive"),
-        "best": learner("best"),
+        "recipe": learner("contrastive", "recipe"),
+        "best": learner("best", "best"),
         "lora": lora(config, head),
         LORA_BEST: best_on_tuned,
     }
