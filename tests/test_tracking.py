@@ -363,6 +363,20 @@ def test_a_tracker_that_cannot_be_used_is_refused_at_once(tmp_path, target, mess
     assert message.format(file=file) in str(error.value)
 
 
+def test_a_place_where_mlflow_has_no_database_is_refused_at_once(tmp_path):
+    pytest.importorskip("mlflow", reason="the extra `track` is not installed")
+    (tmp_path / "diary.txt").write_text("of another program")
+    places = {
+        tmp_path: "is a folder",
+        tmp_path / "diary.txt": "something else than runs of MLflow",
+        tmp_path / "diary.txt" / "runs.db": "is not a folder",
+    }
+    for place, message in places.items():
+        with pytest.raises(ConfigurationError, match=message):
+            Tracker(f"mlflow:{place}")
+    assert (tmp_path / "diary.txt").read_text() == "of another program"
+
+
 def test_a_missing_package_is_named_with_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ImportError, match=r"pip install 'pairmatch\[track\]'"):

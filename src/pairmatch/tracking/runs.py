@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pairmatch.core.errors import missing_extra
+from pairmatch.io.outputs import check_output_file, check_replaced_file
 
 _PROJECT = "pairmatch"  # unless the tracker's own setting names another
 _LONGEST_VALUE = 500  # characters of a parameter, which MLflow takes on every server
@@ -52,6 +53,8 @@ class MLflowRun(TrackedRun):
             raise missing_extra("The tracker 'mlflow'", "mlflow-skinny", "track") from error
         self._entities = entities
         is_file = location and "://" not in location and not location.startswith("databricks")
+        if is_file:
+            _check_database(Path(location))
         uri = f"sqlite:///{location}" if is_file else location
         self._client = MlflowClient(tracking_uri=uri or None)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", _PROJECT)
@@ -165,6 +168,17 @@ class TensorBoardRun(TrackedRun):
     def close(self, failed: bool) -> None:
         """Closes the event file; TensorBoard knows no failed runs."""
         self._writer.close()
+
+
+def _check_database(path: Path) -> None:
+    """Checks that SQLite can open a file: MLflow tries for a minute before it says that it cannot.
+
+    Raises:
+        ConfigurationError: The file cannot be written, or holds something else.
+    """
+    check_output_file(path)
+    check_replaced_file(path, b"SQLite format 3", "runs of MLflow")
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _mlflow_name(name: str) -> str:
