@@ -599,7 +599,7 @@ def test_the_log_has_no_ids(url, caplog):
     ("arguments", "words"),
     [
         (["--demo", "couples"], "--demo brings its own"),
-        (["couples"], "--gallery SIDE=FOLDER are needed"),
+        (["couples"], "A service needs a saved matcher"),
         (["couples", "--gallery", "a=x", "--compare", "y"], "belong together"),
         (["couples", "--gallery", "a=x", "--no-explore", "--photos", "y"], "--no-explore"),
     ],

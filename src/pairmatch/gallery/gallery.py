@@ -272,7 +272,7 @@ class Gallery(ABC):
         wanted = id_texts("profiles(ids)", ids)
         attributes = self._attributes(all_spellings(wanted)) if wanted else {}
         found = [spelled(person, attributes) for person in wanted]
-        missing = [repr(printable(person)) for person in wanted if not spelled(person, attributes)]
+        missing = [repr(printable(wanted[i])) for i, form in enumerate(found) if form is None]
         if missing:
             shown = ", ".join(missing[:5]) + ", …" * (len(missing) > 5)
             raise DataError(f"The gallery has no candidate with the id {shown}.")
