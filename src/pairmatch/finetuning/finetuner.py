@@ -174,8 +174,8 @@ class Finetuner:
                 if not is_out_of_memory(error):
                     raise
                 raise BackboneError(
-                    f"{type(self.backbone).__name__} ran out of memory: lower `micro_batch` "
-                    f"({self.config.micro_batch}), or set `gradient_checkpointing`."
+                    f"{type(self.backbone).__name__} ran out of memory: set a lower `micro_batch` "
+                    f"(now {self.config.micro_batch}), or `gradient_checkpointing`."
                 ) from error
 
     def _fit(self, train: Pairs, validation: Pairs | None, folder: Path | None) -> FinetuneResult:
