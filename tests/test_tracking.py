@@ -271,10 +271,11 @@ def wandb_records(path):
 
 
 def test_wandb_reads_what_was_recorded_offline(tmp_path, monkeypatch):
-    pytest.importorskip("wandb", reason="the extra `track` is not installed")
+    wandb = pytest.importorskip("wandb", reason="the extra `track` is not installed")
     monkeypatch.setenv("WANDB_MODE", "online")  # only the tracker's own `online` sends anything
     with Tracker(f"wandb:{tmp_path}", {"learner": "ridge"}) as tracker:
         report(tracker)
+    wandb.teardown()  # waits for its process, which writes on after the end of a run
     (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     curves, config = {}, {}
     for record in wandb_records(file):
