@@ -1,9 +1,9 @@
-"""The recipe against all simple baselines on real features: python benchmarks/baselines.py
+"""The recipe against `metric` and all simple baselines on real features.
 
     python benchmarks/baselines.py --data ../shared/data --repeats 10
 
 Reads `furniture/features.npz` (a, b, group) and `lookalikes/features.npz` (a, b) from the folder,
-and prints one table per set as Markdown: recall, MRR, and the difference of each baseline to the
+and prints one table per set as Markdown: recall, MRR, and the difference of each learner to the
 recipe with Holm's correction. Uses one thread; a repeat takes about 20 s per set.
 """
 
@@ -23,7 +23,7 @@ KS = (5, 10, 20, 50)
 
 def table(features, options):
     """Lines of the table of all learners in a cross-validation."""
-    learners = {RECIPE: "contrastive", **{name: name for name in BASELINES}}
+    learners = {RECIPE: "contrastive", **{name: name for name in (*BASELINES, "metric")}}
     result = cross_validate(features, learners, repeats=options.repeats, seed=options.seed, ks=KS)
     tests = {test.name: test for test in result.comparisons(RECIPE)}
     columns = [*(f"R@{k}" for k in KS), "MRR", f"ΔMRR vs `{RECIPE}`"]

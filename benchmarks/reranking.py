@@ -1,13 +1,15 @@
 """The re-ranker `pairwise` after two learners: python benchmarks/reranking.py [SET ...]
 
     python benchmarks/reranking.py --data ../shared/data --text-encoder minilm
+    python benchmarks/reranking.py --noise 40
 
 Sets are those of benchmarks/best.py, and `near`: simulated people whose partner is close to them
 in one of eight traits, wherever they are on it. Every set is tested in 5 folds. In each, the first
 stage and the re-ranker are fitted on the training part, with the gate's own inner
 cross-validation. Prints MRR of the first stage, with the re-ranker always, and with it where the
 gate lets it pass; each with the difference to the first stage, and in how many folds it passes.
-`best` leaves out the recipe, which takes most of its time.
+`best` leaves out the recipe, which takes most of its time. `--noise` counts the sets of random
+features, of 100 pairs each, on which the gate lets the re-ranker pass.
 """
 
 import argparse
@@ -54,6 +56,23 @@ def measure(data, learner, top, folds):
     return [QueryTable.concatenate(part) for part in tables], gates
 
 
+def noise(sets):
+    """Prints how often the gate lets noise pass at one and at two standard errors."""
+    for learner in ("frozen", "ridge"):
+        passes = np.zeros(2, int)
+        for seed in range(sets):
+            features = np.random.default_rng(seed).standard_normal((2, 100, 8))
+            stages = Reranked(learner=learner)
+            stages.fit(PairedFeatures.of(*features))
+            gate = stages.gate
+            gains = (
+                (gate.second_mrr - gate.first_mrr) / gate.error,
+                (gate.second_mrr - gate.chance_mrr) / gate.chance_error,
+            )
+            passes += min(gains) > np.array([1, 2])
+        print(f"{learner}: of {sets} sets, {passes[0]} pass at one error, {passes[1]} at two")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sets", nargs="*", default=["furniture-text", "lookalikes-495", "demo"])
@@ -61,7 +80,10 @@ def main():
     parser.add_argument("--text-encoder", type=Path, default=Path("minilm"))
     parser.add_argument("--top", type=int, default=50)
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--noise", type=int, default=0, metavar="SETS", help="only random features")
     options = parser.parse_args()
+    if options.noise:
+        return noise(options.noise)
     RerankingGate.is_passed = property(lambda gate: True)  # both are measured, then one is chosen
     known = {**SETS, "near": lambda _: near()}
     for name in options.sets:
