@@ -76,14 +76,15 @@ def noise(sets):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sets", nargs="*", default=["furniture-text", "lookalikes-495", "demo"])
-    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--text-encoder", type=Path, default=Path("minilm"))
     parser.add_argument("--top", type=int, default=50)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--noise", type=int, default=0, metavar="SETS", help="only random features")
     options = parser.parse_args()
     if options.noise:
-        return noise(options.noise)
+        noise(options.noise)
+        return
     RerankingGate.is_passed = property(lambda gate: True)  # both are measured, then one is chosen
     known = {**SETS, "near": lambda _: near()}
     for name in options.sets:
