@@ -227,7 +227,7 @@ def folder(tmp_path, small_pairs):
         (lambda f: (f / "matcher.json").write_text("[]"), "has no format version"),
         (
             lambda f: (f / "matcher.json").write_text('{"format": 99}'),
-            "has format 99, this pairmatch reads formats 1 to 2",
+            "has format 99, this pairmatch reads formats 1 to 3",
         ),
         (lambda f: (f / "head.safetensors").unlink(), "head.safetensors cannot be read"),
         (

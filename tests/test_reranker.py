@@ -447,10 +447,10 @@ def test_state_restores_scores_and_is_checked():
     with pytest.raises(ConfigurationError, match="embeddings 5 wide, and these are 6 wide"):
         stage(fitted, width=5).pairs("a", *np.zeros((2, 3, 6), np.float32), batch.rows, 0)
     second = stage(fitted, width=5)
-    restored = SecondStage.restored(PairwiseReranker(traits=2), second.state())
+    restored = SecondStage.restored(PairwiseReranker(traits=2), second.state(), width=5)
     assert np.array_equal(restored.score(batch), second.score(batch))
     with pytest.raises(ConfigurationError, match="has no 'other'"):
-        SecondStage.restored(fitted, {**second.state(), "other": torch.zeros(1)})
+        SecondStage.restored(fitted, {**second.state(), "other": torch.zeros(1)}, width=5)
     with pytest.raises(ConfigurationError, match="top must be at least 2"):
         PairwiseReranker(top=1)
     with pytest.raises(ConfigurationError, match="is_partner"):

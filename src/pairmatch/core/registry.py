@@ -21,6 +21,7 @@ from typing import Any
 
 from pairmatch.core.config import PartSpec, parse_spec
 from pairmatch.core.errors import ConfigurationError, PairmatchError, PartError, unknown_name
+from pairmatch.core.text import printable
 
 KINDS = {
     "backbones": "Backbone",
@@ -198,6 +199,17 @@ def describe(kind: str, part: Any) -> tuple[str, dict[str, Any]]:
         f"`{cls.__module__}.{cls.__qualname__}` has no registered name, so a saved matcher could "
         f"not find it: declare it as an entry point of the group pairmatch.{kind}."
     )
+
+
+def label(kind: str, part: Any) -> str:
+    """What an error calls an instance: its name and distribution, or its class."""
+    cls = type(part)
+    try:
+        name = describe(kind, part)[0]
+    except PartError:
+        return printable(cls.__qualname__)
+    distribution = provenance(kind, name)[0]
+    return f"{name!r} ({cls.__module__}:{cls.__qualname__}, from {distribution})"
 
 
 def is_installed(kind: str, name: str) -> bool:

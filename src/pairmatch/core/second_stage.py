@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pairmatch.core import registry
 from pairmatch.core.arrays import Ints, Vectors
 from pairmatch.core.candidates import CandidatePairs
-from pairmatch.core.errors import ConfigurationError
+from pairmatch.core.errors import ConfigurationError, PairmatchError, PartError
 from pairmatch.core.interfaces import Reranker
 from pairmatch.core.types import Side
 
@@ -90,6 +92,10 @@ class Traits:
                 for size, letter in zip(shape, letters, strict=True)
             )
             problems += [] if fits else [f"{name} has shape {list(shape)}"]
+            if not state[name].is_floating_point():
+                problems.append(f"{name} has the type {state[name].dtype}")
+        if not problems and (state["residuals"] < 0).any():
+            problems.append("residuals, which are variances, are negative")
         if problems:
             raise ConfigurationError(f"The state of the second stage is: {'; '.join(problems)}.")
         return cls(**{name: state[name].float().numpy().copy() for name in _FIELDS})
@@ -152,29 +158,54 @@ class SecondStage:
 
         Raises:
             ConfigurationError: It returned another shape, or values that are not finite.
+            PartError: It failed.
         """
         if not len(pairs):
             return np.empty(0)
-        result: Any = self.reranker.score(pairs)
-        scores = np.asarray(result, np.float64)
-        if scores.shape != (len(pairs),) or not np.isfinite(scores).all():
+        with _explained(self.reranker, "score"):
+            scores = np.asarray(self.reranker.score(pairs), np.float64)
+        wrong = f"shape {list(scores.shape)}" if scores.shape != (len(pairs),) else ""
+        if not wrong and not np.isfinite(scores).all():
+            wrong = f"{int((~np.isfinite(scores)).sum())} values that are not finite"
+        if wrong:
             raise ConfigurationError(
-                f"`{type(self.reranker).__name__}.score` must return one finite number per pair, "
-                f"[{len(pairs)}], got shape {list(scores.shape)}."
+                f"{_named(self.reranker)} must return one finite number per pair from `score`, "
+                f"[{len(pairs)}], got {wrong}."
             )
         return scores
 
     def state(self) -> dict[str, Tensor]:
-        """What was learned, by names that begin with `traits.` and `reranker.`."""
-        parts = {"traits": self.traits.state(), "reranker": self.reranker.state()}
+        """What was learned, by names that begin with `traits.` and `reranker.`.
+
+        Raises:
+            PartError: The state of the re-ranker is not a mapping of tensors.
+        """
+        with _explained(self.reranker, "state"):
+            learned = dict(self.reranker.state())
+        if not all(isinstance(value, Tensor) for value in learned.values()):
+            raise PartError(
+                f"{_named(self.reranker)} must return tensors from `state`: nothing else is saved."
+            )
+        parts = {"traits": self.traits.state(), "reranker": learned}
         return {f"{part}.{name}": value for part in parts for name, value in parts[part].items()}
 
     @classmethod
-    def restored(cls, reranker: Reranker, state: Mapping[str, Tensor]) -> SecondStage:
+    def restored(
+        cls, reranker: Reranker, state: Mapping[str, Tensor], *, width: int
+    ) -> SecondStage:
         """The second stage of a re-ranker with the same options, from what `state` returned.
+
+        A re-ranker that reads traits scores a pair of zeros, so that tensors that do not fit each
+        other are found here and not by the first person who is served.
+
+        Args:
+            reranker: Re-ranker that has not learned.
+            state: What was learned.
+            width: Width of the embeddings of the head.
 
         Raises:
             ConfigurationError: Tensors are missing, unknown, or have another shape.
+            PartError: The re-ranker fails with this state.
         """
         parts: dict[str, dict[str, Tensor]] = {"traits": {}, "reranker": {}}
         for name, value in state.items():
@@ -183,4 +214,41 @@ class SecondStage:
                 raise ConfigurationError(f"The state of the second stage has no {name!r}.")
             parts[part][rest] = value
         traits = Traits.of_state(parts["traits"])
-        return cls(reranker.with_state(parts["reranker"]), traits)
+        with _explained(reranker, "with_state"):
+            second = cls(reranker.with_state(parts["reranker"]), traits)
+        zero = np.zeros((1, width), np.float32)
+        pairs = second.pairs("a", zero, zero, np.zeros((1, 2), np.int64), zero[:, 0])
+        if not second.needs_profiles:
+            second.score(pairs)
+        return second
+
+
+def fit_reranker(reranker: Reranker, train: Sequence[CandidatePairs], *, seed: int = 0) -> Reranker:
+    """A re-ranker that has learned from lists of candidates.
+
+    Raises:
+        PartError: It failed, or `fit` did not return a re-ranker.
+    """
+    with _explained(reranker, "fit"):
+        fitted: Any = reranker.fit(train, seed=seed)
+    if not isinstance(fitted, Reranker):
+        raise PartError(f"{_named(reranker)} must return a re-ranker from `fit`, got {fitted!r}.")
+    return fitted
+
+
+@contextmanager
+def _explained(reranker: Reranker, method: str) -> Iterator[None]:
+    """Names the re-ranker in errors that it did not raise on purpose."""
+    try:
+        yield
+    except PairmatchError:
+        raise
+    except Exception as error:
+        raise PartError(
+            f"{_named(reranker)} failed in `{method}`: "
+            f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        ) from error
+
+
+def _named(reranker: Reranker) -> str:
+    return f"The re-ranker {registry.label('rerankers', reranker)}"

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from pairmatch.core import registry
-from pairmatch.core.arrays import Ints, Vectors
+from pairmatch.core.arrays import Ints, Vectors, check_count
 from pairmatch.core.candidates import CandidatePairs
 from pairmatch.core.config import PartSpec
 from pairmatch.core.errors import ConfigurationError, PartError
 from pairmatch.core.interfaces import FittedHead, Learner, Reranker
 from pairmatch.core.paired_features import PairedFeatures
-from pairmatch.core.second_stage import SecondStage, Traits
+from pairmatch.core.second_stage import SecondStage, Traits, fit_reranker
 from pairmatch.core.text import printable
 from pairmatch.evaluation.comparison import standard_errors
 from pairmatch.evaluation.measuring import fit_split
@@ -101,7 +101,7 @@ class Reranked(Learner):
 
     def __init__(self, *, learner: PartSpec = "best", reranker: PartSpec = "pairwise") -> None:
         self.learner: Learner = registry.create("learners", learner)
-        self.reranker: Reranker = registry.create("rerankers", reranker)
+        self.reranker = create_reranker(reranker)
         self.uses_validation = self.learner.uses_validation  # type: ignore[misc]
         self.gate: RerankingGate | None = None
 
@@ -131,8 +131,8 @@ class Reranked(Learner):
         folds = [_held_out(train, self, split, targets, seed) for split in splits]
         lists = [fold.lists for fold in folds]
         if not all(lists):
-            note = f"The re-ranker {name} is not used: a fold has no partner among the best "
-            note += f"{self.reranker.top} candidates."
+            note = f"The re-ranker {name} is not used: in a fold, no list of the best "
+            note += f"{self.reranker.top} candidates has a partner beside others."
             return replace(fitted, notes=(*fitted.notes, note))
         tables = [_judge(fold, folds, self.reranker, seed) for fold in folds]
         joined = [QueryTable.concatenate(part) for part in zip(*tables, strict=True)]
@@ -143,10 +143,25 @@ class Reranked(Learner):
                 "errors is needed, over chance too."
             )
             return replace(fitted, notes=(*fitted.notes, note))
-        reranker = self.reranker.fit([batch for part in lists for batch in part], seed=seed)
+        reranker = fit_reranker(
+            self.reranker, [batch for part in lists for batch in part], seed=seed
+        )
         note = f"The re-ranker {name} orders the best {reranker.top} candidates: {self.gate}."
         traits = fit_traits(embed_sides(train, fitted.head), targets, seed=seed)
         return replace(fitted, notes=(*fitted.notes, note), second=SecondStage(reranker, traits))
+
+
+def create_reranker(spec: PartSpec, device: str | None = None) -> Reranker:
+    """The re-ranker by its spec, not fitted.
+
+    Raises:
+        PartError: The part is unknown or broken.
+        ConfigurationError: An option is invalid, or its `top` is not a whole number above 0.
+    """
+    given = {} if device is None else {"device": device}
+    reranker: Reranker = registry.create("rerankers", spec, **given)
+    check_count(f"{type(reranker).__name__}.top", reranker.top)
+    return reranker
 
 
 def reranker_name(reranker: Reranker) -> str:
@@ -245,7 +260,7 @@ def _judge(
         for other in folds
         if other.split.repeat == fold.split.repeat and other.split.fold != fold.split.fold
     ]
-    fitted = reranker.fit([batch for other in others for batch in other.lists], seed=seed)
+    fitted = fit_reranker(reranker, [batch for other in others for batch in other.lists], seed=seed)
     first = rank_all(fold.test, *fold.vectors)
     second = rerank_all(fold.test, fold.vectors, first, SecondStage(fitted, fold.traits))
     ranked = tabulate(fold.test, second, (1,), fold.vectors, first)

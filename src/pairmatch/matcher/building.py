@@ -8,6 +8,7 @@ from pairmatch.core import registry
 from pairmatch.core.config import PartSpec, list_of_parts, parse_spec
 from pairmatch.core.errors import ConfigurationError
 from pairmatch.core.interfaces import Backbone, MetadataGenerator, Pooler, Reranker
+from pairmatch.learning.reranking import create_reranker
 from pairmatch.metadata.models import generator_in_service
 
 
@@ -103,7 +104,7 @@ def build_reranker(spec: PartSpec, device: str) -> Reranker | None:
         PartError: The part is unknown or broken.
         ConfigurationError: An option is invalid.
     """
-    return None if spec in (None, "none") else registry.create("rerankers", spec, device=device)
+    return None if spec in (None, "none") else create_reranker(spec, device)
 
 
 def check_weights(weights: Sequence[float] | None, backbones: int) -> list[float] | None:

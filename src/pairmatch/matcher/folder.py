@@ -40,7 +40,7 @@ from pairmatch.matcher.files import (
     WEIGHTS,
     claim,
 )
-from pairmatch.matcher.saved_record import FORMAT, checked_record
+from pairmatch.matcher.saved_record import FORMAT, FORMAT_RERANKED, checked_record
 
 _MOST_WEIGHTS_BYTES = 16_000_000_000
 _MOST_HISTORY_BYTES = 64_000_000
@@ -78,7 +78,8 @@ def write_folder(
             "training diverged: lower the learning rate and fit again."
         )
     tensors = _tensor_file(weights)
-    record = {"format": FORMAT, **record, "head_sha256": hashlib.sha256(tensors).hexdigest()}
+    version = FORMAT if reranker is None else FORMAT_RERANKED
+    record = {"format": version, **record, "head_sha256": hashlib.sha256(tensors).hexdigest()}
     optional = {ADAPTERS: _adapter_file(adapters)} if adapters else {}
     if reranker is not None:
         optional[RERANKER] = _tensor_file(reranker)

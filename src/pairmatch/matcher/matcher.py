@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,7 @@ from pairmatch.matcher.recommending import (
     head_digest,
     hidden_ids,
     rank_candidates,
-    rerank,
-    search_size,
+    rank_in_stages,
     shown_candidates,
     stage_notes,
 )
@@ -659,11 +659,10 @@ class Matcher:
             mutual = False
         check_gallery(gallery, self.embedding_digest())
         query = self.embed([profile], side="a" if gallery.side == "b" else "b")
-        size = search_size(k, self.second)
-        ranking = rank_candidates(
-            gallery, query, profile, size, where=where, mutual=mutual, hidden=hidden
+        search = partial(
+            rank_candidates, gallery, query, profile, where=where, mutual=mutual, hidden=hidden
         )
-        ranking = rerank(ranking, gallery, query, profile, k, self.second)
+        ranking = rank_in_stages(search, gallery, query, profile, k, self.second)
         return with_probabilities(ranking, self.probabilities)
 
     def recommend_all(
@@ -727,7 +726,8 @@ class Matcher:
         state["probabilities"] = None if chances is None else chances.to_json()
         gate, second = self.reranking, self.second
         state["reranking"] = None if gate is None else dataclasses.asdict(gate)
-        record = saving.describe(self.pipeline, self.learner, self.head, self.reranker) | state
+        parts = (self.pipeline, self.learner, self.head, self.reranker, second)
+        record = saving.describe(*parts) | state
         target = Path(folder)
         adapters = adapters_of(self.backbones)
         learned = None if second is None else second.state()
@@ -853,7 +853,8 @@ class Matcher:
             if record.get("reranking"):
                 matcher.reranking = RerankingGate.of_record(record["reranking"])
             if matcher.reranker is not None and "reranker_state" in record:
-                matcher.second = SecondStage.restored(matcher.reranker, record["reranker_state"])
+                state = record["reranker_state"]
+                matcher.second = saving.restored_second(matcher.reranker, state, matcher.head)
         matcher.history = list(history)
         return matcher
 

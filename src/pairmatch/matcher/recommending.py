@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -14,13 +14,16 @@ from pairmatch.core.interfaces import ProjectionHead
 from pairmatch.core.second_stage import SecondStage
 from pairmatch.core.text import all_spellings, matching, printable
 from pairmatch.core.types import Profile
-from pairmatch.gallery import Exclusions, Gallery, Recommendations, eligible
+from pairmatch.gallery import Exclusions, Gallery, Recommendation, Recommendations, eligible
 from pairmatch.gallery.exclusions import hidden_from
+from pairmatch.gallery.memory import MemoryGallery
 from pairmatch.gallery.request import Where
 from pairmatch.io.adapters import Adapter
 from pairmatch.io.store import content_key
 from pairmatch.learning.reranking import reranker_name
 from pairmatch.matcher.pipeline import FeaturePipeline
+
+_SEARCHES = 5  # while candidates are removed at the same time
 
 
 def hidden_ids(
@@ -85,25 +88,22 @@ def rank_candidates(
     )
 
 
-def search_size(k: int, second: SecondStage | None) -> int:
-    """Number of candidates to search for k recommendations."""
-    return k if second is None else max(k, second.top)
-
-
-def rerank(
-    ranking: Recommendations,
+def rank_in_stages(
+    search: Callable[[int], Recommendations],
     gallery: Gallery,
     query: Vectors,
     profile: Profile,
     k: int,
     second: SecondStage | None,
 ) -> Recommendations:
-    """The first k recommendations after a re-ranker has ordered the best of them.
+    """The first k recommendations, the best of them in the order of a re-ranker.
+
+    Candidates that are removed between the search and the re-ranker make room for the next ones.
 
     Args:
-        ranking: At least `search_size` candidates, if there are as many.
+        search: Finds this number of candidates by the first stage.
         gallery: Gallery that they come from.
-        query: [K] embedding of the person.
+        query: [K] or [1, K] embedding of the person.
         profile: The person.
         k: Maximum number of candidates.
         second: Second stage; None for the order of the first stage.
@@ -112,39 +112,58 @@ def rerank(
         ConfigurationError: The re-ranker needs profiles, and the gallery holds only embeddings.
     """
     if second is None:
-        return ranking
-    chosen = ranking[: second.top]
-    entries = gallery.entries([one.profile.id for one in chosen])
-    chosen = [one for one in chosen if one.profile.id in entries]  # others have been removed
-    if not chosen:
-        return Recommendations([], ranking.eligible, ranking.excluded_by)
-    profiles = [one.profile for one in chosen]
-    pairs = second.pairs(
-        "a" if gallery.side == "b" else "b",
-        np.asarray(query, np.float32).reshape(1, -1),
-        np.stack([entries[one.id][1] for one in profiles]).astype(np.float32),
-        np.stack([np.zeros(len(chosen), np.int64), np.arange(len(chosen))], axis=1),
-        np.array([one.score for one in chosen], np.float32),
-    )
-    if second.needs_profiles:
-        _check_profiles(profiles, second)
-        pairs = dataclasses.replace(pairs, query_profiles=[profile], candidate_profiles=profiles)
-    scores = second.score(pairs)
-    ordered = [
-        dataclasses.replace(chosen[row], rerank_score=float(scores[row]))
-        for row in np.argsort(-scores, kind="stable").tolist()
-    ]
+        return search(k)
+    for _ in range(_SEARCHES):
+        ranking = search(max(k, second.top))
+        chosen = ranking[: second.top]
+        entries = gallery.entries([one.profile.id for one in chosen])
+        if all(one.profile.id in entries for one in chosen):
+            break
+    chosen = [one for one in chosen if one.profile.id in entries]
+    ordered: list[Recommendation] = []
+    caveats = list(ranking.caveats)
+    if chosen:
+        vectors = np.stack([entries[one.profile.id][1] for one in chosen]).astype(np.float32)
+        ordered = _in_order(chosen, vectors, gallery, query, profile, second)
+        caveats.append(
+            f"The re-ranker {reranker_name(second.reranker)} orders the best {second.top} "
+            "candidates: scores and probabilities are those of the first stage, and need not "
+            "descend."
+        )
     ordered += ranking[second.top :]
-    order = (
-        f"The re-ranker {reranker_name(second.reranker)} orders the best {second.top} candidates: "
-        "scores and probabilities are those of the first stage, and need not descend."
-    )
     return Recommendations(
         [dataclasses.replace(one, rank=rank) for rank, one in enumerate(ordered[:k], 1)],
         ranking.eligible,
         ranking.excluded_by,
-        caveats=[*ranking.caveats, order],
+        caveats=caveats,
     )
+
+
+def _in_order(
+    chosen: Sequence[Recommendation],
+    vectors: Vectors,
+    gallery: Gallery,
+    query: Vectors,
+    profile: Profile,
+    second: SecondStage,
+) -> list[Recommendation]:
+    """Candidates in the order of a re-ranker; equal scores stay in that of the first stage."""
+    profiles = [one.profile for one in chosen]
+    pairs = second.pairs(
+        "a" if gallery.side == "b" else "b",
+        np.asarray(query, np.float32).reshape(1, -1),
+        vectors,
+        np.stack([np.zeros(len(chosen), np.int64), np.arange(len(chosen))], axis=1),
+        np.array([one.score for one in chosen], np.float32),
+    )
+    if second.needs_profiles:
+        _check_profiles(profiles, gallery, second)
+        pairs = dataclasses.replace(pairs, query_profiles=[profile], candidate_profiles=profiles)
+    scores = second.score(pairs)
+    return [
+        dataclasses.replace(chosen[row], rerank_score=float(scores[row]))
+        for row in np.argsort(-scores, kind="stable").tolist()
+    ]
 
 
 def stage_notes(fitted: SecondStage | None, used: SecondStage | None) -> list[str]:
@@ -170,8 +189,14 @@ def check_served(second: SecondStage | None) -> None:
         )
 
 
-def _check_profiles(profiles: Sequence[Profile], second: SecondStage) -> None:
-    bare = [one.id for one in profiles if not one.images and not one.text and one.metadata is None]
+def _check_profiles(profiles: Sequence[Profile], gallery: Gallery, second: SecondStage) -> None:
+    """Raises ConfigurationError if a gallery holds candidates without what they consist of."""
+    whole = isinstance(gallery, MemoryGallery)  # unless it was made from ids alone
+    bare = [
+        one.id
+        for one in profiles
+        if not (one.images or one.text or one.metadata is not None or (whole and one.attributes))
+    ]
     if bare:
         shown = ", ".join(map(printable, bare[:3]))
         raise ConfigurationError(

@@ -13,7 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from pairmatch.core.errors import SavedMatcherError
 from pairmatch.core.text import has_surrogates, printable
 
+#: Format of a matcher that all versions with this format serve completely.
 FORMAT = 2
+#: Format of one with a second stage, which versions that know format 2 alone would leave out.
+FORMAT_RERANKED = 3
 _LISTED = 50
 
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -151,7 +154,7 @@ class _Reranking(_Part):
 
 
 class _Record(_Part):
-    format: Literal[2]
+    format: Literal[2, 3]
     pairmatch: _Name
     created: _Name
     dim: int = Field(ge=1, le=10**7)
@@ -181,13 +184,22 @@ class _Record(_Part):
             raise ValueError(f"{len(self.fingerprints)} fingerprints for {backbones} backbones")
         if len(self.parts.poolers) not in (1, backbones):
             raise ValueError(f"{len(self.parts.poolers)} poolers for {backbones} backbones")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_whole_second_stage(self) -> _Record:
         if self.reranker_sha256 is not None and self.parts.reranker is None:
             raise ValueError("the state of a re-ranker, and no re-ranker among the parts")
+        if (self.reranker_sha256 is not None) != (self.format == FORMAT_RERANKED):
+            raise ValueError(
+                f"format {FORMAT_RERANKED} is for matchers with the state of a re-ranker "
+                f"(reranker_sha256), and format {FORMAT} for those without"
+            )
         return self
 
 
 def checked_record(value: Any, path: Path) -> dict[str, Any]:
-    """The record of a saved matcher, with those of format 1 converted.
+    """The record of a saved matcher, with those of format 1 converted to format 2.
 
     Args:
         value: A JSON value.
@@ -200,10 +212,10 @@ def checked_record(value: Any, path: Path) -> dict[str, Any]:
     version = value.get("format") if isinstance(value, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
         raise SavedMatcherError(f"{named} is not a saved matcher: it has no format version.")
-    if not 1 <= version <= FORMAT:
+    if not 1 <= version <= FORMAT_RERANKED:
         raise SavedMatcherError(
-            f"{named} has format {version}, this pairmatch reads formats 1 to {FORMAT}: upgrade "
-            "pairmatch, or fit again."
+            f"{named} has format {version}, this pairmatch reads formats 1 to {FORMAT_RERANKED}: "
+            "upgrade pairmatch, or fit again."
         )
     problems = _values_problems(value)
     record: dict[str, Any] = value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pairmatch.core import registry
 from pairmatch.core._version import __version__
 from pairmatch.core.config import PartSpec, list_of_parts, parse_spec
 from pairmatch.core.errors import (
@@ -21,10 +23,11 @@ from pairmatch.core.errors import (
     unknown_name,
 )
 from pairmatch.core.interfaces import Learner, ProjectionHead, Reranker
+from pairmatch.core.second_stage import SecondStage
 from pairmatch.core.text import printable
 from pairmatch.learning.evidence import evidence_of
 from pairmatch.learning.heads import PerSideHead, build_head, describe_head
-from pairmatch.matcher.files import RECORD, WEIGHTS
+from pairmatch.matcher.files import RECORD, RERANKER, WEIGHTS
 from pairmatch.matcher.pipeline import FeaturePipeline
 from pairmatch.matcher.records import (
     generator_spec,
@@ -35,6 +38,7 @@ from pairmatch.matcher.records import (
     provider_hint,
 )
 
+_log = logging.getLogger(__name__)
 #: Attributes of a matcher that are saved unchanged.
 STATE = ("sides", "seed", "data", "notes", "metrics")
 _LOAD_OPTIONS = ("store", "device", "allow_upload", "max_usd", "progress", "callbacks", "engine")
@@ -45,8 +49,11 @@ def describe(
     learner: Learner,
     head: ProjectionHead,
     reranker: Reranker | None = None,
+    second: SecondStage | None = None,
 ) -> dict[str, Any]:
     """The record of a matcher's parts, as `matcher.json` holds it.
+
+    A re-ranker that is not used is left out if it has no registered name.
 
     Raises:
         PartError: A part's class has no registered name.
@@ -64,7 +71,7 @@ def describe(
             "metadata": None if metadata is None else part_record("metadata", metadata),
             "learner": learner_record(learner),
             "head": named_record("heads", name, options),
-            "reranker": None if reranker is None else part_record("rerankers", reranker),
+            "reranker": _reranker_record(reranker, second),
         },
         "evidence": {item.kind: round(item.share, 4) for item in evidence_of(head)},
         "fingerprints": pipeline.trained_on,
@@ -90,7 +97,7 @@ def constructor_arguments(
         "pooler": [_spec(entry) for entry in parts["poolers"]],
         "metadata": generator_spec(parts["metadata"], metadata),
         "learner": _spec(parts["learner"]),
-        "reranker": _spec(parts.get("reranker")),
+        "reranker": _reranker_spec(record),
         "seed": record["seed"],
         "weights": record["weights"],
         "prompt": record["prompt"],
@@ -121,6 +128,16 @@ def build_saved_head(record: Mapping[str, Any], weights: Mapping[str, Tensor]) -
     head = build_head(spec, dim=record["dim"])
     head.load_state_dict(weights)
     return head.eval()
+
+
+def restored_second(
+    reranker: Reranker, state: Mapping[str, Tensor], head: ProjectionHead
+) -> SecondStage:
+    """The fitted second stage of a matcher with this head."""
+    try:
+        return SecondStage.restored(reranker, state, width=head.width)
+    except ConfigurationError as error:
+        raise SavedMatcherError(f"{RERANKER} does not fit its matcher: {error}") from error
 
 
 def _shape_problems(spec: PartSpec, dim: int, weights: Mapping[str, Tensor]) -> list[str]:
@@ -175,6 +192,34 @@ def explained_errors(folder: Path, record: Mapping[str, Any]) -> Iterator[None]:
             f"No matcher can be built from {printable(str(folder / RECORD))}, which is damaged or "
             f"was not written by `save`: {type(error).__name__}: {reason}."
         ) from error
+
+
+def _reranker_record(reranker: Reranker | None, second: SecondStage | None) -> Any:
+    if reranker is None:
+        return None
+    try:
+        return part_record("rerankers", reranker)
+    except PartError as error:
+        if second is not None:
+            raise
+        _log.warning("The re-ranker, which is not used, is not saved: %s", error)
+        return None
+
+
+def _reranker_spec(record: Mapping[str, Any]) -> PartSpec:
+    """The re-ranker of a record; None for one that is not used, and not installed."""
+    entry = record["parts"].get("reranker")
+    if entry is None or "reranker_state" in record:
+        return _spec(entry)
+    if not registry.is_installed("rerankers", entry["name"]):
+        _log.warning(
+            "The re-ranker %r, which this matcher does not use, is not installed: fitting again "
+            "leaves it out. %s",
+            printable(entry["name"]),
+            provider_hint(record),
+        )
+        return None
+    return _spec(entry)
 
 
 def _spec(entry: Mapping[str, Any] | None) -> PartSpec:

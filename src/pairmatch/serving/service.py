@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from pairmatch.io.images import ImageSource
 from pairmatch.io.store import QUERY_ID, store_path
 from pairmatch.matcher.matcher import Matcher
 from pairmatch.matcher.probabilities import with_probabilities
-from pairmatch.matcher.recommending import check_gallery, check_served, rerank, search_size
+from pairmatch.matcher.recommending import check_gallery, check_served, rank_in_stages
 from pairmatch.rules import parse_rule
 from pairmatch.serving import messages
 from pairmatch.serving.batching import Batcher
@@ -139,20 +140,19 @@ class Service:
             target,
             vector,
             attributes,
-            search_size(request.k, second),
+            request.k,
             tuple(request.where),
             request.mutual,
             frozenset(all_spellings([*named, *blocked, *request.exclude])),
         )
-        ranking = self._searcher.do(query)
-        ranking = rerank(ranking, self.galleries[target], vector, profile, request.k, second)
+
+        def search(k: int) -> Recommendations:
+            return self._searcher.do(dataclasses.replace(query, k=k))
+
+        ranking = rank_in_stages(search, self.galleries[target], vector, profile, request.k, second)
         ranking = with_probabilities(ranking, self.matcher.probabilities)
-        return Recommendations(
-            ranking,
-            ranking.eligible,
-            ranking.excluded_by,
-            caveats=[*ranking.caveats, *self._caveats] if ranking else (),
-        )
+        ranking.caveats += tuple(self._caveats) if ranking else ()
+        return ranking
 
     def embed(
         self, person: messages.Person, photos: Sequence[ImageSource] = ()

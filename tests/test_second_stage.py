@@ -1,0 +1,414 @@
+"""Matchers with a second stage: ranking while people leave, errors of plug-ins, damaged files."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save
+
+from pairmatch import Gallery, Matcher, Pair, PairedFeatures, Pairs, Profile
+from pairmatch.core import registry
+from pairmatch.core.errors import ConfigurationError, PartError, SavedMatcherError
+from pairmatch.core.interfaces import Reranker
+from pairmatch.core.second_stage import SecondStage
+from pairmatch.evaluation.query_table import embed_sides
+from pairmatch.gallery.memory import MemoryGallery
+from pairmatch.learning.pairwise import PairwiseReranker
+from pairmatch.learning.reranking import Reranked
+from pairmatch.learning.traits import components, fit_traits
+
+NAMES = [f"x{number}" for number in range(4)]
+PEOPLE = 40
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    rng = np.random.default_rng(0)
+    people = [
+        Profile(f"{side}{row:02}", attributes=dict(zip(NAMES, values.tolist(), strict=True)))
+        for side in "ab"
+        for row, values in enumerate(rng.normal(size=(PEOPLE, 4)))
+    ]
+    return Pairs.of(people, [Pair(f"a{row:02}", f"b{row:02}") for row in range(PEOPLE)])
+
+
+def with_second(matcher, pairs, reranker, state=None):
+    """A matcher whose second stage did not have to pass the gate."""
+    matcher.reranker = reranker
+    matcher.fit(pairs)
+    data = matcher.paired_features(pairs)
+    traits = fit_traits(embed_sides(data, matcher.head), components(data))
+    matcher.second = SecondStage(reranker if state is None else reranker.with_state(state), traits)
+    return matcher
+
+
+def new_matcher(folder, **options):
+    options = {"backbone": "attributes", "metadata": "none", "learner": "frozen", **options}
+    return Matcher(**options, store=folder / "s.sqlite")
+
+
+@pytest.fixture(scope="module")
+def matcher(pairs, tmp_path_factory):
+    """Its re-ranker has random weights, with traits of both people."""
+    folder = tmp_path_factory.mktemp("matcher")
+    weights = torch.from_numpy(np.random.default_rng(1).normal(size=3 + 2 * 4))
+    reranker = PairwiseReranker(top=10, traits=4)
+    return with_second(new_matcher(folder), pairs, reranker, {"weights": weights})
+
+
+@pytest.fixture(scope="module")
+def candidates(pairs):
+    return [pairs.profiles[person] for person in pairs.ids_b]
+
+
+def ids(ranking):
+    return [one.profile.id for one in ranking]
+
+
+# --- ranking
+
+
+def formula(matcher, profile, candidate):
+    """The score of a pair by the formula of `pairwise`, one pair at a time."""
+    second = matcher.second
+    query, other = matcher.embed([profile])[0], matcher.embed([candidate], side="b")[0]
+    own = second.traits.of(query[None], 0)[0][:4]
+    its = second.traits.of(other[None], 1)[0][:4]
+    hubness = second.traits.hubness(other[None], 0)[0]
+    inputs = [query @ other, *hubness, *(own * its), *np.abs(own - its)]
+    return float(np.dot(inputs, second.reranker.state()["weights"].numpy()))
+
+
+def test_scores_are_those_of_the_formula_in_any_order_of_the_candidates(matcher, pairs, candidates):
+    """Shuffled candidates have the same order, and people with equal profiles equal scores."""
+    profile = pairs.profiles["a03"]
+    twins = [dataclasses.replace(candidates[7], id=f"twin{number}") for number in range(3)]
+    everyone = [*candidates, *twins]
+    ranking = matcher.recommend(profile, everyone, 50)
+    by_id = {one.id: one for one in everyone}
+    for one in ranking[:10]:
+        assert one.rerank_score == pytest.approx(formula(matcher, profile, by_id[one.profile.id]))
+    names = {one.id: "b07" for one in twins}
+    expected = [names.get(one, one) for one in ids(ranking)]
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        shuffled = [everyone[row] for row in rng.permutation(len(everyone))]
+        again = matcher.recommend(profile, shuffled, 50)
+        assert [names.get(one, one) for one in ids(again)] == expected
+        scores = {one.profile.id: one.rerank_score for one in again if one.rerank_score is not None}
+        equal = [scores[one] for one in ("b07", *names) if one in scores]
+        assert np.ptp(equal or [0]) < 1e-6
+
+
+def test_rules_and_exclusions_leave_the_best_of_the_others(matcher, pairs, candidates):
+    """Whatever is taken away, the best ten of the rest are ordered again, and none is lost."""
+    gallery = matcher.gallery(candidates)
+    profile = pairs.profiles["a11"]
+    everyone = ids(matcher.recommend(profile, gallery, 100))
+    assert len(everyone) == PEOPLE
+    for gone in (10, 25, 39, 40):
+        ranking = matcher.recommend(profile, gallery, 100, exclude=everyone[:gone])
+        assert set(ids(ranking)) == set(everyone[gone:])
+        assert sum(one.rerank_score is not None for one in ranking) == min(10, 40 - gone)
+        few = matcher.recommend(profile, candidates, 3, exclude=everyone[:gone])
+        assert ids(few) == ids(ranking)[:3]
+    assert matcher.recommend(profile, gallery, exclude=everyone).excluded_by == "exclusions"
+
+
+def test_people_who_leave_during_a_search_make_room_for_others(matcher, pairs, candidates):
+    """All of the best are removed between the search and the re-ranker: others are served."""
+    profile = pairs.profiles["a05"]
+    plain = matcher.gallery(candidates)
+    best = ids(matcher.recommend(profile, plain, 10))
+
+    class Leaving(MemoryGallery):
+        left = ()
+
+        def _entries(self, wanted):
+            if not self.left:
+                self.left = best
+                self.remove(best)
+            return super()._entries(wanted)
+
+    gallery = Leaving(made_by=plain.made_by)
+    gallery.add(candidates, plain.embeddings)
+    ranking = matcher.recommend(profile, gallery, 5)
+    expected = matcher.recommend(profile, plain, 5, exclude=best)
+    assert ids(ranking) == ids(expected)
+    assert [one.rank for one in ranking] == [1, 2, 3, 4, 5]
+
+
+# --- re-rankers of others
+
+
+class Broken(Reranker):
+    top = 5
+
+    def __init__(self, *, result=None):
+        self.result = result
+
+    def score(self, pairs):
+        if self.result is None:
+            return [][7]
+        return self.result(len(pairs))
+
+
+@pytest.mark.parametrize(
+    ("result", "error", "words"),
+    [
+        (None, PartError, "The re-ranker Broken failed in `score`: IndexError: list index out of"),
+        (lambda n: None, ConfigurationError, r"The re-ranker Broken .* \[\d+\], got shape \[\]"),
+        (lambda n: "words", PartError, "Broken failed in `score`: ValueError: could not convert"),
+        (lambda n: np.zeros((n, 1)), ConfigurationError, r"Broken .* got shape \[\d+, 1\]"),
+        (lambda n: np.zeros(n - 1), ConfigurationError, r"Broken .* \[\d+\], got shape \[\d+\]"),
+        (lambda n: np.r_[np.nan, np.zeros(n - 1)], ConfigurationError, "Broken .* got 1 values"),
+        (lambda n: torch.zeros(n, requires_grad=True), PartError, "Broken failed in `score`"),
+    ],
+)
+def test_errors_name_the_reranker_that_fails(pairs, candidates, tmp_path, result, error, words):
+    matcher = with_second(new_matcher(tmp_path), pairs, PairwiseReranker())
+    matcher.second = SecondStage(Broken(result=result), matcher.second.traits)
+    with pytest.raises(error, match=words):
+        matcher.recommend(pairs.profiles["a00"], candidates, 3)
+    with pytest.raises(error, match=words):
+        matcher.evaluate(pairs, resamples=0)
+
+
+def test_errors_name_the_distribution_of_a_plugin():
+    known = registry.label("rerankers", PairwiseReranker())
+    assert known == "'pairwise' (pairmatch.learning.pairwise:PairwiseReranker, from pairmatch)"
+    assert registry.label("rerankers", Broken()) == "Broken"
+
+
+def near(count):
+    """Partners are near in one trait."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, count, 4))
+    b[:, 0] = a[:, 0] + 0.1 * rng.normal(size=count)
+    return PairedFeatures.of(a, b)
+
+
+def test_errors_of_fit_name_the_reranker():
+    class Raising(Broken):
+        def fit(self, train, *, seed=0):
+            raise KeyError("rows")
+
+    class Nothing(Broken):
+        def fit(self, train, *, seed=0):
+            return None
+
+    class Said(Broken):
+        def fit(self, train, *, seed=0):
+            raise ConfigurationError("As it was said.")
+
+    for reranker, words in (
+        (Raising(), r"The re-ranker .*Raising failed in `fit`: KeyError: 'rows'"),
+        (Nothing(), r"The re-ranker .*Nothing must return a re-ranker from `fit`, got None"),
+    ):
+        with pytest.raises(PartError, match=words):
+            Reranked(learner="frozen", reranker=reranker).fit(near(40))
+    with pytest.raises(ConfigurationError, match=r"^As it was said\.$"):
+        Reranked(learner="frozen", reranker=Said()).fit(near(40))
+
+
+@pytest.mark.parametrize("top", [0, -3, 2.5, "ten", None, True])
+def test_the_number_of_candidates_of_a_reranker_is_checked(top):
+    reranker = Broken()
+    reranker.top = top
+    for build in (
+        lambda: Matcher(backbone="attributes", metadata="none", reranker=reranker),
+        lambda: Reranked(learner="frozen", reranker=reranker),
+    ):
+        with pytest.raises(ConfigurationError, match=r"`Broken\.top` must be"):
+            build()
+
+
+def alike(first, second):
+    return (first.attributes["x0"] > 0) == (second.attributes["x0"] > 0)
+
+
+class Alike(Reranker):
+    """Reads attributes only."""
+
+    needs_profiles = True
+    top = 10
+
+    def score(self, pairs):
+        return [float(alike(*pair)) for pair in pairs.profiles]
+
+
+def test_a_reranker_may_read_attributes_alone(pairs, candidates, tmp_path):
+    """People without photo and text are whole if they were given as profiles."""
+    matcher = with_second(new_matcher(tmp_path), pairs, Alike())
+    profile = pairs.profiles["a00"]
+    gallery = matcher.gallery(candidates)
+    for where in (candidates, gallery):
+        best = matcher.recommend(profile, where, 10)
+        same = [alike(one.profile, profile) for one in best]
+        assert same == sorted(same, reverse=True)
+        assert 0 < sum(same) < 10
+    stored = Gallery.open(gallery.save(tmp_path / "gallery"))
+    for one in (stored, Gallery.of(gallery.ids, gallery.embeddings)):
+        with pytest.raises(ConfigurationError, match="10 candidates have neither photo nor text"):
+            matcher.recommend(profile, one, 10)
+
+
+# --- saved
+
+
+def test_formats_keep_older_versions_from_dropping_the_second_stage(matcher, pairs, tmp_path):
+    """Versions that read formats 1 and 2 would load a matcher without its second stage."""
+    folder = matcher.save(tmp_path / "both")
+    record = json.loads((folder / "matcher.json").read_text())
+    assert record["format"] == 3
+    first = new_matcher(tmp_path).fit(pairs)
+    first.save(tmp_path / "first")
+    other = json.loads((tmp_path / "first" / "matcher.json").read_text())
+    assert other["format"] == 2
+    assert Matcher.load(tmp_path / "first", store=first.store).second is None
+    # Either without the other is not what `save` writes
+    (folder / "matcher.json").write_text(json.dumps({**record, "format": 2}))
+    with pytest.raises(SavedMatcherError, match="format 3 is for matchers with the state of a re"):
+        Matcher.load(folder)
+    record.pop("reranker_sha256")
+    (folder / "matcher.json").write_text(json.dumps(record))
+    with pytest.raises(SavedMatcherError, match="format 3 is for matchers with the state of a re"):
+        Matcher.load(folder)
+    # Saved again without it, a folder is of format 2 again
+    first.save(folder)
+    assert json.loads((folder / "matcher.json").read_text())["format"] == 2
+
+
+def replaced(name, value):
+    return lambda state: {**state, name: value}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (replaced("reranker.weights", torch.zeros(7)), "failed in `score`"),
+        (replaced("reranker.weights", torch.zeros(11, 1)), r"has `weights` \[F\]"),
+        (replaced("reranker.more", torch.zeros(1)), r"has `weights` \[F\]"),
+        (replaced("other", torch.zeros(1)), "has no 'other'"),
+        (replaced("traits.means", torch.zeros(2, 3)), r"means has shape \[2, 3\]|axes has shape"),
+        (replaced("traits.means", torch.zeros(0)), r"means has shape \[0\]"),
+        (replaced("traits.residuals", -torch.ones(2)), "residuals, which are variances, are neg"),
+        (replaced("traits.residuals", torch.ones(2).int()), "residuals has the type torch.int32"),
+        (replaced("traits.offsets", torch.full((2, 4), torch.inf)), "are not finite"),
+        (
+            lambda state: {k: v[:, 1:].clone() if v.ndim == 3 else v for k, v in state.items()},
+            "shape",
+        ),
+        (lambda state: {k: v for k, v in state.items() if k != "traits.axes"}, "axes is missing"),
+        (lambda state: {}, "weights is missing; offsets is missing"),
+    ],
+)
+def test_damaged_states_are_found_when_a_matcher_is_loaded(matcher, tmp_path, change, words):
+    """The digests fit, so that it is not damage by chance."""
+    folder = matcher.save(tmp_path / "couples")
+    content = save(change(load_file(folder / "reranker.safetensors")))
+    (folder / "reranker.safetensors").write_bytes(content)
+    record = json.loads((folder / "matcher.json").read_text())
+    record["reranker_sha256"] = hashlib.sha256(content).hexdigest()
+    (folder / "matcher.json").write_text(json.dumps(record))
+    with pytest.raises((SavedMatcherError, PartError), match=words):
+        Matcher.load(folder)
+
+
+def test_a_state_of_another_head_is_refused(matcher, pairs, tmp_path):
+    folder = matcher.save(tmp_path / "couples")
+    narrower = ("traits.weights", "traits.means", "traits.axes")
+    narrow = {
+        key: value[:, 1:].clone() if key in narrower else value
+        for key, value in load_file(folder / "reranker.safetensors").items()
+    }
+    content = save(narrow)
+    (folder / "reranker.safetensors").write_bytes(content)
+    record = json.loads((folder / "matcher.json").read_text())
+    record["reranker_sha256"] = hashlib.sha256(content).hexdigest()
+    (folder / "matcher.json").write_text(json.dumps(record))
+    with pytest.raises(
+        SavedMatcherError,
+        match=r"reranker\.safetensors does not fit its matcher: This second stage",
+    ):
+        Matcher.load(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04pickle", b"\xff" * 4096])
+def test_files_that_are_no_tensors_are_refused(matcher, tmp_path, content):
+    folder = matcher.save(tmp_path / "couples")
+    (folder / "reranker.safetensors").write_bytes(content)
+    record = json.loads((folder / "matcher.json").read_text())
+    record["reranker_sha256"] = hashlib.sha256(content).hexdigest()
+    (folder / "matcher.json").write_text(json.dumps(record))
+    with pytest.raises(SavedMatcherError, match=r"reranker\.safetensors is damaged"):
+        Matcher.load(folder)
+
+
+def test_a_missing_plugin_is_named_only_if_it_is_used(matcher, pairs, tmp_path, caplog):
+    foreign = {"name": "theirs", "options": {}, "distribution": "their-parts", "version": "1.2"}
+    folder = matcher.save(tmp_path / "both")
+    record = json.loads((folder / "matcher.json").read_text())
+    record["parts"]["reranker"] = foreign
+    (folder / "matcher.json").write_text(json.dumps(record))
+    with pytest.raises(PartError, match=r"'theirs'.* came from their-parts 1\.2: install it"):
+        Matcher.load(folder)
+    refused = new_matcher(tmp_path).fit(pairs)
+    folder = refused.save(tmp_path / "refused")
+    record = json.loads((folder / "matcher.json").read_text())
+    record["parts"]["reranker"] = foreign
+    (folder / "matcher.json").write_text(json.dumps(record))
+    with caplog.at_level(logging.WARNING):
+        loaded = Matcher.load(folder, store=refused.store)
+    assert loaded.reranker is None
+    assert "'theirs', which this matcher does not use, is not installed" in caplog.text
+    assert "came from their-parts 1.2" in caplog.text
+
+
+def test_a_refused_reranker_without_a_name_does_not_keep_a_matcher_from_being_saved(
+    pairs, tmp_path, caplog
+):
+    matcher = new_matcher(tmp_path, reranker=Alike()).fit(pairs)
+    assert matcher.second is None
+    with caplog.at_level(logging.WARNING):
+        folder = matcher.save(tmp_path / "couples")
+    assert "The re-ranker, which is not used, is not saved: `" in caplog.text
+    loaded = Matcher.load(folder, store=matcher.store)
+    assert loaded.reranker is None
+    assert loaded.reranking == matcher.reranking
+    used = with_second(new_matcher(tmp_path), pairs, Alike())
+    with pytest.raises(PartError, match="has no registered name"):
+        used.save(tmp_path / "used")
+
+
+def test_a_state_that_is_no_tensors_is_not_saved(matcher, pairs, tmp_path):
+    class Loose(PairwiseReranker):
+        def state(self):
+            return {"weights": [1.0]}
+
+    second = SecondStage(Loose(), matcher.second.traits)
+    with pytest.raises(PartError, match="must return tensors from `state`"):
+        second.state()
+
+
+def test_a_refused_gate_leaves_results_bit_for_bit(pairs, tmp_path):
+    """Ranking and figures are those of a matcher that never had a re-ranker."""
+    plain, refused = (
+        new_matcher(tmp_path / name, **options).fit(pairs)
+        for name, options in (("plain", {}), ("refused", {"reranker": "pairwise"}))
+    )
+    assert refused.reranking is not None
+    assert refused.second is None
+    for name, value in plain.head.state_dict().items():
+        assert torch.equal(value, refused.head.state_dict()[name])
+    first, second = (one.evaluate(pairs, resamples=0) for one in (plain, refused))
+    assert first.to_dict() == second.to_dict()
+    assert np.array_equal(first.ranks, second.ranks)
+    gallery = [pairs.profiles[one] for one in pairs.ids_b]
+    rankings = [one.recommend(pairs.profiles["a01"], gallery, 40) for one in (plain, refused)]
+    assert list(rankings[0]) == list(rankings[1])
+    assert rankings[0].caveats == rankings[1].caveats
