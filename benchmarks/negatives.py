@@ -82,7 +82,7 @@ def train(data, names, repeats, others):
                 print(result.compare(label, other), flush=True)
 
 
-if __name__ == "__main__":
+def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("what", choices=("unknown", "train"))
     parser.add_argument("sets", nargs="*", default=["furniture", "lookalikes"])
@@ -94,3 +94,7 @@ if __name__ == "__main__":
         unknown()
     else:
         train(arguments.data, arguments.sets, arguments.repeats, arguments.others)
+
+
+if __name__ == "__main__":
+    main()
