@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from pairmatch import Callback, Matcher, PairedFeatures, Pairs
 from pairmatch.cli import app
 from pairmatch.core.errors import BackboneError, ConfigurationError, SavedMatcherError
+from pairmatch.core.interfaces import FittedHead
 from pairmatch.core.pools import Pools
 from pairmatch.finetuning.config import FinetuneConfig
 from pairmatch.io.store import Store
@@ -277,7 +278,7 @@ def test_the_verdict_follows_the_features_that_tell_more(noises, better):
         [PairedFeatures.of(*planted(n, noise, seed)) for seed, n in enumerate(sizes)]
         for noise in noises
     )
-    tables = [tuning_tables(frozen, tuned, build_head("identity", dim=24))] * 2
+    tables = [tuning_tables(frozen, tuned, FittedHead(build_head("identity", dim=24)))] * 2
     verdict = TuningVerdict.of(tables)
     assert verdict.is_better is better
     gain = verdict.tuned["reciprocal_rank"].mean() - verdict.frozen["reciprocal_rank"].mean()
@@ -294,7 +295,7 @@ def test_folds_of_any_size_have_a_verdict():
     tables = []
     for size in (4, 6):
         parts = [PairedFeatures.of(*planted(n, 0.5, n)) for n in (30, size)]
-        tables.append(tuning_tables(parts, parts, build_head("identity", dim=24)))
+        tables.append(tuning_tables(parts, parts, FittedHead(build_head("identity", dim=24))))
     verdict = TuningVerdict.of(tables)
     assert verdict.tuned.ks == (1,)
     assert len(verdict.tuned) == 2 * (4 + 6)
@@ -307,7 +308,7 @@ def test_recall_in_pools_is_that_of_the_pool():
         rows = [(row, row) for row in range(n)]
         pools = Pools.of(rows, [str(row % (n // 3)) for row in range(n)])
         parts.append(PairedFeatures.of(*planted(n, 0.5, n), pools=pools))
-    tuned, _ = tuning_tables(parts, parts, build_head("identity", dim=24))
+    tuned, _ = tuning_tables(parts, parts, FittedHead(build_head("identity", dim=24)))
     assert set(tuned["candidates"]) == {3}
     assert tuned.ks == (1,)  # not 5 and 10 of the 12 people
 
@@ -339,7 +340,8 @@ def command(folder, bert, *words):
 
 def test_the_command_tunes_saves_and_judges(bert, tmp_path):
     figures = tmp_path / "figures.json"
-    result = CliRunner().invoke(app, command(tmp_path, bert, "--json", str(figures)))
+    words = ["--json", str(figures), "--reranker", "pairwise"]
+    result = CliRunner().invoke(app, command(tmp_path, bert, *words))
     assert result.exit_code == 0, result.output
     assert "Advice against it: 28 training pairs are few" in result.output
     assert result.output.count("training pairs are few") == 1
@@ -348,6 +350,8 @@ def test_the_command_tunes_saves_and_judges(bert, tmp_path):
     record = json.loads((tmp_path / "tuned" / "matcher.json").read_text())
     targets = record["parts"]["backbones"][0]["adapter"]["targets"]
     assert {name.rpartition(".")[2] for name in targets} == {"query"}
+    assert record["parts"]["reranker"]["name"] == "pairwise"
+    assert record["reranking"]["queries"] == 2 * 28
     written = json.loads(figures.read_text())
     assert written["finetuning"]["comparison"]["queries"] == written["queries"]
     assert (tmp_path / "tuned" / "run.yaml").exists()

@@ -4,22 +4,37 @@ import dataclasses
 import hashlib
 import json
 import logging
+import time
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save
+from typer.testing import CliRunner
 
-from pairmatch import Gallery, Matcher, Pair, PairedFeatures, Pairs, Profile
+from pairmatch import Evaluator, Gallery, Matcher, Pair, PairedFeatures, Pairs, Profile
+from pairmatch.cli import app
 from pairmatch.core import registry
 from pairmatch.core.errors import ConfigurationError, PartError, SavedMatcherError
-from pairmatch.core.interfaces import Reranker
+from pairmatch.core.interfaces import FittedHead, Reranker
 from pairmatch.core.second_stage import SecondStage
+from pairmatch.evaluation.crossvalidation import cross_validate
+from pairmatch.evaluation.measuring import chance_table
 from pairmatch.evaluation.query_table import embed_sides
+from pairmatch.evaluation.splits import cross_validation_splits
+from pairmatch.experiments.rows import FinishedRows, describe_learner
+from pairmatch.experiments.sweep import grid, plan, sweep
 from pairmatch.gallery.memory import MemoryGallery
+from pairmatch.learning.baselines import Frozen
 from pairmatch.learning.pairwise import PairwiseReranker
 from pairmatch.learning.reranking import Reranked
 from pairmatch.learning.traits import components, fit_traits
+from pairmatch.matcher.finetuning import tuning_tables
+from pairmatch.report.learners import compare_learners
+from pairmatch.serving.explorer.computing import ComputingError
+from pairmatch.serving.explorer.slates import Question, Slates
+from pairmatch.serving.service import Service
+from pairmatch.serving.settings import ServiceSettings
 
 NAMES = [f"x{number}" for number in range(4)]
 PEOPLE = 40
@@ -412,3 +427,208 @@ def test_a_refused_gate_leaves_results_bit_for_bit(pairs, tmp_path):
     rankings = [one.recommend(pairs.profiles["a01"], gallery, 40) for one in (plain, refused)]
     assert list(rankings[0]) == list(rankings[1])
     assert rankings[0].caveats == rankings[1].caveats
+
+
+# --- sweeps, reports, runs
+
+
+def near_pairs(count, seed=0):
+    """Partners are near in one of six traits, wherever they are."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(2, count, 6))
+    b[:, 0] = a[:, 0] + 0.02 * rng.normal(size=count)
+    people = [
+        Profile(f"{side}{row:03}", attributes={f"x{n}": x for n, x in enumerate(values)})
+        for side, rows in (("a", a.tolist()), ("b", b.tolist()))
+        for row, values in enumerate(rows)
+    ]
+    return Pairs.of(people, [Pair(f"a{row:03}", f"b{row:03}") for row in range(count)])
+
+
+SWEPT = {"backbone": "attributes", "metadata": "none", "learner": "frozen"}
+
+
+def test_a_sweep_compares_rows_with_and_without_a_reranker(tmp_path):
+    pairs = near_pairs(250)
+    axes = {"reranker": ["none", ("pairwise", {"top": 20})]}
+    combinations = grid(SWEPT, axes)
+    assert [one.label for one in combinations] == ["reranker none", "reranker pairwise (top=20)"]
+    options = {"baselines": (), "repeats": 1, "folds": 3, "store": tmp_path / "s.sqlite"}
+    result = sweep(pairs, combinations, output=tmp_path / "sweep", **options)
+    first, second = (result.table(one.label) for one in combinations)
+    # The oracle: cross-validation of the same stages on the same folds
+    matcher = Matcher(**SWEPT, store=tmp_path / "s.sqlite")
+    data = matcher.pipeline.ready(pairs.people).paired_features([pairs])[0]
+    stages = {
+        "one": "frozen",
+        "two": Reranked(learner="frozen", reranker=("pairwise", {"top": 20})),
+    }
+    expected = cross_validate(data, stages, repeats=1, folds=3)
+    for name, table in (("one", first), ("two", second)):
+        assert np.array_equal(table.metric("MRR"), expected.table(name).metric("MRR"))
+    assert not np.array_equal(first.metric("MRR"), second.metric("MRR"))
+    # The rows of both are kept, and read when the sweep resumes
+    assert len(list((tmp_path / "sweep").rglob("*.npz"))) == 2
+    again = sweep(pairs, combinations, output=tmp_path / "sweep", **options)
+    assert np.array_equal(again.table(combinations[1].label).metric("MRR"), second.metric("MRR"))
+    options.pop("baselines")
+    planned = plan(pairs, combinations, baselines=(), **options)
+    assert planned.labels == tuple(one.label for one in combinations)
+
+
+def test_options_of_a_reranker_are_axes_and_part_of_a_row(tmp_path):
+    base = {**SWEPT, "reranker": "pairwise"}
+    widths = [one.arguments["reranker"] for one in grid(base, {"reranker.top": [20, 40]})]
+    assert widths == [("pairwise", {"top": 20}), ("pairwise", {"top": 40})]
+    with pytest.raises(ConfigurationError, match=r"`reranker\.top` needs `reranker` to be named"):
+        grid(SWEPT, {"reranker.top": [20]})
+    described = [
+        describe_learner(Reranked(learner="frozen", reranker=("pairwise", {"top": top})))
+        for top in (20, 40)
+    ]
+    assert described[0] != described[1]
+    assert described[0]["reranker"][1]["top"] == 20
+    assert describe_learner(Frozen()) == {
+        key: value for key, value in described[0].items() if key != "reranker"
+    }
+
+
+def test_rows_of_a_reranker_that_reads_profiles_are_measured_again(tmp_path):
+    """The texts are in no key: a stored row could be one of earlier texts."""
+    data = near(60)
+    splits = cross_validation_splits(data, repeats=1, folds=2, seed=0)
+    chance = chance_table(data, splits, (1,))
+    rows = FinishedRows(tmp_path / "sweep", splits, chance, 0)
+    calls = []
+    for reranker in (Alike(), Alike()):
+        rows.read_or_measure(
+            data, Reranked(learner="frozen", reranker=reranker), lambda: calls.append(1) or chance
+        )
+    assert len(calls) == 2
+    assert not (tmp_path / "sweep").exists()
+
+
+def write_tables(folder, pairs):
+    names = list(pairs.people[0].attributes)
+    people = [["id", *names], *([one.id, *one.attributes.values()] for one in pairs.people)]
+    links = [["id_a", "id_b"], *([pair.a, pair.b] for pair in pairs.pairs)]
+    for name, rows in (("people.csv", people), ("pairs.csv", links)):
+        (folder / name).write_text("\n".join(",".join(map(str, row)) for row in rows))
+
+
+def invoke(words):
+    result = CliRunner().invoke(app, words.split(), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+COMMON = "pairs.csv --profiles people.csv --backbone attributes --store s.sqlite --quiet"
+
+
+def test_the_command_sweep_takes_rerankers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_tables(tmp_path, near_pairs(60))
+    rest = "--grid learner=frozen --baseline none --repeats 1 --folds 2 --plan"
+    text = invoke(f"sweep {COMMON} {rest} --reranker none,pairwise --set pairwise.top=20")
+    assert "reranker none, learner frozen" in text
+    assert "reranker pairwise (top=20), learner frozen" in text
+    assert "(top=20)" in invoke(
+        f"sweep {COMMON} {rest} --reranker none,pairwise --set reranker.top=20"
+    )
+    assert "1 row," in invoke(f"sweep {COMMON} {rest} --reranker pairwise --set pairwise.top=20")
+
+
+@pytest.mark.slow
+def test_a_run_is_repeated_with_its_second_stage(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_tables(tmp_path, near_pairs(500, seed=3))
+    text = invoke(
+        f"fit {COMMON} --learner frozen --reranker pairwise --set pairwise.top=20 --output out "
+        "--no-compare --no-learning-curve"
+    )
+    assert "The re-ranker pairwise orders the best 20 candidates" in text
+    rows = {line.rsplit("  ")[0].strip(): line for line in text.splitlines()}
+    shown = [line.split() for name, line in rows.items() if name.startswith(("first", "trained"))]
+    assert any(words[:2] == ["first", "stage"] for words in shown), text
+    text = invoke("fit --config out/run.yaml --output again")
+    assert "The head is bit for bit the recorded one." in text
+    assert "The re-ranker is bit for bit the recorded one." in text
+    digests = [(tmp_path / one / "reranker.safetensors").read_bytes() for one in ("out", "again")]
+    assert digests[0] == digests[1]
+    # A record of another re-ranker is noticed
+    recorded = (tmp_path / "again" / "run.yaml").read_text()
+    start = recorded.index("  reranker: ") + len("  reranker: ")
+    other = f"{recorded[:start]}{'0' * 64}{recorded[start + 64 :]}"
+    (tmp_path / "other.yaml").write_text(other)
+    text = invoke("fit --config other.yaml --output third")
+    assert "The head is bit for bit the recorded one." in text
+    assert "The re-ranker differs from the recorded one" in text
+
+
+def test_the_verdict_on_fine_tuning_is_that_of_both_stages():
+    parts = [near(60), near(40)]
+    head = Frozen().fit(parts[0]).head
+    traits = fit_traits(embed_sides(parts[0], head), components(parts[0]))
+    weights = torch.tensor([0.0] * 7 + [-1.0, 0.0, 0.0, 0.0])  # the distance of a trait
+    second = SecondStage(PairwiseReranker().with_state({"weights": weights}), traits)
+    tuned, frozen = tuning_tables(parts, parts, FittedHead(head, second=second))
+    alone, rival = tuning_tables(parts, parts, FittedHead(head))
+    evaluator = Evaluator(resamples=0)
+    for table, stage in ((tuned, second), (alone, None)):
+        figures = evaluator.evaluate(parts[1], head, second=stage)
+        assert table.metric("MRR").mean() == pytest.approx(figures.both.mrr)
+    assert tuned.metric("MRR").mean() != alone.metric("MRR").mean()
+    assert np.array_equal(frozen.metric("MRR"), rival.metric("MRR"))
+
+
+def test_the_report_compares_with_the_first_stage(tmp_path):
+    pairs = near_pairs(250)
+    train, validation, test = pairs.split(seed=0)
+    matcher = with_second(
+        new_matcher(tmp_path),
+        train,
+        PairwiseReranker(top=20),
+        {"weights": torch.tensor([0.0] * 9 + [-1.0] + [0.0] * 5)},  # the distance of a trait
+    )
+    compared = compare_learners(matcher, train, validation, test, others=("whitened",))
+    assert set(compared.result.learners) == {"trained", "first stage", "whitened"}
+    both, first = (compared.result.table(name) for name in ("trained", "first stage"))
+    plain = Matcher(**SWEPT, store=matcher.store)
+    plain.fit(train)
+    expected = {one: m.evaluate(test, resamples=0) for one, m in ((0, plain), (1, matcher))}
+    assert first.metric("MRR").mean() == pytest.approx(expected[0].both.mrr)
+    assert both.metric("MRR").mean() == pytest.approx(expected[1].both.mrr)
+    assert both.metric("MRR").mean() != first.metric("MRR").mean()
+    assert "first stage: without its re-ranker" in compared.text()
+    matcher.second = None
+    alone = compare_learners(matcher, train, validation, test, others=("whitened",))
+    assert "first stage" not in alone.result.learners
+    assert "re-ranker" not in alone.text()
+
+
+def test_the_explorer_says_which_orders_are_of_the_first_stage(matcher, pairs, tmp_path):
+    folders = {
+        side: matcher.gallery([pairs.profiles[one] for one in those], side=side).save(
+            tmp_path / side
+        )
+        for side, those in (("a", pairs.ids_a), ("b", pairs.ids_b))
+    }
+    service = Service(ServiceSettings(matcher=tmp_path, galleries=folders), matcher)
+    try:
+        slates = Slates(service)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                slate = slates.slate(Question("a03", "a", 5, policy="balanced"))
+                break
+            except ComputingError:
+                assert time.monotonic() < deadline
+        assert any("is one of the first stage: the re-ranker pairwise" in x for x in slate.caveats)
+        plain = slates.slate(Question("a03", "a", 5))
+        served = matcher.recommend(
+            pairs.profiles["a03"], [pairs.profiles[one] for one in pairs.ids_b], 5
+        )
+        assert [card.id for card in plain.cards] == ids(served)
+        assert not any("takes no part" in x for x in plain.caveats)
+    finally:
+        service.close()

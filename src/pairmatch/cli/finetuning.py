@@ -24,6 +24,7 @@ from pairmatch.cli.options import (
     Prompt,
     PromptAttributes,
     Quiet,
+    RerankerName,
     Seed,
     Sides,
     Yes,
@@ -62,6 +63,7 @@ def finetune(
     pooler: PoolerName = None,
     metadata: MetadataName = None,
     learner: LearnerName = None,
+    reranker: RerankerName = None,
     head: Annotated[
         str | None,
         typer.Option("--head", help="Head that it is tuned with.", show_default="residual"),
@@ -159,6 +161,7 @@ def finetune(
         head=head,
         loss=loss,
         learner=learner,
+        reranker=reranker,
         settings=[text for text in settings or () if not text.startswith(f"{_PART}.")],
     )
 

@@ -26,6 +26,7 @@ class Circumstances(BaseModel):
 
 
 class Recorded(Circumstances):
-    """The same, and the digest of the head (SHA-256) if a matcher was saved."""
+    """The same, and the digests (SHA-256) of the head and the re-ranker of a saved matcher."""
 
     head: str | None = None
+    reranker: str | None = None

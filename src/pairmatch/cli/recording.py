@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,10 +73,11 @@ class Recorder:
         """Writes the run file into the folder of a saved matcher, or of other results."""
         from pairmatch.io.files import digest_file
         from pairmatch.io.replacing import current_file, replace_file
-        from pairmatch.matcher.files import WEIGHTS
+        from pairmatch.matcher.files import RERANKER, WEIGHTS
 
-        head = current_file(folder, WEIGHTS)
-        digests = {"head": digest_file(head)} if head.exists() else {}
+        learned = {"head": WEIGHTS, "reranker": RERANKER}
+        files = {part: current_file(folder, name) for part, name in learned.items()}
+        digests = {part: digest_file(path) for part, path in files.items() if path.exists()}
         recorded = {**self._now.model_dump(), **digests}
         options = {key: _portable(value) for key, value in self._run.options.items()}
         try:
@@ -87,18 +88,21 @@ class Recorder:
         hint = f"# Repeat this run: pairmatch {self._run.command} --config FOLDER/{RUN}\n"
         replace_file(folder / RUN, (hint + text).encode())
         if digests:
-            self._compare(digests["head"])
+            self._compare(digests)
 
-    def _compare(self, head: str) -> None:
+    def _compare(self, digests: Mapping[str, str]) -> None:
         """Says whether a repeated run came to the same result."""
         changed = {option_key(key) for key in self._run.overridden} - _BESIDE
         if self._before is None or self._before.head is None or changed or self._changes:
             return
-        if head == self._before.head:
-            echo("The head is bit for bit the recorded one.")
-        else:
+        before = {"head": self._before.head, "reranker": self._before.reranker}
+        for part, noun in (("head", "head"), ("reranker", "re-ranker")):
+            if digests.get(part) == before[part]:
+                if part in digests:
+                    echo(f"The {noun} is bit for bit the recorded one.")
+                continue
             echo(
-                "The head differs from the recorded one, although data, versions, threads and "
+                f"The {noun} differs from the recorded one, although data, versions, threads and "
                 "device are equal.",
                 err=True,
                 color="yellow",

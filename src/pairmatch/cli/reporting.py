@@ -227,11 +227,14 @@ def _write_report(
 ) -> str:
     """Writes the page; returns how to serve the best learner, if it is not the matcher's."""
     from pairmatch.report import diagnose, matcher_report, seen_sections, write_report
+    from pairmatch.report.learners import FIRST_STAGE
 
     diagnosis = diagnose(matcher, *parts, with_learning_curve=learning_curve, comparison=comparison)
     verdict = diagnosis.verdict
     advice = ""
-    if verdict.best != "trained" and verdict.beats_chance:
+    if verdict.best == FIRST_STAGE:
+        advice = " To serve it, fit without --reranker."
+    elif verdict.best != "trained" and verdict.beats_chance:
         advice = f" To serve it, fit with --learner {verdict.best}."
     report = matcher_report(
         matcher,

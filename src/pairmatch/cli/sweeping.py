@@ -76,6 +76,12 @@ def sweep(
         str | None,
         typer.Option(help="Loss, or several to compare: infonce,sigmoid.", show_default="infonce"),
     ] = None,
+    reranker: Annotated[
+        str | None,
+        typer.Option(
+            help="Second stage, or several to compare: none,pairwise.", show_default="none"
+        ),
+    ] = None,
     grid: Annotated[
         list[str] | None,
         typer.Option(
@@ -148,6 +154,7 @@ def sweep(
     """
     check_plan(plan_only, gpus, usd_per_hour, accelerator)
     named = {"pooler": pooler, "metadata": metadata, "head": head, "loss": loss}
+    named["reranker"] = reranker
     base = _base(backbone, named, settings)
     base |= {"prompt": prompt, "prompt_attributes": tuple(prompt_attribute or ())}
     axes = _part_axes(named, settings) | _grid_axes(grid or ())
@@ -213,6 +220,8 @@ def _base(
 ) -> dict[str, Any]:
     """Arguments of `Matcher` that all combinations share."""
     compared = tuple(f"{part}." for part, names in named.items() if _is_compared(names))
+    if "reranker." in compared:  # whose options may have its name, as in `fit`
+        compared += tuple(f"{name}." for name in str(named["reranker"]).split(","))
     shared = {part: None if _is_compared(names) else names for part, names in named.items()}
     return parts_of(
         backbones=backbones,
@@ -220,6 +229,7 @@ def _base(
         metadata=shared["metadata"],
         head=shared["head"],
         loss=shared["loss"],
+        reranker=shared["reranker"],
         settings=[setting for setting in settings or () if not setting.startswith(compared)],
     )
 
@@ -231,11 +241,17 @@ def _part_axes(
     options = parse_options(settings or ())
     return {
         part: [
-            None if name == "none" else (name, options.get(part, {})) for name in names.split(",")
+            None if name == "none" else (name, _own(options, part, name))
+            for name in names.split(",")
         ]
         for part, names in named.items()
         if names and _is_compared(names)
     }
+
+
+def _own(options: Mapping[str, dict[str, Any]], part: str, name: str) -> dict[str, Any]:
+    """Options of a part by its kind; those of a re-ranker also by its name, as in `fit`."""
+    return {**options.get(part, {}), **(options.get(name, {}) if part == "reranker" else {})}
 
 
 def _is_compared(names: str | None) -> bool:

@@ -207,6 +207,7 @@ class TuningRun:
 
     def _tuned(self, matcher: Matcher, parts: Sequence[Pairs], folder: Path) -> _Tables:
         """Tunes a matcher, and ranks the test queries by it and by `best` on frozen features."""
+        from pairmatch.core.interfaces import FittedHead
         from pairmatch.matcher.finetuning import tuning_tables
 
         train, validation, test = parts
@@ -220,7 +221,8 @@ class TuningRun:
         if not self.ranks.is_main:
             return []
         tuned = [matcher.paired_features(part) for part in used]
-        return [tuning_tables(frozen, tuned, matcher.fitted_head, seed=matcher.seed)]
+        served = FittedHead(matcher.fitted_head, second=matcher.second)
+        return [tuning_tables(frozen, tuned, served, seed=matcher.seed)]
 
 
 def _write_report(

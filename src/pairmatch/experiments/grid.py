@@ -21,6 +21,7 @@ _DEFAULTS = {
     "head": "mlp",
     "loss": "infonce",
     "learner": "contrastive",
+    "reranker": None,
 }
 
 
@@ -42,11 +43,12 @@ def grid(base: Mapping[str, Any], axes: Mapping[str, Sequence[Any]]) -> list[Com
 
     Args:
         base: Arguments of `Matcher` that all combinations share.
-        axes: Values to try, by `backbone`, `pooler`, `metadata`, `head`, `loss`, `learner` (names,
-            or names with options), `part.option` (`head.width`, `loss.temperature`,
-            `training.epochs`, `pooler.layer`, `backbone.max_pixels`), or another argument of
-            `Matcher` (`prompt`). The axis `without` leaves metadata fields out of the prompt: a
-            field, a tuple of them, or None to keep all; it generates no new metadata.
+        axes: Values to try, by `backbone`, `pooler`, `metadata`, `head`, `loss`, `learner`,
+            `reranker` (names, or names with options), `part.option` (`head.width`,
+            `loss.temperature`, `training.epochs`, `pooler.layer`, `backbone.max_pixels`), or
+            another argument of `Matcher` (`prompt`). The axis `without` leaves metadata fields out
+            of the prompt: a field, a tuple of them, or None to keep all; it generates no new
+            metadata.
 
     Raises:
         ConfigurationError: An axis has no values, or sets an option of a part that is an instance.

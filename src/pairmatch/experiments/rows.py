@@ -23,6 +23,7 @@ from pairmatch.evaluation.splits import Split
 from pairmatch.experiments.sweep_folder import ROWS
 from pairmatch.io.replacing import replace_file
 from pairmatch.io.store import content_key
+from pairmatch.learning.reranking import Reranked
 
 _FORMAT = 3
 _INTERFACES = {"heads": ProjectionHead, "losses": ContrastiveLoss, "learners": Learner}
@@ -54,8 +55,11 @@ class FinishedRows:
     def read_or_measure(
         self, data: PairedFeatures, learner: Learner, measure: Callable[[], QueryTable]
     ) -> QueryTable:
-        """The stored table of a learner; a missing or damaged one is measured and stored."""
-        if self.folder is None:
+        """The stored table of a learner; a missing or damaged one is measured and stored.
+
+        What a re-ranker reads of profiles is not in the key: then the table is measured.
+        """
+        if self.folder is None or _reads_profiles(learner):
             return measure()
         key = {
             **self.shared_key,
@@ -92,13 +96,28 @@ class FinishedRows:
 def describe_learner(learner: Learner) -> dict[str, Any]:
     """Registered name and options of a learner as JSON values, including those of its parts.
 
+    Of a learner with a re-ranker, those of both.
+
     Raises:
-        PartError: The learner, or a part of it, has no registered name.
+        PartError: The learner, its re-ranker or a part of it has no registered name.
         ConfigurationError: An option cannot be written as JSON.
     """
+    if isinstance(learner, Reranked):
+        name, options = registry.describe("rerankers", learner.reranker)
+        options = {key: options[key] for key in options if key != "device"}
+        return {**describe_learner(learner.learner), "reranker": _as_json([name, options])}
     name, options = registry.describe("learners", learner)
     kept = {key: value for key, value in options.items() if key not in ("device", "progress")}
-    return json.loads(json.dumps({"name": name, "options": kept}, default=_plain, sort_keys=True))
+    described: dict[str, Any] = _as_json({"name": name, "options": kept})
+    return described
+
+
+def _reads_profiles(learner: Learner) -> bool:
+    return isinstance(learner, Reranked) and learner.reranker.needs_profiles
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=_plain, sort_keys=True))
 
 
 def _plain(value: Any) -> Any:

@@ -41,6 +41,7 @@ from pairmatch.features.plan import format_duration
 from pairmatch.io.checkpoints import offline
 from pairmatch.io.store import content_key
 from pairmatch.matcher.matcher import Matcher
+from pairmatch.matcher.pipeline import people_of
 from pairmatch.matcher.planning import identity, plan_work
 from pairmatch.matcher.work import WorkPlan
 
@@ -103,7 +104,8 @@ def sweep(
 
     Args:
         pairs: All pairs.
-        combinations: Combinations to test, from `grid`.
+        combinations: Combinations to test, from `grid`. A re-ranker is used in the folds in which
+            it passes its gate.
         baselines: Learners in the same table, for every set of features.
         splits: `cross-validation`, or `holdout`: repeated splits of the recipe's sizes.
         repeats: Number of repeats of either.
@@ -222,7 +224,7 @@ def _rows(
     rows = {}
     first_labels: dict[str, str] = {}
     for combination, matcher, key in zip(combinations, matchers, keys, strict=True):
-        rows[combination.label] = (key, matcher.learner)
+        rows[combination.label] = (key, matcher.stages())
         first_labels.setdefault(key, combination.label)
     for key, label in first_labels.items():
         for baseline in baselines:
@@ -319,5 +321,5 @@ def _noise(pairs: Pairs, widths: Sequence[int]) -> PairedFeatures:
     width = sum(widths)
     a = rng.standard_normal((len(pairs.ids_a), width), np.float32)
     b = None if pairs.sides == 1 else rng.standard_normal((len(pairs.ids_b), width), np.float32)
-    data = pairs.with_features(a, b)
-    return replace(data, blocks=feature_blocks(["noise"] * len(widths), widths))
+    blocks = feature_blocks(["noise"] * len(widths), widths)
+    return replace(pairs.with_features(a, b), blocks=blocks, people=people_of(pairs))

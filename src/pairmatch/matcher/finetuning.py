@@ -11,7 +11,7 @@ from pairmatch.core import registry
 from pairmatch.core.callbacks import Callback, Callbacks
 from pairmatch.core.config import PartSpec
 from pairmatch.core.display import text_table
-from pairmatch.core.interfaces import Backbone, ProjectionHead
+from pairmatch.core.interfaces import Backbone, FittedHead
 from pairmatch.core.joining import join_features
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.data import Pairs
@@ -262,31 +262,33 @@ class TuningVerdict:
 def tuning_tables(
     features: Sequence[PairedFeatures],
     tuned: Sequence[PairedFeatures],
-    head: ProjectionHead,
+    fitted: FittedHead,
     *,
     seed: int = 0,
 ) -> tuple[QueryTable, QueryTable]:
-    """Test queries ranked by a tuned head, and by the learner `best` on frozen features.
+    """Test queries ranked on tuned features, and by the learner `best` on frozen ones.
 
     Args:
         features: Frozen features of the training, validation and test pairs; validation pairs may
             be missing.
         tuned: Features of the same pairs by the fine-tuned backbones.
-        head: Head on the latter.
+        fitted: Head on the latter, with its second stage if there is one.
         seed: Seed of the learner.
     """
     rival = registry.create("learners", RIVAL)
     validation = features[1] if len(features) > 2 else None
-    frozen_head = rival.fit(features[0], validation, seed=seed).head
-    return _measured(tuned, head), _measured(features, frozen_head)
+    return _measured(tuned, fitted), _measured(
+        features, rival.fit(features[0], validation, seed=seed)
+    )
 
 
-def _measured(features: Sequence[PairedFeatures], head: ProjectionHead) -> QueryTable:
+def _measured(features: Sequence[PairedFeatures], fitted: FittedHead) -> QueryTable:
     data, labels = join_features(features)
     split = Split(0, 0, data.part(labels[0]), data.part(labels[-1]))
     ks, _ = usable_ks(None, usable_gallery(features[-1]))
     # 1 fits into every gallery: folds of any sizes have a K in common
-    return measure_head(data, head, split, tuple(dict.fromkeys([1, *ks])))
+    ks = tuple(dict.fromkeys([1, *ks]))
+    return measure_head(data, fitted.head, split, ks, second=fitted.second)
 
 
 def _with_ks(table: QueryTable, ks: Sequence[int]) -> QueryTable:

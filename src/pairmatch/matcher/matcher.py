@@ -427,7 +427,7 @@ class Matcher:
 
     def _learn(self, features: Sequence[PairedFeatures]) -> tuple[FittedHead, RerankingGate | None]:
         """Fits the learner, which reports its epochs, and the re-ranker if there is one."""
-        stages = self._stages()
+        stages = self.stages()
         bars = [ProgressBar()] if self.progress else []
         stages.callbacks = (*bars, *self.callbacks)
         try:
@@ -436,8 +436,8 @@ class Matcher:
             stages.callbacks = ()
         return fitted, stages.gate if isinstance(stages, Reranked) else None
 
-    def _stages(self) -> Learner:
-        """The learner, with the re-ranker if there is one."""
+    def stages(self) -> Learner:
+        """The learner that `fit` fits: with the re-ranker, if there is one, and its gate."""
         if self.reranker is None:
             return self.learner
         return Reranked(learner=self.learner, reranker=self.reranker)
@@ -562,7 +562,7 @@ class Matcher:
         pipeline = self.pipeline.ready(pairs.people)
         return cross_validate(
             pipeline.paired_features([pairs], join_identical=join_identical)[0],
-            {"trained": self._stages(), **named},
+            {"trained": self.stages(), **named},
             repeats=repeats,
             folds=folds,
             ks=ks,

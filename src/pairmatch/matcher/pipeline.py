@@ -261,6 +261,13 @@ def part_name(kind: str, part: Backbone | Pooler | MetadataGenerator) -> str:
         return type(part).__name__
 
 
+def people_of(pairs: Pairs) -> People:
+    """The people of both sides, in the order of their features."""
+    return People(
+        *(tuple(pairs.profiles[one] for one in ids) for ids in (pairs.ids_a, pairs.ids_b))
+    )
+
+
 def _paired(
     pairs: Pairs, features: Vectors, rows: Mapping[str, int], join_identical: bool
 ) -> PairedFeatures:
@@ -269,7 +276,4 @@ def _paired(
         None if pairs.sides == 1 else features[[rows[person] for person in pairs.ids_b]],
         join_identical=join_identical,
     )
-    sides = (pairs.ids_a, pairs.ids_b)
-    return replace(
-        data, people=People(*(tuple(pairs.profiles[one] for one in ids) for ids in sides))
-    )
+    return replace(data, people=people_of(pairs))

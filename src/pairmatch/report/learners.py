@@ -22,8 +22,14 @@ from pairmatch.matcher.matcher import Matcher
 
 #: Learners that take longer than the baselines: seconds for a few hundred pairs.
 SLOW_LEARNERS = ("best", "contrastive")
+#: The row of a matcher's head without its re-ranker.
+FIRST_STAGE = "first stage"
 _PREFERRED = "best"
-_NAMES = {"best": "the learner best", "contrastive": "the recipe"}
+_NAMES = {
+    "best": "the learner best",
+    "contrastive": "the recipe",
+    FIRST_STAGE: "this matcher without its re-ranker",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +81,10 @@ class LearnerComparison:
         """What the learners have in common, in a sentence or two."""
         own = f", with the learner {self.learner}" if self.learner else ""
         chosen = "" if self.chosen is None else " Validation pairs choose the one in bold."
-        return f"trained: this matcher{own}; all learn from the same training pairs.{chosen}"
+        first = (
+            f"; {FIRST_STAGE}: without its re-ranker" if FIRST_STAGE in self.result.tables else ""
+        )
+        return f"trained: this matcher{own}{first}; all learn from the same training pairs.{chosen}"
 
     def __str__(self) -> str:
         """MRR and one recall of every learner, with intervals of MRR."""
@@ -101,7 +110,8 @@ def compare_learners(
     """Fits other learners on the training pairs of a matcher, and measures all on the test pairs.
 
     Every learner gets what the matcher got: the training pairs, and the validation pairs for early
-    stopping. A learner that is the matcher's own is not fitted again.
+    stopping. A learner that is the matcher's own is not fitted again: without the re-ranker, if the
+    matcher has one, it is `first stage`.
 
     Args:
         matcher: Fitted matcher.
@@ -122,6 +132,8 @@ def compare_learners(
     fitted: dict[str, ProjectionHead | FittedHead] = {
         "trained": FittedHead(head, second=matcher.second)
     }
+    if matcher.second is not None:
+        fitted[FIRST_STAGE] = head
     own = _description(matcher.learner)
     for name in track(others, "Comparing learners", len(others), shown=matcher.progress):
         learner: Learner = registry.create("learners", name)

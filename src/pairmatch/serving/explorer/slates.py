@@ -16,6 +16,7 @@ from pairmatch.core.types import Profile, Side
 from pairmatch.gallery import Gallery, Recommendation, Recommendations
 from pairmatch.learning.evidence import score_by_evidence
 from pairmatch.learning.likes_head import LikesHead
+from pairmatch.learning.reranking import reranker_name
 from pairmatch.market import balance, reciprocal
 from pairmatch.matcher.probabilities import with_probabilities
 from pairmatch.serving.explorer.computing import Computed
@@ -248,7 +249,14 @@ class Slates:
             vectors = self._vectors(self.service.galleries[target], ranking)
             likes = _likes(self._head, vector, vectors, side)
             values = reciprocal(*likes)
-        return _reordered(ranking, values, question.k)
+        ordered = _reordered(ranking, values, question.k)
+        second = self.service.matcher.second
+        if second is not None and ordered:
+            ordered.caveats += (
+                f"The order {question.policy} is one of the first stage: the re-ranker "
+                f"{reranker_name(second.reranker)} takes no part in it.",
+            )
+        return ordered
 
     def bonuses(self) -> dict[Side, dict[str, float]]:
         """What balancing adds to the score of each candidate, by side and id."""
