@@ -1,19 +1,31 @@
-"""Generates the command-line page of the docs from the commands themselves."""
+"""Generates the command-line page of the docs from the commands, and keeps figures in one piece."""
 
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import typer
 
 MARKER = "<!-- every command -->"
+_FIGURE = re.compile(r"\([+−]?[\d.]+(?: to |–)[+−]?[\d.]+\)|\bp [=<] [\d.]+|\d %")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replaces the marker with the documentation of all commands."""
-    return markdown.replace(MARKER, commands()) if MARKER in markdown else markdown
+    """Replaces the marker with the documentation of all commands; figures do not break lines."""
+    code_and_text = re.split(r"(```.*?```|`[^`\n]+`)", markdown, flags=re.DOTALL)
+    code_and_text[::2] = [_FIGURE.sub(_in_one_piece, text) for text in code_and_text[::2]]
+    return "".join(code_and_text).replace(MARKER, commands() if MARKER in markdown else MARKER)
+
+
+def _in_one_piece(figure: re.Match[str]) -> str:
+    return (
+        figure.group()
+        .replace(" ", "\N{NO-BREAK SPACE}")
+        .replace("–", "\N{WORD JOINER}–\N{WORD JOINER}")
+    )
 
 
 def commands() -> str:

@@ -112,6 +112,15 @@ def test_command_page_lists_every_command_and_option(monkeypatch):
                 assert f"`{part.opts[0]}`" in section, f"{name}: {part.opts[0]}"
 
 
+def test_figures_do_not_break_lines_but_code_is_kept(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    import mkdocs_hooks
+
+    page = mkdocs_hooks.on_page_markdown("(−0.1 to 0.2), p = 0.5, 95 %, `5 %`\n```text\np = 1\n```")
+    sys.modules.pop("mkdocs_hooks")
+    assert page == "(−0.1_to_0.2), p_=_0.5, 95_%, `5 %`\n```text\np = 1\n```".replace("_", "\xa0")
+
+
 def test_help_texts_contain_no_square_brackets():
     """Rich parses square brackets as markup and drops them."""
     for name, command in typer.main.get_command(app).commands.items():
