@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import threading
+import time
 import zlib
 from contextlib import suppress
 from functools import cache
@@ -14,6 +15,8 @@ import openai
 
 # The HTTP library that the client is built on: httpx or its successor
 _HTTP: Any = sys.modules[openai.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0]]
+#: Its class of responses.
+Response: Any = _HTTP.Response
 _READING = threading.Lock()
 #: Largest body of an answer.
 MOST_ANSWER_BYTES = 4_000_000
@@ -100,7 +103,7 @@ class _LimitedClient(openai.DefaultHttpxClient):
             raise _HTTP.ReadTimeout("deadline", request=request)
         for name in ("content-encoding", "content-length", "transfer-encoding"):
             response.headers.pop(name, None)
-        return _HTTP.Response(
+        return Response(
             response.status_code, headers=response.headers, content=body, request=request
         )
 
@@ -142,10 +145,10 @@ class _Deadline:
     def __init__(self, seconds: float, stream: Any) -> None:
         self.stream = stream
         self.has_passed = False
+        self.end = 0.0  # on the monotonic clock
+        self._seconds = seconds
         self._has_ended = False
         self._lock = threading.Lock()
-        self._timer = threading.Timer(seconds, self._pass)
-        self._timer.daemon = True
 
     def watch(self, event: str, info: dict[str, Any]) -> None:
         """Takes notice of connections that are opened; called by the client's transport."""
@@ -157,14 +160,16 @@ class _Deadline:
                     self._shut_down()
 
     def __enter__(self) -> None:
-        self._timer.start()
+        self.end = time.monotonic() + self._seconds
+        _CLOCK.add(self)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._has_ended = True
-        self._timer.cancel()
+        _CLOCK.remove(self)
 
-    def _pass(self) -> None:
+    def expire(self) -> None:
+        """Ends the block's requests; called when the time has passed."""
         with self._lock:
             if not self._has_ended:
                 self.has_passed = True
@@ -176,3 +181,47 @@ class _Deadline:
             with suppress(OSError):
                 # Of the plain socket: that of TLS would wait for its peer
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+class _Clock:
+    """Expires the deadlines of all clients in one thread, which ends when there are none.
+
+    A timer per request would start a thread per request, a tenth of the time of a small one.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._deadlines: set[_Deadline] = set()
+        self._thread: threading.Thread | None = None
+        self._wakes = 0.0
+
+    def add(self, deadline: _Deadline) -> None:
+        with self._changed:
+            self._deadlines.add(deadline)
+            # A fork does not take the thread with it
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(
+                    target=self._run, name="pairmatch-deadlines", daemon=True
+                )
+                self._wakes = deadline.end
+                self._thread.start()
+            elif deadline.end < self._wakes:
+                self._changed.notify()
+
+    def remove(self, deadline: _Deadline) -> None:
+        with self._changed:
+            self._deadlines.discard(deadline)
+
+    def _run(self) -> None:
+        with self._changed:
+            while self._deadlines:
+                self._wakes = min(deadline.end for deadline in self._deadlines)
+                self._changed.wait(max(0.0, self._wakes - time.monotonic()))
+                now = time.monotonic()
+                for deadline in [each for each in self._deadlines if each.end <= now]:
+                    self._deadlines.discard(deadline)
+                    deadline.expire()
+            self._thread = None
+
+
+_CLOCK = _Clock()
