@@ -204,6 +204,29 @@ def test_results_do_not_depend_on_the_chunk_size(monkeypatch):
             assert np.array_equal(getattr(reference, field), getattr(chunked, field))
 
 
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_results_do_not_depend_on_the_number_of_threads(one_sided):
+    rng = np.random.default_rng(5)
+    vectors = rng.integers(-2, 3, (700, 4))  # many ties; 700 rows are several strips
+    vectors[:, 0] = 1
+    e_a, e_b = unit_rows(vectors[:400]), unit_rows(vectors[400:])
+    sides = (e_a, e_a) if one_sided else (e_a, e_b)
+    matches = np.unique(np.sort(rng.integers(0, 300, (500, 2)), axis=1), axis=0)
+    matches = matches[matches[:, 0] != matches[:, 1]]
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 3, 16):
+            torch.set_num_threads(threads)
+            results.append(rank_partners(*sides, matches, one_sided=one_sided))
+    finally:
+        torch.set_num_threads(before)
+    for result in results[1:]:
+        for one, other in zip(results[0], result, strict=True):
+            assert np.array_equal(one.better, other.better)
+            assert np.array_equal(one.tied, other.tied)
+
+
 def test_recall_curve_is_recall_at_every_k():
     rng = np.random.default_rng(3)
     a, b = unit_rows(rng.integers(0, 2, (12, 3)) + 0.1), unit_rows(rng.integers(0, 2, (9, 3)) + 0.1)

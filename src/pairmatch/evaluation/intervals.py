@@ -24,7 +24,7 @@ from pairmatch.evaluation.ranks import Doubles
 
 #: With fewer clusters, no resampling is wide enough.
 FEWEST_CLUSTERS = 6
-_RESAMPLE_BYTES = 64 * 2**20
+_RESAMPLE_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +128,16 @@ def _summarize(
     confidence: float,
     seed: int,
 ) -> list[Metrics]:
-    components = table.clusters() if resamples else table["component"]
+    if not resamples:
+        return [_point(table.select(rows)) for rows in subsets]
+    components = table.clusters()
     if isinstance(components, Links):
         return [
             _over_people(table.select(rows), components.select(rows), confidence)
             for rows in subsets
         ]
     clusters, labels = np.unique(components, return_inverse=True)
-    if resamples and len(clusters) < FEWEST_CLUSTERS:
+    if len(clusters) < FEWEST_CLUSTERS:
         return [_over_few(table.select(rows), labels[rows], confidence) for rows in subsets]
     tail = expanded_tail((1 - confidence) / 2, len(clusters))
     parts = [_Subset(table.select(rows), labels[rows], len(clusters)) for rows in subsets]
@@ -159,9 +161,10 @@ def _draws(clusters: int, resamples: int, seed: int) -> Iterator[Vectors]:
     for start in range(0, resamples, rows):
         count = min(rows, resamples - start)
         drawn = rng.integers(0, clusters, (count, clusters), dtype=np.int32)
-        drawn += (np.arange(count, dtype=np.int32) * clusters)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=count * clusters)
-        yield counts.reshape(count, clusters).astype(np.float32)
+        counts = np.empty((count, clusters), np.float32)
+        for row, clusters_drawn in enumerate(drawn):  # a row stays in the processor's cache
+            counts[row] = np.bincount(clusters_drawn, minlength=clusters)
+        yield counts
 
 
 class _Subset:
@@ -202,7 +205,7 @@ class _Subset:
 
     def metrics(self, tail: float) -> Metrics:
         point = _metrics(self.ks, self.values[:, :-1], self.median_rank)
-        if not any(map(len, self.means)):
+        if not any(map(len, self.means)):  # no resample has a query of this subset
             return point
         low, high = np.quantile(np.concatenate(self.means), [tail, 1 - tail], axis=0)
         median_low, median_high = np.quantile(np.concatenate(self.medians), [tail, 1 - tail])
@@ -222,8 +225,7 @@ def _over_few(table: QueryTable, labels: Ints, confidence: float) -> Metrics:
     """Metrics with Student's intervals over few clusters; without intervals for a single one."""
     errors, clusters = cluster_errors(_figures(table), labels)
     if clusters < 2:
-        values = np.column_stack([table.recall, table["reciprocal_rank"]])
-        return _metrics(table.ks, values, table.median_rank)
+        return _point(table)
     return _student(table, errors, clusters - 1, confidence)
 
 
@@ -259,7 +261,7 @@ def _figures(table: QueryTable) -> Doubles:
 def _student(table: QueryTable, errors: Doubles, freedom: float, confidence: float) -> Metrics:
     """Metrics with Student's intervals, and Woodruff's for the median rank."""
     values = np.column_stack([table.recall, table["reciprocal_rank"]])
-    point = _metrics(table.ks, values, table.median_rank)
+    point = _point(table)
     bounds = [
         student_interval(mean, error, freedom, confidence)
         for mean, error in zip([*values.mean(0), 0.5], errors, strict=True)
@@ -289,6 +291,12 @@ def _metrics(ks: Sequence[int], values: Doubles, median_rank: float) -> Metrics:
         mrr=float(means[-1]),
         median_rank=median_rank,
     )
+
+
+def _point(table: QueryTable) -> Metrics:
+    """Metrics without intervals."""
+    values = np.column_stack([table.recall, table["reciprocal_rank"]])
+    return _metrics(table.ks, values, table.median_rank)
 
 
 def _with_intervals(

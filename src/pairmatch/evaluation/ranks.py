@@ -10,6 +10,7 @@ the reciprocal rank is that of their best-ranked partner.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,7 +142,7 @@ def rank_partners(
     scores = _partner_scores(left, right, query, partner)
     bounds = (scores + np.float32(TIE_TOLERANCE), scores - np.float32(TIE_TOLERANCE))
     forward = np.zeros((2, len(matches)), np.int64)  # candidates above the high, the low bound
-    backward = np.zeros((2, len(matches)), np.int64)
+    count_strips = _StripCounter(forward, query, None if one_sided else partner, bounds)
     rows = max(1, min(1024, _CHUNK_BYTES // (4 * max(1, len(e_b)))))
     buffer = torch.empty(rows, len(e_b))
     for start in range(0, len(e_a), rows):
@@ -152,17 +153,13 @@ def rank_partners(
             score[diagonal, start + diagonal] = -np.inf
         rows_known = slice(*np.searchsorted(known[:, 0], [start, start + len(block)]))
         score[known[rows_known, 0] - start, known[rows_known, 1]] = -np.inf
-        # Strips stay in the processor's cache: four comparisons, one trip to memory
-        for top in range(0, len(block), _STRIP_ROWS):
-            strip = score[top : top + _STRIP_ROWS]
-            _count_forward(forward, strip, query, start + top, bounds)
-            if not one_sided:
-                _count_backward(backward, strip, partner, bounds)
+        count_strips(score, start)
     left_out = np.bincount(known[:, 0], minlength=len(e_a))
     ranks = [_partner_ranks(matches, forward, scores, len(e_b) - one_sided - left_out)]
     if not one_sided:
         order = np.argsort(partner, kind="stable")
         candidates = len(e_a) - np.bincount(known[:, 1], minlength=len(e_b))
+        backward = count_strips.backward
         swapped = matches[order, ::-1]
         ranks.append(_partner_ranks(swapped, backward[:, order], scores[order], candidates))
     return ranks
@@ -174,6 +171,52 @@ def _partner_ranks(links: Ints, counts: Ints, scores: Vectors, candidates: Ints)
     queries, partners = links.T
     pools = np.full(len(queries), NO_POOL, np.int64)
     return PartnerRanks(queries, partners, counts[0], tied, scores, candidates[queries], pools)
+
+
+class _StripCounter:
+    """Counts the scores above each bound, in strips of rows that stay in the processor's cache.
+
+    Args:
+        forward: [2, P] int64 counts of candidates of side a's queries; filled.
+        query: [P] int64 row of the query of each match, ascending.
+        partner: [P] int64 row of its partner; None to count in one direction only.
+        bounds: Two times [P] float32.
+    """
+
+    def __init__(
+        self, forward: Ints, query: Ints, partner: Ints | None, bounds: tuple[Vectors, Vectors]
+    ) -> None:
+        self._forward = forward
+        self._query = query
+        self._partner = partner
+        self._bounds = bounds
+        self._threads = torch.get_num_threads()
+        # One array per thread: their rows overlap
+        self._backward = np.zeros((self._threads, *forward.shape), np.int64)
+
+    def __call__(self, score: Vectors, first_row: int) -> None:
+        """Counts the scores of the queries from `first_row` on."""
+        tops = range(0, len(score), _STRIP_ROWS)
+        threads = min(self._threads, len(tops))
+
+        def count(thread: int) -> None:
+            for top in tops[thread::threads]:
+                strip = score[top : top + _STRIP_ROWS]
+                _count_forward(self._forward, strip, self._query, first_row + top, self._bounds)
+                if self._partner is not None:
+                    _count_backward(self._backward[thread], strip, self._partner, self._bounds)
+
+        if threads == 1:
+            count(0)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(count, range(threads)))
+
+    @property
+    def backward(self) -> Ints:
+        """[2, P] int64 counts of candidates of side b's queries."""
+        counts: Ints = self._backward.sum(0)
+        return counts
 
 
 def _count_forward(
