@@ -5,11 +5,13 @@ import hashlib
 import json
 import logging
 import time
+from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save
+from test_hub import Hub
 from typer.testing import CliRunner
 
 from pairmatch import Evaluator, Gallery, Matcher, Pair, PairedFeatures, Pairs, Profile
@@ -17,7 +19,7 @@ from pairmatch.cli import app
 from pairmatch.core import registry
 from pairmatch.core.errors import ConfigurationError, PartError, SavedMatcherError
 from pairmatch.core.interfaces import FittedHead, Reranker
-from pairmatch.core.second_stage import SecondStage
+from pairmatch.core.second_stage import SecondStage, Traits
 from pairmatch.evaluation.crossvalidation import cross_validate
 from pairmatch.evaluation.measuring import chance_table
 from pairmatch.evaluation.query_table import embed_sides
@@ -119,6 +121,55 @@ def test_scores_are_those_of_the_formula_in_any_order_of_the_candidates(matcher,
         assert np.ptp(equal or [0]) < 1e-6
 
 
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_figures_are_those_of_recommendations_in_both_directions(matcher, pairs, side):
+    evaluation = matcher.evaluate(pairs, resamples=0)
+    own, others = (pairs.ids_a, pairs.ids_b)[:: 1 if side == "a" else -1]
+    gallery = matcher.gallery(
+        [pairs.profiles[one] for one in others], side="b" if side == "a" else "a"
+    )
+    ranks = [
+        ids(matcher.recommend(pairs.profiles[one], gallery, PEOPLE)).index(other) + 1
+        for one, other in zip(own, others, strict=True)
+    ]
+    figures = evaluation.a_to_b if side == "a" else evaluation.b_to_a
+    assert figures.mrr == pytest.approx(np.mean(1 / np.array(ranks)), abs=1e-6)
+
+
+def test_figures_do_not_depend_on_the_order_of_people_or_on_the_names_of_sides():
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(size=(2, 50, 5)).astype(np.float32)
+    matches = np.stack([np.arange(50), rng.permutation(50)], axis=1)
+    data = PairedFeatures.of(a, b, matches=matches)
+    head = Frozen().fit(data).head
+    traits = fit_traits(embed_sides(data, head), components(data))
+    weights = torch.from_numpy(rng.normal(size=3 + 2 * 5))
+    reranker = PairwiseReranker(top=12).with_state({"weights": weights})
+
+    def figures(data, traits):
+        return Evaluator(resamples=0).evaluate(data, head, second=SecondStage(reranker, traits))
+
+    first = figures(data, traits)
+    orders = rng.permutation(50), rng.permutation(50)
+    places = [np.argsort(order) for order in orders]
+    moved = np.stack([places[side][matches[:, side]] for side in (0, 1)], axis=1)
+    shuffled = PairedFeatures.of(a[orders[0]], b[orders[1]], matches=rng.permutation(moved))
+    again = figures(shuffled, traits)
+    swapped = figures(
+        PairedFeatures.of(b, a, matches=matches[:, ::-1]),
+        Traits(
+            **{field.name: getattr(traits, field.name)[::-1].copy() for field in fields(Traits)}
+        ),
+    )
+    for other, turn in ((again, 1), (swapped, -1)):
+        directions = (other.a_to_b, other.b_to_a)[::turn]
+        assert [one.mrr for one in directions] == pytest.approx(
+            [first.a_to_b.mrr, first.b_to_a.mrr]
+        )
+    plain = Evaluator(resamples=0).evaluate(data, head)
+    assert plain.both.mrr != pytest.approx(first.both.mrr)
+
+
 def test_rules_and_exclusions_leave_the_best_of_the_others(matcher, pairs, candidates):
     """Whatever is taken away, the best ten of the rest are ordered again, and none is lost."""
     gallery = matcher.gallery(candidates)
@@ -197,6 +248,16 @@ def test_errors_name_the_distribution_of_a_plugin():
     known = registry.label("rerankers", PairwiseReranker())
     assert known == "'pairwise' (pairmatch.learning.pairwise:PairwiseReranker, from pairmatch)"
     assert registry.label("rerankers", Broken()) == "Broken"
+
+
+def test_errors_of_a_constructor_name_the_reranker(monkeypatch):
+    def without_weights(self, **options):
+        raise OSError("no such\nfile: weights.bin")
+
+    monkeypatch.setattr(PairwiseReranker, "__init__", without_weights)
+    words = r"The re-ranker 'pairwise' \(from pairmatch\) cannot be built: OSError: no such file: w"
+    with pytest.raises(PartError, match=words):
+        Matcher(backbone="attributes", metadata="none", reranker="pairwise")
 
 
 def near(count):
@@ -293,6 +354,12 @@ def test_formats_keep_older_versions_from_dropping_the_second_stage(matcher, pai
     (folder / "matcher.json").write_text(json.dumps(record))
     with pytest.raises(SavedMatcherError, match="format 3 is for matchers with the state of a re"):
         Matcher.load(folder)
+    # A matcher is saved with what it serves, whatever the next `fit` has
+    matcher.reranker, reranker = None, matcher.reranker
+    try:
+        assert Matcher.load(matcher.save(tmp_path / "kept")).second is not None
+    finally:
+        matcher.reranker = reranker
     # Saved again without it, a folder is of format 2 again
     first.save(folder)
     assert json.loads((folder / "matcher.json").read_text())["format"] == 2
@@ -398,6 +465,20 @@ def test_a_refused_reranker_without_a_name_does_not_keep_a_matcher_from_being_sa
     used = with_second(new_matcher(tmp_path), pairs, Alike())
     with pytest.raises(PartError, match="has no registered name"):
         used.save(tmp_path / "used")
+
+
+def test_a_second_stage_is_shared_on_a_hub(matcher, pairs, candidates, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with Hub() as hub:
+        matcher.push_to_hub("me/couples", token="hf_secret", endpoint=hub.url)
+        assert "reranker.safetensors" in hub.files
+        loaded = Matcher.from_pretrained(
+            "me/couples", endpoint=hub.url, token="hf_secret", store=matcher.store
+        )
+    profile = pairs.profiles["a00"]
+    first, second = (one.recommend(profile, candidates, 12) for one in (matcher, loaded))
+    assert list(first) == list(second)
+    assert first[0].rerank_score is not None
 
 
 def test_a_state_that_is_no_tensors_is_not_saved(matcher, pairs, tmp_path):
@@ -535,6 +616,9 @@ def test_the_command_sweep_takes_rerankers(tmp_path, monkeypatch):
     assert "(top=20)" in invoke(
         f"sweep {COMMON} {rest} --reranker none,pairwise --set reranker.top=20"
     )
+    refused = CliRunner().invoke(app, f"fit {COMMON} -o out --set reranker.top=3".split())
+    assert refused.exit_code == 2
+    assert "--set reranker.top needs --reranker" in refused.output
     assert "1 row," in invoke(f"sweep {COMMON} {rest} --reranker pairwise --set pairwise.top=20")
 
 

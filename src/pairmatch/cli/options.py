@@ -225,15 +225,19 @@ def parts_of(
     """
     options = parse_options(settings or ())
     names = list(backbones or [_DEFAULT_NAMES["backbone"]])
-    allowed = {"pooler", "learner", "training", *_DEFAULT_NAMES, *names}
-    if reranker is not None:
-        allowed |= {"reranker", reranker}
+    allowed = {"pooler", "learner", "reranker", "training", *_DEFAULT_NAMES, *names}
+    allowed |= set() if reranker is None else {reranker}
     check_names(options, allowed, "part in --set")
     if len(names) > 1 and "backbone" in options:
         raise ConfigurationError(
             f"With several backbones, --set must name one of them: {names[0]}.OPTION=VALUE."
         )
-    for part, is_named in (("pooler", bool(poolers)), ("learner", learner is not None)):
+    named_parts = {
+        "pooler": bool(poolers),
+        "learner": learner is not None,
+        "reranker": reranker is not None,
+    }
+    for part, is_named in named_parts.items():
         if part in options and not is_named:
             option = next(iter(options[part]))
             advice = " In a sweep, compare learners with --grid learner=NAME,…"

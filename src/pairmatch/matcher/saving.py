@@ -195,6 +195,8 @@ def explained_errors(folder: Path, record: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _reranker_record(reranker: Reranker | None, second: SecondStage | None) -> Any:
+    if reranker is None and second is not None:
+        reranker = second.reranker  # of a matcher whose next `fit` has none
     if reranker is None:
         return None
     try:
