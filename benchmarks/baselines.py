@@ -4,7 +4,7 @@
 
 Reads `furniture/features.npz` (a, b, group) and `lookalikes/features.npz` (a, b) from the folder,
 and prints one table per set as Markdown: recall, MRR, and the difference of each learner to the
-recipe with Holm's correction. Uses one thread; a repeat takes about 20 s per set.
+recipe with Holm's correction. Uses one thread; a repeat takes about 10 s of CPU per set.
 """
 
 import argparse

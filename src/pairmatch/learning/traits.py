@@ -1,8 +1,8 @@
 """Traits of people that do not depend on the axes of an embedding: what re-rankers learn from.
 
 They are defined without the pairs. A map from the embeddings of each fold to the axes of the final
-head would carry over who matches whom: on random features and with the learner `ridge`, a re-ranker
-that was fitted and judged in these axes seemed to raise MRR by 0.21.
+head would carry over who matches whom: even on random features, a re-ranker that is fitted and
+judged in these axes seems to raise MRR.
 """
 
 from __future__ import annotations
