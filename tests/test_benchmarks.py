@@ -5,6 +5,7 @@ import ast
 import importlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,7 +72,7 @@ def git(*arguments):
 
 
 def test_named_commits_exist_and_are_not_later_than_the_figures():
-    if git("rev-parse", "--is-shallow-repository") != "false":
+    if shutil.which("git") is None or git("rev-parse", "--is-shallow-repository") != "false":
         pytest.skip("needs the history of the repository")
     dates = dict(line.split() for line in git("log", "--format=%h %cs", "--abbrev=7").splitlines())
     problems = []
