@@ -547,15 +547,18 @@ def test_an_interrupted_run_resumes_to_the_same_result(text_backbone, tmp_path, 
     config = FinetuneConfig(**FAST, learning_rate=5e-3, checkpoint_steps=1)
     head = ("mlp", {"width": 8, "dropout": 0.1})
 
-    def fit(at, folder):
-        tuner = Finetuner(text_backbone, head=head, loss=Interrupted(at), config=config)
+    def fit(at, folder, seen=()):
+        loss = Interrupted(at)
+        tuner = Finetuner(text_backbone, head=head, loss=loss, config=config, callbacks=seen)
         return tuner.fit(train, validation, checkpoints=folder)
 
     whole = fit(0, None)
     with pytest.raises(KeyboardInterrupt):
         fit(at, tmp_path / "checkpoint")
-    resumed = fit(0, tmp_path / "checkpoint")
+    seen = Seen()
+    resumed = fit(0, tmp_path / "checkpoint", [seen])
     assert resumed.history == whole.history
+    assert seen.rows == list(whole.history)  # the epochs before the interruption, too
     assert resumed.adapter == whole.adapter
     assert resumed.best_epoch == whole.best_epoch
     for name, value in whole.head.state_dict().items():

@@ -176,6 +176,38 @@ def test_callbacks_as_one_reach_all():
     assert not Contrastive().callbacks
 
 
+class Failing(Recorder):
+    """Raises in one of its methods."""
+
+    def __init__(self, method):
+        super().__init__()
+        setattr(self, method, self._fail)
+
+    def _fail(self, *values):
+        raise OSError("the disk is full")
+
+
+@pytest.mark.parametrize("method", ["on_epoch", "on_evaluation", "on_phase"])
+def test_an_error_of_a_callback_names_it_and_others_are_told_the_end(method):
+    before, after = Recorder(), Recorder()
+    values = {"on_epoch": ({"epoch": 1.0}, 2), "on_evaluation": ("test", {}), "on_phase": ("fit",)}
+    callbacks = Callbacks([before, Failing(method), after])
+    with pytest.raises(OSError, match="disk is full") as error, callbacks:
+        getattr(callbacks, method)(*values[method])
+    assert error.value.__notes__ == [f"Raised by the callback Failing, in {method}."]
+    assert before.calls[-1] == after.calls[-1] == ("end",)
+
+
+def test_a_callback_that_fails_at_the_end_costs_no_result(caplog):
+    seen = Recorder()
+    result = Trainer(config=CONFIG, callbacks=[Failing("on_end"), seen]).fit(features())
+    assert seen.calls[-1] == ("end",)
+    assert len(result.history) == CONFIG.epochs
+    assert "callback Failing failed at the end of the work (OSError: the disk is full)" in (
+        caplog.text
+    )
+
+
 # Trackers, in their local or offline modes
 
 

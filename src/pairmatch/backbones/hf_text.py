@@ -234,6 +234,8 @@ class HFTextBackbone(Backbone):
             for name, value in batch.items()
             if name in self._input_names
         }
+        if "use_cache" in self._input_names:  # keys and values are for writing text
+            inputs["use_cache"] = False
         try:
             states = self._network(**inputs).last_hidden_state
         except (IndexError, TypeError, AttributeError, KeyError, ValueError) as error:

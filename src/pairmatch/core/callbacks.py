@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 
 from rich.progress import Progress
 
 from pairmatch.core.progress import progress_bar
+
+_log = logging.getLogger(__name__)
 
 
 class Callback:
     """Receives what `Trainer`, `Finetuner`, `Matcher`, `cross_validate` and `sweep` report.
 
     Derive from it and write the methods that you need; the others do nothing. They are called in
-    the thread of the work, which waits for them, and an exception ends it. A callback gets numbers
-    and names of learners, never ids, photos or texts.
+    the thread of the work, which waits for them. An exception ends the work, and has a note with
+    the name of the callback; in `on_end`, where nothing is left to end, it becomes a warning. A
+    callback gets numbers and names of learners, never ids, photos or texts.
     """
 
     def on_phase(self, name: str) -> None:
@@ -30,6 +34,9 @@ class Callback:
 
     def on_epoch(self, row: Mapping[str, float], epochs: int) -> None:
         """Called after every epoch of a training.
+
+        A fine-tuning that resumes from a checkpoint first reports the epochs before it, so that
+        the curve is complete.
 
         Args:
             row: `epoch` from 1, `train_loss` (mean per pair), and `validation_mrr` in [0, 1] if
@@ -75,23 +82,36 @@ class Callbacks(Callback):
 
     def on_phase(self, name: str) -> None:
         """Calls each."""
-        for callback in self._callbacks:
-            callback.on_phase(name)
+        self._call("on_phase", lambda callback: callback.on_phase(name))
 
     def on_epoch(self, row: Mapping[str, float], epochs: int) -> None:
         """Calls each with a copy of the row."""
-        for callback in self._callbacks:
-            callback.on_epoch(dict(row), epochs)
+        self._call("on_epoch", lambda callback: callback.on_epoch(dict(row), epochs))
 
     def on_evaluation(self, name: str, metrics: Mapping[str, float]) -> None:
         """Calls each with a copy of the metrics."""
-        for callback in self._callbacks:
-            callback.on_evaluation(name, dict(metrics))
+        self._call("on_evaluation", lambda callback: callback.on_evaluation(name, dict(metrics)))
 
     def on_end(self) -> None:
-        """Calls each."""
+        """Calls each, even if an earlier one fails: the result of the work is not lost."""
         for callback in self._callbacks:
-            callback.on_end()
+            try:
+                callback.on_end()
+            except Exception as error:
+                _log.warning(
+                    "The callback %s failed at the end of the work (%s: %s).",
+                    type(callback).__name__,
+                    type(error).__name__,
+                    error,
+                )
+
+    def _call(self, method: str, call: Callable[[Callback], None]) -> None:
+        for callback in self._callbacks:
+            try:
+                call(callback)
+            except Exception as error:
+                error.add_note(f"Raised by the callback {type(callback).__name__}, in {method}.")
+                raise
 
 
 class ProgressBar(Callback):

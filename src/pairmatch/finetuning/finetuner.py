@@ -141,7 +141,7 @@ class Finetuner:
                 differ in `sides`, the training diverges, the folder holds something else or cannot
                 be written, or the checkpoint is of another run.
             MissingExtraError: peft is not installed.
-            DataError: People with nothing to read, or with missing photo files.
+            DataError: People with nothing to read, or with photos that cannot be read.
             BackboneError: The backbone cannot be loaded, or memory runs out.
         """
         if len(train) < 2:

@@ -80,7 +80,7 @@ class LoRALayers:
         config: Rank, scale, dropout and targets.
 
     Raises:
-        ConfigurationError: No layer has one of the names.
+        ConfigurationError: No layer has one of the names, or none is linear.
         MissingExtraError: peft is not installed.
     """
 
@@ -192,10 +192,15 @@ def _target_names(network: nn.Module, wanted: tuple[str, ...]) -> list[str]:
     # Subclasses of nn.Linear are called in other ways, such as the one inside MultiheadAttention
     linear = [name for name, layer in network.named_modules() if type(layer) is nn.Linear]
     chosen = [name for name in linear if not wanted or name.rpartition(".")[2] in wanted]
+    if not linear:
+        raise ConfigurationError(
+            f"{type(network).__name__} has no linear layer, and LoRA adapts only those: choose "
+            "another model, such as a ViT, DINOv2 or SigLIP for photos, or a BERT for texts."
+        )
     if not chosen:
         endings = sorted({name.rpartition(".")[2] for name in linear})
         raise ConfigurationError(
             f"No linear layer of {type(network).__name__} is named {' or '.join(wanted)}: "
-            f"`targets` takes {', '.join(endings) or 'none, because it has no linear layer'}."
+            f"`targets` takes {', '.join(endings)}."
         )
     return chosen

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from pairmatch.core.arrays import Ints
+from pairmatch.core.errors import DataError, ImageError
 from pairmatch.core.interfaces import Backbone
 from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.progress import map_in_threads
 from pairmatch.core.types import Item
 from pairmatch.data import Pairs
 from pairmatch.features.inputs import build_items, digest_items
+from pairmatch.features.running import worker_count
 from pairmatch.finetuning.caching import MicroBatch
 from pairmatch.finetuning.ranks import Ranks
 
@@ -26,12 +30,14 @@ class People:
     """The people of some pairs, as the backbone reads them.
 
     Attributes:
-        items: Those of side a, then those of side b; of all people in one-sided sets.
+        ids: Those of side a, then those of side b; of all people in one-sided sets.
+        items: What is read of each.
         lengths: [people] estimated number of tokens of each.
         digests: Digest of what is read of each person.
         pairs: The pairs, with features of width 1 in place of those that change in training.
     """
 
+    ids: tuple[str, ...]
     items: tuple[Item, ...]
     lengths: Ints
     digests: tuple[str, ...]
@@ -51,6 +57,7 @@ class People:
         items = build_items(profiles, backbone, prompt, attributes)
         blank = np.zeros((len(ids), 1), np.float32)
         return cls(
+            tuple(ids),
             tuple(items),
             np.array([backbone.length(item) for item in items], np.int64),
             tuple(digest_items(profiles, items, backbone)),
@@ -61,6 +68,37 @@ class People:
         """Positions in `rows`, people of similar length together, at most `size` each."""
         order = np.argsort(-self.lengths[rows], kind="stable")
         return [order[start : start + size] for start in range(0, len(rows), size)]
+
+    def prepared(self, backbone: Backbone, prepare: Callable[[], Any]) -> Any:
+        """What `prepare` returns for some of the people: an input of the backbone.
+
+        Raises:
+            DataError: A photo cannot be decoded; lists all people with such a photo.
+        """
+        try:
+            return prepare()
+        except ImageError as error:
+            problems = self._unreadable(backbone)
+            if not problems:  # it can be read by now
+                raise
+            raise DataError(
+                f"Photos of {len(problems)} of {len(self.ids)} people cannot be read:", problems
+            ) from error
+
+    def _unreadable(self, backbone: Backbone) -> list[str]:
+        def problem(item: Item) -> ImageError | None:
+            try:
+                backbone.prepare([item])
+            except ImageError as error:
+                return error
+            return None
+
+        problems = map_in_threads(problem, self.items, workers=backbone.workers or worker_count())
+        return [
+            f"{person}: {error}"
+            for person, error in zip(self.ids, problems, strict=True)
+            if error is not None
+        ]
 
 
 def with_features(pairs: Pairs, features: Any) -> PairedFeatures:
@@ -116,5 +154,6 @@ class Decoder:
                 continue
             items = [self.people.items[row] for row in rows[positions]]
             future: Future[Any] = self.pool.submit(self.backbone.prepare, items)
-            parts.append(MicroBatch(number, torch.from_numpy(positions), future.result))
+            prepared = partial(self.people.prepared, self.backbone, future.result)
+            parts.append(MicroBatch(number, torch.from_numpy(positions), prepared))
         return parts

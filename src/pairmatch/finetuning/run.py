@@ -132,6 +132,8 @@ class Run:
         if self.validation is not None and self.position.frozen_mrr is None:
             self.position.frozen_mrr = self._mrr(None)
         with Callbacks(self.callbacks) as callbacks:
+            for row in self.position.history:  # epochs before an interruption
+                callbacks.on_epoch(row, self.config.epochs)
             while not self.position.is_done:
                 self._epoch()
                 self._write()
@@ -281,8 +283,10 @@ class Run:
 
     def _width(self, finetuner: Finetuner) -> int:
         """Width D of the features; this pass also loads what is loaded at the first use."""
+        first = self.people.items[:1]
+        prepared = self.people.prepared(self.backbone, lambda: self.backbone.prepare(first))
         with torch.no_grad():
-            states = self.backbone.forward(self.backbone.prepare(self.people.items[:1]))
+            states = self.backbone.forward(prepared)
             return int(finetuner.pooler.pool(states).shape[1])
 
     # Weights and checkpoints
