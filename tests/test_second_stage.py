@@ -491,6 +491,19 @@ def test_a_state_that_is_no_tensors_is_not_saved(matcher, pairs, tmp_path):
         second.state()
 
 
+def test_a_bar_shows_the_fits_of_the_gate(pairs, tmp_path, capsys, monkeypatch):
+    """The learner is fitted five times more, which can take minutes."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    new_matcher(tmp_path, reranker="pairwise").fit(pairs)
+    assert "Judging" not in capsys.readouterr().err
+    new_matcher(tmp_path, reranker="pairwise", progress=True).fit(pairs)
+    captured = capsys.readouterr()
+    assert "Judging pairwise" in captured.err
+    assert "5/5" in captured.err
+    assert captured.out == ""
+
+
 def test_a_refused_gate_leaves_results_bit_for_bit(pairs, tmp_path):
     """Ranking and figures are those of a matcher that never had a re-ranker."""
     plain, refused = (
@@ -616,6 +629,9 @@ def test_the_command_sweep_takes_rerankers(tmp_path, monkeypatch):
     assert "(top=20)" in invoke(
         f"sweep {COMMON} {rest} --reranker none,pairwise --set reranker.top=20"
     )
+    refused = CliRunner().invoke(app, f"sweep {COMMON} --paper --reranker pairwise".split())
+    assert refused.exit_code == 2
+    assert "and no second stage: omit --grid" in " ".join(refused.output.split())
     refused = CliRunner().invoke(app, f"fit {COMMON} -o out --set reranker.top=3".split())
     assert refused.exit_code == 2
     assert "--set reranker.top needs --reranker" in refused.output

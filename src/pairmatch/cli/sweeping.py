@@ -160,9 +160,10 @@ def sweep(
     axes = _part_axes(named, settings) | _grid_axes(grid or ())
     if leave_out is not None:
         axes["without"] = _leave_out_axis(leave_out, base, axes)
-    if paper and (axes or baseline or k):
+    if paper and (axes or baseline or k or base.get("reranker")):
         raise ConfigurationError(
-            "--paper has its own grid, baselines and K: omit --grid, --baseline and -k."
+            "--paper has its own grid, baselines and K, and no second stage: omit --grid, "
+            "--baseline, -k and --reranker."
         )
     data = inputs.pairs(pairs, profiles=profiles, sides=sides, pools=pools)
     common: dict[str, Any] = {

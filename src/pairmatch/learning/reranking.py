@@ -15,6 +15,7 @@ from pairmatch.core.config import PartSpec, parse_spec
 from pairmatch.core.errors import ConfigurationError, PairmatchError, PartError
 from pairmatch.core.interfaces import FittedHead, Learner, Reranker
 from pairmatch.core.paired_features import PairedFeatures
+from pairmatch.core.progress import track
 from pairmatch.core.second_stage import SecondStage, Traits, fit_reranker
 from pairmatch.core.text import printable
 from pairmatch.evaluation.comparison import standard_errors
@@ -97,12 +98,20 @@ class Reranked(Learner):
     Args:
         learner: The first stage.
         reranker: The second stage.
+        progress: Whether to show a bar of the inner cross-validation.
     """
 
-    def __init__(self, *, learner: PartSpec = "best", reranker: PartSpec = "pairwise") -> None:
+    def __init__(
+        self,
+        *,
+        learner: PartSpec = "best",
+        reranker: PartSpec = "pairwise",
+        progress: bool = False,
+    ) -> None:
         self.learner: Learner = registry.create("learners", learner)
         self.reranker = create_reranker(reranker)
         self.uses_validation = self.learner.uses_validation  # type: ignore[misc]
+        self.progress = progress
         self.gate: RerankingGate | None = None
 
     def fit(
@@ -128,7 +137,8 @@ class Reranked(Learner):
             note = f"The re-ranker {name} is not used: it cannot be cross-validated ({reason})."
             return replace(fitted, notes=(*fitted.notes, note))
         targets = components(train, seed=seed)
-        folds = [_held_out(train, self, split, targets, seed) for split in splits]
+        shown = track(splits, f"Judging {name}", len(splits), shown=self.progress)
+        folds = [_held_out(train, self, split, targets, seed) for split in shown]
         lists = [fold.lists for fold in folds]
         if not all(lists):
             note = f"The re-ranker {name} is not used: in a fold, no list of the best "

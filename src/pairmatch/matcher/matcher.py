@@ -428,6 +428,8 @@ class Matcher:
     def _learn(self, features: Sequence[PairedFeatures]) -> tuple[FittedHead, RerankingGate | None]:
         """Fits the learner, which reports its epochs, and the re-ranker if there is one."""
         stages = self.stages()
+        if isinstance(stages, Reranked):
+            stages.progress = self.progress
         bars = [ProgressBar()] if self.progress else []
         stages.callbacks = (*bars, *self.callbacks)
         try:
