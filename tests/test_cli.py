@@ -1,19 +1,23 @@
 """The command line: output, files and exit codes."""
 
+import base64
 import json
 import os
+import re
 import shlex
 import stat
 import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import PLUGIN
 from PIL import Image
 from typer.testing import CliRunner
 
 from pairmatch.cli import app, parse_options
 from pairmatch.core.errors import ConfigurationError
+from pairmatch.io.files import digest_file
 from pairmatch.io.store import Store
 
 FAST = "--set training.epochs=2 --quiet"
@@ -68,6 +72,10 @@ def test_demo_fits_evaluates_and_reports(demo):
     page = (folder / "report.html").read_text()
     assert page.count("<img") > 9  # the demo shows photos
     assert (folder / "matcher.json").exists()
+    assert "; pairmatch demo with output " in page  # the run of the tables
+    tables = re.findall(r"data:text/csv;charset=utf-8;base64,([^\"]+)", page)
+    assert all(b"Run: pairmatch " in base64.b64decode(table) for table in tables)
+    assert len(tables) == page.count("<table")
     for name in ("report.html", "report.json"):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
 
@@ -329,6 +337,16 @@ def test_evaluate_writes_tables_and_figures_for_print(demo, pairs, tmp_path):
     assert "data" not in rows[1].split(",")[0]
     assert r"\toprule" in (tmp_path / "t.tex").read_text()
     assert (tmp_path / "recall.svg").read_text().startswith("<?xml")
+    common = f"evaluate missing {pairs} --figure"
+    assert "missing holds no saved matcher" in run(f"{common} {tmp_path / 'recall.svg'}", code=2)
+    for name, start in (("a.svg", "<?xml version='1.0'?><svg/>"), ("a.pdf", "%PDF-1.4\n1 0 obj")):
+        (tmp_path / name).write_text(start)  # drawn by another program
+        text = run(f"{common} {tmp_path / name}", code=2)
+        assert "holds something else than a figure of pairmatch: name a new file" in text
+        assert (tmp_path / name).read_text() == start
+    head = digest_file(folder / "head.safetensors")[:12]
+    assert f"seed 0, {torch.get_num_threads()} thread" in rows[1]
+    assert f"head {head}; pairmatch evaluate with" in rows[1]
     for table in (tmp_path / "t.tex", tmp_path / "t.csv", pairs):  # its own tables, and no other
         written = table.read_bytes()
         text = run(f"evaluate missing {pairs} --table {table}", code=2)

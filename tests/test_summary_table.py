@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 import subprocess
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -120,6 +121,79 @@ def test_names_of_rows_are_no_arguments_of_latex_and_no_rows_that_are_left_out()
     assert r"a $\to$ b & " in SummaryTable.of(arrow).latex().decode()
     with pytest.raises(ConfigurationError, match="'chance'"):
         cross_validate(data, {"chance": "frozen"}, repeats=1, ks=(1,))
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_builds_many_rows_long_names_and_letters_that_it_lacks(tmp_path):
+    names = [
+        "日本 🙂",
+        "łódź ąę β ∞ «x»",
+        "a learner with a name of several lines " * 3,
+        "$x$ $y_$",
+    ]
+    names += [f"row {number}" for number in range(22)]
+    result = cross_validate(rotated_pairs(30), dict.fromkeys(names, "frozen"), repeats=1, ks=(1,))
+    table = SummaryTable.of(result).save(tmp_path / "table.tex").read_text()
+    save_figure(learners_figure(_of(names[1:])), tmp_path / "learners.pdf")
+    (tmp_path / "paper.tex").write_text(
+        r"\documentclass{article}\usepackage{booktabs,longtable,graphicx}\begin{document}"
+        r"\input{table}\noindent\includegraphics[width=\linewidth]{learners}\end{document}"
+    )
+    built = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=60,
+    )
+    assert built.returncode == 0, built.stdout.decode(errors="replace")[-2000:]
+    assert b"too large for page" not in built.stdout
+    assert b"Overfull \\hbox" not in built.stdout
+    assert r"\anyletter{日}{U+65E5}\anyletter{本}{U+672C} " in table
+    assert table.count(r"\textbf") == 2 * len(names)  # a tie: all are best in both columns
+
+
+def _of(names):
+    return cross_validate(rotated_pairs(30), dict.fromkeys(names, "frozen"), repeats=1, ks=(1,))
+
+
+def test_names_of_many_learners_do_not_overlap_in_the_figure():
+    names = [f"learner {n} with $a$ and $b_$ and a name of {n} lines" for n in range(30)]
+    result = cross_validate(rotated_pairs(30), dict.fromkeys(names, "frozen"), repeats=1, ks=(1,))
+    figure = learners_figure(result)
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
+    assert len(boxes) == 30
+    assert all(below.y1 <= above.y0 + 1 for below, above in pairwise(boxes))
+    assert figure.axes[0].get_window_extent().width > 200
+
+
+def linear(color):
+    """Linear RGB of a color as #rrggbb (IEC 61966-2-1)."""
+    values = np.array([int(color[at : at + 2], 16) for at in (1, 3, 5)]) / 255
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def test_colors_of_figures_differ_for_color_blind_readers_and_from_white():
+    from skimage.color import deltaE_ciede2000, rgb2lab
+
+    from pairmatch.report.figures import _PALETTE
+
+    # Machado, Oliveira and Fernandes (2009), severity 1: protanopia, deuteranopia, tritanopia
+    seen = [
+        np.eye(3),
+        [[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]],
+        [[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0475], [-0.0118, 0.0429, 0.9689]],
+        [[1.2555, -0.0767, -0.1788], [-0.0784, 0.9308, 0.1476], [0.0047, 0.6914, 0.3039]],
+    ]
+    colors = np.array([linear(color) for color in _PALETTE])
+    luminance = colors @ [0.2126, 0.7152, 0.0722]
+    assert (1.05 / (luminance + 0.05)).min() >= 3  # WCAG 2.2, 1.4.11
+    for matrix in seen:
+        shown = np.clip(colors @ np.transpose(matrix), 0, 1)
+        shown = np.where(shown <= 0.0031308, 12.92 * shown, 1.055 * shown ** (1 / 2.4) - 0.055)
+        lab = rgb2lab(shown[None])[0]
+        distance = deltaE_ciede2000(lab[:, None], lab[None])
+        assert distance[~np.eye(len(lab), dtype=bool)].min() > 10
 
 
 def test_figures_embed_their_fonts_and_are_reproducible(result, tmp_path):

@@ -289,7 +289,8 @@ def evaluate(
         if history is not None:
             append_figures(history, loaded, evaluation)
         if tables or figures:
-            write_print(evaluation, tables or (), figures or (), provenance([data, *others]))
+            run = provenance([data, *others], loaded.seed, matcher)
+            write_print(evaluation, tables or (), figures or (), run)
     finally:  # a full disk loses the files, not the evaluation
         echo(f"{judge_evaluation(evaluation)}\n{evaluation}", lines=True)
 

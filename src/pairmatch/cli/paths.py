@@ -21,6 +21,12 @@ _TABLES = {
     ".md": rb"\| \| R@",
     ".tex": rb"% Needs \\usepackage\{booktabs\}",
 }
+# Who made a figure, as `save_figure` writes it
+_DRAWN = {
+    ".pdf": rb"(?s)%PDF-.*/Creator \(pairmatch ",
+    ".svg": rb"(?s)<\?xml.*<dc:title>pairmatch ",
+}
+_MOST_DRAWN = 50_000_000  # bytes of a figure that are searched
 _REPORT = ("report.html", "report.json", "run.yaml", "skipped.csv")
 
 
@@ -224,10 +230,14 @@ def _table_to_write(paths: list[Path] | None) -> list[Path]:
 
 
 def _figure_to_write(paths: list[Path] | None) -> list[Path]:
-    """A check that figures can be written."""
+    """A check that figures can be written, and replace nothing else."""
+    from pairmatch.io.outputs import check_replaced_file
     from pairmatch.report.figures import check_figure_file
 
-    return _checked(paths, check_figure_file)
+    files = _checked(paths, check_figure_file)
+    for file in files:
+        check_replaced_file(file, _DRAWN[file.suffix], "a figure of pairmatch", most=_MOST_DRAWN)
+    return files
 
 
 def _checked(paths: list[Path] | None, check: Callable[[Path], None]) -> list[Path]:

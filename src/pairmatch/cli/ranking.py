@@ -60,7 +60,7 @@ Symmetric = Annotated[bool, typer.Option("--symmetric", help="Exclusions hold in
 
 
 @app.command(
-    epilog="Example: pairmatch recommend couples --query me.jpg --gallery photos -k 10 "
+    epilog="Example: pairmatch recommend couples --query me.jpg --gallery candidates.csv -k 10 "
     '--where "age >= 25"'
 )
 @reads_tables

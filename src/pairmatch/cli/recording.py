@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pairmatch.cli.output import echo
-from pairmatch.cli.run_file import RUN, option_key, write_run
+from pairmatch.cli.run_file import RUN, holds_secret, option_key, write_run
 from pairmatch.cli.run_options import Run, current_run
 from pairmatch.core._version import __version__
 from pairmatch.core.errors import ConfigurationError, DataError
@@ -69,15 +69,17 @@ class Recorder:
             for change in self._changes:
                 echo(f"Since the run was recorded, {change}.", err=True, color="yellow")
 
+    @property
+    def sentence(self) -> str:
+        """The run in a sentence, for tables."""
+        now = self._now
+        return _sentence(self._run, now.versions, now.threads, now.seed, now.data)
+
     def write(self, folder: Path) -> None:
         """Writes the run file into the folder of a saved matcher, or of other results."""
-        from pairmatch.io.files import digest_file
-        from pairmatch.io.replacing import current_file, replace_file
-        from pairmatch.matcher.files import RERANKER, WEIGHTS
+        from pairmatch.io.replacing import replace_file
 
-        learned = {"head": WEIGHTS, "reranker": RERANKER}
-        files = {part: current_file(folder, name) for part, name in learned.items()}
-        digests = {part: digest_file(path) for part, path in files.items() if path.exists()}
+        digests = _learned_digests(folder)
         recorded = {**self._now.model_dump(), **digests}
         options = {key: _portable(value) for key, value in self._run.options.items()}
         try:
@@ -109,31 +111,47 @@ class Recorder:
             )
 
 
-def provenance(tables: Sequence[Pairs], seed: int | None = None) -> str:
+def provenance(tables: Sequence[Pairs], seed: int, matcher: Path | None = None) -> str:
     """A sentence about the run of this command, for its tables: versions, data and words.
 
     Args:
         tables: Everything that was read.
-        seed: Seed, if there is one.
+        seed: Seed.
+        matcher: Folder of the saved matcher that was used, if one was.
     """
     from pairmatch.data.digests import data_digests
 
-    run = current_run()
-    versions = _versions()
-    shown = [f"{name} {versions[name]}" for name in ("pairmatch", "torch", "numpy")]
-    threads = _threads()
+    data = {**data_digests(tables), **({} if matcher is None else _learned_digests(matcher))}
+    return _sentence(current_run(), _versions(), _threads(), seed, data)
+
+
+def _sentence(
+    run: Run, versions: Mapping[str, str], threads: int, seed: int, digests: Mapping[str, str]
+) -> str:
+    """What produced a table, in a sentence; passwords in addresses are left out."""
     parts = [
-        *shown,
-        *([] if seed is None else [f"seed {seed}"]),
+        *(f"{name} {versions[name]}" for name in ("pairmatch", "torch", "numpy")),
+        f"seed {seed}",
         f"{threads} thread{'' if threads == 1 else 's'}",
-        *(f"{name} {digest[:12]}" for name, digest in data_digests(tables).items()),
+        *(f"{name} {digest[:12]}" for name, digest in digests.items()),
     ]
-    options = {key: _portable(value) for key, value in run.options.items()}
-    words = [
-        f"{key} {value if isinstance(value, str) else ', '.join(value)}"
-        for key, value in options.items()
-    ]
+    words = []
+    for key, given in run.options.items():
+        value = _portable(given)
+        text = value if isinstance(value, str) else ", ".join(value)
+        words.append(f"{key} {'(left out: a password)' if holds_secret(text) else text}")
     return f"Run: {', '.join(parts)}; pairmatch {run.command} with {'; '.join(words)}."
+
+
+def _learned_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 (hex) of the head and the re-ranker of a saved matcher."""
+    from pairmatch.io.files import digest_file
+    from pairmatch.io.replacing import current_file
+    from pairmatch.matcher.files import RERANKER, WEIGHTS
+
+    learned = {"head": WEIGHTS, "reranker": RERANKER}
+    files = {part: current_file(folder, name) for part, name in learned.items()}
+    return {part: digest_file(path) for part, path in files.items() if path.exists()}
 
 
 def _recorded_before(run: Run) -> Recorded | None:

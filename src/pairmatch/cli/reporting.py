@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,6 +138,7 @@ def fit_and_report(
         photos=photos,
         leaks=leaks,
         learning_curve=pairs <= _LEARNING_CURVE_PAIRS if learning_curve is None else learning_curve,
+        run=recorder.sentence,
     )
     echo(f"{comparison}\n\n{comparison.verdict()}{advice}", lines=True)
     echo(f"Saved the matcher in {output} and the report in {output / 'report.html'}.")
@@ -224,6 +226,7 @@ def _write_report(
     photos: bool,
     leaks: Leakage,
     learning_curve: bool,
+    run: str,
 ) -> str:
     """Writes the page; returns how to serve the best learner, if it is not the matcher's."""
     from pairmatch.report import diagnose, matcher_report, seen_sections, write_report
@@ -246,5 +249,5 @@ def _write_report(
         sections=[*seen_sections(evaluation), *diagnosis.sections],
         notes=[leaks.summary()] if leaks else [],
     )
-    write_report(output / "report.html", report)
+    write_report(output / "report.html", replace(report, run=run))
     return advice

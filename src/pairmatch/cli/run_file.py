@@ -72,6 +72,11 @@ class RunFile:
             raise DataError(f"{printable(str(self.path))} cannot be used:", problems)
 
 
+def holds_secret(text: str) -> bool:
+    """Whether the text of an option holds a password."""
+    return _SECRET.search(text) is not None
+
+
 def _line_of(problem: str) -> float:
     line = re.match(r"line (\d+): ", problem)
     return int(line[1]) if line else math.inf
@@ -178,7 +183,7 @@ def write_run(
 
     for key, value in options.items():
         texts = [value] if isinstance(value, str) else value
-        if any(map(_SECRET.search, texts)):
+        if any(map(holds_secret, texts)):
             raise ConfigurationError(
                 f"--{key} holds a password, which a run file must not keep: leave it out, and give "
                 "it to the program that needs it in another way, such as ~/.pgpass."

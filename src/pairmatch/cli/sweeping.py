@@ -33,7 +33,7 @@ from pairmatch.cli.options import (
 from pairmatch.cli.output import echo
 from pairmatch.cli.paths import StorePath, folder_to_write
 from pairmatch.cli.planning import Accelerator, GPUs, PlanOnly, USDPerHour, check_plan
-from pairmatch.cli.recording import Recorder, provenance
+from pairmatch.cli.recording import Recorder
 from pairmatch.cli.reporting import COMPARED_PAIRS, write_print
 from pairmatch.cli.tables import PoolRule, Tables, reads_tables
 from pairmatch.core.errors import ConfigurationError
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 
 @app.command(
-    epilog="Example: pairmatch sweep pairs.csv --backbone onnx --grid head.width=256,512 "
-    "--output sweep"
+    epilog="Example: pairmatch sweep pairs.csv --images photos --backbone clip "
+    "--grid head.width=256,512 --output sweep"
 )
 @reads_tables
 def sweep(
@@ -205,7 +205,7 @@ def sweep(
         if output is not None:
             title = f"Sweep: {pairs.name}"
             inputs.list_skipped(output)
-            run = provenance(inputs.read, seed)
+            run = recorder.sentence
             saved = _write(output, result, title=title, note=note, sections=sections, run=run)
             recorder.write(output)
     finally:  # a full disk loses the files, not the result
@@ -384,7 +384,7 @@ def _write(
     queries = folder / "queries.csv"
     report = folder / "report.html"
     result.save(queries)
-    write_sweep_report(report, result, title=title, note=note, sections=sections)
+    write_sweep_report(report, result, title=title, note=note, sections=sections, run=run)
     tables = [folder / f"summary{suffix}" for suffix in (".csv", ".md", ".tex")]
     figures = [folder / f"learners{suffix}" for suffix in (".pdf", ".svg")]
     has_figures = write_print(result, tables, figures, run, needs_figures=False)

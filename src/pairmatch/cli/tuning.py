@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pairmatch.cli.options import write_json
 from pairmatch.cli.output import echo
 from pairmatch.cli.paths import claimed_folder
+from pairmatch.cli.recording import Recorder, provenance
 from pairmatch.cli.reporting import describe_parts, evaluate_and_save
 from pairmatch.cli.tables import Tables
 from pairmatch.cli.tracking import tracked
@@ -150,7 +151,10 @@ class TuningRun:
         matcher.save(output)  # the model card has the verdict
         echo(f"\n{verdict}", lines=True)
         count = None if folds is None else len(folds)
-        _write_report(matcher, parts, output, evaluation, verdict, title=title, folds=count)
+        run = provenance(inputs.read, matcher.seed)
+        _write_report(
+            matcher, parts, output, evaluation, verdict, title=title, folds=count, run=run
+        )
         echo(f"Saved the report in {output / 'report.html'}.")
 
     def _advise(self, parts: SplitPairs) -> str | None:
@@ -174,8 +178,6 @@ class TuningRun:
         inputs: Tables,
     ) -> tuple[_Tables, Evaluation | None]:
         """Tunes, evaluates and saves the matcher; no evaluation unless this is the main process."""
-        from pairmatch.cli.recording import Recorder
-
         recorder = Recorder(matcher.seed, inputs.read) if self.ranks.is_main else None
         tables = self._tuned(matcher, parts, checkpoints / "matcher")
         if recorder is None:
@@ -234,6 +236,7 @@ def _write_report(
     *,
     title: str,
     folds: int | None,
+    run: str,
 ) -> None:
     """Writes the page: the verdict first, then what `fit` shows of a matcher."""
     from dataclasses import replace
@@ -264,4 +267,4 @@ def _write_report(
         verdict=" ".join(verdict.sentences),
         sections=sections,
     )
-    write_report(output / "report.html", report)
+    write_report(output / "report.html", replace(report, run=run))

@@ -196,8 +196,9 @@ def assign_to_folds(pairs: Pairs, k: int, seed: int) -> list[Ints]:
     available = len(np.unique(components[is_match(pairs)]))
     if not 2 <= k <= available:
         raise ConfigurationError(
-            "`folds(k)` must be from 2 to the number of components with a match, "
+            "`folds(k)` (--folds) must be from 2 to the number of components with a match, "
             f"{available}; got {k}."
+            + (" People who are linked by pairs share a fold." if available < k else "")
         )
     size, rest = divmod(len(pairs), k)
     parts = _by_component(pairs, components, [size + (fold < rest) for fold in range(k)], seed)

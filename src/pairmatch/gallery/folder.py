@@ -316,7 +316,7 @@ def _check_present(journal: Path) -> None:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
     raise StoreError(
         f"{printable(str(journal.parent))} holds no gallery ({reason}): build one with "
-        "`Gallery.save(folder)`."
+        "`pairmatch gallery build MATCHER PEOPLE --output FOLDER`, or `Gallery.save(folder)`."
     )
 
 

@@ -47,20 +47,21 @@ def check_output_file(path: Path) -> None:
         raise ConfigurationError(f"{with_path} cannot be written: {_reason(error)}.") from error
 
 
-def check_replaced_file(path: Path, start: bytes, kind: str) -> None:
+def check_replaced_file(path: Path, start: bytes, kind: str, *, most: int = 4_096) -> None:
     """Checks that a file is new, empty, or starts as the files do that may take its place.
 
     Args:
         path: Path to the file.
         start: Regular expression of the start of such files.
         kind: What such a file holds, such as "figures of an evaluation".
+        most: Number of bytes from the beginning that the expression is matched with.
 
     Raises:
         ConfigurationError: The file holds something else, or cannot be read.
     """
     named = printable(str(path))
     try:
-        header = read_header(path, 4_096) if path.exists() else b""
+        header = read_header(path, most) if path.exists() else b""
     except OSError as error:
         raise ConfigurationError(f"{named} cannot be written: {_reason(error)}.") from error
     if header and not re.match(start, header):

@@ -87,8 +87,12 @@ class Table:
     rows: Sequence[Row]
     caption: str
 
-    def csv(self) -> bytes:
-        """The table in CSV: intervals have columns of their own, and numbers are plain numbers."""
+    def csv(self, run: str = "") -> bytes:
+        """The table in CSV: intervals have columns of their own, and numbers are plain numbers.
+
+        Args:
+            run: What produced the figures; if it is known, a column of its own.
+        """
         cells = [row.cells for row in self.rows]
         with_interval = [any(row[i][1] for row in cells) for i in range(len(self.columns))]
         columns = [self.first]
@@ -99,13 +103,12 @@ class Table:
             values: dict[str, Any] = {self.first: row.name}
             for name, (value, interval) in zip(self.columns, row.cells, strict=True):
                 values |= {name: _number(value), f"{name} interval": interval}
-            rows.append(values)
-        return csv_bytes(columns, rows)
+            rows.append({**values, "run": run} if run else values)
+        return csv_bytes([*columns, "run"] if run else columns, rows)
 
-    @property
-    def download(self) -> str:
+    def download(self, run: str = "") -> str:
         """`csv` as a data URL."""
-        return _data_url("text/csv;charset=utf-8", self.csv())
+        return _data_url("text/csv;charset=utf-8", self.csv(run))
 
 
 def _number(text: str) -> float | int | str:
@@ -179,6 +182,7 @@ class Report:
         queries: Example queries with photos; empty if photos are not to be shown.
         facts: Settings and sizes, by name.
         notes: What a reader has to know.
+        run: What produced the figures: versions, data, seed, threads and command.
         created: ISO date.
         version: Version of pairmatch.
     """
@@ -197,6 +201,7 @@ class Report:
     queries: Sequence[Query] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    run: str = ""
     created: str = field(
         default_factory=lambda: datetime.datetime.now(datetime.UTC).date().isoformat()
     )

@@ -8,12 +8,14 @@ legends stand above the plot, where they cover nothing.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pairmatch.core._version import __version__
 from pairmatch.core.errors import ConfigurationError, unknown_name
 from pairmatch.evaluation.crossvalidation import CrossValidation
 from pairmatch.evaluation.diagnostics import Hubness, LearningCurve, Reliability
@@ -26,8 +28,10 @@ if TYPE_CHECKING:
 #: Extensions of the files that `save_figure` writes.
 FORMATS = (".pdf", ".svg")
 _OURS, _FROZEN, _CHANCE = "#0072B2", "#D55E00", "0.45"
-_PALETTE = (_OURS, _FROZEN, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Those of their colors whose contrast to white is 3:1 and more
+_PALETTE = (_OURS, _FROZEN, "#009E73", "#CC79A7", "#000000")
 _LINES = ("-", "--", "-.", ":")
+_HEIGHT = 3.6  # inches
 # Fonts in PDF are embedded as TrueType (journals refuse Type 3), letters in SVG are outlines
 _EMBEDDED = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "path"}
 
@@ -44,8 +48,9 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     check_figure_file(target)
     content = io.BytesIO()
     dates = {".pdf": "CreationDate", ".svg": "Date"}
+    about = {dates[target.suffix]: None, "Creator": f"pairmatch {__version__} with Matplotlib"}
     with matplotlib.rc_context({**_EMBEDDED, "svg.hashsalt": "pairmatch"}):
-        figure.savefig(content, format=target.suffix[1:], metadata={dates[target.suffix]: None})
+        figure.savefig(content, format=target.suffix[1:], metadata=about)
     replace_file(target, content.getvalue())
     return target
 
@@ -96,6 +101,10 @@ def learners_figure(result: CrossValidation, *, metric: str = "MRR") -> Figure:
         raise ConfigurationError(unknown_name("metric", metric, names))
     figure, axes = _figure(metric, "")
     learners = list(reversed(result.learners))
+    labels = [textwrap.shorten(name, 60, placeholder=" …") for name in learners]
+    labels = ["\n".join(textwrap.wrap(label, 30)) for label in labels]
+    lines = max(label.count("\n") + 1 for label in labels)
+    figure.set_figheight(max(_HEIGHT, 1.1 + 0.22 * lines * len(labels)))
     for row, learner in enumerate(learners):
         value, interval = result.metrics(learner).value(metric)
         if interval:
@@ -103,7 +112,7 @@ def learners_figure(result: CrossValidation, *, metric: str = "MRR") -> Figure:
         axes.plot(value, row, "o", color=_OURS)
     chance, _ = result.metrics("chance").value(metric)
     axes.axvline(chance, color=_CHANCE, linestyle=":", label="chance")
-    axes.set_yticks(range(len(learners)), learners)
+    axes.set_yticks(range(len(learners)), labels, parse_math=False)
     _legend(figure)
     return figure
 
@@ -156,7 +165,7 @@ def _figure(x: str, y: str) -> tuple[Figure, Any]:
         raise ConfigurationError(
             'Figures need matplotlib: pip install "pairmatch[plots]".'
         ) from error
-    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    figure = Figure(figsize=(5, _HEIGHT), layout="constrained")
     axes = figure.add_subplot(xlabel=x, ylabel=y)
     axes.set_prop_cycle(color=_PALETTE)
     axes.spines[["top", "right"]].set_visible(False)
@@ -166,4 +175,6 @@ def _figure(x: str, y: str) -> tuple[Figure, Any]:
 
 def _legend(figure: Figure) -> None:
     """The legend above the plot."""
-    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    legend = figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # names may have dollar signs

@@ -306,6 +306,7 @@ def write_sweep_report(
     title: str,
     note: str = "",
     sections: Sequence[Section] = (),
+    run: str = "",
 ) -> None:
     """Writes the page of a sweep or cross-validation, and a `.json` file with the same figures.
 
@@ -315,6 +316,7 @@ def write_sweep_report(
         title: Heading.
         note: Text at the top of the page.
         sections: Sections before the table of all results.
+        run: What produced the figures.
     """
     verdict = judge(result)
     report = Report(
@@ -331,6 +333,7 @@ def write_sweep_report(
             "Seed": str(result.seed),
         },
         notes=result.notes,
+        run=run,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_report(path, report)

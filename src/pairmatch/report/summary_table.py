@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,7 @@ _SIGNS = {
     "×": r"$\times$",
     "→": r"$\to$",
     "†": r"$\dagger$",
-    "α": r"$\alpha$",
-    "τ": r"$\tau$",
+    "∞": r"$\infty$",
     "≥": r"$\ge$",
     "≤": r"$\le$",
     "…": r"\dots{}",
@@ -44,7 +44,25 @@ _SIGNS = {
     "|": "$|$",
     "\N{NO-BREAK SPACE}": "~",
     **{sign: f"\\{sign}" for sign in "&%$#_"},
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "γ": r"$\gamma$",
+    "δ": r"$\delta$",
+    "λ": r"$\lambda$",
+    "σ": r"$\sigma$",
+    "τ": r"$\tau$",
 }
+# What pdfLaTeX cannot set without further packages, while LuaLaTeX and XeLaTeX can
+_OTHER_LETTERS = re.compile(
+    "[^\u0000-\u017fȘșȚț\u2010\u2018\u2019\u201c\u201d‡•€™]|[«»ÐÞðþĄąĐđĘęĦħĮįĿŀŉŊŋŦŧŲųſ]"
+)
+_LETTER = (
+    r"% Of letters that pdfLaTeX lacks, it writes the number; LuaLaTeX and XeLaTeX have them."
+    "\n"
+    r"\providecommand{\anyletter}[2]{\ifdefined\Umathchar#1\else[#2]\fi}"
+)
+_LONG_NAME = 28  # characters of a name that gets a column with line breaks
+_LONG_TABLE = 16  # rows of a table that may need more than a page
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +180,7 @@ class SummaryTable:
     def latex(self) -> bytes:
         """A table with booktabs, each interval below its value, and the notes below the table."""
         width = len(self.metrics)
+        notes = self._all_notes()
         body = []
         for name, metrics in self.rows:
             cells = [self._cell(metrics, metric) for metric in self.metrics]
@@ -173,28 +192,13 @@ class SummaryTable:
             if any(bounds for _, bounds, _ in cells):
                 bounds = [rf"{{\scriptsize ({_latex(bounds)})}}" for _, bounds, _ in cells]
                 body.append(" & ".join(["", *bounds]) + r" \\ \addlinespace[2pt]")
+        is_long = any(len(name) > _LONG_NAME for name, _ in self.rows)
+        names = r"p{.3\linewidth}" if is_long else "l"
         header = " & ".join(["", *(_latex(metric) for metric in self.metrics)])
-        notes = "\n".join(_latex(note) for note in self._all_notes())
-        lines = [
-            r"% Needs \usepackage{booktabs}. In a page of two columns, write table* for table.",
-            r"\begin{table}",
-            r"  \centering\small\setlength{\tabcolsep}{4pt}",
-            r"  \caption{Recall@K in percent, and mean reciprocal rank (MRR).}",
-            r"  \label{tab:pairmatch}",
-            rf"  \begin{{tabular}}{{l{'r' * width}}}",
-            r"    \toprule",
-            rf"    {header} \\",
-            r"    \midrule",
-            *(f"    {line}" for line in body),
-            r"    \bottomrule",
-            r"  \end{tabular}",
-            "",
-            r"  \medskip",
-            r"  \begin{minipage}{\linewidth}\footnotesize",
-            *(f"    {line}" for line in notes.splitlines()),
-            r"  \end{minipage}",
-            r"\end{table}",
-        ]
+        frame = _long_table if len(self.rows) > _LONG_TABLE else _float
+        lines = frame(f"{names}{'r' * width}", rf"{header} \\", body, list(map(_latex, notes)))
+        if any(r"\anyletter" in line for line in lines):
+            lines.insert(1, _LETTER)
         return ("\n".join(lines) + "\n").encode()
 
     def _cell(self, metrics: Metrics, metric: str) -> tuple[str, str, bool]:
@@ -216,7 +220,7 @@ class SummaryTable:
     def _all_notes(self) -> list[str]:
         intervals = [
             f"Recall in percent; in parentheses {100 * self.confidence:g} % intervals; bold: the "
-            "highest."
+            "highest, chance aside."
         ]
         marks = []
         if self.tests:
@@ -256,6 +260,49 @@ def _of_evaluation(evaluation: Evaluation, run: str) -> SummaryTable:
     return SummaryTable(rows, tests, reference, notes, run, evaluation.confidence)
 
 
+_CAPTION = r"\caption{Recall@K in percent, and mean reciprocal rank (MRR).}\label{tab:pairmatch}"
+
+
+def _float(columns: str, header: str, body: list[str], notes: list[str]) -> list[str]:
+    """Lines of a table on one page."""
+    return [
+        r"% Needs \usepackage{booktabs}. In a page of two columns, write table* for table.",
+        r"\begin{table}",
+        r"  \centering\small\setlength{\tabcolsep}{4pt}",
+        rf"  {_CAPTION}",
+        rf"  \begin{{tabular}}{{{columns}}}",
+        r"    \toprule",
+        f"    {header}",
+        r"    \midrule",
+        *(f"    {line}" for line in body),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        "",
+        r"  \medskip",
+        r"  \begin{minipage}{\linewidth}\footnotesize",
+        *(f"    {note}" for note in notes),
+        r"  \end{minipage}",
+        r"\end{table}",
+    ]
+
+
+def _long_table(columns: str, header: str, body: list[str], notes: list[str]) -> list[str]:
+    """Lines of a table of several pages, each with the header."""
+    return [
+        r"% Needs \usepackage{booktabs} and \usepackage{longtable}, in a page of one column.",
+        r"{\small\setlength{\tabcolsep}{4pt}",
+        rf"\begin{{longtable}}{{{columns}}}",
+        rf"  {_CAPTION}\\",
+        rf"  \toprule {header} \midrule \endhead",
+        r"  \bottomrule \endfoot",
+        *(f"  {line}" for line in body),
+        r"\end{longtable}}",
+        r"\noindent{\footnotesize",
+        *(f"  {note}" for note in notes),
+        r"\par}",
+    ]
+
+
 def _figure(value: float, metric: str) -> str:
     return f"{value:.3f}" if metric == "MRR" else f"{100 * value:.1f}"
 
@@ -265,7 +312,14 @@ def _markdown(text: str) -> str:
 
 
 def _latex(text: str) -> str:
-    return "".join(_SIGNS.get(sign, sign) for sign in printable(text))
+    return "".join(map(_latex_letter, unicodedata.normalize("NFC", printable(text))))
+
+
+def _latex_letter(letter: str) -> str:
+    known = _SIGNS.get(letter)
+    if known is None and _OTHER_LETTERS.match(letter):
+        return rf"\anyletter{{{letter}}}{{U+{ord(letter):04X}}}"
+    return letter if known is None else known
 
 
 def _first_cell(name: str) -> str:
