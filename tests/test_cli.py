@@ -385,7 +385,7 @@ def test_sweep_prints_the_tables_of_the_paper(demo, pairs):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ("--paper --grid head.width=1", "omit --grid, --baseline and -k"),
+        ("--paper --grid head.width=1", "omit --grid, --baseline, -k and --reranker"),
         (
             "--grid head.width",
             "--grid needs PART.OPTION=V1,V2, such as head.width=256,512; got 'head.width'",
