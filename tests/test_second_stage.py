@@ -37,6 +37,7 @@ from pairmatch.serving.explorer.computing import ComputingError
 from pairmatch.serving.explorer.slates import Question, Slates
 from pairmatch.serving.service import Service
 from pairmatch.serving.settings import ServiceSettings
+from pairmatch.testing import check_reranker
 
 NAMES = [f"x{number}" for number in range(4)]
 PEOPLE = 40
@@ -305,6 +306,28 @@ def test_the_number_of_candidates_of_a_reranker_is_checked(top):
 
 def alike(first, second):
     return (first.attributes["x0"] > 0) == (second.attributes["x0"] > 0)
+
+
+def test_rerankers_may_not_change_the_lists():
+    """Those of a fold are learned from four times, and once more for the final re-ranker."""
+
+    class Rounding(Reranker):
+        def score(self, pairs):
+            pairs.scores[:] = np.round(pairs.scores, 1)
+            return pairs.scores
+
+    class Labeling(Reranker):
+        def fit(self, train, *, seed=0):
+            train[0].is_partner[:] = False
+            return self
+
+        def score(self, pairs):
+            return pairs.scores
+
+    with pytest.raises(AssertionError, match="Rounding changes the scores that it is given"):
+        check_reranker(Rounding())
+    with pytest.raises(AssertionError, match="Labeling changes the is_partner that it is given"):
+        check_reranker(Labeling())
 
 
 class Alike(Reranker):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import torch
@@ -26,7 +26,8 @@ def check_reranker(reranker: Reranker) -> None:
     """Checks a re-ranker on small random lists, of both directions.
 
     `fit` must return a re-ranker that scores pairs equally for equal seeds, and leave the one that
-    it was called on unchanged. `score` must return one finite number per pair, whatever other pairs
+    it was called on unchanged, and the lists too: those of a fold are used again. `score` must
+    return one finite number per pair, whatever other pairs
     there are. Another instance must score equally `with_state` of the fitted one, whose `state`
     must be tensors.
 
@@ -39,6 +40,7 @@ def check_reranker(reranker: Reranker) -> None:
     assert reranker.top >= 1, f"{name}.top must be at least 1"
     train = [_lists(side, with_profiles=reranker.needs_profiles) for side in _SIDES]
     before = {key: value.clone() for key, value in reranker.state().items()}
+    lists = [_arrays(batch) for batch in train]
     fitted, again = reranker.fit(train, seed=1), reranker.fit(train, seed=1)
     assert isinstance(fitted, Reranker), f"{name}.fit must return a re-ranker, got {fitted!r}"
     assert _equal(before, reranker.state()), (
@@ -59,6 +61,16 @@ def check_reranker(reranker: Reranker) -> None:
             assert np.allclose(scores[rows], _score(name, fitted, part), atol=1e-4), (
                 f"{name}: the score of a pair depends on other pairs"
             )
+    for batch, arrays in zip(train, lists, strict=True):
+        now = _arrays(batch)
+        changed = [key for key in arrays if not np.array_equal(now[key], arrays[key])]
+        assert not changed, f"{name} changes the {', '.join(changed)} that it is given"
+
+
+def _arrays(pairs: CandidatePairs) -> dict[str, np.ndarray]:
+    """Copies of all arrays."""
+    values = {field.name: getattr(pairs, field.name) for field in fields(pairs)}
+    return {key: value.copy() for key, value in values.items() if isinstance(value, np.ndarray)}
 
 
 def _score(name: str, reranker: Reranker, pairs: CandidatePairs) -> Floats:
