@@ -27,9 +27,8 @@ def check_reranker(reranker: Reranker) -> None:
 
     `fit` must return a re-ranker that scores pairs equally for equal seeds, and leave the one that
     it was called on unchanged, and the lists too: those of a fold are used again. `score` must
-    return one finite number per pair, whatever other pairs
-    there are. Another instance must score equally `with_state` of the fitted one, whose `state`
-    must be tensors.
+    return one finite number per pair, whatever other pairs there are. Another instance must score
+    equally `with_state` of the fitted one, whose `state` must be tensors.
 
     Raises:
         AssertionError: A check fails.
