@@ -149,3 +149,65 @@ def test_counts_are_whole_and_not_negative(option):
         TrainingConfig(**{option: -1})
     with pytest.raises(ConfigurationError, match=f"{option} must be a whole number, got 0.5"):
         TrainingConfig(**{option: 0.5})
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_no_random_graph_has_a_forbidden_negative(seed):
+    """People with several pairs, groups of several pairs, twins; the oracle reads the input."""
+    rng = np.random.default_rng(seed)
+    one_sided = bool(seed % 2)
+    n, m = rng.integers(15, 25, 2).tolist()
+    a = rng.normal(size=(n, 4)).astype(np.float32)
+    b = None if one_sided else rng.normal(size=(m, 4)).astype(np.float32)
+    a[1] = a[0]  # one person under two ids
+    pairs = [
+        (i, j) for i in range(n) for j in range(i + 1 if one_sided else 0, n if b is None else m)
+    ]
+    chosen = rng.choice(len(pairs), min(len(pairs), 30), replace=False)
+    outcomes = rng.integers(0, 3, len(chosen))
+    rows = {kind: [pairs[p] for p in chosen[outcomes == kind]] for kind in range(3)}
+    said = {0: (1, 1), 1: (1, 0), 2: (1, -1)}  # match, rejected, open
+    decided = [(pair, said[kind]) for kind in range(3) for pair in rows[kind]]
+    labels = [int(g) if g < 4 else None for g in rng.integers(0, 20, len(decided))]
+    decisions = Decisions(
+        np.array([pair for pair, _ in decided]),
+        *(np.array([votes[side] for _, votes in decided], np.int8) for side in (0, 1)),
+    )
+    data = PairedFeatures.of(a, b, decisions=decisions, groups=labels, join_identical=True)
+
+    def person(side, row):
+        return (0 if one_sided else side, row)
+
+    # Units by flooding: the people of a group, and those with equal features
+    unit = {
+        person(side, row): {person(side, row)} for side in (0, 1) for row in range((n, m)[side])
+    }
+    links = [(person(0, 0), person(0, 1))]
+    for label in set(labels) - {None}:
+        rows_of = [pair for (pair, _), other in zip(decided, labels, strict=True) if other == label]
+        members = [person(side, pair[side]) for pair in rows_of for side in (0, 1)]
+        links += [(members[0], member) for member in members[1:]]
+    for one, two in links:
+        if unit[one] is not unit[two]:
+            unit[one] |= unit[two]
+            for member in unit[one]:
+                unit[member] = unit[one]
+
+    known = {frozenset({(0, i), (1, j)}) for (i, j), _ in decided}
+    partners = {}
+    for i, j in rows[0]:
+        partners.setdefault(person(0, i), set()).add(person(1, j))
+        partners.setdefault(person(1, j), set()).add(person(0, i))
+    mined = mine_negatives(data, 50)
+    assert sum(map(len, mined)) > 0
+    for asking, negatives in ((0, mined[0]), (1, mined[1][:, ::-1])):
+        for row, other in negatives.tolist():
+            who, whom = person(asking, row), person(1 - asking, other)
+            assert who != whom
+            assert who in partners
+            ends = frozenset({(asking, row), (1 - asking, other)})
+            assert ends not in known
+            if one_sided:
+                assert frozenset({(1 - asking, row), (asking, other)}) not in known
+            assert whom not in unit[who]
+            assert not any(whom in unit[partner] for partner in partners[who])

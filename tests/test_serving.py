@@ -741,3 +741,24 @@ def test_exclusion_files_are_shared(tmp_path):
     for bad in ("", " ", "\ud800"):
         with pytest.raises(ConfigurationError, match="two ids"):
             first.add([("a", bad)])
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    """After SIGKILL, they would keep the port and answer the clients of the next service."""
+    folder = build(tmp_path)
+    with start(folder, workers=2) as (url, process):
+        process.kill()
+        process.wait(60)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                httpx.get(f"{url}/health", timeout=5)
+            except httpx.TransportError:
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        port = int(url.rpartition(":")[2])
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as free:
+            free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            free.bind(("127.0.0.1", port))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 import logging
+import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import socket
 import sys
 import tempfile
+import threading
 from asyncio import TimerHandle, Transport
 from typing import Any
 
@@ -111,7 +114,7 @@ def serve(settings: ServiceSettings, *, host: str, port: int, workers: int = 1) 
     listener = _listener(host, port)
     shown = f"[{host}]" if ":" in host else host
     config = uvicorn.Config(
-        functools.partial(create_app, settings),
+        functools.partial(create_app if workers == 1 else _worker, settings),
         factory=True,
         http=functools.partial(_Protocol, header_seconds=settings.limits.header_seconds),  # type: ignore[arg-type]
         ws="none",
@@ -140,6 +143,22 @@ def serve(settings: ServiceSettings, *, host: str, port: int, workers: int = 1) 
             Multiprocess(config, [listener]).run()
         finally:
             del os.environ[SHARED]
+
+
+def _worker(settings: ServiceSettings) -> Any:
+    """The application of a worker, which ends with the process that started it.
+
+    A worker that outlives it, after SIGKILL, would keep the port and answer from old galleries.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end, name="pairmatch-parent", daemon=True).start()
+    return create_app(settings)
 
 
 def _listener(host: str, port: int) -> socket.socket:
