@@ -18,7 +18,7 @@ from pairmatch import (
     cross_validate,
 )
 from pairmatch.core.arrays import unit_rows
-from pairmatch.core.display import html_table, text_table
+from pairmatch.core.display import fitted_lines, html_table, text_table
 from pairmatch.gallery import Recommendations
 
 
@@ -68,6 +68,38 @@ def test_a_table_has_the_same_cells_in_text_and_html():
     rows = [["", "R@10", "<b>"], ["a & b", "1.0", "x"], ["c", "", "10.25"]]
     assert text_table(rows) == ["       R@10    <b>", "a & b   1.0      x", "c            10.25"]
     assert Cells(html_table(rows)).rows == rows
+
+
+def test_a_table_continues_below_on_a_narrow_terminal(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    rows = [["", *(f"R@{k}" for k in range(1, 9))], ["name", *("10.0–20.0" for _ in range(8))]]
+    wide = text_table(rows)
+    assert len(wide) == 2
+    for width in (12, 40, 60, 80):
+        monkeypatch.setenv("COLUMNS", str(width))
+        lines = text_table(rows)
+        assert max(map(len, lines)) <= max(width, len("name  10.0–20.0"))
+        assert " ".join(lines).split().count("10.0–20.0") == 8
+        assert [word for word in " ".join(lines).split() if "@" in word] == rows[0][1:]
+    monkeypatch.setenv("COLUMNS", "110")
+    assert text_table(rows) == wide
+
+
+@pytest.mark.parametrize(
+    ("line", "lines"),
+    [
+        ("a sentence of several words", ["a sentence of", "several words"]),
+        ("  - a problem of a row", ["  - a problem of", "    a row"]),
+        ("✓ cpu  2.14 on a machine", ["✓ cpu  2.14 on a", "       machine"]),
+        ("kind  name  a.long:path", ["kind  name", "    a.long:path"]),
+        ("  pairmatch fit pairs.csv", ["  pairmatch fit pairs.csv"]),
+        ("a/path/without/any/space", ["a/path/without/any/space"]),
+        ("short", ["short"]),
+    ],
+)
+def test_a_line_is_broken_between_words_and_commands_stay_whole(line, lines):
+    assert fitted_lines(line, 16) == lines
+    assert fitted_lines(line, None) == [line]
 
 
 def test_evaluations_and_cross_validations_are_tables(data):

@@ -242,6 +242,15 @@ def test_log_messages_list_problems_in_indented_lines(monkeypatch):
     assert streams.text == "WARNING: left out 2:\n  - one\n  - two\\x0aERROR: forged\n"
 
 
+def test_messages_have_the_width_of_the_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    echo("Error: one two three four five")
+    assert capsys.readouterr().out == "Error: one two three\nfour five\n"
+    monkeypatch.delenv("COLUMNS")  # a pipe
+    echo("Error: one two three four five")
+    assert capsys.readouterr().out == "Error: one two three four five\n"
+
+
 def test_messages_are_one_line_unless_they_say_otherwise(capsys):
     echo("a\nError: no\x1b[m")
     echo("a\nb\x1b[m", lines=True)

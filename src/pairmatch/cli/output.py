@@ -16,6 +16,7 @@ from typing import Any, TextIO, cast
 
 import typer
 
+from pairmatch.core.display import fitted_lines, line_width
 from pairmatch.core.text import printable, printable_message
 
 #: What is written where an encoding lacks a character that pairmatch prints.
@@ -43,7 +44,7 @@ _NO_READER = {errno.EPIPE, errno.EBADF, errno.ESHUTDOWN, errno.ECONNRESET}
 def echo(
     text: str = "", *, lines: bool = False, err: bool = False, color: str | None = None
 ) -> None:
-    """Prints a message with escaped control characters.
+    """Prints a message with escaped control characters, in lines of the width of the terminal.
 
     Args:
         text: The message.
@@ -52,7 +53,13 @@ def echo(
         err: Whether to print to standard error.
         color: Color on a terminal.
     """
-    typer.secho(printable(text, lines=lines), err=err, fg=color)
+    width = line_width(err=err)
+    shown = [
+        part
+        for line in printable(text, lines=lines).split("\n")
+        for part in fitted_lines(line, width)
+    ]
+    typer.secho("\n".join(shown), err=err, fg=color)
 
 
 def echo_json(value: Any) -> None:

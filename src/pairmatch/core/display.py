@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import html
+import os
+import re
+import shutil
+import sys
+import textwrap
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -40,14 +45,85 @@ def decimal(value: float, digits: int = 3, *, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
+def line_width(*, err: bool = False) -> int | None:
+    """Number of characters of a line on the terminal; None where text goes to a file or pipe.
+
+    The environment variable COLUMNS sets it for files and pipes too.
+
+    Args:
+        err: Whether the text goes to standard error.
+    """
+    stream = sys.stderr if err else sys.stdout
+    is_terminal = stream is not None and not stream.closed and stream.isatty()
+    if not is_terminal and not os.environ.get("COLUMNS"):
+        return None
+    return shutil.get_terminal_size().columns
+
+
 def text_table(rows: Rows) -> list[str]:
-    """Lines of a plain-text table: the first column aligned left, all other columns right."""
+    """Lines of a plain-text table: the first column aligned left, all other columns right.
+
+    On a terminal that is too narrow, the table continues below with further columns.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join([row[0].ljust(widths[0]), *cells]))
-    return lines
+    lines: list[str] = []
+    for block in _column_blocks(widths, line_width()):
+        for row in rows:
+            cells = [row[column].rjust(widths[column]) for column in block]
+            line = "  ".join([row[0].ljust(widths[0]), *cells])
+            if len(block) == len(widths) - 1 or line.strip():
+                lines.append(line)
+        lines.append("")
+    return lines[:-1]
+
+
+def _column_blocks(widths: Sequence[int], width: int | None) -> list[list[int]]:
+    """Positions of columns, but for the first, in blocks that fit beside the first column."""
+    blocks: list[list[int]] = [[]]
+    used = widths[0]
+    for column in range(1, len(widths)):
+        if width is not None and blocks[-1] and used + 2 + widths[column] > width:
+            blocks.append([])
+            used = widths[0]
+        blocks[-1].append(column)
+        used += 2 + widths[column]
+    return blocks
+
+
+def fitted_lines(line: str, width: int | None) -> list[str]:
+    """A line of text, or of columns, as lines of a terminal; commands to copy stay whole.
+
+    Args:
+        line: The line. Two and more spaces separate columns, the last of which is broken.
+        width: Number of characters; None for any.
+    """
+    text = line.lstrip()
+    if width is None or len(line) <= width or text.startswith("pairmatch "):
+        return [line]
+    indent = len(line) - len(text)
+    gaps = list(re.finditer(r"(?<=\S) {2,}(?=\S)", line))
+    if not gaps:
+        hanging = indent + 2 * text.startswith(("- ", "→ "))
+        return _wrapped(text, width, " " * indent, " " * hanging)
+    start = gaps[-1].end()
+    if start <= width // 2:
+        return _wrapped(line[start:], width, line[:start], " " * start)
+    below = " " * (indent + 4)
+    return [
+        *fitted_lines(line[: gaps[-1].start()], width),
+        *_wrapped(line[start:], width, below, below),
+    ]
+
+
+def _wrapped(text: str, width: int, first: str, others: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=first,
+        subsequent_indent=others,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def html_display(rows: Rows, lines: Sequence[str]) -> str:
