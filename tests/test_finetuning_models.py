@@ -14,7 +14,7 @@ from pairmatch import Pair, Pairs, Profile
 from pairmatch.backbones.hf_text import HFTextBackbone
 from pairmatch.backbones.hf_vision import HFVisionBackbone
 from pairmatch.backbones.qwen3_vl import Qwen3VLBackbone
-from pairmatch.core.errors import ConfigurationError, DataError
+from pairmatch.core.errors import BackboneError, ConfigurationError, DataError
 from pairmatch.evaluation.query_table import embed_sides, rank_queries
 from pairmatch.finetuning.caching import take_gradients
 from pairmatch.finetuning.config import FinetuneConfig
@@ -216,3 +216,9 @@ def test_all_people_with_damaged_photos_are_named(first, pairs, tmp_path):
         Finetuner(backbone, config=FinetuneConfig(batch_size=4, micro_batch=2)).fit(broken)
     assert {line.split(":")[0] for line in error.value.problems} == damaged
     assert not any("lora" in name for name, _ in backbone.network.named_modules())
+
+
+def test_networks_that_drop_random_patches_are_refused(pairs, tmp_path):
+    backbone = backbone_of("vit-mae", tmp_path / "vit-mae")
+    with pytest.raises(BackboneError, match="masked autoencoder, which reads a random quarter"):
+        Finetuner(backbone).fit(pairs)

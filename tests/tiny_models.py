@@ -28,6 +28,7 @@ VISION = {
         {**_PATCHES, "mlp_ratio": 2, "num_register_tokens": 2},
     ),
     "dinov3": ("DINOv3ViTModel", "DINOv3ViTConfig", {**_PATCHES, "num_register_tokens": 2}),
+    "vit-mae": ("ViTMAEModel", "ViTMAEConfig", _PATCHES),
     "swin": (
         "SwinModel",
         "SwinConfig",

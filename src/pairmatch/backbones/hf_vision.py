@@ -100,6 +100,12 @@ class HFVisionBackbone(Backbone):
         from transformers import AutoModel
 
         assert self._weights
+        if self._config.model_type == "vit_mae":
+            raise BackboneError(
+                f"{self.model} is a masked autoencoder, which reads a random quarter of the "
+                "patches: the features of a photo would differ each time. Choose a ViT, DINOv2 or "
+                "SigLIP."
+            )
         model = load_network(
             AutoModel,
             self.model,
