@@ -1,8 +1,11 @@
 """The help of the commands, on a terminal of 80 columns."""
 
+import csv
 import shlex
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -11,6 +14,7 @@ from typer.testing import CliRunner
 from pairmatch import __version__
 from pairmatch.cli import app
 from pairmatch.cli.help import SUBJECTS, wrapped_command
+from pairmatch.experiments.demo import draw_people
 
 
 def every_command(group=None, path=()):
@@ -93,3 +97,87 @@ def test_version():
 def test_a_long_example_continues_with_backslashes(command, lines):
     assert wrapped_command(command, 20) == lines
     assert shlex.split(" ".join(lines).replace("\\ ", "")) == shlex.split(command)
+
+
+#: Models that have to be downloaded, and addresses that only some machines have.
+ELSEWHERE = {"--backbone clip": "--backbone descriptor"}
+NEEDS_A_SERVER = {
+    ("serve",),
+    ("export",),
+    ("finetune",),
+}  # or a model; they have tests of their own
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    """A folder with the files that the examples name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("PAIRMATCH_STORE", raising=False)
+    draw_people(tmp_path, pairs=40, size_px=32)
+    (tmp_path / "images").rename(tmp_path / "photos")
+    Path("pairs.csv").write_text(Path("pairs.csv").read_text().replace("images/", ""))
+    header, *rows = csv.reader(Path("pairs.csv").read_text().splitlines())
+    at = {name: header.index(name) for name in header}
+    people = [
+        [
+            row[at[f"id_{side}"]],
+            f"photos/{row[at[f'image_{side}']]}",
+            *(row[at[f"{name}_{side}"]] for name in ("text", "age", "region")),
+        ]
+        for side in "ab"
+        for row in rows
+    ]
+    fields = ["id", "image", "text", "age", "region"]
+    side_b = people[len(rows) :]
+    extra = [[name, *side_b[at][1:]] for at, name in enumerate(("anna-17", "ben-4"))]
+    tables = {
+        "candidates.csv": [fields, *side_b, *extra],
+        "newcomers.csv": [fields, ["new", *side_b[0][1:]]],
+        "people.csv": [fields, *people],
+        "profiles.csv": [fields, *people],
+        "new.csv": [["id_a", "id_b"], *([row[at["id_a"]], row[at["id_b"]]] for row in rows[20:])],
+        "log.csv": [["id_a", "id_b"], *([row[at["id_a"]], row[at["id_b"]]] for row in rows[:20])],
+        "other-pairs.csv": [
+            header,
+            *(
+                [f"photos/{cell}" if cell.endswith(".jpg") else cell for cell in row]
+                for row in rows
+            ),
+        ],
+    }
+    for name, lines in tables.items():
+        with Path(name).open("w", newline="") as file:
+            csv.writer(file).writerows(lines)
+    shutil.copy(Path("photos", rows[0][at["image_a"]]), "me.jpg")
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_printed_examples_run_as_they_are_printed(scratch):
+    def run(line):
+        for model, other in ELSEWHERE.items():
+            line = line.replace(model, other)
+        result = CliRunner().invoke(app, shlex.split(line)[1:])
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+
+    examples = {
+        path: printed(*path, "-h").partition("Example:\n")[2].replace("\\\n", " ")
+        for path in COMMANDS
+        if path not in NEEDS_A_SERVER
+    }
+    first = [("fit",), ("gallery", "build")]
+    for path in first:
+        run(examples.pop(path))
+    run("pairmatch gallery build couples candidates.csv --output gallery-b")
+    run("pairmatch gallery build couples people.csv --side a --output gallery-a")
+    run(examples.pop(("slates",)))
+    for name in ("features", "node-1", "node-2"):
+        embed = f"pairmatch embed people.csv --matcher couples --output {name}.npz"
+        run(f"{embed} --store {name}.sqlite")
+    run(examples.pop(("forget",)))  # before the people of the example leave the gallery
+    for line in examples.values():
+        run(line)
+    assert {"sweep", "vectors.parquet", "figures.json", "all.sqlite"} <= {
+        item.name for item in scratch.iterdir()
+    }

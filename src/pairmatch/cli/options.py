@@ -50,7 +50,9 @@ MatcherFolder = Annotated[
 Images = Annotated[
     Path | None,
     typer.Option(
-        help="Folder that photo paths are relative to, or its URL: s3://bucket/photos.",
+        help="Folder that photo paths are relative to, or its URL: s3://bucket/photos. Web "
+        "addresses of photos are not downloaded; several photos of a person, separated by ;, make "
+        "one vector.",
         show_default="folder of the file",
     ),
 ]
