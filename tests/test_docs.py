@@ -455,3 +455,5 @@ def test_the_citation_names_the_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == pairmatch.__version__
     assert citation["license"] == "Apache-2.0"
+    for authors in (citation["authors"], *(work["authors"] for work in citation["references"])):
+        assert len({tuple(author.items()) for author in authors}) == len(authors)  # of its schema
