@@ -19,7 +19,10 @@ from pairmatch import (
 )
 from pairmatch.core.arrays import unit_rows
 from pairmatch.core.display import fitted_lines, html_table, text_table
+from pairmatch.core.interfaces import Pooler
 from pairmatch.gallery import Recommendations
+from pairmatch.learning.best import Best
+from pairmatch.metadata.openai import OpenAIMetadata
 
 
 class Cells(HTMLParser):
@@ -206,3 +209,22 @@ def test_galleries_and_features_say_how_large_they_are():
     assert repr(data) == "PairedFeatures(1 matches, 3 + 5 people, 4 features)"
     alone = PairedFeatures.of(rng.normal(size=(3, 4)), matches=[(0, 1), (1, 2)])
     assert repr(alone) == "PairedFeatures(2 matches, 3 people, 4 features)"
+
+
+def test_parts_show_the_options_that_were_given():
+    assert repr(Best()) == "Best()"
+    assert repr(Best(width=64, recipe=True)) == "Best(width=64)"
+    generator = OpenAIMetadata(model="gpt-x", concurrency=3)
+    assert repr(generator) == "OpenAIMetadata(model='gpt-x', concurrency=3)"
+
+    class Plain(Pooler):  # without options, and with state that is none
+        def __init__(self):
+            self.cache = np.zeros(1000)
+
+        def pool(self, states):
+            return states
+
+        def fingerprint(self):
+            return {}
+
+    assert repr(Plain()).endswith("Plain()")

@@ -11,6 +11,8 @@ saved by reading them back.
 
 from __future__ import annotations
 
+import inspect
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +38,21 @@ if TYPE_CHECKING:
 OnOutcome = Callable[[int, "BaseModel | Refusal", Usage], bool | None]
 
 
-class Backbone(ABC):
+class _Shown:
+    """Prints a part as its class with the options that differ from their defaults."""
+
+    def __repr__(self) -> str:
+        options = inspect.signature(type(self).__init__).parameters.values()
+        values = [(one, getattr(self, one.name)) for one in options if hasattr(self, one.name)]
+        shown = (
+            f"{one.name}={reprlib.repr(value)}"
+            for one, value in values
+            if value is not one.default and repr(value) != repr(one.default)
+        )
+        return f"{type(self).__qualname__}({', '.join(shown)})"
+
+
+class Backbone(_Shown, ABC):
     """A frozen model that reads a person's photos, text and attributes.
 
     Backbones are expensive: they run once per person, and their output is stored. `prepare` runs in
@@ -132,7 +148,7 @@ class Backbone(ABC):
         return 1
 
 
-class Pooler(ABC):
+class Pooler(_Shown, ABC):
     """Reduces the token states of a sequence to one vector."""
 
     @abstractmethod
@@ -154,7 +170,7 @@ class Pooler(ABC):
         """Everything that can change the output; JSON values only."""
 
 
-class MetadataGenerator(ABC):
+class MetadataGenerator(_Shown, ABC):
     """Writes attributes from photos, as text for the backbone.
 
     Attributes:
@@ -317,7 +333,7 @@ class FittedHead:
     second: SecondStage | None = None
 
 
-class Learner(ABC):
+class Learner(_Shown, ABC):
     """Learns from the features of matched pairs how to score any person against any other.
 
     Every learner can be compared by `cross_validate`, and saved and served by a `Matcher`.
@@ -359,7 +375,7 @@ class Learner(ABC):
         return None
 
 
-class Reranker(ABC):
+class Reranker(_Shown, ABC):
     """Orders the best candidates of a person again, reading both people of each pair.
 
     The first stage, the inner product of embeddings, ranks all candidates; a re-ranker may be slow,
