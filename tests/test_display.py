@@ -196,6 +196,12 @@ def test_names_of_people_obey_neither_terminal_nor_page():
     assert "\x1b" not in str(shown) + repr(shown) + shown._repr_html_()
 
 
+def test_names_of_learners_obey_neither_terminal_nor_page(data):
+    shown = cross_validate(data, {"<script>\x1b[31m": "frozen"}, repeats=1, ks=(1, 5))
+    assert "<script>" not in shown._repr_html_()
+    assert "\x1b" not in str(shown) + repr(shown) + shown._repr_html_()
+
+
 def test_a_matcher_says_what_it_is_made_of():
     matcher = Matcher(backbone="descriptor", metadata=None)
     assert repr(matcher) == "Matcher(DescriptorBackbone, Contrastive; not fitted)"

@@ -18,6 +18,7 @@ from pairmatch.core.errors import ConfigurationError, unknown_name
 from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.progress import progress_bar
+from pairmatch.core.text import printable
 from pairmatch.core.types import Target
 from pairmatch.core.units import IDENTICAL_FEATURES_NOTE
 from pairmatch.evaluation.auc import AUC, ScoredDecisions, summarize_auc
@@ -194,7 +195,7 @@ class CrossValidation(Displayed):
 
     def __repr__(self) -> str:
         return (
-            f"CrossValidation({', '.join(self.learners)}; {self.queries} queries, "
+            f"CrossValidation({', '.join(map(printable, self.learners))}; {self.queries} queries, "
             f"{self.splits} splits)"
         )
 
@@ -204,7 +205,7 @@ class CrossValidation(Displayed):
         for learner in ("chance", *self.learners):
             metrics = self.metrics(learner)
             recall = [f"{100 * value:.1f}" for value in metrics.recall.values()]
-            rows.append([learner, *recall, f"{metrics.mrr:.3f}"])
+            rows.append([printable(learner), *recall, f"{metrics.mrr:.3f}"])
             if metrics.mrr_interval:
                 recall = [
                     f"{100 * low:.1f}–{100 * high:.1f}"
@@ -218,7 +219,9 @@ class CrossValidation(Displayed):
             "intervals over people"
         )
         measured = {learner: self.auc(learner) for learner in self.learners}
-        aucs = [f"{learner}: {auc}" for learner, auc in measured.items() if auc is not None]
+        aucs = [
+            f"{printable(learner)}: {auc}" for learner, auc in measured.items() if auc is not None
+        ]
         notes = [f"Note: {note}" for note in self.notes]
         return rows, [summary, *aucs, *notes]
 
