@@ -310,7 +310,7 @@ def test_sweep_compares_settings_with_a_single_extraction(demo, pairs, tmp_path)
     )
     assert "head linear, loss.temperature 0.2" in output
     assert "240 queries" not in output
-    assert "120 queries, each tested 1 times among 20 candidates" in output
+    assert "120 queries, each tested once among 20 candidates" in output
     assert "corrected for 5 comparisons" in output
     page = (tmp_path / "out" / "report.html").read_text()
     assert "head linear, loss.temperature 0.2" in page

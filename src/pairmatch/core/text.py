@@ -81,6 +81,11 @@ def _escaped(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
+def how_often(times: float) -> str:
+    """A number of times, in words: `once`, `2.5 times`."""
+    return "once" if times == 1 else f"{times:.3g} times"
+
+
 def counted(number: int, noun: str) -> str:
     """A number with its noun, which gets an s unless the number is 1: `1 problem`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -18,7 +18,7 @@ from pairmatch.core.errors import ConfigurationError, unknown_name
 from pairmatch.core.interfaces import FittedHead, Learner, ProjectionHead
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.progress import progress_bar
-from pairmatch.core.text import printable
+from pairmatch.core.text import how_often, printable
 from pairmatch.core.types import Target
 from pairmatch.core.units import IDENTICAL_FEATURES_NOTE
 from pairmatch.evaluation.auc import AUC, ScoredDecisions, summarize_auc
@@ -212,11 +212,10 @@ class CrossValidation(Displayed):
                     for low, high in metrics.recall_interval.values()
                 ]
                 rows.append(["", *recall, "{:.3f}–{:.3f}".format(*metrics.mrr_interval)])
-        times = len(self.chance) / self.queries
+        times = how_often(len(self.chance) / self.queries)
         summary = (
-            f"{self.queries} queries, each tested {times:.3g} times among "
-            f"{candidates_in_words(self.chance)}; recall in percent; {100 * self.confidence:g} % "
-            "intervals over people"
+            f"{self.queries} queries, each tested {times} among {candidates_in_words(self.chance)};"
+            f" recall in percent; {100 * self.confidence:g} % intervals over people"
         )
         measured = {learner: self.auc(learner) for learner in self.learners}
         aucs = [

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pairmatch.core.display import decimal
+from pairmatch.core.text import how_often
 from pairmatch.evaluation.comparison import Comparison
 from pairmatch.evaluation.crossvalidation import CrossValidation
 from pairmatch.evaluation.diagnostics import (
@@ -68,8 +69,7 @@ def comparison_section(
     columns = [*(f"R@{k}" for k in result.ks), "MRR"]
     for reference in references:
         columns += [f"MRR difference to {reference}", "p"]
-    repeats = len(result.chance) / max(result.queries, 1)
-    times = "once" if repeats == 1 else f"{repeats:.3g} times"
+    times = how_often(len(result.chance) / max(result.queries, 1))
     method = (
         f"{result.queries} queries, each tested {times} by learners that never saw these people."
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pairmatch.core.errors import ConfigurationError
-from pairmatch.core.text import printable
+from pairmatch.core.text import how_often, printable
 from pairmatch.evaluation.comparison import Comparison
 from pairmatch.evaluation.crossvalidation import CrossValidation
 from pairmatch.evaluation.evaluation import Evaluation
@@ -113,9 +113,9 @@ class SummaryTable:
         elif reference not in result.learners:
             result.table(reference)  # an error that names the learners
         tests = {} if reference is None else {t.name: t for t in result.comparisons(reference)}
-        times = len(result.chance) / result.queries
+        times = how_often(len(result.chance) / result.queries)
         notes = (
-            f"{result.queries} queries, each tested {times:.3g} times among "
+            f"{result.queries} queries, each tested {times} among "
             f"{candidates_in_words(result.chance)}.",
             *result.notes,
         )
