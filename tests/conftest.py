@@ -25,6 +25,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ[name] = "1"
     torch.set_num_threads(1)
 
+# Workers get the width of the terminal, which would break the lines that tests compare
+os.environ.pop("COLUMNS", None)
+
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     and threading.current_thread() is threading.main_thread()
