@@ -68,6 +68,24 @@ def test_options_of_the_wrong_type_are_configuration_errors():
         registry.create("losses", ("infonce", {"temperature": "hot"}))
 
 
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.1}])
+def test_constructors_that_fail_are_named_with_their_distribution(install, options):
+    site = install("fails-dist", {"pairmatch.losses": {"fails": "fails_mod:Loss"}})
+    write_module(
+        site,
+        "fails_mod",
+        "from pairmatch.learning.losses import InfoNCELoss\n"
+        "class Loss(InfoNCELoss):\n"
+        "    def __init__(self, temperature=0.2):\n"
+        "        open('/no/such/weights.bin')\n",
+    )
+    words = (
+        r"The loss 'fails' \(from fails-dist\) cannot be built: FileNotFoundError: .*weights.bin"
+    )
+    with pytest.raises(PartError, match=words):
+        registry.create("losses", ("fails", options))
+
+
 def test_a_class_can_be_registered_by_a_module_that_does_not_define_it(install):
     site = install("package", {"pairmatch.losses": {"inner": "outer_package : InnerLoss"}})
     (site / "outer_package").mkdir()

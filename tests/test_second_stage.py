@@ -256,7 +256,7 @@ def test_errors_of_a_constructor_name_the_reranker(monkeypatch):
         raise OSError("no such\nfile: weights.bin")
 
     monkeypatch.setattr(PairwiseReranker, "__init__", without_weights)
-    words = r"The re-ranker 'pairwise' \(from pairmatch\) cannot be built: OSError: no such file: w"
+    words = r"The reranker 'pairwise' \(from pairmatch\) cannot be built: OSError: no such file: w"
     with pytest.raises(PartError, match=words):
         Matcher(backbone="attributes", metadata="none", reranker="pairwise")
 

@@ -90,25 +90,31 @@ def test_unknown_references_and_files_are_errors(result, tmp_path):
         assert table.save(tmp_path / f"table{suffix}").stat().st_size > 200
 
 
+def _build(folder, preamble):
+    """The log of a document with `table` and `learners` of the folder."""
+    (folder / "paper.tex").write_text(
+        rf"\documentclass{{article}}{preamble}\begin{{document}}"
+        r"\input{table}\noindent\includegraphics[width=\linewidth]{learners}\end{document}"
+    )
+    built = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
+        cwd=folder,
+        capture_output=True,
+        timeout=60,
+    )
+    assert built.returncode == 0, built.stdout.decode(errors="replace")[-2000:]
+    return built.stdout
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
 def test_latex_builds_the_table_and_a_figure(result, tmp_path):
     SummaryTable.of(result, run="Run: pairmatch fit with pairs my_pairs.csv.").save(
         tmp_path / "table.tex"
     )
     save_figure(learners_figure(result), tmp_path / "learners.pdf")
-    (tmp_path / "paper.tex").write_text(
-        r"\documentclass{article}\textwidth=5.5in\usepackage{booktabs}\usepackage{graphicx}\begin{document}"
-        r"\input{table}\noindent\includegraphics[width=\linewidth]{learners}\end{document}"
-    )
-    built = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
-        cwd=tmp_path,
-        capture_output=True,
-        timeout=60,
-    )
-    assert built.returncode == 0, built.stdout.decode(errors="replace")[-2000:]
-    assert b"Overfull \\hbox" not in built.stdout
-    assert b"Missing character" not in built.stdout
+    log = _build(tmp_path, r"\textwidth=5.5in\usepackage{booktabs}\usepackage{graphicx}")
+    assert b"Overfull \\hbox" not in log
+    assert b"Missing character" not in log
 
 
 def test_names_of_rows_are_no_arguments_of_latex_and_no_rows_that_are_left_out():
@@ -135,19 +141,9 @@ def test_latex_builds_many_rows_long_names_and_letters_that_it_lacks(tmp_path):
     result = cross_validate(rotated_pairs(30), dict.fromkeys(names, "frozen"), repeats=1, ks=(1,))
     table = SummaryTable.of(result).save(tmp_path / "table.tex").read_text()
     save_figure(learners_figure(_of(names[1:])), tmp_path / "learners.pdf")
-    (tmp_path / "paper.tex").write_text(
-        r"\documentclass{article}\usepackage{booktabs,longtable,graphicx}\begin{document}"
-        r"\input{table}\noindent\includegraphics[width=\linewidth]{learners}\end{document}"
-    )
-    built = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
-        cwd=tmp_path,
-        capture_output=True,
-        timeout=60,
-    )
-    assert built.returncode == 0, built.stdout.decode(errors="replace")[-2000:]
-    assert b"too large for page" not in built.stdout
-    assert b"Overfull \\hbox" not in built.stdout
+    log = _build(tmp_path, r"\usepackage{booktabs,longtable,graphicx}")
+    assert b"too large for page" not in log
+    assert b"Overfull \\hbox" not in log
     assert r"\anyletter{日}{U+65E5}\anyletter{本}{U+672C} " in table
     assert table.count(r"\textbf") == 2 * len(names)  # a tie: all are best in both columns
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from pairmatch.core.config import PartSpec, parse_spec
 from pairmatch.core.errors import ConfigurationError, PairmatchError, PartError, unknown_name
-from pairmatch.core.text import printable
+from pairmatch.core.text import error_words, printable
 
 KINDS = {
     "backbones": "Backbone",
@@ -125,7 +125,8 @@ def create(kind: str, spec: PartSpec, **given: Any) -> Any:
             dropped.
 
     Raises:
-        PartError: As in `load`, or the instance does not implement the interface.
+        PartError: As in `load`, the instance does not implement the interface, or the constructor
+            fails.
         ConfigurationError: An option is unknown, missing or invalid.
     """
     parsed = parse_spec(spec)
@@ -163,14 +164,30 @@ def create(kind: str, spec: PartSpec, **given: Any) -> Any:
         raise ConfigurationError(
             f"The {_NOUNS[kind]} {name!r} needs {', '.join(missing)} (command line: {example})."
         )
+    return _build(kind, name, part, arguments, options)
+
+
+def _build(
+    kind: str,
+    name: str,
+    part: type,
+    arguments: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> Any:
+    """An instance of a part; an error of its constructor names the part, and the user's options."""
     try:
         return part(**arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, PairmatchError) or not options:
-            raise
-        words = ", ".join(f"{key}={value!r}" for key, value in options.items())
-        raise ConfigurationError(
-            f"The {_NOUNS[kind]} {name!r} cannot be built with {words}: {error}."
+    except PairmatchError:
+        raise
+    except Exception as error:
+        if options and isinstance(error, (TypeError, ValueError, RuntimeError)):
+            words = ", ".join(f"{key}={value!r}" for key, value in options.items())
+            raise ConfigurationError(
+                f"The {_NOUNS[kind]} {name!r} cannot be built with {words}: {error}."
+            ) from error
+        raise PartError(  # such as missing weights of a model
+            f"The {_NOUNS[kind]} {name!r} (from {provenance(kind, name)[0]}) cannot be built: "
+            f"{error_words(error)}"
         ) from error
 
 

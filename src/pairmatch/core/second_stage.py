@@ -17,6 +17,7 @@ from pairmatch.core.arrays import Ints, Vectors
 from pairmatch.core.candidates import CandidatePairs
 from pairmatch.core.errors import ConfigurationError, PairmatchError, PartError
 from pairmatch.core.interfaces import Reranker
+from pairmatch.core.text import error_words
 from pairmatch.core.types import Side
 
 _FIELDS = {
@@ -244,10 +245,7 @@ def _explained(reranker: Reranker, method: str) -> Iterator[None]:
     except PairmatchError:
         raise
     except Exception as error:
-        raise PartError(
-            f"{_named(reranker)} failed in `{method}`: "
-            f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-        ) from error
+        raise PartError(f"{_named(reranker)} failed in `{method}`: {error_words(error)}") from error
 
 
 def _named(reranker: Reranker) -> str:

@@ -81,6 +81,11 @@ def _escaped(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
+def error_words(error: BaseException) -> str:
+    """Kind and message of another library's error, in one line of at most 500 characters."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+
+
 def how_often(times: float) -> str:
     """A number of times, in words: `once`, `2.5 times`."""
     return "once" if times == 1 else f"{times:.3g} times"

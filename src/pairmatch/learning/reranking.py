@@ -11,8 +11,8 @@ import numpy as np
 from pairmatch.core import registry
 from pairmatch.core.arrays import Ints, Vectors, check_count
 from pairmatch.core.candidates import CandidatePairs
-from pairmatch.core.config import PartSpec, parse_spec
-from pairmatch.core.errors import ConfigurationError, PairmatchError, PartError
+from pairmatch.core.config import PartSpec
+from pairmatch.core.errors import ConfigurationError, PartError
 from pairmatch.core.interfaces import FittedHead, Learner, Reranker
 from pairmatch.core.paired_features import PairedFeatures
 from pairmatch.core.progress import track
@@ -165,20 +165,11 @@ def create_reranker(spec: PartSpec, device: str | None = None) -> Reranker:
     """The re-ranker by its spec, not fitted.
 
     Raises:
-        PartError: The part is unknown or broken.
+        PartError: The part is unknown, broken or cannot be built.
         ConfigurationError: An option is invalid, or its `top` is not a whole number above 0.
     """
     given = {} if device is None else {"device": device}
-    try:
-        reranker: Reranker = registry.create("rerankers", spec, **given)
-    except PairmatchError:
-        raise
-    except Exception as error:  # such as missing weights of a model
-        name = (parse_spec(spec) or ("", {}))[0]
-        raise PartError(
-            f"The re-ranker {name!r} (from {registry.provenance('rerankers', name)[0]}) cannot be "
-            f"built: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
-        ) from error
+    reranker: Reranker = registry.create("rerankers", spec, **given)
     check_count(f"{type(reranker).__name__}.top", reranker.top)
     return reranker
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from pairmatch.core.errors import SavedMatcherError
+from pairmatch.core.text import error_words
 from pairmatch.matcher.files import FILES, OPTIONAL
 from pairmatch.matcher.records import without_folders
 
@@ -51,7 +52,7 @@ def push(
         )
     except Exception as error:  # the library's errors, and those of its HTTP client
         raise SavedMatcherError(
-            f"{repo_id} could not be written to the hub: {_words(error)}"
+            f"{repo_id} could not be written to the hub: {error_words(error)}"
         ) from error
     return str(url)
 
@@ -81,9 +82,5 @@ def fetch(repo_id: str, *, revision: str | None, token: str | None, endpoint: st
     except Exception as error:  # the library's errors, and those of its HTTP client
         raise SavedMatcherError(
             f"{repo_id!r} is neither a local folder nor a readable matcher on the hub: "
-            f"{_words(error)}"
+            f"{error_words(error)}"
         ) from error
-
-
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
